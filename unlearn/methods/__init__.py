@@ -1,0 +1,67 @@
+"""Unlearning methods. A new one is a file beside these and one line in `_BUILT_IN`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from importlib.metadata import entry_points
+from typing import Any
+
+from .base import (
+    IncompatibleMoments,
+    Method,
+    MethodDidNothing,
+    UnlearnError,
+    UnlearnResult,
+    UnlearnTooFast,
+)
+
+_BUILT_IN = {
+    "pgu": "unlearn.methods.pgu:PGU",
+    "eu_k": "unlearn.methods.last_layers:EUk",
+    "cf_k": "unlearn.methods.last_layers:CFk",
+    "retrain": "unlearn.methods.retrain:Retrain",
+}
+
+
+class _Registry(Mapping[str, Any]):
+    """Method names to classes: the built-in ones and those of the entry-point group `unlearn.methods`."""
+
+    def _targets(self) -> dict[str, str]:
+        third_party = {entry.name: entry.value for entry in entry_points(group="unlearn.methods")}
+        return {**third_party, **_BUILT_IN}
+
+    def __getitem__(self, name: str) -> Any:
+        module, _, attribute = self._targets()[name].partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._targets())
+
+    def __len__(self) -> int:
+        return len(self._targets())
+
+
+METHODS = _Registry()
+
+_CLASSES = {"PGU": "pgu", "EUk": "eu_k", "CFk": "cf_k", "Retrain": "retrain"}
+
+__all__ = [
+    "METHODS",
+    "CFk",
+    "EUk",
+    "IncompatibleMoments",
+    "Method",
+    "MethodDidNothing",
+    "PGU",
+    "Retrain",
+    "UnlearnError",
+    "UnlearnResult",
+    "UnlearnTooFast",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _CLASSES:
+        return METHODS[_CLASSES[name]]
+    raise AttributeError(f"module 'unlearn.methods' has no attribute {name!r}")
