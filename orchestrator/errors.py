@@ -1,0 +1,63 @@
+"""User-facing errors and the exit codes that scripts rely on."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+EXIT_OK = 0
+EXIT_UNITS_FAILED = 1
+EXIT_USAGE = 2
+EXIT_ENVIRONMENT = 3
+EXIT_INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong with a recipe: where, what was given, what is allowed and the likely fix."""
+
+    field: str
+    value: Any
+    problem: str
+    allowed: str = ""
+    suggestion: str = ""
+
+    def __str__(self) -> str:
+        shown = repr(self.value)
+        if len(shown) > 80:
+            shown = shown[:77] + "..."
+        text = f"{self.field}: {shown}: {self.problem}"
+        if self.allowed:
+            text += f"; allowed: {self.allowed}"
+        if self.suggestion:
+            text += f"; did you mean {self.suggestion!r}?"
+        return text
+
+
+class UserError(Exception):
+    """Something the user can mend; printed as its text alone, one line for each fault."""
+
+    exit_code = EXIT_USAGE
+
+
+class RecipeError(UserError):
+    """A recipe that cannot be run. Nothing has been started."""
+
+    def __init__(self, faults: Iterable[Fault], recipe: str = "recipe"):
+        self.faults = list(faults)
+        self.recipe = recipe
+        super().__init__("\n".join(f"{recipe}: {fault}" for fault in self.faults))
+
+
+class EnvironmentFault(UserError):
+    """Storage, cluster, disk or tracking is not usable."""
+
+    exit_code = EXIT_ENVIRONMENT
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """Returns the choice spelt most like `word`, or an empty string where none is near."""
+    found = difflib.get_close_matches(str(word), [str(choice) for choice in choices], n=1, cutoff=0.5)
+    return found[0] if found else ""

@@ -1,0 +1,180 @@
+"""Checks options against the thing that takes them: a dataclass's fields or a function's parameters.
+
+This is what makes a new method, attack or data source one file and one line: its own signature is its schema.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import typing
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from .errors import Fault, nearest
+
+
+def option_names(target: Any, skip: Sequence[str] = ()) -> list[str]:
+    """Returns the names of the options that `target`, a dataclass or a callable, takes."""
+    return [name for name in _options(target) if name not in skip]
+
+
+@lru_cache(maxsize=256)
+def _options(target: Any) -> dict[str, tuple[Any, Any]]:
+    """Returns name → (type, default or `...`) of a dataclass's fields or a callable's parameters."""
+    found: dict[str, tuple[Any, Any]] = {}
+    if dataclasses.is_dataclass(target):
+        hints = typing.get_type_hints(target)
+        for item in dataclasses.fields(target):
+            if not item.init:
+                continue
+            default: Any = ...
+            if item.default is not dataclasses.MISSING:
+                default = item.default
+            elif item.default_factory is not dataclasses.MISSING:
+                default = Field(default_factory=item.default_factory)
+            found[item.name] = (hints.get(item.name, Any), default)
+        return found
+    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    for name, parameter in inspect.signature(target).parameters.items():
+        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL) or name == "on_progress":
+            continue
+        default = ... if parameter.default is parameter.empty else parameter.default
+        found[name] = (hints.get(name, Any), default)
+    return found
+
+
+def options_model(target: Any, *, skip: Sequence[str] = (), extra: Mapping[str, Any] | None = None) -> type[BaseModel]:
+    """Returns a strict pydantic model of the options of `target`."""
+    fields: dict[str, Any] = {}
+    for name, (kind, default) in _options(target).items():
+        if name not in skip:
+            fields[name] = (kind, default)
+    for name, kind in (extra or {}).items():
+        fields[name] = (kind, None)
+    name = getattr(target, "__name__", "Options")
+    return create_model(name, __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=()), **fields)
+
+
+def option_faults(
+    target: Any, given: Mapping[str, Any], where: str, *, skip: Sequence[str] = (), extra: Mapping[str, Any] | None = None
+) -> list[Fault]:
+    """Returns what is wrong with `given` as options of `target`: unknown names, wrong types, values it refuses itself."""
+    model = options_model(target, skip=skip, extra=extra)
+    try:
+        parsed = model.model_validate(dict(given))
+    except ValidationError as error:
+        return validation_faults(error, model, prefix=where)
+    if dataclasses.is_dataclass(target) and isinstance(target, type):
+        values = {name: getattr(parsed, name) for name in model.model_fields}
+        try:
+            target(**values)
+        except (ValueError, TypeError) as error:
+            field = next((name for name in given if str(error).startswith(name)), None)
+            return [Fault(f"{where}.{field}" if field else where, given.get(field) if field else dict(given), _first_line(error))]
+    return []
+
+
+def build(target: Any, given: Mapping[str, Any]) -> Any:
+    """Returns `target(**given)` with the values coerced to the declared types, as the check coerced them."""
+    model = options_model(target)
+    parsed = model.model_validate(dict(given))
+    return target(**{name: getattr(parsed, name) for name in model.model_fields})
+
+
+def canonical_params(target: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns every option of the dataclass `target` with defaults filled in, as plain JSON data, for hashing."""
+    return plain(dataclasses.asdict(build(target, given)))
+
+
+def plain(value: Any) -> Any:
+    """Returns `value` as JSON data: tuples become lists, keys become text."""
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(v) for v in (sorted(value) if isinstance(value, set | frozenset) else value)]
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    raise TypeError(f"{type(value).__name__} cannot be part of a recipe: {value!r}")
+
+
+def validation_faults(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[Fault]:
+    """Returns pydantic's complaints as faults with field, value, what is allowed and the nearest spelling."""
+    found: dict[str, Fault] = {}
+    for item in error.errors():
+        location = _trim(item["loc"])
+        field = ".".join(str(part) for part in ((prefix,) if prefix else ()) + location)
+        if item["type"] == "extra_forbidden":
+            names = _names_at(model, location[:-1])
+            fault = Fault(field, item["input"], "unknown key", ", ".join(names), nearest(str(location[-1]), names))
+        elif item["type"] == "missing":
+            fault = Fault(field, None, "missing", "a value is needed")
+        else:
+            fault = Fault(field, item["input"], _first_line(item["msg"]), _allowed(item))
+            expected = item.get("ctx", {}).get("expected")
+            if isinstance(expected, str) and isinstance(item["input"], str):
+                choices = [part.strip().strip("'") for part in expected.replace(" or ", ", ").split(",")]
+                fault = dataclasses.replace(fault, suggestion=nearest(item["input"], choices))
+        # A union reports one complaint for each of its members: one line a field is enough.
+        if field in found:
+            first = found[field]
+            allowed = " or ".join(dict.fromkeys(text for text in (first.allowed, fault.allowed) if text))
+            found[field] = dataclasses.replace(first, allowed=allowed)
+        else:
+            found[field] = fault
+    return list(found.values())
+
+
+_UNION_PARTS = ("int", "float", "str", "bool", "dict[", "list[", "tuple[", "literal[", "function-", "nullable", "constrained-", "is-instance")
+
+
+def _trim(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Drops the names of union members that pydantic appends to a location."""
+    return tuple(part for i, part in enumerate(location) if i == 0 or isinstance(part, int) or not part.startswith(_UNION_PARTS))
+
+
+def _names_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    current: Any = model
+    for part in location:
+        if isinstance(part, str) and inspect.isclass(current) and issubclass(current, BaseModel) and part in current.model_fields:
+            current = current.model_fields[part].annotation
+    if inspect.isclass(current) and issubclass(current, BaseModel):
+        return list(current.model_fields)
+    return list(model.model_fields)
+
+
+_TYPES = {
+    "int_parsing": "an integer",
+    "int_type": "an integer",
+    "int_from_float": "an integer",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "string_type": "a text",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "tuple_type": "a list",
+    "none_required": "null",
+    "model_type": "a mapping",
+}
+
+
+def _allowed(item: Any) -> str:
+    context = item.get("ctx", {})
+    if item["type"] in _TYPES:
+        return _TYPES[item["type"]]
+    if "expected" in context:
+        return str(context["expected"])
+    for key, text in (("ge", "at least"), ("gt", "above"), ("le", "at most"), ("lt", "below"), ("pattern", "text matching")):
+        if key in context:
+            return f"{text} {context[key]}"
+    return ""
+
+
+def _first_line(problem: Any) -> str:
+    lines = str(problem).removeprefix("Value error, ").strip().splitlines()
+    return lines[0] if lines else type(problem).__name__

@@ -1,0 +1,348 @@
+"""Recipes: typed, strict, from YAML. Everything wrong is found before anything starts, and said in one line each."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from . import sweep
+from .errors import Fault, RecipeError, nearest
+from .options import canonical_params, option_faults, option_names, validation_faults
+
+SHIPPED = Path(__file__).parent / "recipes"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class Shadows(_Strict):
+    """How many shadow models are trained and how the attacker divides them."""
+
+    originals: Annotated[int, Field(ge=3, description="models trained on all data")] = 50
+    retrained: Annotated[int, Field(ge=3, description="models trained on the retain set")] = 50
+    split: Annotated[
+        tuple[int, int, int],
+        Field(description="models in the attacker's train, validation and test folds, of the originals and of the retrained"),
+    ] = (40, 5, 5)
+    unlearn: Annotated[
+        Literal["test", "all"],
+        Field(description="which originals are unlearned: the test fold, or all of them (U-LiRA needs all)"),
+    ] = "test"
+    reuse_only: Annotated[bool, Field(description="train nothing: use only models that the store already holds")] = False
+
+
+class Tracking(_Strict):
+    """Where MLflow keeps the runs."""
+
+    uri: Annotated[
+        str | None, Field(description="an MLflow tracking URI; null turns tracking off; relative sqlite paths are below the output folder")
+    ] = "sqlite:///mlflow.db"
+    experiment: Annotated[str | None, Field(description="MLflow experiment; null takes the recipe's name")] = None
+    log_models: Annotated[bool, Field(description="also upload each model's safetensors file")] = False
+
+
+class Resources(_Strict):
+    """What one unit of work takes and how many run at once."""
+
+    cpus_per_unit: Annotated[float, Field(gt=0, description="CPU cores of one unit")] = 1
+    gpus_per_unit: Annotated[float, Field(ge=0, description="GPUs of one unit; a fraction shares a GPU")] = 0
+    concurrency: Annotated[int | None, Field(ge=1, description="most units at once; null: as many as fit")] = None
+    units_per_trial: Annotated[int | None, Field(ge=1, description="units in one Ray Tune trial; null: chosen from the number of units")] = None
+    max_retries: Annotated[int, Field(ge=0, description="how often a unit is tried again after its worker was lost")] = 3
+    distributed_rows: Annotated[
+        int, Field(ge=0, description="from this many attacker rows on, XGBoost trains on Ray Train instead of in one process")
+    ] = 2_000_000
+
+
+class Recipe(_Strict):
+    """A whole experiment. `dataset`, `scenario`, `model`, `training`, `methods` and `attacks` take the options of what they name."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}$", description="letters, digits, '.', '_' and '-'")]
+    description: str = ""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    dataset: dict[str, Any]
+    scenario: dict[str, Any]
+    model: dict[str, Any]
+    training: dict[str, Any] = Field(default_factory=dict)
+    shadows: Shadows = Shadows()
+    methods: list[dict[str, Any]] = Field(default_factory=list)
+    attacks: list[dict[str, Any]] = Field(default_factory=lambda: [{"name": "xgboost"}])
+    tracking: Tracking = Tracking()
+    resources: Resources = Resources()
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Returns the recipes that come with the package, name to file."""
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
+
+
+def load_recipe(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Returns a checked recipe.
+
+    **Arguments:**
+
+    - `source`: a path, or the name of a shipped recipe.
+    - `overrides`: `a.b=value` texts (YAML values); `methods.0.gamma=0.9` reaches into lists.
+
+    **Raises:** `RecipeError` naming every fault.
+    """
+    label = str(source)
+    document = _read(source)
+    for override in overrides:
+        _override(document, override, label)
+    return check_recipe(document, label)
+
+
+def check_recipe(document: Any, label: str = "recipe") -> Recipe:
+    """Returns the recipe that `document` (plain YAML data) describes; raises `RecipeError` naming every fault."""
+    if not isinstance(document, dict):
+        raise RecipeError([Fault("recipe", document, "not a mapping", "keys such as name, dataset, scenario, model")], label)
+    found: list[Fault] = []
+    document = _expand_environment(document, found)
+    try:
+        recipe = Recipe.model_validate(document)
+    except ValidationError as error:
+        found += validation_faults(error, Recipe)
+        raise RecipeError(found, label) from None
+    found += _section_faults(recipe)
+    found += _shadow_faults(recipe)
+    found += _method_faults(recipe)
+    found += _attack_faults(recipe)
+    if found:
+        raise RecipeError(found, label)
+    return recipe
+
+
+def expand_methods(recipe: Recipe) -> list[dict[str, Any]]:
+    """Returns `{"name", "params"}` for every point of every method's sweep, in the recipe's order, duplicates removed."""
+    points: list[dict[str, Any]] = []
+    for index, settings in enumerate(recipe.methods):
+        options = {k: v for k, v in settings.items() if k != "name"}
+        for params in sweep.expand(options, recipe.seed, index):
+            point = {"name": settings["name"], "params": params}
+            if point not in points:
+                points.append(point)
+    return points
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """Returns the resolved recipe as YAML, every default written out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+
+
+def _read(source: str | Path) -> Any:
+    path = Path(source)
+    if not path.is_file():
+        shipped = shipped_recipes()
+        if str(source) not in shipped:
+            guess = nearest(str(source), shipped)
+            raise RecipeError(
+                [Fault("RECIPE", str(source), "no such file and no shipped recipe of this name", f"a path, or {', '.join(shipped)}", guess)],
+                "orchestrator",
+            )
+        path = shipped[str(source)]
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise RecipeError([Fault("RECIPE", str(path), f"not UTF-8 text ({error.reason})", "a YAML file")], str(source)) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "somewhere"
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise RecipeError([Fault("RECIPE", str(path), f"not readable as YAML at {where}: {problem}")], str(source)) from None
+
+
+def _override(document: Any, text: str, label: str) -> None:
+    path, separator, raw = text.partition("=")
+    if not separator or not path:
+        raise RecipeError([Fault("--set", text, "not of the form a.b=value", "for example --set training.epochs=10")], label)
+    try:
+        value = yaml.safe_load(raw)
+    except yaml.YAMLError:
+        raise RecipeError([Fault("--set", text, "the value is not YAML", "a number, a text, or [a, b]")], label) from None
+    *parents, last = path.split(".")
+    node = document
+    for part in parents:
+        if isinstance(node, list) and part.isdigit() and int(part) < len(node):
+            node = node[int(part)]
+        elif isinstance(node, dict):
+            node = node.setdefault(part, {})
+        else:
+            raise RecipeError([Fault("--set", text, f"there is nothing at {part!r}", "an existing list index or a mapping")], label)
+    if isinstance(node, list) and last.isdigit() and int(last) < len(node):
+        node[int(last)] = value
+    elif isinstance(node, dict):
+        node[last] = value
+    else:
+        raise RecipeError([Fault("--set", text, f"there is nothing at {last!r}", "an existing list index or a mapping")], label)
+
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def _expand_environment(document: dict[str, Any], found: list[Fault]) -> dict[str, Any]:
+    """Replaces ${NAME} in the dataset and tracking sections, the only ones whose values are places."""
+
+    def expand(value: Any, where: str) -> Any:
+        if isinstance(value, Mapping):
+            return {k: expand(v, f"{where}.{k}") for k, v in value.items()}
+        if isinstance(value, list):
+            return [expand(v, f"{where}.{i}") for i, v in enumerate(value)]
+        if not isinstance(value, str):
+            return value
+        for name in _VARIABLE.findall(value):
+            if name not in os.environ:
+                found.append(Fault(where, value, f"the environment variable {name} is not set", f"export {name}=… first, or write a path"))
+        return _VARIABLE.sub(lambda match: os.environ.get(match.group(1), match.group(0)), value)
+
+    expanded = dict(document)
+    for section in ("dataset", "tracking"):
+        if section in expanded:
+            expanded[section] = expand(expanded[section], section)
+    return expanded
+
+
+def _section_faults(recipe: Recipe) -> list[Fault]:
+    from unlearn import MODELS, SOURCES, Scenario, Training
+
+    found: list[Fault] = []
+    dataset = dict(recipe.dataset)
+    source = dataset.pop("source", None)
+    if source not in SOURCES:
+        found.append(Fault("dataset.source", source, "no such data source", ", ".join(SOURCES), nearest(source or "", SOURCES)))
+    else:
+        found += option_faults(SOURCES[source], dataset, "dataset", extra={"limit": int | dict[str, int] | None})
+        found += _limit_faults(dataset.get("limit"))
+    found += option_faults(Scenario, recipe.scenario, "scenario")
+    found += option_faults(Training, recipe.training, "training")
+    model = dict(recipe.model)
+    name = model.pop("name", None)
+    if not isinstance(name, str):
+        found.append(Fault("model.name", name, "missing", ", ".join([*MODELS, "a torchvision model", "package.module:factory"])))
+    elif name in MODELS:
+        found += option_faults(MODELS[name], model, "model", skip=("num_classes", "in_channels", "image_size", "seed"))
+    elif ":" not in name:
+        from unlearn.models import torchvision_names
+
+        known = [*MODELS, *torchvision_names()]
+        if name not in known:
+            found.append(
+                Fault("model.name", name, "no such model", f"{', '.join(MODELS)}, a torchvision classifier or package.module:factory", nearest(name, known))
+            )
+    return found
+
+
+def _limit_faults(limit: Any) -> list[Fault]:
+    if limit is None:
+        return []
+    parts = limit if isinstance(limit, Mapping) else {"train": limit}
+    found = [
+        Fault(f"dataset.limit.{k}", v, "unknown key", "train, test", nearest(k, ("train", "test"))) for k, v in parts.items() if k not in ("train", "test")
+    ]
+    found += [
+        Fault(f"dataset.limit.{k}", v, "not a number of images", "an integer of at least 1")
+        for k, v in parts.items()
+        if not isinstance(v, int) or isinstance(v, bool) or v < 1
+    ]
+    return found
+
+
+def _shadow_faults(recipe: Recipe) -> list[Fault]:
+    shadows = recipe.shadows
+    found = []
+    for role, count in (("originals", shadows.originals), ("retrained", shadows.retrained)):
+        if sum(shadows.split) != count:
+            train, validation, test = shadows.split
+            likely = max(1, count - validation - test)
+            found.append(
+                Fault(
+                    "shadows.split",
+                    list(shadows.split),
+                    f"adds up to {sum(shadows.split)}, but shadows.{role} is {count}",
+                    f"three numbers that add up to {count}, such as [{likely}, {validation}, {test}]",
+                )
+            )
+    if min(shadows.split) < 1:
+        found.append(Fault("shadows.split", list(shadows.split), "each fold needs a model", "three numbers of at least 1"))
+    return found
+
+
+def _method_faults(recipe: Recipe) -> list[Fault]:
+    from unlearn import METHODS
+
+    found: list[Fault] = []
+    for index, settings in enumerate(recipe.methods):
+        where = f"methods.{index}"
+        name = settings.get("name")
+        if name not in METHODS:
+            found.append(Fault(f"{where}.name", name, "no such method", ", ".join(METHODS), nearest(str(name or ""), METHODS)))
+            continue
+        if name == "retrain":
+            found.append(Fault(f"{where}.name", name, "retrain is always a row of its own", "leave it out"))
+            continue
+        options = {k: v for k, v in settings.items() if k != "name"}
+        malformed = sweep.faults(options, where)
+        found += malformed
+        unknown = [k for k in options if k != "samples" and k not in option_names(METHODS[name])]
+        if malformed or unknown:
+            found += [f for f in option_faults(METHODS[name], {k: options[k] for k in unknown}, where) if f.field.split(".")[-1] in unknown]
+            continue
+        seen: set[str] = set()
+        for params in sweep.expand(options, recipe.seed, index):
+            for fault in option_faults(METHODS[name], {**method_defaults(name, recipe), **params}, where):
+                if str(fault) not in seen:
+                    seen.add(str(fault))
+                    found.append(fault)
+    return found
+
+
+def method_defaults(name: str, recipe: Recipe) -> dict[str, Any]:
+    """Returns the training recipe's values for those of a method's options that carry the same names.
+
+    EU-k, CF-k and Retrain train "with the original recipe" unless told otherwise, so their optimiser settings come from
+    `training`. Methods of another kind keep their own defaults.
+    """
+    from unlearn import METHODS
+
+    if not getattr(METHODS[name], "inherits_training", False):
+        return {}
+    shared = set(option_names(METHODS[name])) & set(recipe.training)
+    return {key: recipe.training[key] for key in sorted(shared)}
+
+
+def _attack_faults(recipe: Recipe) -> list[Fault]:
+    from attack import ATTACKS
+
+    found: list[Fault] = []
+    for index, settings in enumerate(recipe.attacks):
+        where = f"attacks.{index}"
+        name = settings.get("name")
+        if name not in ATTACKS:
+            found.append(Fault(f"{where}.name", name, "no such attack", ", ".join(ATTACKS), nearest(str(name or ""), ATTACKS)))
+            continue
+        found += option_faults(ATTACKS[name], {k: v for k, v in settings.items() if k != "name"}, where)
+        if name == "u_lira" and recipe.shadows.unlearn != "all":
+            found.append(Fault("shadows.unlearn", recipe.shadows.unlearn, "u_lira compares models unlearned from every original", "all"))
+    names = [settings.get("name") for settings in recipe.attacks]
+    if len(set(names)) < len(names):
+        found.append(Fault("attacks", names, "an attack is named twice", "each attack once"))
+    return found
+
+
+__all__ = [
+    "Recipe",
+    "canonical_params",
+    "check_recipe",
+    "expand_methods",
+    "load_recipe",
+    "method_defaults",
+    "shipped_recipes",
+    "to_yaml",
+]

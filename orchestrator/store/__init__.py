@@ -1,0 +1,21 @@
+"""Finished work, found by a hash of everything it depends on. Local folder, shared file system or S3 behind one interface."""
+
+from __future__ import annotations
+
+from .base import Attempt, CorruptObject, Store
+from .local import LocalStore
+
+
+def open_store(uri: str) -> Store:
+    """Returns the store at `uri`: a folder, or `s3://bucket/prefix` (needs the `s3` extra).
+
+    **Raises:** `EnvironmentFault` where it cannot be reached or written.
+    """
+    if uri.startswith("s3://"):
+        from .s3 import S3Store
+
+        return S3Store(uri)
+    return LocalStore(uri.removeprefix("file://"))
+
+
+__all__ = ["Attempt", "CorruptObject", "LocalStore", "Store", "open_store"]

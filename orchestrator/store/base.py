@@ -1,0 +1,144 @@
+"""The store's contract: an object is a set of files with a commit mark that is written last and holds their checksums."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+COMMIT_MARK = "commit.json"
+LAYOUT_VERSION = 1
+
+
+class CorruptObject(Exception):
+    """A committed object whose bytes are not those that were committed. It has been set aside; its unit must run again."""
+
+    def __init__(self, key: str, reason: str):
+        self.key = key
+        self.reason = reason
+        super().__init__(f"object {key[:12]} is damaged ({reason}) and was set aside")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (CorruptObject, (self.key, self.reason))
+
+
+def sha256_file(path: Path) -> str:
+    """Returns the SHA-256 of a file's bytes as hexadecimal text."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def commit_document(key: str, folder: Path, meta: dict[str, Any]) -> dict[str, Any]:
+    """Returns the commit mark of the files in `folder`: sizes, checksums and the unit's metadata."""
+    files = {
+        path.name: {"size": path.stat().st_size, "sha256": sha256_file(path)} for path in sorted(folder.iterdir()) if path.name != COMMIT_MARK
+    }
+    return {"layout": LAYOUT_VERSION, "key": key, "files": files, "meta": meta, "check": meta_digest(key, files, meta)}
+
+
+def meta_digest(key: str, files: dict[str, Any], meta: dict[str, Any]) -> str:
+    """Returns the checksum that guards the commit mark itself."""
+    text = json.dumps([key, files, meta], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def parse_commit(key: str, text: bytes) -> dict[str, Any]:
+    """Returns the commit mark that `text` holds; raises ValueError saying what is wrong with it."""
+    try:
+        mark = json.loads(text)
+        if mark["key"] != key:
+            raise ValueError("it belongs to another object")
+        if mark["check"] != meta_digest(key, mark["files"], mark["meta"]):
+            raise ValueError("its commit mark does not match its checksum")
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+        raise ValueError("its commit mark is not readable") from None
+    result: dict[str, Any] = mark
+    return result
+
+
+class Attempt:
+    """One attempt at producing an object: write files below `folder`, then `commit`. Without a commit nothing is left behind."""
+
+    def __init__(self, store: Store, key: str, folder: Path):
+        self.store = store
+        self.key = key
+        self.folder = folder
+
+    def path(self, name: str) -> Path:
+        """Returns where to write the file `name`."""
+        return self.folder / name
+
+    def commit(self, meta: dict[str, Any]) -> bool:
+        """Makes the files and `meta` the object's content. Returns False where another attempt committed first."""
+        return self.store._commit(self.key, self.folder, meta)
+
+    def __enter__(self) -> Attempt:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Store(ABC):
+    """A content-addressed store of finished units. Keys are SHA-256 in hexadecimal."""
+
+    uri: str
+
+    @abstractmethod
+    def attempt(self, key: str) -> Attempt:
+        """Returns a fresh attempt at the object `key`."""
+
+    @abstractmethod
+    def _commit(self, key: str, folder: Path, meta: dict[str, Any]) -> bool: ...
+
+    @abstractmethod
+    def mark(self, key: str) -> dict[str, Any] | None:
+        """Returns the commit mark of `key`, or None where nothing (whole) is committed. A torn object is set aside."""
+
+    @abstractmethod
+    def fetch(self, key: str, name: str) -> Path:
+        """Returns a local path of the file `name` of `key`, its checksum verified.
+
+        **Raises:** `KeyError` where there is none; `CorruptObject` after setting a damaged object aside.
+        """
+
+    @abstractmethod
+    def set_aside(self, key: str, reason: str) -> None:
+        """Moves a damaged object out of the way, keeping it for inspection."""
+
+    @abstractmethod
+    def keys(self) -> Iterator[str]:
+        """Yields the key of every committed object."""
+
+    @abstractmethod
+    def remove(self, key: str) -> None:
+        """Deletes an object."""
+
+    def has(self, key: str) -> bool:
+        """Whether `key` is committed (sizes checked; checksums are checked when a file is read)."""
+        return self.mark(key) is not None
+
+    def meta(self, key: str) -> dict[str, Any]:
+        """Returns the metadata committed with `key`; raises KeyError where there is none."""
+        mark = self.mark(key)
+        if mark is None:
+            raise KeyError(key)
+        meta: dict[str, Any] = mark["meta"]
+        return meta
+
+    def verify(self, key: str) -> bool:
+        """Whether every file of `key` matches its checksum; a damaged object is set aside."""
+        mark = self.mark(key)
+        if mark is None:
+            return False
+        try:
+            for name in mark["files"]:
+                self.fetch(key, name)
+        except (CorruptObject, KeyError):
+            return False
+        return True

@@ -1,0 +1,159 @@
+"""A store in a folder: a local disk or a shared POSIX file system.
+
+An object is prepared in `tmp/`, every file synced, and becomes visible by one rename of its folder. Renaming onto an
+existing folder fails, so of two attempts that race the first wins.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..errors import EnvironmentFault
+from .base import COMMIT_MARK, Attempt, CorruptObject, Store, commit_document, parse_commit, sha256_file
+
+STALE_SECONDS = 7 * 24 * 3600
+
+
+class LocalStore(Store):
+    """A store below `root`, which is created where it does not exist."""
+
+    def __init__(self, root: str | Path):
+        self.root = Path(root).expanduser().absolute()
+        self.uri = str(self.root)
+        self._verified: dict[tuple[str, str], tuple[int, int]] = {}
+        try:
+            for name in ("objects", "tmp", "aside"):
+                (self.root / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise EnvironmentFault(f"store {self.root}: cannot be created ({error.strerror}); choose another with --store") from None
+
+    def _folder(self, key: str) -> Path:
+        return self.root / "objects" / key[:2] / key
+
+    def attempt(self, key: str) -> Attempt:
+        folder = self.root / "tmp" / f"{key[:16]}-{uuid.uuid4().hex}"
+        try:
+            folder.mkdir(parents=True)
+        except OSError as error:
+            raise EnvironmentFault(f"store {self.root}: cannot be written ({error.strerror})") from None
+        return Attempt(self, key, folder)
+
+    def _commit(self, key: str, folder: Path, meta: dict[str, Any]) -> bool:
+        try:
+            for path in folder.iterdir():
+                sync(path)
+            write_synced(folder / COMMIT_MARK, json.dumps(commit_document(key, folder, meta), sort_keys=True).encode())
+            sync(folder)
+            target = self._folder(key)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            for _ in range(3):
+                try:
+                    os.rename(folder, target)
+                    sync(target.parent)
+                    return True
+                except OSError as error:
+                    if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                        raise
+                if self.mark(key) is not None:  # sets a torn object aside, which frees the name
+                    return False
+            raise OSError(errno.EEXIST, "the object's name stays taken")
+        except OSError as error:
+            raise EnvironmentFault(f"store {self.root}: cannot be written ({error.strerror}); free some space or choose another --store") from error
+
+    def mark(self, key: str) -> dict[str, Any] | None:
+        folder = self._folder(key)
+        try:
+            text = (folder / COMMIT_MARK).read_bytes()
+        except FileNotFoundError:
+            if folder.exists():
+                self.set_aside(key, "no commit mark")
+            return None
+        except NotADirectoryError:
+            self.set_aside(key, "not a folder")
+            return None
+        try:
+            mark = parse_commit(key, text)
+            for name, entry in mark["files"].items():
+                size = (folder / name).stat().st_size
+                if size != entry["size"]:
+                    raise ValueError(f"{name} has {size} bytes instead of {entry['size']}")
+        except FileNotFoundError as error:
+            self.set_aside(key, f"{Path(error.filename).name} is missing")
+            return None
+        except ValueError as error:
+            self.set_aside(key, str(error))
+            return None
+        return mark
+
+    def fetch(self, key: str, name: str) -> Path:
+        mark = self.mark(key)
+        if mark is None or name not in mark["files"]:
+            raise KeyError(f"{key[:12]}/{name}")
+        path = self._folder(key) / name
+        status = path.stat()
+        stamp = (status.st_mtime_ns, status.st_size)
+        # One checksum for each file and process: its time stamp tells whether it was touched since.
+        if self._verified.get((key, name)) != stamp:
+            if sha256_file(path) != mark["files"][name]["sha256"]:
+                self.set_aside(key, f"{name} does not match its checksum")
+                raise CorruptObject(key, f"{name} does not match its checksum")
+            self._verified[key, name] = stamp
+        return path
+
+    def set_aside(self, key: str, reason: str) -> None:
+        target = self.root / "aside" / f"{key}-{uuid.uuid4().hex[:8]}"
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            os.rename(self._folder(key), target)
+            note = {"key": key, "reason": reason, "time": time.time()}
+            write_synced(target.with_suffix(".json"), json.dumps(note).encode())
+
+    def keys(self) -> Iterator[str]:
+        for folder in sorted((self.root / "objects").glob("??/*")):
+            if (folder / COMMIT_MARK).is_file():
+                yield folder.name
+
+    def remove(self, key: str) -> None:
+        doomed = self.root / "tmp" / f"removed-{uuid.uuid4().hex}"
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(self._folder(key), doomed)  # it vanishes at once, then its bytes go
+            shutil.rmtree(doomed, ignore_errors=True)
+
+    def sweep_temporary(self) -> int:
+        """Removes what attempts that died a week or more ago left behind; returns how many there were."""
+        swept = 0
+        for folder in (self.root / "tmp").iterdir():
+            if time.time() - folder.stat().st_mtime > STALE_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
+                swept += 1
+        return swept
+
+
+def sync(path: Path) -> None:
+    """Flushes a file or folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """Writes a file so that it is either whole or absent: temporary name, sync, rename."""
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

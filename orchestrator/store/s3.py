@@ -1,0 +1,142 @@
+"""A store in an S3 bucket. The commit mark is put with `If-None-Match: *`, so that the first of racing attempts wins.
+
+Each attempt uploads under a prefix of its own and the mark says which one counts; what a lost or dead attempt uploaded
+is unreachable and removed by garbage collection. Files are cached on the local disk, verified by checksum.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..errors import EnvironmentFault
+from .base import COMMIT_MARK, Attempt, CorruptObject, Store, commit_document, parse_commit, sha256_file
+
+
+class S3Store(Store):
+    """A store at `s3://bucket/prefix`. Credentials and endpoint come from the usual AWS variables (`AWS_ENDPOINT_URL`)."""
+
+    def __init__(self, uri: str):
+        try:
+            import boto3
+        except ImportError:
+            raise EnvironmentFault(f"store {uri}: S3 needs the s3 extra; pip install 'unlearning-orchestrator[s3]'") from None
+        self.uri = uri.rstrip("/")
+        bucket, _, prefix = self.uri.removeprefix("s3://").partition("/")
+        self._bucket = bucket
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._client = boto3.client("s3")
+        cache = os.environ.get("ORCHESTRATOR_CACHE") or Path(tempfile.gettempdir()) / f"orchestrator-cache-{os.getuid()}"
+        self._cache = Path(cache)
+        self._cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            self._client.head_bucket(Bucket=bucket)
+        except Exception as error:
+            raise EnvironmentFault(f"store {uri}: the bucket cannot be reached ({_reason(error)})") from None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (S3Store, (self.uri,))
+
+    def _key(self, key: str, name: str) -> str:
+        return f"{self._prefix}objects/{key[:2]}/{key}/{name}"
+
+    def attempt(self, key: str) -> Attempt:
+        return Attempt(self, key, Path(tempfile.mkdtemp(prefix=f"{key[:12]}-", dir=self._cache)))
+
+    def _commit(self, key: str, folder: Path, meta: dict[str, Any]) -> bool:
+        document = commit_document(key, folder, meta)
+        document["attempt"] = uuid.uuid4().hex
+        try:
+            for name in document["files"]:
+                self._client.upload_file(str(folder / name), self._bucket, self._key(key, f"{document['attempt']}/{name}"))
+            body = json.dumps(document, sort_keys=True).encode()
+            self._client.put_object(Bucket=self._bucket, Key=self._key(key, COMMIT_MARK), Body=body, IfNoneMatch="*")
+        except Exception as error:
+            if _code(error) in ("PreconditionFailed", "412", "ConditionalRequestConflict"):
+                return False
+            raise EnvironmentFault(f"store {self.uri}: cannot be written ({_reason(error)})") from error
+        return True
+
+    def mark(self, key: str) -> dict[str, Any] | None:
+        try:
+            text = self._client.get_object(Bucket=self._bucket, Key=self._key(key, COMMIT_MARK))["Body"].read()
+        except Exception as error:
+            if _code(error) in ("NoSuchKey", "404"):
+                return None
+            raise EnvironmentFault(f"store {self.uri}: cannot be read ({_reason(error)})") from error
+        try:
+            return parse_commit(key, text)
+        except ValueError as error:
+            self.set_aside(key, str(error))
+            return None
+
+    def fetch(self, key: str, name: str) -> Path:
+        mark = self.mark(key)
+        if mark is None or name not in mark["files"]:
+            raise KeyError(f"{key[:12]}/{name}")
+        digest = mark["files"][name]["sha256"]
+        cached = self._cache / digest[:2] / digest
+        if cached.is_file() and sha256_file(cached) == digest:
+            return cached
+        cached.parent.mkdir(exist_ok=True)
+        temporary = cached.with_name(f"{digest}.{uuid.uuid4().hex[:8]}.tmp")
+        try:
+            self._client.download_file(self._bucket, self._key(key, f"{mark['attempt']}/{name}"), str(temporary))
+            found = sha256_file(temporary)
+            if found == digest:
+                os.replace(temporary, cached)
+                return cached
+        except Exception as error:
+            if _code(error) not in ("NoSuchKey", "404"):
+                raise EnvironmentFault(f"store {self.uri}: cannot be read ({_reason(error)})") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+        self.set_aside(key, f"{name} is missing or does not match its checksum")
+        raise CorruptObject(key, f"{name} is missing or does not match its checksum")
+
+    def set_aside(self, key: str, reason: str) -> None:
+        source = {"Bucket": self._bucket, "Key": self._key(key, COMMIT_MARK)}
+        note = f"{self._prefix}aside/{key}-{uuid.uuid4().hex[:8]}"
+        try:
+            self._client.copy_object(Bucket=self._bucket, Key=f"{note}/{COMMIT_MARK}", CopySource=source)
+            body = json.dumps({"key": key, "reason": reason, "time": time.time()}).encode()
+            self._client.put_object(Bucket=self._bucket, Key=f"{note}.json", Body=body)
+        except Exception as error:
+            if _code(error) not in ("NoSuchKey", "404"):
+                raise EnvironmentFault(f"store {self.uri}: cannot be written ({_reason(error)})") from error
+        self._client.delete_object(Bucket=self._bucket, Key=self._key(key, COMMIT_MARK))
+
+    def keys(self) -> Iterator[str]:
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=f"{self._prefix}objects/")
+        for page in pages:
+            for item in page.get("Contents", []):
+                if item["Key"].endswith(f"/{COMMIT_MARK}"):
+                    yield item["Key"].split("/")[-2]
+
+    def remove(self, key: str) -> None:
+        self._client.delete_object(Bucket=self._bucket, Key=self._key(key, COMMIT_MARK))  # the mark first: it vanishes at once
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._key(key, ""))
+        for page in pages:
+            for item in page.get("Contents", []):
+                self._client.delete_object(Bucket=self._bucket, Key=item["Key"])
+
+    def clear_cache(self) -> None:
+        """Deletes the local copies."""
+        shutil.rmtree(self._cache, ignore_errors=True)
+        self._cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _code(error: Exception) -> str:
+    response: dict[str, Any] = getattr(error, "response", None) or {}
+    return str(response.get("Error", {}).get("Code", ""))
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

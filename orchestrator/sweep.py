@@ -1,0 +1,90 @@
+"""Sweeps: `grid`, `zip`, `uniform` and `loguniform` in place of a method's hyperparameter, expanded before anything runs.
+
+Random draws depend on the recipe's seed and the method's place in the list only, so a plan is the same every time it is made.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .errors import Fault
+
+KINDS = ("grid", "zip", "uniform", "loguniform")
+DEFAULT_SAMPLES = 8
+
+
+def is_sweep(value: Any) -> bool:
+    """Whether `value` stands for several values: a mapping whose one key is a kind of sweep."""
+    return isinstance(value, Mapping) and len(value) == 1 and next(iter(value)) in KINDS
+
+
+def faults(settings: Mapping[str, Any], field: str) -> list[Fault]:
+    """Returns what is wrong with the form of the sweeps in one method's settings."""
+    found: list[Fault] = []
+    zipped: dict[str, int] = {}
+    for name, value in settings.items():
+        if not is_sweep(value):
+            continue
+        kind, body = next(iter(value.items()))
+        where = f"{field}.{name}.{kind}"
+        if not isinstance(body, list) or not body:
+            found.append(Fault(where, body, "a sweep needs a list", "a list with at least one value"))
+        elif kind in ("uniform", "loguniform"):
+            numeric = len(body) == 2 and all(isinstance(b, int | float) and not isinstance(b, bool) for b in body)
+            if not numeric or not body[0] < body[1]:
+                found.append(Fault(where, body, "a range needs two numbers", "[low, high] with low < high"))
+            elif kind == "loguniform" and body[0] <= 0:
+                found.append(Fault(where, body, "a logarithmic range starts above 0", "[low, high] with 0 < low < high"))
+        elif kind == "zip":
+            zipped[name] = len(body)
+    if len(set(zipped.values())) > 1:
+        found.append(Fault(field, zipped, "lists that are zipped differ in length", "equal lengths"))
+    samples = settings.get("samples", DEFAULT_SAMPLES)
+    if not isinstance(samples, int) or isinstance(samples, bool) or samples < 1:
+        found.append(Fault(f"{field}.samples", samples, "not a number of draws", "an integer of at least 1"))
+    return found
+
+
+def expand(settings: Mapping[str, Any], seed: int, index: int) -> list[dict[str, Any]]:
+    """Returns one settings mapping for every point of the sweep, `samples` removed.
+
+    **Arguments:**
+
+    - `settings`: one method's settings, well formed (see `faults`).
+    - `seed`, `index`: the recipe's seed and the method's place in its list; they alone decide the random draws.
+
+    `zip` fields advance together; `grid` fields and the zipped group multiply; random fields are drawn `samples` times for
+    each of those combinations.
+    """
+    fixed = {k: v for k, v in settings.items() if k != "samples" and not is_sweep(v)}
+    sweeps = {k: next(iter(v.items())) for k, v in settings.items() if is_sweep(v)}
+    grids = [[(name, v) for v in body] for name, (kind, body) in sweeps.items() if kind == "grid"]
+    zips = [[(name, v) for v in body] for name, (kind, body) in sweeps.items() if kind == "zip"]
+    axes: list[list[tuple[tuple[str, Any], ...]]] = [[(pair,) for pair in axis] for axis in grids]
+    if zips:
+        axes.append(list(zip(*zips, strict=True)))
+    points = [dict(itertools.chain.from_iterable(combination)) for combination in itertools.product(*axes)]
+    random = {name: (kind, body) for name, (kind, body) in sweeps.items() if kind in ("uniform", "loguniform")}
+    if random:
+        generator = np.random.default_rng([seed, index])
+        draws = int(settings.get("samples", DEFAULT_SAMPLES))
+        points = [{**point, **_draw(random, generator)} for point in points for _ in range(draws)]
+    order = [name for name in settings if name != "samples"]
+    return [{name: {**fixed, **point}[name] for name in order} for point in points]
+
+
+def _draw(random: Mapping[str, tuple[str, list[float]]], generator: np.random.Generator) -> dict[str, float]:
+    drawn = {}
+    for name, (kind, (low, high)) in random.items():
+        if kind == "uniform":
+            value = float(generator.uniform(low, high))
+        else:
+            value = math.exp(generator.uniform(math.log(low), math.log(high)))
+        # Six significant digits: the value that is printed is the value that ran.
+        drawn[name] = float(f"{value:.6g}")
+    return drawn
