@@ -1,0 +1,146 @@
+"""The experiment's data: decoded once, kept as uint8, shared by every unit; and the split, drawn before any training."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import Fault, RecipeError
+from .recipe import Recipe
+from .units import Unit
+
+if TYPE_CHECKING:
+    from unlearn import ImageDataset, Split
+
+    from .store import Store
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class ExperimentData:
+    """A decoded dataset and its split into forget, retain, validation and test sets."""
+
+    dataset: ImageDataset
+    split: Split
+
+    @property
+    def digest(self) -> str:
+        return str(self.dataset.digest)
+
+    @property
+    def split_digest(self) -> str:
+        return str(self.split.digest)
+
+    @cached_property
+    def labels_digest(self) -> str:
+        """Digest of the labels trained on where they are not the data's own (poison), else an empty text."""
+        if np.array_equal(self.split.labels, self.dataset.train.labels):
+            return ""
+        return array_digest(self.split.labels)
+
+    def indices_digest(self, indices: np.ndarray | None) -> str:
+        """Returns `all` for the whole training set, else the digest of the sample ids."""
+        return "all" if indices is None else array_digest(indices)
+
+    @cached_property
+    def kept_classes(self) -> np.ndarray:
+        """The classes that are not forgotten; all of them unless whole classes are removed."""
+        return np.setdiff1d(np.arange(self.dataset.num_classes), np.asarray(self.split.forget_classes, dtype=np.int64))
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Returns everything as a flat mapping of arrays: what Ray's object store shares without copying."""
+        parts = {"dataset": self.dataset.to_arrays(), "split": self.split.to_arrays()}
+        return {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> ExperimentData:
+        from unlearn import ImageDataset, Split
+
+        def part(prefix: str) -> dict[str, np.ndarray]:
+            return {name.removeprefix(f"{prefix}/"): array for name, array in arrays.items() if name.startswith(f"{prefix}/")}
+
+        return cls(ImageDataset.from_arrays(part("dataset")), Split.from_arrays(part("split")))
+
+    def summary(self) -> dict[str, Any]:
+        """Returns the facts about the data that results and runs carry."""
+        split = self.split
+        return {
+            "dataset": {
+                "name": self.dataset.name,
+                "digest": self.digest,
+                "train": len(self.dataset.train.labels),
+                "test": len(self.dataset.test.labels),
+                "classes": self.dataset.num_classes,
+            },
+            "split": {
+                "forget": len(split.forget),
+                "retain": len(split.retain),
+                "val": len(split.val),
+                "test": len(split.test),
+                "digest": self.split_digest,
+            },
+        }
+
+
+def array_digest(array: np.ndarray) -> str:
+    """Returns the SHA-256 of an array's type, shape and bytes."""
+    hasher = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    hasher.update(np.ascontiguousarray(array).tobytes())
+    return hasher.hexdigest()
+
+
+def load_data(recipe: Recipe, store: Store | None, on_progress: Progress | None = None, keep: bool = True) -> ExperimentData:
+    """Returns the recipe's data, decoded, or read back from the store where it was decoded before.
+
+    **Raises:** `RecipeError` where a file, a column, an image or the split is not what the recipe says.
+    """
+    from unlearn import Scenario, make_split
+
+    from .options import build
+
+    dataset = _load_dataset(recipe, store, on_progress, keep)
+    try:
+        split = make_split(dataset, build(Scenario, recipe.scenario), recipe.seed)
+    except ValueError as error:
+        raise RecipeError([_fault("scenario", recipe.scenario, error)], recipe.name) from None
+    return ExperimentData(dataset, split)
+
+
+def _load_dataset(recipe: Recipe, store: Store | None, on_progress: Progress | None, keep: bool) -> ImageDataset:
+    from unlearn import ImageDataset, load_dataset
+    from unlearn.data import fingerprint
+
+    options = {k: v for k, v in recipe.dataset.items() if k not in ("source", "limit")}
+    source, limit = recipe.dataset["source"], recipe.dataset.get("limit")
+    try:
+        identity = fingerprint(source, **options)
+        unit = Unit("dataset", {"source": source, "options": options, "limit": limit, "fingerprint": identity}, f"dataset {source}")
+        if store is not None and store.has(unit.key):
+            from .store import CorruptObject
+
+            try:
+                with np.load(store.fetch(unit.key, "dataset.npz"), allow_pickle=False) as arrays:
+                    return ImageDataset.from_arrays(dict(arrays))
+            except CorruptObject:
+                pass  # set aside; decoded again below
+        dataset: ImageDataset = load_dataset(source, limit=limit, on_progress=on_progress, **options)
+    except (ValueError, OSError) as error:
+        raise RecipeError([_fault("dataset", recipe.dataset, error)], recipe.name) from None
+    if store is not None and keep:
+        with store.attempt(unit.key) as attempt:
+            with attempt.path("dataset.npz").open("wb") as file:
+                np.savez(file, **dataset.to_arrays())
+            attempt.commit({"kind": "dataset", "name": unit.name, "digest": dataset.digest})
+    return dataset
+
+
+def _fault(section: str, given: dict[str, Any], error: Exception) -> Fault:
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    field = next((name for name in given if text.startswith(name)), None)
+    return Fault(f"{section}.{field}" if field else section, given.get(field) if field else given.get("source", given.get("kind")), text)

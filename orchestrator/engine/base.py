@@ -1,0 +1,26 @@
+"""What an executor does: take a stage's missing units, say of each what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from ..units import Outcome, Unit
+
+Listener = Callable[[Outcome], None]
+
+
+class Engine(Protocol):
+    """Runs units somewhere. Used as a context manager, so that what it started is stopped."""
+
+    def describe(self) -> str:
+        """Returns one line that says where units run."""
+        ...
+
+    def run(self, stage: str, units: Sequence[Unit], listener: Listener) -> None:
+        """Runs `units`, which do not depend on each other, and tells `listener` the outcome of each as it comes."""
+        ...
+
+    def close(self) -> None:
+        """Stops whatever this executor started."""
+        ...

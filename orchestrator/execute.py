@@ -1,0 +1,295 @@
+"""Executes one unit. The same code runs in this process, in a Ray Tune trial and in a Ray Data actor.
+
+`execute` makes sure of the unit's needs first, so a missing or damaged parent is made again in place, alone.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+import traceback
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .data import ExperimentData
+from .errors import EnvironmentFault
+from .options import build
+from .store import Attempt, CorruptObject, Store
+from .units import Outcome, Unit
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+HEAL_LIMIT = 5
+
+
+class Context:
+    """What executing a unit needs: the store, the data, the device, and small caches that live as long as the worker."""
+
+    def __init__(self, store: Store, data: ExperimentData, *, device: str = "cpu", threads: int = 1, allow_factory: bool = False):
+        self.store = store
+        self.data = data
+        self.device = device
+        self.threads = threads
+        self.allow_factory = allow_factory
+        self._cache: OrderedDict[str, Any] = OrderedDict()
+        self._images: dict[str, torch.Tensor] = {}
+
+    def images(self, part: str) -> torch.Tensor:
+        """Returns the uint8 images of `train` or `test` on the device; copied there once in the life of the worker."""
+        if part not in self._images:
+            import torch
+
+            array = getattr(self.data.dataset, part).images
+            # Arrays from Ray's object store are read-only, which torch warns of; nothing here writes to them.
+            array = array if array.flags.writeable else array.view()
+            import warnings
+
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+                self._images[part] = torch.from_numpy(array).to(self.device)
+        return self._images[part]
+
+    def loader(self, part: str, indices: np.ndarray | None = None, *, batch_size: int = 256, **options: Any) -> Any:
+        """Returns an `ArrayLoader` over samples of `train` (with the labels that are trained on) or `test`."""
+        from unlearn import ArrayLoader
+
+        dataset = self.data.dataset
+        labels = self.data.split.labels if part == "train" else dataset.test.labels
+        return ArrayLoader(
+            self.images(part), labels, indices, mean=dataset.mean, std=dataset.std, batch_size=batch_size, device=self.device, **options
+        )
+
+    def cached(self, key: str, make: Callable[[], Any], keep: int = 2) -> Any:
+        """Returns `make()`, remembered under `key` among the last `keep` results."""
+        if key not in self._cache:
+            self._cache[key] = make()
+            while len(self._cache) > keep:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(key)
+        return self._cache[key]
+
+    def new_model(self, spec: dict[str, Any], seed: int) -> nn.Module:
+        """Returns a freshly initialised model for this data, on the device."""
+        from unlearn import build_model
+
+        dataset = self.data.dataset
+        options = {k: v for k, v in spec.items() if k != "name"}
+        model = build_model(
+            spec["name"],
+            num_classes=dataset.num_classes,
+            in_channels=dataset.channels,
+            image_size=dataset.image_size,
+            seed=seed,
+            allow_factory=self.allow_factory,
+            **options,
+        )
+        return model.to(self.device)
+
+    def load_model(self, key: str) -> nn.Module:
+        """Returns the model that the `train` or `unlearn` unit `key` left in the store."""
+        from safetensors.torch import load_file
+
+        from unlearn.classes import drop_classes
+
+        meta = self.store.meta(key)
+        model = self.new_model(meta["model"], seed=0)
+        if meta["dropped_classes"]:
+            model = drop_classes(model, tuple(meta["dropped_classes"]))
+        model.load_state_dict(load_file(self.store.fetch(key, "model.safetensors"), device=self.device))
+        return model.eval()
+
+
+def save_model(attempt: Attempt, model: nn.Module) -> None:
+    """Writes a model's weights as safetensors into an attempt."""
+    from safetensors.torch import save_file
+
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(state, attempt.path("model.safetensors"))
+
+
+def execute(unit: Unit, context: Context) -> Outcome:
+    """Makes sure that `unit` is in the store. Never raises for a fault of the unit's own: the outcome carries it.
+
+    **Raises:** `EnvironmentFault` where the store itself cannot be used, since then no unit could succeed.
+    """
+    if context.store.has(unit.key):
+        return Outcome(unit.key, unit.name, unit.kind, "reused")
+    started = time.perf_counter()
+    try:
+        _ensure(unit, context)
+    except EnvironmentFault:
+        raise
+    except Exception as error:
+        text = str(error).strip().splitlines()
+        line = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+        return Outcome(unit.key, unit.name, unit.kind, "failed", time.perf_counter() - started, line, traceback.format_exc(), socket.gethostname())
+    return Outcome(unit.key, unit.name, unit.kind, "done", time.perf_counter() - started, where=socket.gethostname())
+
+
+def _ensure(unit: Unit, context: Context) -> None:
+    for heal in range(HEAL_LIMIT):
+        if context.store.has(unit.key):
+            return
+        for need in unit.needs:
+            _ensure(need, context)
+        try:
+            with context.store.attempt(unit.key) as attempt:
+                started = time.perf_counter()
+                meta = KINDS[unit.kind](unit, context, attempt)
+                seconds = time.perf_counter() - started
+                common = {"kind": unit.kind, "name": unit.name, "spec": dict(unit.spec), "seconds": seconds, "host": socket.gethostname()}
+                attempt.commit({**common, "finished": time.time(), **meta})
+            return
+        except CorruptObject:
+            # A parent was damaged and has been set aside: make it again, then this unit.
+            if heal == HEAL_LIMIT - 1:
+                raise
+
+
+def execute_train(unit: Unit, context: Context, attempt: Attempt) -> dict[str, Any]:
+    """Trains one model from its seed."""
+    from unlearn import Training, train
+
+    spec = unit.spec
+    training = build(Training, spec["training"])
+    indices = None if spec["indices"] == "all" else context.data.split.retain
+    if context.data.indices_digest(indices) != spec["indices"]:
+        raise RuntimeError("the split of this worker is not the one that the plan was made with")
+    model = context.new_model(spec["model"], spec["seed"])
+    loader = context.loader("train", indices, batch_size=training.batch_size, shuffle=True, augment=training.augment, seed=spec["seed"])
+    history = train(model, loader, training, seed=spec["seed"], device=context.device)
+    save_model(attempt, model)
+    return {"model": spec["model"], "dropped_classes": [], "history": history}
+
+
+def execute_moments(unit: Unit, context: Context, attempt: Attempt) -> dict[str, Any]:
+    """Second moments of the full training data, in one pass with the training augmentation."""
+    from unlearn import second_moments
+
+    model = context.load_model(unit.spec["model"])
+    loader = context.loader("train", augment=unit.spec["augment"], seed=0)
+    moments = second_moments(model, loader)
+    moments.save(attempt.path("moments.safetensors"))
+    return {}
+
+
+def execute_basis(unit: Unit, context: Context, attempt: Attempt) -> dict[str, Any]:
+    """Decomposes G(D) − G(D_f). Needs the forget set and the stored moments only."""
+    from unlearn import SecondMoments, second_moments
+
+    moments = SecondMoments.load(context.store.fetch(unit.spec["moments"], "moments.safetensors"))
+    model = context.load_model(unit.spec["model"])
+    forget = context.loader("train", context.data.split.forget)
+    basis = (moments - second_moments(model, forget)).decompose()
+    basis.save(attempt.path("basis.safetensors"))
+    return {"warnings": list(basis.warnings)}
+
+
+def execute_unlearn(unit: Unit, context: Context, attempt: Attempt) -> dict[str, Any]:
+    """Applies one method to one model. The method is handed what it declares and nothing more."""
+    from unlearn import METHODS, CoreBasis
+
+    spec, split = unit.spec, context.data.split
+    params = dict(spec["params"])
+    if "seed" in params:
+        params["seed"] = spec["seed"]
+    method = build(METHODS[spec["method"]], params)
+    required = method.requires()
+    batch_size = params.get("batch_size") or 128
+    given: dict[str, Any] = {"forget": context.loader("train", split.forget, batch_size=batch_size)}
+    if method.access == "retain":
+        given["retain"] = context.loader(
+            "train", split.retain, batch_size=batch_size, shuffle=True, augment=params.get("augment"), seed=spec["seed"]
+        )
+    if method.access == "moments":
+        given["moments"] = context.cached(
+            spec["basis"], lambda: CoreBasis.load(context.store.fetch(spec["basis"], "basis.safetensors"))
+        )
+    if "validation" in required:
+        given["validation"] = context.loader("test", split.val)
+    if "monitor" in required:
+        given["monitor"] = {"retain": context.loader("train", split.retain)}
+    if split.forget_classes:
+        given["num_classes"] = context.data.dataset.num_classes
+        given["forget_classes"] = tuple(int(c) for c in split.forget_classes)
+    result = method.unlearn(context.load_model(spec["model"]), **given)
+    save_model(attempt, result.model)
+    model_spec = context.store.meta(spec["model"])["model"]
+    return {
+        "model": model_spec,
+        "dropped_classes": [int(c) for c in split.forget_classes],
+        "history": result.history,
+        "stopped_at": result.stopped_at,
+        "notes": list(result.notes),
+        "basis_seconds": context.store.meta(spec["basis"])["seconds"] if "basis" in spec else 0.0,
+    }
+
+
+def execute_outputs(unit: Unit, context: Context, attempt: Attempt) -> dict[str, Any]:
+    """Forget-set logits of one model, and its errors on D_f, D_r, validation and test where it is measured."""
+    from unlearn import predict
+
+    from .outputs import write_fragment
+
+    data, split = context.data, context.data.split
+    model = context.load_model(unit.spec["model"])
+    dropped = bool(context.store.meta(unit.spec["model"])["dropped_classes"])
+    classes = data.kept_classes if dropped else np.arange(data.dataset.num_classes)
+
+    def measure(part: str, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, float | None]:
+        logits, labels = predict(model, context.loader(part, indices, batch_size=512))
+        array, truth = logits.numpy(), labels.numpy()
+        correct = classes[array.argmax(axis=1)] == truth
+        return array, truth, (100.0 * float(1.0 - correct.mean()) if len(truth) else None)
+
+    logits, labels, error = measure("train", split.forget)
+    if not dropped and len(data.kept_classes) < data.dataset.num_classes:
+        logits = logits[:, data.kept_classes]  # every model shows the attacker the same columns
+    write_fragment(attempt.path("outputs.parquet"), split.forget, labels, logits)
+    errors: dict[str, float | None] = {"error_forget": error}
+    if unit.spec["errors"]:
+        for name, part, indices in (("retain", "train", split.retain), ("val", "test", split.val), ("test", "test", split.test)):
+            errors[f"error_{name}"] = measure(part, indices)[2]
+    return {"errors": errors, "rows": len(labels), "columns": int(logits.shape[1])}
+
+
+def execute_attack(unit: Unit, context: Context, attempt: Attempt) -> dict[str, Any]:
+    """Fits one candidate of an attack in this process."""
+    from .scoring import fit_candidate
+
+    return fit_candidate(unit, context.store, attempt, threads=context.threads)
+
+
+def execute_score(unit: Unit, context: Context, attempt: Attempt) -> dict[str, Any]:
+    """Scores one method's models against the test-fold retrained models with one attack."""
+    from .scoring import score_row
+
+    return score_row(unit, context.store, attempt)
+
+
+KINDS: dict[str, Callable[[Unit, Context, Attempt], dict[str, Any]]] = {
+    "train": execute_train,
+    "moments": execute_moments,
+    "basis": execute_basis,
+    "unlearn": execute_unlearn,
+    "outputs": execute_outputs,
+    "attack": execute_attack,
+    "score": execute_score,
+}
+
+
+def default_threads(cpus_per_unit: float) -> int:
+    """Returns how many threads a unit computes with: its whole cores, at least one. Part of what makes its bits repeat."""
+    return max(1, int(cpus_per_unit))
+
+
+def scratch(folder: Path) -> Path:
+    """Returns `folder`, created."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

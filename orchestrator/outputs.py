@@ -1,0 +1,130 @@
+"""Forget-set logits: one Parquet fragment for each model in the store, and the `outputs/*.parquet` that they add up to."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .plan import Plan
+from .store import Store
+from .units import Unit, digest
+
+# [outputs key, role, fold, model id]: how a unit names a model's outputs and what they are to an attack.
+Labelled = Sequence[str]
+
+
+def write_fragment(path: Path, sample_ids: np.ndarray, labels: np.ndarray, logits: np.ndarray) -> None:
+    """Writes one model's logits, ordered by sample id: `sample_id` and `label` int64, `logits` float32[C]."""
+    order = np.argsort(sample_ids, kind="stable")
+    values = pa.array(np.ascontiguousarray(logits[order], dtype=np.float32).ravel())
+    table = pa.table(
+        {
+            "sample_id": pa.array(np.asarray(sample_ids)[order].astype(np.int64)),
+            "label": pa.array(np.asarray(labels)[order].astype(np.int64)),
+            "logits": pa.FixedSizeListArray.from_arrays(values, logits.shape[1]),
+        }
+    )
+    pq.write_table(table, path, compression="zstd")
+
+
+def model_table(store: Store, key: str, *, role: str, fold: str, model_id: str, method: str = "", params: str = "{}") -> pa.Table:
+    """Returns one model's outputs as the table that every attack reads."""
+    from attack import outputs_table
+
+    fragment = pq.read_table(store.fetch(key, "outputs.parquet"))
+    logits = fragment["logits"].combine_chunks()
+    matrix = logits.flatten().to_numpy().reshape(len(fragment), -1)
+    return outputs_table(
+        model_id=model_id,
+        role=role,
+        method=method,
+        params=params,
+        fold=fold,
+        sample_ids=fragment["sample_id"].to_numpy(),
+        labels=fragment["label"].to_numpy(),
+        logits=matrix,
+    )
+
+
+def labelled_tables(store: Store, items: Iterable[Labelled]) -> Iterator[pa.Table]:
+    """Yields the table of each `[key, role, fold, model_id]`."""
+    for key, role, fold, model_id in items:
+        yield model_table(store, key, role=role, fold=fold, model_id=model_id)
+
+
+def write_outputs(plan: Plan, store: Store, folder: Path) -> list[Path]:
+    """Writes `outputs/*.parquet`, one file for the originals, the retrained and each method; one model in memory at a time.
+
+    Models whose outputs are missing (their unit failed) are left out; a file whose content is already there is not
+    written again.
+    """
+    groups: dict[str, list[Unit]] = {}
+    for unit in plan.stages["outputs"]:
+        if store.has(unit.key):
+            groups.setdefault(_file_name(unit), []).append(unit)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, units in groups.items():
+        path = folder / name
+        content = digest([[u.key, dict(u.label)] for u in units])
+        if not _is_current(path, content):
+            _write_group(path, store, units, content)
+        written.append(path)
+    for stale in set(folder.glob("*.parquet")) - set(written):
+        stale.unlink()
+    return written
+
+
+def _write_group(path: Path, store: Store, units: list[Unit], content: str) -> None:
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        writer: pq.ParquetWriter | None = None
+        for unit in units:
+            label = unit.label
+            table = model_table(
+                store,
+                unit.key,
+                role=label["role"],
+                fold=label["fold"],
+                model_id=label["model_id"],
+                method=label["method"],
+                params=label["params"],
+            )
+            if writer is None:
+                schema = table.schema.with_metadata({"orchestrator.content": content})
+                writer = pq.ParquetWriter(temporary, schema, compression="zstd")
+            writer.write_table(table.replace_schema_metadata(writer.schema.metadata))
+        if writer is not None:
+            writer.close()
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _is_current(path: Path, content: str) -> bool:
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (OSError, pa.ArrowInvalid):
+        return False
+    return bool(metadata.get(b"orchestrator.content") == content.encode())
+
+
+def _file_name(unit: Unit) -> str:
+    label = unit.label
+    if label["role"] != "unlearned":
+        return f"{label['role']}.parquet"
+    params = json.loads(label["params"])
+    shown = "".join(f"-{k}={v}" for k, v in params.items())
+    shown = re.sub(r"[^A-Za-z0-9=.,_-]+", "_", shown)[:60]
+    suffix = f"-{digest(params)[:8]}" if params else ""
+    return f"unlearned-{label['method']}{shown}{suffix}.parquet"

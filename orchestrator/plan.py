@@ -1,0 +1,262 @@
+"""From a recipe to units: everything that will run, with its key, before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .data import ExperimentData
+from .errors import Fault, RecipeError
+from .options import canonical_params, plain
+from .recipe import Recipe, expand_methods, method_defaults
+from .units import Unit, canonical, digest, seed_for
+
+STAGES = ("train", "unlearn", "outputs", "attack", "score")
+STAGE_TITLES = {
+    "train": "shadow models",
+    "unlearn": "unlearning",
+    "outputs": "forget-set logits",
+    "attack": "attackers",
+    "score": "audit",
+}
+FOLDS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the results: a method with its parameters, and the units that measure it."""
+
+    method: str
+    params: Mapping[str, Any]
+    targets: tuple[Unit, ...]  # outputs of the models attacked (test fold)
+    producers: tuple[Unit, ...]  # the training or unlearning units that made them
+    companions: tuple[Unit, ...] = ()  # outputs of this method's models from the other folds (U-LiRA fits on them)
+    scores: tuple[Unit, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Units by stage, and the rows they add up to."""
+
+    recipe: Recipe
+    stages: Mapping[str, tuple[Unit, ...]]
+    rows: tuple[Row, ...]
+    population: tuple[Unit, ...]  # outputs of all originals and retrained shadow models
+
+    def units(self) -> Iterator[Unit]:
+        for stage in STAGES:
+            yield from self.stages[stage]
+
+
+def make_plan(recipe: Recipe, data: ExperimentData) -> Plan:
+    """Returns the plan of `recipe` on `data`. Pure: the same recipe and data give the same plan anywhere."""
+    planner = _Planner(recipe, data)
+    return planner.plan()
+
+
+class _Planner:
+    def __init__(self, recipe: Recipe, data: ExperimentData):
+        from unlearn import Training
+
+        self.recipe = recipe
+        self.data = data
+        self.training = canonical_params(Training, recipe.training)
+        self.model = plain(recipe.model)
+        self.originals = [self._train("original", index) for index in range(recipe.shadows.originals)]
+        self.retrained = [self._train("retrained", index) for index in range(recipe.shadows.retrained)]
+        # Retrain is measured like any other method, on models that the attacker has never seen in any fold.
+        first = recipe.shadows.retrained
+        self.references = [self._train("retrained", first + i, "retrain") for i in range(recipe.shadows.split[2])]
+
+    def plan(self) -> Plan:
+        population = tuple(
+            self._outputs(unit, role, fold)
+            for role, units in (("original", self.originals), ("retrained", self.retrained))
+            for unit, fold in zip(units, self._folds(), strict=True)
+        )
+        attackers = self._attackers(population)
+        rows: list[Row] = []
+        test_originals = [u for u, fold in zip(self.originals, self._folds(), strict=True) if fold == "test"]
+        no_unlearn = tuple(o for o in population if o.label["role"] == "original" and o.label["fold"] == "test")
+        rows.append(Row("no_unlearn", {}, no_unlearn, tuple(test_originals)))
+        references = tuple(self._outputs(u, "unlearned", "test", "retrain", {}) for u in self.references)
+        rows.append(Row("retrain", {}, references, tuple(self.references)))
+        for point in expand_methods(self.recipe):
+            rows.append(self._method_row(point["name"], point["params"]))
+        rows = [self._scored(row, population, attackers) for row in rows]
+        unlearn = [u for row in rows for u in row.producers if u.kind == "unlearn"]
+        unlearn += [n for row in rows for o in row.companions for n in o.needs if n.kind == "unlearn"]
+        outputs = [*population, *(o for row in rows for o in (*row.targets, *row.companions))]
+        stages = {
+            "train": _distinct([*self.originals, *self.retrained, *self.references]),
+            "unlearn": _distinct(unlearn),
+            "outputs": _distinct(outputs),
+            "attack": _distinct([unit for units in attackers.values() for unit in units]),
+            "score": _distinct([unit for row in rows for unit in row.scores]),
+        }
+        return Plan(self.recipe, stages, tuple(rows), population)
+
+    def _folds(self) -> list[str]:
+        return [fold for fold, count in zip(FOLDS, self.recipe.shadows.split, strict=True) for _ in range(count)]
+
+    def _train(self, role: str, index: int, method: str = "") -> Unit:
+        """A model trained from scratch; its seed depends on the recipe's seed, its role and its number only."""
+        on = "all" if role == "original" else "retain"
+        indices = self.data.split.retain if on == "retain" else None
+        spec = {
+            "dataset": self.data.digest,
+            "labels": self.data.labels_digest,
+            "indices": self.data.indices_digest(indices),
+            "model": self.model,
+            "training": self.training,
+            "seed": seed_for(self.recipe.seed, role, index),
+        }
+        name = f"{role}-{index:03d}" if not method else f"{method}-{index - self.recipe.shadows.retrained:03d}"
+        images = len(self.data.dataset.train.labels) if indices is None else len(indices)
+        label = {"role": role, "index": index, "on": on}
+        return Unit("train", spec, name, label, cost=images * max(1, self.training["epochs"]))
+
+    def _method_row(self, name: str, params: dict[str, Any]) -> Row:
+        from unlearn import METHODS
+
+        method = METHODS[name]
+        resolved = canonical_params(method, {**method_defaults(name, self.recipe), **params})
+        everything = self.recipe.shadows.unlearn == "all"
+        targets, producers, companions = [], [], []
+        for original, fold in zip(self.originals, self._folds(), strict=True):
+            if fold != "test" and not everything:
+                continue
+            unit = self._unlearn(original, method, name, params, resolved)
+            output = self._outputs(unit, "unlearned", fold, name, params)
+            if fold == "test":
+                producers.append(unit)
+                targets.append(output)
+            else:
+                companions.append(output)
+        return Row(name, params, tuple(targets), tuple(producers), tuple(companions))
+
+    def _unlearn(self, original: Unit, method: Any, name: str, params: dict[str, Any], resolved: dict[str, Any]) -> Unit:
+        needs = [original]
+        spec: dict[str, Any] = {
+            "model": original.key,
+            "split": self.data.split_digest,
+            "method": name,
+            "params": resolved,
+            "seed": seed_for(self.recipe.seed, "unlearn", original.label["index"], resolved.get("seed", 0)),
+        }
+        if method.access == "moments":
+            basis = self._basis(original)
+            spec["basis"] = basis.key
+            needs.append(basis)
+        cost = len(self.data.split.forget) * max(1, resolved.get("epochs", 1) or 1)
+        if method.access == "retain":
+            cost = len(self.data.split.retain) * max(1, resolved.get("epochs", 1) or 1)
+        short = f"{name}{_short(params)} {original.name}"
+        return Unit("unlearn", spec, short, {"method": name, "params": params, "index": original.label["index"]}, tuple(needs), cost)
+
+    def _basis(self, original: Unit) -> Unit:
+        """Second moments belong to a model and its training data; their decomposition to the forget set as well."""
+        spec = {"model": original.key, "augment": self.training.get("augment"), "dataset": self.data.digest}
+        moments = Unit("moments", spec, f"moments {original.name}", {"index": original.label["index"]}, (original,))
+        spec = {"moments": moments.key, "model": original.key, "split": self.data.split_digest}
+        return Unit("basis", spec, f"basis {original.name}", {"index": original.label["index"]}, (moments, original))
+
+    def _outputs(self, model: Unit, role: str, fold: str, method: str = "", params: Mapping[str, Any] | None = None) -> Unit:
+        measured = fold == "test"
+        spec = {"model": model.key, "split": self.data.split_digest, "errors": measured}
+        label = {
+            "role": role,
+            "fold": fold,
+            "method": method,
+            "params": canonical(params or {}),
+            "model_id": model.name,
+            "source": model.label.get("index"),
+        }
+        data = self.data
+        cost = len(data.split.forget) + (len(data.split.retain) + len(data.split.test) if measured else 0)
+        return Unit("outputs", spec, f"outputs {model.name}", label, (model,), cost)
+
+    def _attackers(self, population: tuple[Unit, ...]) -> dict[str, list[Unit]]:
+        """Returns the fitted candidates of each attack that is fitted once for all methods."""
+        from attack import ATTACKS
+
+        found: dict[str, list[Unit]] = {}
+        fitting = [o for o in population if o.label["fold"] != "test"]
+        for settings in self.recipe.attacks:
+            name = settings["name"]
+            if ATTACKS[name].per_method or not hasattr(ATTACKS[name], "candidates"):
+                continue
+            options = {k: v for k, v in settings.items() if k != "name"}
+            units = []
+            for candidate in ATTACKS[name].candidates():
+                params = canonical_params(ATTACKS[name], {"seed": self.recipe.seed, **candidate, **options})
+                spec = {"attack": name, "params": params, "outputs": [[o.key, o.label["role"], o.label["fold"], o.label["model_id"]] for o in fitting]}
+                shown = ", ".join(f"{k}={v}" for k, v in candidate.items() if k not in options)
+                units.append(Unit("attack", spec, f"{name}({shown})", {"attack": name, "candidate": candidate}, tuple(fitting)))
+            found[name] = _distinct_list(units)
+        return found
+
+    def _scored(self, row: Row, population: tuple[Unit, ...], attackers: dict[str, list[Unit]]) -> Row:
+        from attack import ATTACKS
+
+        negatives = tuple(o for o in population if o.label["role"] == "retrained" and o.label["fold"] == "test")
+        scores = []
+        for settings in self.recipe.attacks:
+            name = settings["name"]
+            if ATTACKS[name].per_method and row.method in ("no_unlearn", "retrain"):
+                continue  # it needs models unlearned from every original: these two rows have none
+            options = {k: v for k, v in settings.items() if k != "name"}
+            if "seed" in _fields(ATTACKS[name]):
+                options = {"seed": self.recipe.seed, **options}
+            candidates = attackers.get(name, [])
+            fit = [*population, *row.companions] if not candidates else []
+            spec = {
+                "attack": name,
+                "params": canonical_params(ATTACKS[name], options),
+                "candidates": [unit.key for unit in candidates],
+                "fit": [[o.key, o.label["role"], o.label["fold"], o.label["model_id"]] for o in fit],
+                "positive": [[o.key, o.label["model_id"]] for o in row.targets],
+                "negative": [[o.key, o.label["model_id"]] for o in negatives],
+                "seed": seed_for(self.recipe.seed, "bootstrap"),
+            }
+            label = {"attack": name, "method": row.method, "params": row.params}
+            needs = (*candidates, *fit, *row.targets, *negatives)
+            scores.append(Unit("score", spec, f"{name} on {row.method}{_short(row.params)}", label, tuple(dict.fromkeys(needs))))
+        return Row(row.method, row.params, row.targets, row.producers, row.companions, tuple(scores))
+
+
+def _fields(target: Any) -> list[str]:
+    from .options import option_names
+
+    return option_names(target)
+
+
+def _short(params: Mapping[str, Any]) -> str:
+    return f"({', '.join(f'{k}={v}' for k, v in params.items())})" if params else ""
+
+
+def _distinct_list(units: list[Unit]) -> list[Unit]:
+    return list({unit.key: unit for unit in units}.values())
+
+
+def _distinct(units: list[Unit]) -> tuple[Unit, ...]:
+    return tuple(_distinct_list(units))
+
+
+def experiment_id(recipe: Recipe) -> str:
+    """Returns a short identifier of a resolved recipe: the same recipe submitted twice is the same experiment."""
+    return digest(plain(recipe.model_dump(mode="json")))[:16]
+
+
+def check_stored_models(plan: Plan, stored: int) -> None:
+    """Raises `RecipeError` where the recipe wants only stored models and there are too few of them."""
+    wanted = len(plan.stages["train"])
+    if plan.recipe.shadows.reuse_only and stored < wanted:
+        fault = Fault(
+            "shadows.reuse_only",
+            True,
+            f"{wanted} models are asked for, but only {stored} of them are stored",
+            "fewer originals and retrained, the --store that holds them, or reuse_only: false",
+        )
+        raise RecipeError([fault], plan.recipe.name)

@@ -1,0 +1,83 @@
+"""A unit is one piece of work, described by all that its result depends on. Its key is the hash of that description."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+# Part of every key. Raise it when the meaning of stored results changes, so that older ones are not mistaken for new ones.
+FORMAT_VERSION = 1
+
+
+def canonical(value: Any) -> str:
+    """Returns JSON text that is equal for equal data: sorted keys, no spaces, shortest floats."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """Returns the SHA-256 of the canonical JSON of `value` as hexadecimal text."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def seed_for(*parts: Any) -> int:
+    """Returns a seed in [0, 2³¹) that depends on `parts` only: one seed for each model, whatever the order of work."""
+    return int(digest(list(parts))[:8], 16) % 2**31
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One piece of work.
+
+    **Arguments:**
+
+    - `kind`: `train`, `moments`, `basis`, `unlearn`, `outputs`, `attack` or `score`.
+    - `spec`: plain JSON data, everything that the result depends on (parents by their keys). Hashed.
+    - `name`: what a person calls it. Not hashed, so that recipes which name a model differently share it.
+    - `label`: role, fold, method and so on within this experiment. Not hashed.
+    - `needs`: units that must be done first. A missing one is executed in place, so a damaged object heals by itself.
+    - `cost`: estimated work, in any one measure within a kind; orders units and gives the ETA.
+    """
+
+    kind: str
+    spec: Mapping[str, Any]
+    name: str
+    label: Mapping[str, Any] = field(default_factory=dict)
+    needs: tuple[Unit, ...] = ()
+    cost: float = 1.0
+
+    @cached_property
+    def key(self) -> str:
+        return digest({"format": FORMAT_VERSION, "kind": self.kind, "spec": self.spec})
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def ancestors(self) -> dict[str, Unit]:
+        """Returns every unit that this one needs, directly or not, by key, parents before children."""
+        found: dict[str, Unit] = {}
+        for unit in self.needs:
+            found.update(unit.ancestors())
+            found[unit.key] = unit
+        return found
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a unit: `done`, `reused` or `failed`, and in how many seconds of work."""
+
+    key: str
+    name: str
+    kind: str
+    status: str
+    seconds: float = 0.0
+    error: str = ""
+    traceback: str = ""
+    where: str = ""
+
+    @property
+    def failed(self) -> bool:
+        return self.status == "failed"
