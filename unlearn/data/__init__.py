@@ -1,0 +1,104 @@
+"""Image data: sources, images in memory, and the loader of the fast path."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+from collections.abc import Iterator, Mapping
+from importlib.metadata import entry_points
+from typing import Any
+
+from .. import _torchvision  # noqa: F401  (declares torchvision's operators before anything imports it)
+from .images import ImageDataset, ImageSet, as_tensor, make_dataset
+from .loader import ArrayLoader
+from .sources import Limit, Progress, Source
+
+_BUILT_IN = {
+    "digits": "unlearn.data.digits:Digits",
+    "torchvision": "unlearn.data.torchvision_sets:TorchvisionSet",
+    "parquet": "unlearn.data.parquet:Parquet",
+    "image_folder": "unlearn.data.image_folder:ImageFolder",
+    "tiny_imagenet": "unlearn.data.tiny_imagenet:TinyImageNet",
+}
+
+
+class _Registry(Mapping[str, Any]):
+    """Source names to classes: the built-in ones and those of the entry-point group `unlearn.sources`."""
+
+    def _targets(self) -> dict[str, str]:
+        third_party = {entry.name: entry.value for entry in entry_points(group="unlearn.sources")}
+        return {**third_party, **_BUILT_IN}
+
+    def __getitem__(self, name: str) -> Any:
+        module, _, attribute = self._targets()[name].partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._targets())
+
+    def __len__(self) -> int:
+        return len(self._targets())
+
+
+SOURCES = _Registry()
+
+__all__ = [
+    "SOURCES",
+    "ArrayLoader",
+    "ImageDataset",
+    "ImageSet",
+    "Source",
+    "as_tensor",
+    "fingerprint",
+    "load_dataset",
+    "make_dataset",
+]
+
+
+def _nearest(word: str, allowed: list[str]) -> str:
+    near = difflib.get_close_matches(word, allowed, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _source(source: str, options: Mapping[str, Any]) -> Source:
+    names = sorted(SOURCES)
+    if source not in names:
+        raise ValueError(
+            f"dataset.source: {source!r} is not allowed; allowed are {', '.join(names)}{_nearest(source, names)}"
+        )
+    kind = SOURCES[source]
+    fields = [field.name for field in dataclasses.fields(kind)]
+    for option in options:
+        if option not in fields:
+            raise ValueError(
+                f"dataset.{option}: unknown option of source {source!r}; allowed are {', '.join(fields)}"
+                f"{_nearest(option, fields)}"
+            )
+    for field in dataclasses.fields(kind):
+        no_default = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if no_default and field.name not in options:
+            raise ValueError(f"dataset.{field.name}: missing; source {source!r} needs it")
+    made: Source = kind(**options)
+    return made
+
+
+def load_dataset(
+    source: str, *, limit: Limit | None = None, on_progress: Progress | None = None, **options: Any
+) -> ImageDataset:
+    """Reads a dataset into memory, decoded, as uint8.
+
+    **Arguments:**
+
+    - `source`: a name in `SOURCES`; `options` are that source's fields.
+    - `limit`: `{"train": n, "test": n}`, each optional: the first n rows.
+    - `on_progress`: called with (images done, images in all) while decoding.
+
+    Raises `ValueError` with one line for a source, option, path, column or image that is wrong.
+    """
+    return _source(source, options).load(limit=limit, on_progress=on_progress)
+
+
+def fingerprint(source: str, **options: Any) -> str:
+    """A SHA-256 that identifies the input of `load_dataset(source, **options)` without decoding it."""
+    return _source(source, options).fingerprint()

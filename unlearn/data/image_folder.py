@@ -1,0 +1,94 @@
+"""Images in folders, one folder a class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .images import ImageDataset, ImageSet, make_dataset
+from .sources import (
+    Decoder,
+    Limit,
+    Progress,
+    check_image_size,
+    check_limit,
+    class_folders,
+    hash_files,
+    image_files,
+    limit_of,
+    round_robin,
+)
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """`train/<class>/<image files>` and `test/<class>/<image files>`; classes are the sorted folder names.
+
+    **Arguments:**
+
+    - `train`, `test`: folders of class folders.
+    - `image_size`: resize (shorter side, then centre crop) to this many pixels; None requires images of one size.
+
+    Rows go round the classes in file-name order, so the first n rows hold as many of each class as can be.
+    """
+
+    train: str
+    test: str
+    image_size: int | None = None
+
+    def __post_init__(self) -> None:
+        check_image_size(self.image_size)
+
+    def _files(self) -> tuple[list[str], dict[str, list[list[Path]]]]:
+        names = [folder.name for folder in class_folders(Path(self.train), "dataset.train")]
+        groups: dict[str, list[list[Path]]] = {}
+        for part in ("train", "test"):
+            root = Path(getattr(self, part))
+            unknown = [folder.name for folder in class_folders(root, f"dataset.{part}") if folder.name not in names]
+            if unknown:
+                raise ValueError(f"dataset.{part}: class {unknown[0]!r} has no folder in {self.train!r}")
+            groups[part] = [image_files(root / name) if (root / name).is_dir() else [] for name in names]
+            if not any(groups[part]):
+                raise ValueError(f"dataset.{part}: {str(root)!r} holds no image files")
+        return names, groups
+
+    def load(self, *, limit: Limit | None = None, on_progress: Progress | None = None) -> ImageDataset:
+        """Reads and decodes. Raises `ValueError` with one line naming the folder or file that is wrong."""
+        names, groups = self._files()
+        rows: dict[str, tuple[list[Path], np.ndarray]] = {}
+        for part, group in groups.items():
+            files, labels = round_robin(group)
+            count = check_limit(limit_of(limit, part), len(files), part)
+            rows[part] = files[:count], labels[:count]
+        return decode_files(
+            Path(self.train).resolve().parent.name or "images", tuple(names), rows, self.image_size, on_progress
+        )
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the names and contents of all image files and of the options."""
+        names, groups = self._files()
+        files = [path for part in groups.values() for group in part for path in group]
+        shown = [
+            (part, path.parent.name, path.name) for part, group in groups.items() for paths in group for path in paths
+        ]
+        return hash_files(files, names, shown, self.image_size)
+
+
+def decode_files(
+    name: str,
+    class_names: tuple[str, ...],
+    rows: dict[str, tuple[list[Path], np.ndarray]],
+    image_size: int | None,
+    on_progress: Progress | None,
+) -> ImageDataset:
+    """A dataset from image files and labels for each part, greyscale where every image is."""
+    decoder = Decoder(image_size, on_progress, sum(len(files) for files, _ in rows.values()))
+    images: dict[str, np.ndarray] = {}
+    for part, (files, _) in rows.items():
+        images[part] = decoder.decode(files, lambda row, files=files: str(files[row]))  # type: ignore[misc]
+    if decoder.grey:
+        images = {part: np.ascontiguousarray(array[..., :1]) for part, array in images.items()}
+    train, test = (ImageSet(images[part], rows[part][1]) for part in ("train", "test"))
+    return make_dataset(name, train, test, class_names)
