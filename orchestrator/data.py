@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import Fault, RecipeError
+from .errors import RecipeError
+from .options import fault_from
 from .recipe import Recipe
 from .units import Unit
 
@@ -108,7 +109,7 @@ def load_data(recipe: Recipe, store: Store | None, on_progress: Progress | None 
     try:
         split = make_split(dataset, build(Scenario, recipe.scenario), recipe.seed)
     except ValueError as error:
-        raise RecipeError([_fault("scenario", recipe.scenario, error)], recipe.name) from None
+        raise RecipeError([fault_from(error, "scenario", recipe.scenario)], recipe.name) from None
     return ExperimentData(dataset, split)
 
 
@@ -131,7 +132,7 @@ def _load_dataset(recipe: Recipe, store: Store | None, on_progress: Progress | N
                 pass  # set aside; decoded again below
         dataset: ImageDataset = load_dataset(source, limit=limit, on_progress=on_progress, **options)
     except (ValueError, OSError) as error:
-        raise RecipeError([_fault("dataset", recipe.dataset, error)], recipe.name) from None
+        raise RecipeError([fault_from(error, "dataset", recipe.dataset)], recipe.name) from None
     if store is not None and keep:
         with store.attempt(unit.key) as attempt:
             with attempt.path("dataset.npz").open("wb") as file:
@@ -139,8 +140,3 @@ def _load_dataset(recipe: Recipe, store: Store | None, on_progress: Progress | N
             attempt.commit({"kind": "dataset", "name": unit.name, "digest": dataset.digest})
     return dataset
 
-
-def _fault(section: str, given: dict[str, Any], error: Exception) -> Fault:
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    field = next((name for name in given if text.startswith(name)), None)
-    return Fault(f"{section}.{field}" if field else section, given.get(field) if field else given.get("source", given.get("kind")), text)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 import typing
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -73,9 +74,25 @@ def option_faults(
         try:
             target(**values)
         except (ValueError, TypeError) as error:
-            field = next((name for name in given if str(error).startswith(name)), None)
-            return [Fault(f"{where}.{field}" if field else where, given.get(field) if field else dict(given), _first_line(error))]
+            return [fault_from(error, where, given)]
     return []
+
+
+_FIELD = re.compile(r"^(?:[A-Za-z_][\w]*\.)*(?P<field>[A-Za-z_]\w*)\b[:.]?\s*(?P<rest>.*)$")
+_VALUE = re.compile(r"^(?P<value>.+?) is not allowed; (?:allowed are |give )?(?P<allowed>.+)$")
+
+
+def fault_from(error: Exception, where: str, given: Mapping[str, Any]) -> Fault:
+    """Returns an error's first line as a fault of the option that the line begins with, where it begins with one."""
+    text = _first_line(error)
+    match = _FIELD.match(text)
+    if not match or match["field"] not in given:
+        return Fault(where, dict(given), text)
+    field = match["field"]
+    told = _VALUE.match(match["rest"])
+    if told:
+        return Fault(f"{where}.{field}", given[field], "not allowed", told["allowed"])
+    return Fault(f"{where}.{field}", given[field], match["rest"] or text)
 
 
 def build(target: Any, given: Mapping[str, Any]) -> Any:

@@ -42,7 +42,7 @@ class Tracking(_Strict):
     """Where MLflow keeps the runs."""
 
     uri: Annotated[
-        str | None, Field(description="an MLflow tracking URI; null turns tracking off; relative sqlite paths are below the output folder")
+        str | None, Field(description="an MLflow tracking URI; null turns tracking off; relative sqlite paths start at the current folder")
     ] = "sqlite:///mlflow.db"
     experiment: Annotated[str | None, Field(description="MLflow experiment; null takes the recipe's name")] = None
     log_models: Annotated[bool, Field(description="also upload each model's safetensors file")] = False

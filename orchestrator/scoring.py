@@ -60,9 +60,7 @@ def score_row(unit: Unit, store: Store, attempt: Attempt) -> dict[str, Any]:
     if spec["candidates"]:
         best = best_candidate(store, list(spec["candidates"]))
         meta = store.meta(best)
-        for name in store.mark(best)["files"]:  # type: ignore[index]
-            folder = store.fetch(best, name).parent
-        fitted = attack_class.load(folder)
+        fitted = attack_class.load(store.folder(best))
         threshold = meta["threshold"]
         chosen = {
             "path": meta["path"],

@@ -108,6 +108,10 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def folder(self, key: str) -> Path:
+        """Returns a local folder that holds every file of `key` under its name, checksums verified; raises as `fetch`."""
+
+    @abstractmethod
     def set_aside(self, key: str, reason: str) -> None:
         """Moves a damaged object out of the way, keeping it for inspection."""
 

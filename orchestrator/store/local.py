@@ -109,6 +109,14 @@ class LocalStore(Store):
             self._verified[key, name] = stamp
         return path
 
+    def folder(self, key: str) -> Path:
+        mark = self.mark(key)
+        if mark is None:
+            raise KeyError(key[:12])
+        for name in mark["files"]:
+            self.fetch(key, name)
+        return self._folder(key)
+
     def set_aside(self, key: str, reason: str) -> None:
         target = self.root / "aside" / f"{key}-{uuid.uuid4().hex[:8]}"
         with contextlib.suppress(FileNotFoundError):  # another process was faster

@@ -101,6 +101,18 @@ class S3Store(Store):
         self.set_aside(key, f"{name} is missing or does not match its checksum")
         raise CorruptObject(key, f"{name} is missing or does not match its checksum")
 
+    def folder(self, key: str) -> Path:
+        mark = self.mark(key)
+        if mark is None:
+            raise KeyError(key[:12])
+        folder = self._cache / "folders" / f"{key}-{mark['attempt']}"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in mark["files"]:
+            link = folder / f".{name}.{uuid.uuid4().hex[:8]}"
+            os.link(self.fetch(key, name), link)
+            os.replace(link, folder / name)
+        return folder
+
     def set_aside(self, key: str, reason: str) -> None:
         source = {"Bucket": self._bucket, "Key": self._key(key, COMMIT_MARK)}
         note = f"{self._prefix}aside/{key}-{uuid.uuid4().hex[:8]}"

@@ -1,0 +1,109 @@
+"""The command line. Nothing heavy is imported before a command is chosen, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from . import __version__
+from .errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_USAGE, UserError
+
+# Command → (module below `orchestrator.commands`, one line of help). The module has `arguments(parser)` and `main(args)`.
+COMMANDS = {
+    "run": ("run", "run a whole experiment; running it again resumes"),
+    "plan": ("plan", "say what would run: units for each stage, stored or missing, and what they may cost"),
+    "status": ("status", "say what is done, running, failed and left"),
+    "watch": ("watch", "follow a run"),
+    "retry": ("retry", "run failed units again"),
+    "report": ("report", "write tables, figures and the page again from stored results"),
+    "table": ("table", "print the results as csv, md or latex"),
+    "compare": ("compare", "print runs side by side"),
+    "recipes": ("recipes", "list the recipes that come with the package"),
+    "show": ("show", "print a recipe with every default written out"),
+    "schema": ("schema", "print the JSON Schema of recipes"),
+    "store": ("store", "verify a store or clean it up"),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line, with the nearest spelling."""
+
+    def error(self, message: str) -> NoReturn:
+        match = re.search(r"invalid choice: '([^']*)'", message)
+        if match:
+            near = difflib.get_close_matches(match.group(1), list(COMMANDS), n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            message = f"no such command: {match.group(1)!r}{hint} (see `orchestrator --help`)"
+        unknown = re.match(r"unrecognized arguments: (\S+)", message)
+        if unknown:
+            options = [option for action in self._all_actions() for option in action.option_strings]
+            near = difflib.get_close_matches(unknown.group(1).partition("=")[0], options, n=1, cutoff=0.5)
+            message += f"; did you mean {near[0]!r}?" if near else f" (see `{self.prog} --help`)"
+        print(f"{self.prog}: {message}", file=sys.stderr)
+        raise SystemExit(EXIT_USAGE)
+
+    def _all_actions(self) -> list[argparse.Action]:
+        found = list(self._actions)
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                chosen = next((word for word in sys.argv[1:] if word in action.choices), None)
+                if chosen:
+                    found += action.choices[chosen]._actions
+        return found
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of every command."""
+    parser = _Parser(
+        prog="orchestrator",
+        description="Machine-unlearning experiments: train shadow models, unlearn, attack, report. Start with `orchestrator run demo`.",
+        epilog="exit codes: 0 done; 1 some units failed; 2 bad usage or recipe; 3 storage, cluster, disk or tracking; 130 interrupted, resumable",
+    )
+    parser.add_argument("--version", action="version", version=f"orchestrator {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    for name, (module, summary) in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        importlib.import_module(f"orchestrator.commands.{module}").arguments(command)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    args = build_parser().parse_args(argv)
+    module = importlib.import_module(f"orchestrator.commands.{COMMANDS[args.command][0]}")
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return int(module.main(args))
+    except UserError as error:
+        if getattr(args, "json", False):
+            print_json({"error": str(error).splitlines(), "exit_code": error.exit_code})
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; finished work is kept, the same command resumes", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except OSError as error:
+        if os.environ.get("ORCHESTRATOR_TRACEBACK"):
+            raise
+        print(f"{error.filename or 'the system'}: {error.strerror or error}; nothing that was finished is lost", file=sys.stderr)
+        return EXIT_ENVIRONMENT
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def print_json(document: Any) -> None:
+    """Prints one JSON document on standard output."""
+    print(json.dumps(document, indent=1, allow_nan=False))

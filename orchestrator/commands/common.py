@@ -1,0 +1,68 @@
+"""Arguments that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import UserError
+
+if TYPE_CHECKING:
+    from ..folder import OutputFolder
+    from ..recipe import Recipe
+
+
+def recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares RECIPE and --set."""
+    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of a shipped recipe (see `orchestrator recipes`)")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="a.b=v",
+        action="append",
+        default=[],
+        help="override a recipe value, for example --set training.epochs=10 or --set methods.0.gamma=0.9; may be repeated",
+    )
+
+
+def output_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares --output and --store."""
+    parser.add_argument("--output", metavar="DIR", type=Path, help="output folder (default: runs/NAME)")
+    parser.add_argument("--store", metavar="DIR|s3://…", help="store of finished units, shared between experiments (default: OUTPUT/store)")
+
+
+def run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares where units run and how results are printed."""
+    parser.add_argument(
+        "--address",
+        metavar="auto|HOST:PORT|local",
+        help="Ray cluster to use; local starts one here (default: RAY_ADDRESS where set, else local); inline runs units in this process without Ray",
+    )
+    parser.add_argument("--json", action="store_true", help="print results as one JSON document on standard output")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    parser.add_argument(
+        "--allow-factory", action="store_true", help="let the recipe name a model as package.module:factory, which imports that code"
+    )
+
+
+def load(args: argparse.Namespace) -> Recipe:
+    """Returns the recipe that the arguments name."""
+    from ..recipe import load_recipe
+
+    return load_recipe(args.recipe, args.overrides)
+
+
+def folder_argument(parser: argparse.ArgumentParser) -> None:
+    """Declares DIR."""
+    parser.add_argument("folder", metavar="DIR", type=Path, help="output folder of a run")
+
+
+def open_folder(path: Path) -> OutputFolder:
+    """Returns the output folder at `path`; raises `UserError` where it holds no experiment."""
+    from ..folder import OutputFolder
+
+    folder = OutputFolder(path)
+    if not (folder.path / "recipe.yaml").is_file():
+        raise UserError(f"{path}: no experiment here (recipe.yaml is missing); give the folder that `orchestrator run` named")
+    return folder

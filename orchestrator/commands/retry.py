@@ -1,0 +1,56 @@
+"""`orchestrator retry`: run what failed, and what waits for it, again."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+from ..errors import UserError, nearest
+from . import common
+
+if TYPE_CHECKING:
+    from ..folder import OutputFolder
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    common.folder_argument(parser)
+    parser.add_argument("units", metavar="UNIT", nargs="*", help="names or keys of units (default: everything that is missing)")
+    parser.add_argument("--failed", action="store_true", help="only the units that failed, and what waits for them")
+    common.run_arguments(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    from ..experiment import RunOptions, run
+    from .run import present
+
+    folder = common.open_folder(args.folder)
+    only: frozenset[str] | None = None
+    if args.failed:
+        only = frozenset(folder.failures())
+        if not only:
+            print("no unit has failed")
+            return 0
+    if args.units:
+        only = _chosen(folder, args.units)
+    options = RunOptions(
+        output=folder.path,
+        store=folder.store_uri(),
+        address=args.address or os.environ.get("RAY_ADDRESS"),
+        quiet=args.quiet,
+        only=only,
+        allow_factory=args.allow_factory,
+    )
+    return present(run(folder.recipe(), options), as_json=args.json)
+
+
+def _chosen(folder: OutputFolder, wanted: list[str]) -> frozenset[str]:
+    names = {event["name"]: event["unit"] for event in folder.events() if event.get("event") == "unit"}
+    found = set()
+    for text in wanted:
+        keys = [key for name, key in names.items() if text == name or (len(text) >= 8 and key.startswith(text))]
+        if not keys:
+            guess = nearest(text, names)
+            raise UserError(f"UNIT: {text!r}: no such unit was run here" + (f"; did you mean {guess!r}?" if guess else ""))
+        found.update(keys)
+    return frozenset(found)

@@ -1,0 +1,62 @@
+"""`orchestrator run`: a whole experiment."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import EXIT_OK, EXIT_UNITS_FAILED
+from . import common
+
+if TYPE_CHECKING:
+    from ..experiment import RunResult
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    common.recipe_arguments(parser)
+    common.output_arguments(parser)
+    common.run_arguments(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    from ..experiment import RunOptions, run
+
+    recipe = common.load(args)
+    options = RunOptions(
+        output=args.output or Path("runs") / recipe.name,
+        store=args.store,
+        address=args.address or os.environ.get("RAY_ADDRESS"),
+        quiet=args.quiet,
+        allow_factory=args.allow_factory,
+    )
+    return present(run(recipe, options), as_json=args.json)
+
+
+def present(result: RunResult, as_json: bool) -> int:
+    """Prints what a run came to and returns its exit code."""
+    from ..cli import print_json
+
+    if as_json:
+        print_json(result.document)
+    else:
+        print_table(result)
+    return EXIT_UNITS_FAILED if result.failed else EXIT_OK
+
+
+def print_table(result: RunResult) -> None:
+    """Prints the result table and where the rest lies."""
+    from rich.console import Console
+
+    from ..report import terminal_table
+
+    console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 160)
+    console.print(terminal_table(result.document))
+    work = result.document["environment"]["work"]
+    print(f"{work['units_executed']} units executed, {work['units_reused']} reused")
+    print(f"report: {result.folder / 'report.html'}")
+    for row in result.document["rows"]:
+        if row["status"] == "failed":
+            print(f"failed: {row['method']} {row['params'] or ''}: {row['error']}; mend it and `orchestrator retry {result.folder}`", file=sys.stderr)

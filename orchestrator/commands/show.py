@@ -1,0 +1,24 @@
+"""`orchestrator show`: a recipe, checked, with every default written out."""
+
+from __future__ import annotations
+
+import argparse
+
+from . import common
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    common.recipe_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of YAML")
+
+
+def main(args: argparse.Namespace) -> int:
+    from ..cli import print_json
+    from ..recipe import to_yaml
+
+    recipe = common.load(args)
+    if args.json:
+        print_json(recipe.model_dump(mode="json"))
+    else:
+        print(to_yaml(recipe), end="")
+    return 0

@@ -1,0 +1,64 @@
+"""`orchestrator store verify|gc`: check every checksum; remove what no recipe refers to."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..errors import UserError
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=("verify", "gc"), help="verify: set damaged objects aside; gc: remove objects that no --keep folder uses")
+    parser.add_argument("store", metavar="DIR|s3://…", help="the store")
+    parser.add_argument("--keep", metavar="DIR", type=Path, nargs="+", default=[], help="output folders whose objects stay (gc)")
+    parser.add_argument("--yes", action="store_true", help="really remove (gc); without it, only say what would go")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def main(args: argparse.Namespace) -> int:
+    from ..cli import print_json
+    from ..store import open_store
+
+    if not args.store.startswith("s3://") and not (Path(args.store) / "objects").is_dir():
+        raise UserError(f"STORE: {args.store!r}: no store there; give the folder that holds objects/")
+    store = open_store(args.store)
+    keys = list(store.keys())
+    if args.action == "verify":
+        damaged = [key for key in keys if not store.verify(key)]
+        document = {"objects": len(keys), "damaged": damaged}
+        text = f"{len(keys)} objects, {len(damaged)} damaged and set aside; running their experiments again makes just these anew"
+    else:
+        if not args.keep:
+            raise UserError("--keep: missing: name the output folders whose objects stay")
+        used = _used(args.keep)
+        doomed = [key for key in keys if key not in used]
+        if args.yes:
+            for key in doomed:
+                store.remove(key)
+        document = {"objects": len(keys), "removed" if args.yes else "would_remove": doomed}
+        text = f"{len(keys)} objects, {len(doomed)} unused{', removed' if args.yes else '; add --yes to remove them'}"
+    if args.json:
+        print_json(document)
+    else:
+        print(text)
+    return 0
+
+
+def _used(folders: list[Path]) -> set[str]:
+    from ..data import load_data
+    from ..plan import make_plan
+    from ..store import open_store
+    from .common import open_folder
+
+    used: set[str] = set()
+    for path in folders:
+        folder = open_folder(path)
+        recipe = folder.recipe()
+        store = open_store(folder.store_uri())
+        data = load_data(recipe, store)
+        for unit in make_plan(recipe, data).units():
+            used.add(unit.key)
+            used.update(unit.ancestors())
+        used.update(key for key in store.keys() if store.meta(key).get("kind") == "dataset" and store.meta(key).get("digest") == data.digest)
+    return used

@@ -1,0 +1,27 @@
+"""`orchestrator table`: the results as csv, md or latex."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..errors import UserError
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="DIR", type=Path, help="output folder of a run or an audit")
+    parser.add_argument("--format", choices=("csv", "md", "latex"), default="md", help="default: md")
+
+
+def main(args: argparse.Namespace) -> int:
+    from ..report import table
+
+    require_results(args.folder)
+    print(table(args.folder, args.format), end="")
+    return 0
+
+
+def require_results(folder: Path) -> None:
+    """Raises `UserError` where `folder` holds no results."""
+    if not (folder / "results.json").is_file():
+        raise UserError(f"{folder}: no results here (results.json is missing); give the output folder of a finished run")

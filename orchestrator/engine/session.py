@@ -1,0 +1,107 @@
+"""Connecting to Ray: an existing cluster, or a local one on loopback with a token of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ..errors import EnvironmentFault
+
+# Read by Ray when it is imported or started; set before either happens. A user's own setting wins.
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+}
+
+
+class RaySession:
+    """A connection to Ray that undoes, when closed, what it started itself."""
+
+    def __init__(self, address: str | None):
+        """**Arguments:** `address`: None or `local` starts a Ray of its own; `auto` or `HOST:PORT` joins a cluster."""
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        self.started_here = address in (None, "local")
+        self._scratch: Path | None = None
+        self._restore: dict[str, str | None] = {}
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+        if self.started_here:
+            # A short path: Ray puts Unix sockets below it, and their names may not exceed 107 bytes.
+            self._scratch = Path(tempfile.mkdtemp(prefix="orc-", dir="/tmp" if Path("/tmp").is_dir() else None))
+            self._use_private_token(self._scratch)
+            options.update(include_dashboard=False, _temp_dir=str(self._scratch / "ray"), _node_ip_address=_loopback())
+        else:
+            options["address"] = address
+        import ray
+
+        try:
+            ray.init(**options)
+        except Exception as error:
+            self.close()
+            where = "a local Ray" if self.started_here else f"the Ray cluster at {address}"
+            lines = str(error).strip().splitlines()
+            raise EnvironmentFault(
+                f"{where} cannot be used: {lines[0] if lines else type(error).__name__}; try `orchestrator doctor`, or --address local"
+            ) from error
+        for name in ("ray", "ray.tune", "ray.data", "ray.train"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        self.ray = ray
+
+    def _use_private_token(self, folder: Path) -> None:
+        """Gives the local cluster a token that only this user can read, unless the user set authentication up."""
+        if "RAY_AUTH_MODE" in os.environ or "RAY_AUTH_TOKEN" in os.environ:
+            return
+        token = folder / "token"
+        token.touch(mode=0o600)
+        token.write_text(secrets.token_hex(32))
+        for name, value in (("RAY_AUTH_MODE", "token"), ("RAY_AUTH_TOKEN_PATH", str(token))):
+            self._restore[name] = os.environ.get(name)
+            os.environ[name] = value
+
+    def cpus(self) -> float:
+        """Returns the CPUs of the whole cluster."""
+        return float(self.ray.cluster_resources().get("CPU", 0.0))
+
+    def gpus(self) -> float:
+        """Returns the GPUs of the whole cluster."""
+        return float(self.ray.cluster_resources().get("GPU", 0.0))
+
+    def nodes(self) -> int:
+        """Returns how many nodes are alive."""
+        return sum(1 for node in self.ray.nodes() if node["Alive"])
+
+    def close(self) -> None:
+        """Disconnects, and stops Ray where it was started here."""
+        ray = getattr(self, "ray", None)
+        if ray is not None and ray.is_initialized():
+            with contextlib.suppress(Exception):
+                ray.shutdown()
+        for name, value in self._restore.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+def _loopback() -> str:
+    """Returns an address of this machine alone. 127.0.0.1 would be replaced by Ray with the outward address."""
+    with contextlib.suppress(OSError), socket.socket() as probe:
+        probe.bind(("127.0.0.2", 0))
+        return "127.0.0.2"
+    return "127.0.0.1"

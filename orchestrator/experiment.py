@@ -1,0 +1,210 @@
+"""One experiment from recipe to report. Running it again does only what is missing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .data import ExperimentData, load_data
+from .engine import Engine, InlineEngine
+from .execute import Context, default_threads
+from .folder import OutputFolder
+from .outputs import write_outputs
+from .plan import STAGES, Plan, check_stored_models, make_plan
+from .progress import Progress
+from .recipe import Recipe
+from .results import collect, environment, write_results
+from .store import Store, open_store
+from .tracking import Tracker
+from .units import Outcome, Unit
+
+INLINE = "inline"
+
+
+@dataclass
+class RunOptions:
+    """How a recipe is run: where results go, where units run, how much is said."""
+
+    output: Path
+    store: str | None = None
+    address: str | None = None
+    quiet: bool = False
+    only: frozenset[str] | None = None  # `retry UNIT…`: execute no other missing units
+    allow_factory: bool = False
+
+
+@dataclass
+class RunResult:
+    """What a run came to."""
+
+    document: dict[str, Any]
+    folder: Path
+    failed: int
+
+
+def run(recipe: Recipe, options: RunOptions) -> RunResult:
+    """Runs `recipe` to the end and writes its output folder.
+
+    **Raises:** `RecipeError` before anything is started where recipe and data do not fit; `EnvironmentFault` where storage,
+    cluster or disk fail. Units that fail for their own reason do not raise: they are rows that say why.
+    """
+    folder = OutputFolder(options.output)
+    folder.create()
+    folder.lock()
+    progress = Progress(quiet=options.quiet)
+    try:
+        return _Run(recipe, options, folder, progress).execute()
+    finally:
+        progress.close()
+        folder.unlock()
+
+
+class _Run:
+    def __init__(self, recipe: Recipe, options: RunOptions, folder: OutputFolder, progress: Progress):
+        self.recipe = recipe
+        self.options = options
+        self.folder = folder
+        self.progress = progress
+        self.work = {"units_executed": 0, "units_reused": 0}
+        self.failures: dict[str, str] = {}
+        self.where = "stored results"
+
+    def execute(self) -> RunResult:
+        store = open_store(self.options.store or str(self.folder.path / "store"))
+        data = load_data(self.recipe, store, self.progress.counting("decoding images"))
+        plan = make_plan(self.recipe, data)
+        check_stored_models(plan, sum(store.has(unit.key) for unit in plan.stages["train"]))
+        self.folder.write_recipe(self.recipe, store.uri)
+        self.folder.append_event({"event": "start", "recipe": self.recipe.name})
+        self.failures = self.folder.failures()
+        tracker = Tracker(self.recipe, plan, data, store, self.folder.path)
+        try:
+            engine = self._run_stages(plan, data, store, tracker)
+            if engine is not None:
+                engine.close()
+            return self._finish(plan, data, store, tracker)
+        except KeyboardInterrupt:
+            tracker.close("KILLED")
+            self.folder.append_event({"event": "interrupted"})
+            raise
+        except BaseException:
+            tracker.close("FAILED")
+            raise
+
+    def _run_stages(self, plan: Plan, data: ExperimentData, store: Store, tracker: Tracker) -> Engine | None:
+        engine: Engine | None = None
+        try:
+            for stage in STAGES:
+                missing = self._missing(plan.stages[stage], store, tracker)
+                if stage == "score":
+                    # Scores are the driver's own work: seconds of vectorised arithmetic on stored outputs.
+                    runner: Engine = InlineEngine(Context(store, data, threads=default_threads(self.recipe.resources.cpus_per_unit)))
+                else:
+                    if missing and engine is None:
+                        engine = self._engine(data, store)
+                        self.progress.say(engine.describe())
+                    runner = engine if engine is not None else InlineEngine(Context(store, data))
+                self._run_stage(stage, missing, runner, tracker, reused=len(plan.stages[stage]) - len(missing))
+        except BaseException:
+            if engine is not None:
+                engine.close()
+            raise
+        return engine
+
+    def _engine(self, data: ExperimentData, store: Store) -> Engine:
+        threads = default_threads(self.recipe.resources.cpus_per_unit)
+        if self.options.address == INLINE:
+            self.where = "one process"
+            return InlineEngine(Context(store, data, threads=threads, allow_factory=self.options.allow_factory))
+        from .engine.ray_engine import RayEngine
+
+        self.progress.say("starting Ray" if self.options.address in (None, "local") else f"joining Ray at {self.options.address}")
+        engine = RayEngine(self.options.address, store, data, self.recipe.resources, allow_factory=self.options.allow_factory)
+        self.where = engine.describe()
+        return engine
+
+    def _missing(self, units: Sequence[Unit], store: Store, tracker: Tracker) -> list[Unit]:
+        missing = []
+        for unit in units:
+            if store.has(unit.key):
+                self.work["units_reused"] += 1
+                tracker.unit_done(unit)
+            elif self.options.only is None or self.options.only & {unit.key, unit.name, *unit.ancestors()}:
+                missing.append(unit)
+        return missing
+
+    def _run_stage(self, stage: str, missing: list[Unit], engine: Engine, tracker: Tracker, reused: int) -> None:
+        runnable = []
+        for unit in missing:
+            broken = next((need for need in unit.ancestors().values() if need.key in self.failures and need.kind in ("train", "unlearn")), None)
+            if broken is None or stage == "train":
+                runnable.append(unit)
+        self.progress.stage(stage, runnable, reused)
+        self.folder.append_event({"event": "stage_start", "stage": stage, "units": len(runnable), "reused": reused})
+        if not runnable:
+            return
+        by_key = {unit.key: unit for unit in runnable}
+        started = time.monotonic()
+
+        def listen(outcome: Outcome) -> None:
+            self.folder.log_outcome(stage, outcome)
+            self.progress.unit(outcome)
+            if outcome.failed:
+                self.failures[outcome.key] = outcome.error
+            else:
+                self.failures.pop(outcome.key, None)
+                self.work["units_executed" if outcome.status == "done" else "units_reused"] += 1
+                tracker.unit_done(by_key[outcome.key])
+
+        for unit in runnable:
+            self.failures.pop(unit.key, None)
+        engine.run(stage, runnable, listen)
+        self.folder.append_event({"event": "stage_end", "stage": stage, "seconds": round(time.monotonic() - started, 3)})
+        self.progress.end_stage()
+
+    def _finish(self, plan: Plan, data: ExperimentData, store: Store, tracker: Tracker) -> RunResult:
+        started = time.monotonic()
+        self.progress.say("writing results, tables, figures and the report")
+        write_outputs(plan, store, self.folder.path / "outputs")
+        rows, curves = collect(plan, data, store, self.failures)
+        facts = environment(plan, data, store, self.work, self.where, rows)
+        document = write_results(self.folder.path, self.recipe, rows, curves, self.folder.stage_seconds(), facts)
+        from .report import write_report
+
+        write_report(self.folder.path)
+        failed = sum(row["status"] == "failed" for row in rows)
+        self.folder.append_event({"event": "stage_end", "stage": "report", "seconds": round(time.monotonic() - started, 3)})
+        tracker.finish(document, failed)
+        for note in tracker.notes:
+            self.progress.say(note)
+        self.folder.append_event({"event": "finished", "failed": failed})
+        return RunResult(document, self.folder.path, failed)
+
+
+def rebuild(folder: OutputFolder) -> dict[str, Any]:
+    """Writes results, tables, figures and the page again from the store; computes nothing.
+
+    **Raises:** `EnvironmentFault` where the folder holds no experiment.
+    """
+    recipe = folder.recipe()
+    store = open_store(folder.store_uri())
+    data = load_data(recipe, store)
+    plan = make_plan(recipe, data)
+    rows, curves = collect(plan, data, store, folder.failures())
+    work = {"units_executed": 0, "units_reused": sum(store.has(unit.key) for unit in plan.units())}
+    write_outputs(plan, store, folder.path / "outputs")
+    document = write_results(
+        folder.path, recipe, rows, curves, folder.stage_seconds(), environment(plan, data, store, work, "stored results", rows)
+    )
+    from .report import write_report
+
+    write_report(folder.path)
+    return document
+
+
+def unit_names(units: Iterable[Unit]) -> list[str]:
+    """Returns the names of units, for messages."""
+    return [unit.name for unit in units]

@@ -1,0 +1,162 @@
+"""Progress with ETA on long work: one live line on a terminal, plain lines elsewhere. Everything goes to standard error."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from typing import TextIO
+
+from .plan import STAGE_TITLES
+from .units import Outcome, Unit
+
+PLAIN_INTERVAL = 10.0
+LIVE_INTERVAL = 0.1
+
+
+def duration(seconds: float) -> str:
+    """Returns seconds as a person would say them: `8s`, `3m 20s`, `2h 05m`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02d}s"
+    return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+
+
+class Progress:
+    """Follows one run stage by stage.
+
+    The ETA of a stage is its remaining cost over the rate of cost done so far in it; a stage that has not finished a unit
+    yet has none.
+    """
+
+    def __init__(self, stream: TextIO | None = None, quiet: bool = False):
+        self.stream = stream or sys.stderr
+        self.quiet = quiet
+        self.live = not quiet and self.stream.isatty()
+        self._started = time.monotonic()
+        self._lock = threading.Lock()
+        self._stage = ""
+        self._reset({}, 0)
+        self._stop = threading.Event()
+        self._ticker: threading.Thread | None = None
+
+    def _reset(self, costs: dict[str, float], reused: int) -> None:
+        self._costs = costs
+        self._reused = reused
+        self._done = 0
+        self._failed = 0
+        self._cost_done = 0.0
+        self._stage_started = time.monotonic()
+        self._last_print = 0.0
+
+    def say(self, text: str) -> None:
+        """Prints one line."""
+        if self.quiet:
+            return
+        with self._lock:
+            self._clear()
+            print(text, file=self.stream, flush=True)
+
+    def counting(self, title: str) -> CountProgress:
+        """Returns a callback `(done, total)` that shows a count, for work that is not made of units."""
+        return CountProgress(self, title)
+
+    def stage(self, stage: str, units: list[Unit], reused: int) -> None:
+        """Begins a stage of `units` to execute; `reused` are already in the store."""
+        with self._lock:
+            self._stage = stage
+            self._reset({unit.key: unit.cost for unit in units}, reused)
+        if units:
+            more = f", {reused} already stored" if reused else ""
+            self.say(f"{STAGE_TITLES[stage]}: {len(units)} to do{more}")
+            self._start_ticker()
+        elif reused:
+            self.say(f"{STAGE_TITLES[stage]}: all {reused} already stored")
+
+    def unit(self, outcome: Outcome) -> None:
+        """Counts a unit and says so at once where it failed."""
+        with self._lock:
+            self._done += 1
+            self._failed += outcome.failed
+            self._cost_done += self._costs.get(outcome.key, 0.0)
+        if outcome.failed:
+            self.say(f"  failed: {outcome.name}: {outcome.error}")
+        self._tick(final=self._done == len(self._costs))
+
+    def end_stage(self) -> None:
+        """Ends the stage, saying how long it took."""
+        self._stop_ticker()
+        if self._costs:
+            failed = f", {self._failed} failed" if self._failed else ""
+            self.say(f"{STAGE_TITLES[self._stage]}: {self._done} done{failed} in {duration(time.monotonic() - self._stage_started)}")
+
+    def line(self) -> str:
+        """Returns the current state in one line."""
+        total, elapsed = len(self._costs), time.monotonic() - self._stage_started
+        share = self._cost_done / max(sum(self._costs.values()), 1e-9)
+        eta = f"about {duration(elapsed / share * (1 - share))} left" if self._done and share > 0 else "estimating"
+        failed = f", {self._failed} failed" if self._failed else ""
+        return f"  {STAGE_TITLES[self._stage]}: {self._done}/{total}{failed}, {duration(elapsed)} so far, {eta}"
+
+    def _start_ticker(self) -> None:
+        if self.quiet:
+            return
+        self._stop.clear()
+        self._ticker = threading.Thread(target=self._run_ticker, daemon=True, name="progress")
+        self._ticker.start()
+
+    def _stop_ticker(self) -> None:
+        self._stop.set()
+        if self._ticker is not None:
+            self._ticker.join(timeout=2)
+            self._ticker = None
+        with self._lock:
+            self._clear()
+
+    def _run_ticker(self) -> None:
+        while not self._stop.wait(1.0):
+            self._tick()
+
+    def _tick(self, final: bool = False) -> None:
+        if self.quiet:
+            return
+        now = time.monotonic()
+        interval = LIVE_INTERVAL if self.live else PLAIN_INTERVAL
+        with self._lock:
+            if now - self._last_print < interval or (final and not self.live):
+                return
+            self._last_print = now
+            if self.live:
+                self._clear()
+                self.stream.write(self.line())
+                self.stream.flush()
+            else:
+                print(self.line(), file=self.stream, flush=True)
+
+    def _clear(self) -> None:
+        if self.live:
+            self.stream.write("\r\x1b[2K")
+
+    def close(self) -> None:
+        """Stops the ticker."""
+        self._stop_ticker()
+
+
+class CountProgress:
+    """Shows a count with ETA, at most every few seconds."""
+
+    def __init__(self, progress: Progress, title: str):
+        self.progress = progress
+        self.title = title
+        self.started = time.monotonic()
+        self.last = self.started
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self.last < 3 or not done:
+            return
+        self.last = now
+        left = (now - self.started) / done * (total - done)
+        self.progress.say(f"  {self.title}: {done:,}/{total:,}, about {duration(left)} left")

@@ -1,0 +1,217 @@
+"""From the store to `results.json` and `curves.json`: nothing is computed here that a unit has not measured."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .data import ExperimentData
+from .options import plain
+from .plan import Plan, Row
+from .recipe import Recipe
+from .store import Store
+from .store.local import write_synced
+from .units import Unit, seed_for
+
+SCHEMA_VERSION = 1
+PRIMARY = "xgboost"
+BOOTSTRAP = 2000
+PACKAGES = ("torch", "torchvision", "ray", "mlflow", "xgboost", "xgboost-cpu", "pyarrow", "numpy", "unlearning-orchestrator")
+
+
+def collect(plan: Plan, data: ExperimentData, store: Store, failures: Mapping[str, str]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Returns the result rows and the curves that the figures are drawn from.
+
+    **Arguments:**
+
+    - `failures`: unit key → one line, for units that failed in this or the last invocation.
+    """
+    retrain = next(row for row in plan.rows if row.method == "retrain")
+    retrain_seconds = _mean_seconds(store, retrain.producers)
+    rows, curves = [], {"roc": [], "confidence": [], "training": [], "unlearning": []}  # type: ignore[var-annotated]
+    for index, row in enumerate(plan.rows):
+        rows.append(_row(row, store, failures, retrain_seconds, plan.recipe.seed))
+        for unit in row.scores:
+            if not store.has(unit.key):
+                continue
+            curve = json.loads(store.fetch(unit.key, "curves.json").read_text())
+            for kind in ("roc", "confidence"):
+                curves[kind].append({"row": index, "attack": unit.label["attack"], **curve[kind]})
+        for unit in row.producers:
+            if unit.kind == "unlearn" and store.has(unit.key):
+                meta = store.meta(unit.key)
+                curves["unlearning"].append({"row": index, "model_id": unit.name, "stopped_at": meta["stopped_at"], "history": meta["history"]})
+    for unit in plan.stages["train"]:
+        if store.has(unit.key):
+            curves["training"].append({"model_id": unit.name, "role": unit.label["role"], "history": store.meta(unit.key)["history"]})
+    return rows, curves
+
+
+def _row(row: Row, store: Store, failures: Mapping[str, str], retrain_seconds: float | None, seed: int) -> dict[str, Any]:
+    metrics: dict[str, Any] = {}
+    intervals: dict[str, list[float]] = {}
+    done = [unit for unit in row.targets if store.has(unit.key)]
+    problems = _problems(row, store, failures)
+    for name in ("error_forget", "error_retain", "error_val", "error_test"):
+        values = [store.meta(unit.key)["errors"].get(name) for unit in done]
+        known = [float(value) for value in values if value is not None]
+        metrics[name] = float(np.mean(known)) if known else None
+        if len(known) > 1:
+            intervals[name] = bootstrap_mean(known, seed_for(seed, name))
+    metrics["seconds_per_model"] = None if row.method == "no_unlearn" else _mean_seconds(store, row.producers)
+    metrics["speedup_vs_retrain"] = None
+    if metrics["seconds_per_model"] and retrain_seconds:
+        metrics["speedup_vs_retrain"] = retrain_seconds / metrics["seconds_per_model"]
+    metrics["epochs"] = _mean_epochs(store, row.producers) if row.method != "no_unlearn" else None
+    verdict, attack_info, notes = "", {}, []
+    for unit in row.scores:
+        if not store.has(unit.key):
+            continue
+        meta = store.meta(unit.key)
+        prefix = "" if unit.label["attack"] == PRIMARY else f"{unit.label['attack']}/"
+        metrics.update({f"{prefix}{name}": value for name, value in meta["metrics"].items()})
+        intervals.update({f"{prefix}{name}": value for name, value in meta["ci"].items()})
+        verdict = verdict if verdict and prefix else meta["verdict"]
+        attack_info[unit.label["attack"]] = meta["attack"]
+    for unit in row.producers:
+        if unit.kind == "unlearn" and store.has(unit.key):
+            notes += store.meta(unit.key)["notes"]
+    result: dict[str, Any] = {
+        "method": row.method,
+        "params": plain(row.params),
+        "metrics": metrics,
+        "ci": intervals,
+        "status": "failed" if problems else "done",
+        "seconds": metrics["seconds_per_model"],
+        "verdict": verdict,
+        "models": len(done),
+    }
+    if problems:
+        result["error"] = problems[0] if len(problems) == 1 else f"{problems[0]} (and {len(problems) - 1} more)"
+    if notes:
+        result["notes"] = sorted(set(notes))
+    if attack_info:
+        result["attacks"] = attack_info
+    return result
+
+
+def _problems(row: Row, store: Store, failures: Mapping[str, str]) -> list[str]:
+    """Returns why units of this row are missing: their own failure, or that of what they need."""
+    found = []
+    for unit in (*row.producers, *row.targets, *row.companions, *row.scores):
+        if store.has(unit.key):
+            continue
+        causes = [*unit.ancestors().values(), unit]
+        reason = next((failures[cause.key] for cause in causes if cause.key in failures), None)
+        culprit = next((cause.name for cause in causes if cause.key in failures), unit.name)
+        found.append(f"{culprit}: {reason}" if reason else f"{unit.name}: not done yet")
+    return list(dict.fromkeys(found))
+
+
+def bootstrap_mean(values: Sequence[float], seed: int) -> list[float]:
+    """Returns the 95 % interval of the mean of `values`, resampled over models."""
+    generator = np.random.default_rng(seed)
+    array = np.asarray(values, dtype=np.float64)
+    means = array[generator.integers(0, len(array), (BOOTSTRAP, len(array)))].mean(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return [float(low), float(high)]
+
+
+def _mean_seconds(store: Store, producers: Sequence[Unit]) -> float | None:
+    """Returns the mean seconds that making one model took; for methods on moments, with the decomposition as if made alone."""
+    metas = [store.meta(unit.key) for unit in producers if store.has(unit.key)]
+    seconds = [float(meta["seconds"]) + float(meta.get("basis_seconds", 0.0)) for meta in metas]
+    return float(np.mean(seconds)) if seconds else None
+
+
+def _mean_epochs(store: Store, producers: Sequence[Unit]) -> float | None:
+    counts = []
+    for unit in producers:
+        if store.has(unit.key):
+            epochs = [row["epoch"] for row in store.meta(unit.key)["history"] if "epoch" in row]
+            counts.append(max(epochs) + (1 if unit.kind == "train" else 0) if epochs else 0)
+    return float(np.mean(counts)) if counts else None
+
+
+def environment(plan: Plan, data: ExperimentData, store: Store, work: dict[str, int], where: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the facts about what ran where, on what."""
+    attack = next((row["attacks"][PRIMARY] for row in rows if PRIMARY in row.get("attacks", {})), None)
+    return {
+        "work": work,
+        "versions": versions(),
+        "git": git_state(),
+        "hardware": {"where": where, "machine": platform.machine(), "python": platform.python_version(), "cpus": _cpus()},
+        "attack": attack,
+        "store": store.uri,
+        **data.summary(),
+    }
+
+
+def write_results(
+    folder: Path, recipe: Recipe, rows: list[dict[str, Any]], curves: dict[str, Any], stages: dict[str, float], facts: dict[str, Any]
+) -> dict[str, Any]:
+    """Writes `results.json` and `curves.json`; returns the results document."""
+    document = {
+        "schema": SCHEMA_VERSION,
+        "recipe": recipe.model_dump(mode="json"),
+        "rows": rows,
+        "stages": stages,
+        "environment": facts,
+    }
+    write_synced(folder / "curves.json", json.dumps(finite(curves)).encode())
+    document = finite(document)
+    write_synced(folder / "results.json", json.dumps(document, indent=1).encode())
+    return document
+
+
+def finite(value: Any) -> Any:
+    """Returns `value` with NaN and infinities as null: what cannot be measured is null, and JSON knows no NaN."""
+    if isinstance(value, Mapping):
+        return {str(k): finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
+
+
+@lru_cache(maxsize=1)
+def versions() -> dict[str, str]:
+    """Returns the versions of the libraries that decide the numbers."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@lru_cache(maxsize=1)
+def git_state() -> dict[str, Any]:
+    """Returns the commit of the code that runs and whether it was changed since; empty outside a checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+        status = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"], cwd=here, capture_output=True, text=True, timeout=5, check=True
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return {"commit": commit, "dirty": bool(status.strip())}
+
+
+def _cpus() -> int:
+    import os
+
+    return os.cpu_count() or 1

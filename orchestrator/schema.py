@@ -1,0 +1,60 @@
+"""The JSON Schema of recipes, built from the same signatures that check them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .options import options_model
+from .recipe import Recipe
+from .sweep import KINDS
+
+
+def recipe_schema() -> dict[str, Any]:
+    """Returns the JSON Schema of a recipe, with the options of every known source, model, method and attack."""
+    from attack import ATTACKS
+    from unlearn import METHODS, MODELS, SOURCES, Scenario, Training
+
+    schema = Recipe.model_json_schema()
+    definitions = schema.setdefault("$defs", {})
+    skip = ("num_classes", "in_channels", "image_size", "seed")
+    sections = {
+        "dataset": {"source": {name: _options(SOURCES[name]) for name in SOURCES}},
+        "methods": {"name": {name: _swept(_options(METHODS[name])) for name in METHODS if name != "retrain"}},
+        "attacks": {"name": {name: _options(ATTACKS[name]) for name in ATTACKS}},
+    }
+    for section, by_key in sections.items():
+        for key, variants in by_key.items():
+            choices = []
+            for name, variant in variants.items():
+                properties = {key: {"const": name}, **variant.get("properties", {})}
+                if section == "dataset":
+                    properties["limit"] = {"anyOf": [{"type": "integer"}, {"type": "object", "additionalProperties": {"type": "integer"}}]}
+                definitions[f"{section}.{name}"] = {**variant, "properties": properties, "required": [key, *variant.get("required", [])]}
+                definitions.update(definitions[f"{section}.{name}"].pop("$defs", {}))
+                choices.append({"$ref": f"#/$defs/{section}.{name}"})
+            shape = {"anyOf": choices}
+            schema["properties"][section] = shape if section == "dataset" else {"type": "array", "items": shape}
+    for section, target in (("scenario", Scenario), ("training", Training)):
+        schema["properties"][section] = _options(target)
+    models = {"type": "object", "required": ["name"], "properties": {"name": {"type": "string", "examples": list(MODELS)}}}
+    models["properties"].update({k: v for name in MODELS for k, v in _options(MODELS[name], skip).get("properties", {}).items()})
+    schema["properties"]["model"] = models
+    return schema
+
+
+def _options(target: Any, skip: tuple[str, ...] = ()) -> dict[str, Any]:
+    return options_model(target, skip=skip).model_json_schema()
+
+
+def _swept(schema: dict[str, Any]) -> dict[str, Any]:
+    """Lets a sweep stand for any option of a method."""
+    sweeps = {
+        "type": "object",
+        "properties": {kind: {"type": "array", "minItems": 1} for kind in KINDS},
+        "minProperties": 1,
+        "maxProperties": 1,
+        "additionalProperties": False,
+    }
+    properties = {name: {"anyOf": [value, sweeps], "title": value.get("title", name)} for name, value in schema.get("properties", {}).items()}
+    properties["samples"] = {"type": "integer", "minimum": 1, "description": "draws of uniform and loguniform"}
+    return {**schema, "properties": properties}
