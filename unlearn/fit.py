@@ -180,7 +180,7 @@ def fit(
                     if "Expected more than 1 value per channel" not in str(error):
                         raise
                     raise ValueError(
-                        f"training.batch_size: a batch of {len(labels)} image cannot be trained on with batch "
+                        f"{training.section}batch_size: a batch of {len(labels)} image cannot be trained on with batch "
                         "normalisation; choose a size that leaves more in the last batch"
                     ) from error
                 loss_sum += loss * len(labels)
@@ -191,7 +191,7 @@ def fit(
             loss_mean = loss_sum.item() / count  # the first wait for the device in this pass
             if not math.isfinite(loss_mean):
                 raise TrainingDiverged(
-                    f"training.lr: the loss is {loss_mean} after pass {epoch + 1}; lower it from {training.lr}"
+                    f"{training.section}lr: the loss is {loss_mean} after pass {epoch + 1}; lower it from {training.lr}"
                 )
             row = {
                 "epoch": epoch + 1,

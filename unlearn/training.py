@@ -6,7 +6,7 @@ import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,8 @@ class Training:
     Raises `ValueError` for values that are not allowed.
     """
 
+    section: ClassVar[str] = "training."  # what errors put ahead of a field's name
+
     optimizer: str = "sgd"
     lr: float = 0.01
     final_lr: float | None = 0.0005
@@ -57,24 +59,25 @@ class Training:
 
     def __post_init__(self) -> None:
         for field, allowed in (("optimizer", OPTIMIZERS), ("path", PATHS), ("precision", PRECISIONS)):
-            if getattr(self, field) not in allowed:
+            value = getattr(self, field)
+            if value not in allowed:
                 raise ValueError(
-                    f"training.{field}: {getattr(self, field)!r} is not allowed; allowed are {' and '.join(allowed)}"
+                    f"{self.section}{field}: {value!r} is not allowed; allowed are {' and '.join(allowed)}"
                 )
-        check_augment(self.augment, "training.augment")
+        check_augment(self.augment, f"{self.section}augment")
         for field, least in (("batch_size", 1), ("epochs", 0)):
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"training.{field}: {value!r} is not allowed; give an integer of {least} or more")
+                raise ValueError(f"{self.section}{field}: {value!r} is not allowed; give an integer of {least} or more")
         rates = ("lr",) if self.final_lr is None else ("lr", "final_lr")
         for field in rates:
             value = getattr(self, field)
             if not isinstance(value, (int, float)) or not 0 < value < math.inf:
-                raise ValueError(f"training.{field}: {value!r} is not allowed; give a number above 0")
+                raise ValueError(f"{self.section}{field}: {value!r} is not allowed; give a number above 0")
         if not 0 <= self.momentum < 1:
-            raise ValueError(f"training.momentum: {self.momentum!r} is not allowed; give 0 or more, below 1")
+            raise ValueError(f"{self.section}momentum: {self.momentum!r} is not allowed; give 0 or more, below 1")
         if not 0 <= self.weight_decay < math.inf:
-            raise ValueError(f"training.weight_decay: {self.weight_decay!r} is not allowed; give 0 or more")
+            raise ValueError(f"{self.section}weight_decay: {self.weight_decay!r} is not allowed; give 0 or more")
 
     def rate(self, epoch: int) -> float:
         """The learning rate of pass `epoch` = 0, 1, …"""

@@ -15,7 +15,7 @@ import numpy as np
 from .images import ImageDataset
 
 Progress = Callable[[int, int], None]
-Limit = Mapping[str, int]
+Limit = int | Mapping[str, int]
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
 _CHUNK = 256  # images a thread decodes between two progress reports
 
@@ -33,13 +33,17 @@ class Source(Protocol):
 
 
 def limit_of(limit: Limit | None, part: str) -> int | None:
-    """The limit of one part, None where there is none. Raises `ValueError` for unknown parts and numbers below 1."""
-    for key, value in (limit or {}).items():
+    """The limit of one part, None where there is none; a bare number limits `train`.
+
+    Raises `ValueError` for unknown parts and numbers below 1.
+    """
+    parts = limit if isinstance(limit, Mapping) else {} if limit is None else {"train": limit}
+    for key, value in parts.items():
         if key not in ("train", "test"):
             raise ValueError(f"dataset.limit: {key!r} is not allowed; allowed are train and test")
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise ValueError(f"dataset.limit.{key}: {value!r} is not allowed; give an integer of 1 or more")
-    return (limit or {}).get(part)
+    return parts.get(part)
 
 
 def check_limit(limit: int | None, available: int, part: str) -> int:

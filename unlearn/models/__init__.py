@@ -17,7 +17,7 @@ from .small_vgg import small_vgg
 
 MODELS: dict[str, Callable[..., nn.Module]] = {"small_vgg": small_vgg, "all_cnn": all_cnn, "resnet18": resnet18}
 
-__all__ = ["MODELS", "all_cnn", "build_model", "resnet18", "small_vgg"]
+__all__ = ["MODELS", "all_cnn", "build_model", "resnet18", "small_vgg", "torchvision_names"]
 
 
 def build_model(
@@ -84,13 +84,17 @@ def _factory(name: str, allowed: bool) -> Callable[..., nn.Module]:
     return found
 
 
-def _torchvision_builder(name: str) -> Callable[..., nn.Module]:
+def torchvision_names() -> list[str]:
+    """The names of torchvision's classifiers; none where torchvision is not installed."""
     try:
         from torchvision import models
     except ImportError:
-        known: list[str] = []
-    else:
-        known = models.list_models(module=models)
+        return []
+    return list(models.list_models(module=models))
+
+
+def _torchvision_builder(name: str) -> Callable[..., nn.Module]:
+    known = torchvision_names()
     if name not in known:
         near = difflib.get_close_matches(name, [*MODELS, *known], n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -98,6 +102,8 @@ def _torchvision_builder(name: str) -> Callable[..., nn.Module]:
             f"model.name: {name!r} is not allowed; allowed are {', '.join(MODELS)}, torchvision's classifiers "
             f"and package.module:factory{hint}"
         )
+
+    from torchvision import models
 
     def build(*, num_classes: int, in_channels: int, image_size: int, **kwargs: Any) -> nn.Module:
         if name.startswith("vit_"):

@@ -1,0 +1,91 @@
+"""The output of a model's frozen first part, computed once and served in batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..fit import Loader, autocast, to_device
+from ..seeds import stream
+from ..training import evaluating
+
+
+def chain_of(model: nn.Module) -> list[nn.Module] | None:
+    """The modules whose composition is the model's forward pass, or None where that is not known.
+
+    It is known for `nn.Sequential`, also nested, and for models with a method `chain()` that lists them.
+    """
+    listed = getattr(model, "chain", None)
+    if callable(listed):
+        parts = list(listed())
+    elif isinstance(model, nn.Sequential) and type(model).forward is nn.Sequential.forward:
+        parts = list(model)
+    else:
+        return None
+    return [module for part in parts for module in (chain_of(part) or [part])]
+
+
+def frozen_length(chain: Sequence[nn.Module], active: Sequence[nn.Module]) -> int:
+    """How many modules at the start of `chain` give the same output every time while only `active` are trained.
+
+    The first one that is trained, or that holds a dropout, ends the frozen part.
+    """
+    changing = {id(module) for module in active}
+    for length, part in enumerate(chain):
+        for module in part.modules():
+            if id(module) in changing or isinstance(module, nn.modules.dropout._DropoutNd):
+                return length
+    return len(chain)
+
+
+class FeatureLoader:
+    """Batches of features and labels, in the order in which an `ArrayLoader` of the same seed has its images."""
+
+    def __init__(self, features: Tensor, labels: Tensor, *, batch_size: int, shuffle: bool, seed: int) -> None:
+        # Channels-last features are stored with the channels last, so that gathering a batch keeps that layout.
+        self._permuted = features.ndim == 4
+        self.features = features.permute(0, 2, 3, 1).contiguous() if self._permuted else features
+        self.labels = labels
+        self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
+        self._epoch = 0
+
+    @property
+    def dataset_size(self) -> int:
+        """Rows in one pass."""
+        return len(self.labels)
+
+    def __len__(self) -> int:
+        return math.ceil(self.dataset_size / self.batch_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """The next pass is pass number `epoch`."""
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        epoch, self._epoch = self._epoch, self._epoch + 1
+        count = self.dataset_size
+        order = torch.from_numpy(stream(self.seed, epoch).permutation(count)) if self.shuffle else torch.arange(count)
+        order = order.to(self.features.device)
+        for rows in order.split(self.batch_size):
+            batch = self.features.index_select(0, rows)
+            yield batch.permute(0, 3, 1, 2) if self._permuted else batch, self.labels.index_select(0, rows)
+
+
+def room_for_features(device: torch.device) -> int:
+    """Bytes that stored features may take: half of a GPU's free memory, or 2 GiB of the computer's."""
+    return torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else 2 * 2**30
+
+
+def compute(prefix: nn.Module, loader: Loader, device: torch.device, precision: str) -> tuple[Tensor, Tensor]:
+    """The output of `prefix`, in evaluation mode, for one pass over `loader`, on `device`."""
+    features, labels = [], []
+    with evaluating(prefix), torch.no_grad():
+        for batch in loader:
+            images, classes = to_device(batch, device)
+            with autocast(device, precision):
+                features.append(prefix(images).float())
+            labels.append(classes)
+    return torch.cat(features), torch.cat(labels)

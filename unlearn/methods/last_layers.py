@@ -1,0 +1,191 @@
+"""EU-k and CF-k (Goel et al., arXiv 2201.06640): train the last layers anew, or on, without the forget set."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from ..classes import drop_classes
+from ..data.loader import ArrayLoader
+from ..fit import Loader, device_of, fit
+from ..reset import reset
+from ..seeds import check_seed, seeded
+from ..training import Training, accuracy
+from .base import EpochCallback, MethodDidNothing, UnlearnError, UnlearnResult
+from .features import FeatureLoader, chain_of, compute, frozen_length, room_for_features
+
+_LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
+_NORMS = (nn.modules.batchnorm._NormBase,)  # batch and instance normalisation: the ones with running statistics
+
+
+def trainable_modules(model: nn.Module, k: int, unit: str) -> list[nn.Module]:
+    """The modules from the k-th last layer on, in definition order, normalisation between and after them included.
+
+    **Arguments:** `unit` is `layers` (convolution and linear layers wherever they are nested) or `blocks` (those
+    children of the model itself that hold such layers: for ResNet-18 the stem, four stages and the classifier).
+
+    Raises `UnlearnError` where the model has fewer than `k`.
+    """
+    modules = list(model.modules())
+    layers: list[nn.Module] = [module for module in modules if isinstance(module, _LAYERS)]
+    if unit == "blocks":
+        layers = [child for child in model.children() if any(isinstance(module, _LAYERS) for module in child.modules())]
+    if not 1 <= k <= len(layers):
+        raise UnlearnError(f"k: {k} is not allowed; the model has {len(layers)} {unit}, so give 1 to {len(layers)}")
+    first = next(i for i, module in enumerate(modules) if module is layers[-k])
+    return modules[first:]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _LastLayers(Training):
+    """What EU-k and CF-k share. The fields of `Training` are the recipe that the last layers are trained with."""
+
+    name: ClassVar[str]
+    access: ClassVar[str] = "retain"
+    inherits_training: ClassVar[bool] = True  # settings not given are those that the model was trained with
+    reinitialise: ClassVar[bool]
+    section: ClassVar[str] = ""
+
+    k: int
+    unit: str = "layers"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 1:
+            raise ValueError(f"k: {self.k!r} is not allowed; give a number of layers, 1 or more")
+        if self.unit not in ("layers", "blocks"):
+            raise ValueError(f"unit: {self.unit!r} is not allowed; allowed are layers and blocks")
+        check_seed(self.seed)
+
+    def requires(self) -> frozenset[str]:
+        """The retain set."""
+        return frozenset({"retain"})
+
+    def unlearn(
+        self,
+        model: nn.Module,
+        *,
+        forget: Loader,
+        retain: Loader | None = None,
+        moments: Any = None,
+        validation: Loader | None = None,
+        num_classes: int | None = None,
+        forget_classes: tuple[int, ...] = (),
+        monitor: Mapping[str, Loader] | None = None,
+        on_epoch: EpochCallback | None = None,
+    ) -> UnlearnResult:
+        """Returns a copy of `model` whose last `k` layers were trained on the retain set.
+
+        Batch normalisation ahead of those layers keeps its statistics; dropout is active as in training. Where
+        `retain` is an `ArrayLoader`, it is batched, shuffled and augmented as the fields say, and without
+        augmentation the frozen first part of the model is computed only once. Other loaders are taken as they come.
+
+        **Arguments:** `forget`, `validation` and `monitor` are only evaluated. `moments` is not used.
+
+        **Returns:** history rows as of `train`, with `forget_accuracy`, `validation_accuracy` and one
+        `<name>_accuracy` for each of `monitor`.
+
+        Raises `UnlearnError` where there is no retain set or the model has fewer than `k` layers.
+        """
+        if retain is None:
+            raise UnlearnError(f"retain: {self.name} trains on the retain set; give its loader")
+        result = copy.deepcopy(model)
+        active = trainable_modules(result, self.k, self.unit)
+        trained = {id(parameter) for module in active for parameter in module.parameters()}
+        before = [parameter.detach().clone() for parameter in result.parameters() if id(parameter) in trained]
+        if self.reinitialise:
+            with seeded(self.seed):
+                reset(active)
+        required = [(parameter, parameter.requires_grad) for parameter in result.parameters()]
+        for parameter, _ in required:
+            parameter.requires_grad_(id(parameter) in trained)
+        if isinstance(retain, ArrayLoader):
+            retain = retain.replace(batch_size=self.batch_size, augment=self.augment, shuffle=True, seed=self.seed)
+        evaluated = {"forget": forget, "validation": validation, **(monitor or {})}
+        watched = {name: loader for name, loader in evaluated.items() if loader is not None}
+        notes: list[str] = []
+        changing: nn.Module = result
+        if isinstance(retain, ArrayLoader) and retain.augment is None:
+            changing, retain, watched, notes = self._compute_prefix(result, active, retain, watched)
+
+        def report(row: dict[str, Any]) -> None:
+            row.update({f"{name}_accuracy": accuracy(changing, loader) for name, loader in watched.items()})
+            if on_epoch is not None:
+                on_epoch(row)
+
+        modes = [(module, module.training) for module in result.modules()]
+        frozen_norms = [
+            module for module in result.modules() if isinstance(module, _NORMS) and not any(module is a for a in active)
+        ]
+
+        def set_mode() -> None:
+            result.train()
+            for norm in frozen_norms:
+                norm.eval()
+
+        history = fit(changing, retain, self, seed=self.seed, set_mode=set_mode, on_epoch=report)
+        for module, mode in modes:
+            module.training = mode
+        after = [parameter for parameter in result.parameters() if id(parameter) in trained]
+        for parameter, flag in required:
+            parameter.requires_grad_(flag)
+        if all(torch.equal(old, new) for old, new in zip(before, after, strict=True)):
+            raise MethodDidNothing(
+                f"epochs: {self.name} left every weight as it was in {self.epochs} epochs; raise them"
+            )
+        return UnlearnResult(drop_classes(result, tuple(forget_classes)), history, None, notes)
+
+    def _compute_prefix(
+        self, model: nn.Module, active: list[nn.Module], retain: ArrayLoader, watched: dict[str, Loader]
+    ) -> tuple[nn.Module, Loader, dict[str, Loader], list[str]]:
+        """Replaces images by what the frozen first part makes of them: the part left to train, and loaders for it."""
+        chain = chain_of(model)
+        length = frozen_length(chain, active) if chain else 0
+        if chain is None or length == 0:
+            return model, retain, watched, []
+        device = device_of(model)
+        prefix = nn.Sequential(*chain[:length])
+        example, _ = compute(prefix, [(retain.normalise(retain.images[:1]), retain.labels[:1])], device, self.precision)
+        needed = retain.dataset_size * example.numel() * example.element_size()
+        if needed > room_for_features(device):
+            note = f"the frozen part was computed in every epoch: its outputs would take {needed / 2**30:.1f} GiB"
+            return model, retain, watched, [note]
+
+        def features(loader: Loader, shuffle: bool) -> FeatureLoader:
+            outputs, labels = compute(prefix, loader, device, self.precision)
+            return FeatureLoader(outputs, labels, batch_size=self.batch_size, shuffle=shuffle, seed=self.seed)
+
+        stored = {name: features(loader, shuffle=False) for name, loader in watched.items()}
+        retained = features(retain.replace(shuffle=False), shuffle=True)
+        return nn.Sequential(*chain[length:]), retained, {**stored}, []
+
+
+@dataclass(frozen=True, kw_only=True)
+class EUk(_LastLayers):
+    """EU-k, exact unlearning of the last `k` layers: they are initialised again and trained on the retain set.
+
+    **Arguments:** `k` layers (or blocks, by `unit`) from the end; `seed` of their initialisation, of the order of the
+    data and of dropout; the others as in `Training`.
+
+    Raises `ValueError` for values that are not allowed.
+    """
+
+    name: ClassVar[str] = "eu_k"
+    reinitialise: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class CFk(_LastLayers):
+    """CF-k, catastrophic forgetting: as `EUk`, but the last `k` layers go on from the weights that they have.
+
+    **Arguments:** as `EUk`.
+    """
+
+    name: ClassVar[str] = "cf_k"
+    reinitialise: ClassVar[bool] = False

@@ -1,0 +1,86 @@
+"""Retraining from scratch on the retain set: the standard that every other method is held against."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import nn
+
+from ..classes import drop_classes
+from ..data.loader import ArrayLoader
+from ..reset import reset
+from ..seeds import check_seed, seeded
+from ..training import Training, accuracy, train
+from .base import EpochCallback, Loader, UnlearnError, UnlearnResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retrain(Training):
+    """Initialises every parameter again and trains on the retain set with the fields of `Training`.
+
+    **Arguments:** `seed` of the initialisation, of the order of the data and of dropout; the others as in `Training`.
+
+    Raises `ValueError` for values that are not allowed.
+    """
+
+    name: ClassVar[str] = "retrain"
+    access: ClassVar[str] = "retain"
+    inherits_training: ClassVar[bool] = True  # settings not given are those that the model was trained with
+    section: ClassVar[str] = ""
+
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_seed(self.seed)
+
+    def requires(self) -> frozenset[str]:
+        """The retain set."""
+        return frozenset({"retain"})
+
+    def unlearn(
+        self,
+        model: nn.Module,
+        *,
+        forget: Loader,
+        retain: Loader | None = None,
+        moments: Any = None,
+        validation: Loader | None = None,
+        num_classes: int | None = None,
+        forget_classes: tuple[int, ...] = (),
+        monitor: Mapping[str, Loader] | None = None,
+        on_epoch: EpochCallback | None = None,
+    ) -> UnlearnResult:
+        """Returns a model of the architecture of `model`, trained anew on `retain`; nothing of its weights is used.
+
+        Where `retain` is an `ArrayLoader`, it is batched, shuffled and augmented as the fields say; other loaders are
+        taken as they come. `forget`, `validation` and `monitor` are only evaluated. `moments` is not used.
+
+        **Returns:** history rows as of `train`, with `forget_accuracy`, `validation_accuracy` and one
+        `<name>_accuracy` for each of `monitor`.
+
+        Raises `UnlearnError` where there is no retain set, `ValueError` where a module cannot be initialised again.
+        """
+        if retain is None:
+            raise UnlearnError("retain: retrain trains on the retain set; give its loader")
+        result = copy.deepcopy(model)
+        modes = [(module, module.training) for module in result.modules()]
+        with seeded(self.seed):
+            reset(result.modules())
+        if isinstance(retain, ArrayLoader):
+            retain = retain.replace(batch_size=self.batch_size, augment=self.augment, shuffle=True, seed=self.seed)
+        evaluated = {"forget": forget, "validation": validation, **(monitor or {})}
+        watched = {name: loader for name, loader in evaluated.items() if loader is not None}
+
+        def report(row: dict[str, Any]) -> None:
+            row.update({f"{name}_accuracy": accuracy(result, loader) for name, loader in watched.items()})
+            if on_epoch is not None:
+                on_epoch(row)
+
+        history = train(result, retain, self, seed=self.seed, on_epoch=report)
+        for module, mode in modes:
+            module.training = mode
+        return UnlearnResult(drop_classes(result, tuple(forget_classes)), history, None, [])
