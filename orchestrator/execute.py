@@ -10,7 +10,6 @@ import time
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,14 +30,21 @@ HEAL_LIMIT = 5
 class Context:
     """What executing a unit needs: the store, the data, the device, and small caches that live as long as the worker."""
 
-    def __init__(self, store: Store, data: ExperimentData, *, device: str = "cpu", threads: int = 1, allow_factory: bool = False):
-        self.store = store
+    def __init__(self, store: Store | None, data: ExperimentData, *, device: str = "cpu", threads: int = 1, allow_factory: bool = False):
+        self._store = store
         self.data = data
         self.device = device
         self.threads = threads
         self.allow_factory = allow_factory
         self._cache: OrderedDict[str, Any] = OrderedDict()
         self._images: dict[str, torch.Tensor] = {}
+
+    @property
+    def store(self) -> Store:
+        """The store of finished units; a context made without one serves single models only."""
+        if self._store is None:
+            raise RuntimeError("this context has no store")
+        return self._store
 
     def images(self, part: str) -> torch.Tensor:
         """Returns the uint8 images of `train` or `test` on the device; copied there once in the life of the worker."""
@@ -195,22 +201,35 @@ def execute_unlearn(unit: Unit, context: Context, attempt: Attempt) -> dict[str,
     """Applies one method to one model. The method is handed what it declares and nothing more."""
     from unlearn import METHODS, CoreBasis
 
-    spec, split = unit.spec, context.data.split
+    spec = unit.spec
     params = dict(spec["params"])
     if "seed" in params:
         params["seed"] = spec["seed"]
     method = build(METHODS[spec["method"]], params)
+    given = method_inputs(method, context, spec["seed"])
+    if method.access == "moments":
+        given["moments"] = context.cached(spec["basis"], lambda: CoreBasis.load(context.store.fetch(spec["basis"], "basis.safetensors")))
+    result = method.unlearn(context.load_model(spec["model"]), **given)
+    save_model(attempt, result.model)
+    return {
+        "model": context.store.meta(spec["model"])["model"],
+        "dropped_classes": [int(c) for c in context.data.split.forget_classes],
+        "history": result.history,
+        "stopped_at": result.stopped_at,
+        "notes": list(result.notes),
+        "basis_seconds": context.store.meta(spec["basis"])["seconds"] if "basis" in spec else 0.0,
+    }
+
+
+def method_inputs(method: Any, context: Context, seed: int) -> dict[str, Any]:
+    """Returns the loaders that `method` declares it needs; moments are the caller's to add."""
+    split = context.data.split
     required = method.requires()
-    batch_size = params.get("batch_size") or 128
+    batch_size = getattr(method, "batch_size", None) or 128
     given: dict[str, Any] = {"forget": context.loader("train", split.forget, batch_size=batch_size)}
     if method.access == "retain":
-        given["retain"] = context.loader(
-            "train", split.retain, batch_size=batch_size, shuffle=True, augment=params.get("augment"), seed=spec["seed"]
-        )
-    if method.access == "moments":
-        given["moments"] = context.cached(
-            spec["basis"], lambda: CoreBasis.load(context.store.fetch(spec["basis"], "basis.safetensors"))
-        )
+        augment = getattr(method, "augment", None)
+        given["retain"] = context.loader("train", split.retain, batch_size=batch_size, shuffle=True, augment=augment, seed=seed)
     if "validation" in required:
         given["validation"] = context.loader("test", split.val)
     if "monitor" in required:
@@ -218,17 +237,7 @@ def execute_unlearn(unit: Unit, context: Context, attempt: Attempt) -> dict[str,
     if split.forget_classes:
         given["num_classes"] = context.data.dataset.num_classes
         given["forget_classes"] = tuple(int(c) for c in split.forget_classes)
-    result = method.unlearn(context.load_model(spec["model"]), **given)
-    save_model(attempt, result.model)
-    model_spec = context.store.meta(spec["model"])["model"]
-    return {
-        "model": model_spec,
-        "dropped_classes": [int(c) for c in split.forget_classes],
-        "history": result.history,
-        "stopped_at": result.stopped_at,
-        "notes": list(result.notes),
-        "basis_seconds": context.store.meta(spec["basis"])["seconds"] if "basis" in spec else 0.0,
-    }
+    return given
 
 
 def execute_outputs(unit: Unit, context: Context, attempt: Attempt) -> dict[str, Any]:
@@ -288,8 +297,3 @@ def default_threads(cpus_per_unit: float) -> int:
     """Returns how many threads a unit computes with: its whole cores, at least one. Part of what makes its bits repeat."""
     return max(1, int(cpus_per_unit))
 
-
-def scratch(folder: Path) -> Path:
-    """Returns `folder`, created."""
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder

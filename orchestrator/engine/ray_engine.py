@@ -126,7 +126,7 @@ class RayEngine:
             compute=ActorPoolStrategy(size=actors),
             num_cpus=self.resources.cpus_per_unit / 2,
             num_gpus=self.resources.gpus_per_unit or None,
-            fn_constructor_kwargs={"store_uri": self.store.uri, "shared": [self._shared], "units": ordered, "options": self.options},
+            fn_constructor_kwargs={"store_uri": self.store.uri, "shared": [self._shared, ray.put(ordered)], "options": self.options},
         )
         problem = ""
         try:

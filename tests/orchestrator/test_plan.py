@@ -1,0 +1,142 @@
+"""Plans: pure, shared between recipes where the work is the same, and complete."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from orchestrator.data import load_data
+from orchestrator.errors import RecipeError
+from orchestrator.plan import STAGES, Plan, check_stored_models, experiment_id, make_plan
+from orchestrator.recipe import check_recipe
+from orchestrator.units import Unit, canonical, digest, seed_for
+
+
+def plan_of(document: dict[str, Any]) -> Plan:
+    recipe = check_recipe(copy.deepcopy(document))
+    return make_plan(recipe, load_data(recipe, None))
+
+
+def keys(plan: Plan, stage: str) -> list[str]:
+    return [unit.key for unit in plan.stages[stage]]
+
+
+def test_counts(tiny: dict[str, Any]) -> None:
+    plan = plan_of(tiny)
+    # 5 originals, 5 retrained, and 2 for the Retrain row, which the attacker never sees in any fold.
+    assert len(plan.stages["train"]) == 12
+    assert len(plan.stages["unlearn"]) == 3 * 2
+    assert len(plan.stages["outputs"]) == 12 + 3 * 2
+    assert [row.method for row in plan.rows] == ["no_unlearn", "retrain", "pgu", "pgu", "eu_k"]
+    assert all(len(row.targets) == 2 for row in plan.rows)
+    assert len(plan.stages["score"]) == 5
+
+
+def test_planning_twice_gives_the_same_keys(tiny: dict[str, Any]) -> None:
+    first, second = plan_of(tiny), plan_of(tiny)
+    for stage in STAGES:
+        assert keys(first, stage) == keys(second, stage)
+        assert len(set(keys(first, stage))) == len(keys(first, stage))
+
+
+def test_seeds_and_models_are_all_different(tiny: dict[str, Any]) -> None:
+    seeds = [unit.spec["seed"] for unit in plan_of(tiny).stages["train"]]
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_recipes_share_models_whatever_they_do_with_them(tiny: dict[str, Any]) -> None:
+    base = plan_of(tiny)
+    other = copy.deepcopy(tiny)
+    other["name"] = "another"
+    other["methods"] = [{"name": "cf_k", "k": 1}]
+    other["shadows"] = {"originals": 4, "retrained": 4, "split": [1, 1, 2]}
+    fewer = set(keys(plan_of(other), "train"))
+    # The two references of the Retrain row follow the retrained models, so here they are models 4 and 5 of that role.
+    assert fewer <= set(keys(base, "train"))
+    more = copy.deepcopy(tiny)
+    more["scenario"]["per_class"] = 4
+    shared = set(keys(plan_of(more), "train")) & set(keys(base, "train"))
+    assert len(shared) == 5, "originals do not depend on what will be forgotten"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "stages"),
+    [
+        (("seed",), 4, ("train",)),
+        (("training", "lr"), 0.06, ("train",)),
+        (("training", "epochs"), 5, ("train",)),
+        (("model", "width"), 0.125, ("train",)),
+        (("dataset", "limit"), {"train": 199, "test": 100}, ("train",)),
+        (("scenario", "per_class"), 6, ("unlearn", "outputs")),
+        (("methods", 0, "lr"), 0.02, ("unlearn",)),
+    ],
+)
+def test_everything_a_result_depends_on_is_in_its_key(tiny: dict[str, Any], path: tuple, value: Any, stages: tuple[str, ...]) -> None:
+    before = plan_of(tiny)
+    node: Any = tiny
+    for part in path[:-1]:
+        node = node[part]
+    node[path[-1]] = value
+    after = plan_of(tiny)
+    for stage in stages:
+        assert keys(before, stage) != keys(after, stage)
+    assert keys(before, "score") != keys(after, "score")
+
+
+def test_what_does_not_change_results_does_not_change_keys(tiny: dict[str, Any]) -> None:
+    before = plan_of(tiny)
+    tiny["name"] = "renamed"
+    tiny["description"] = "text"
+    tiny["resources"] = {"concurrency": 1}
+    tiny["tracking"] = {"uri": "sqlite:///x.db"}
+    after = plan_of(tiny)
+    for stage in STAGES:
+        assert keys(before, stage) == keys(after, stage)
+
+
+def test_methods_inherit_the_training_recipe(tiny: dict[str, Any]) -> None:
+    plan = plan_of(tiny)
+    params = next(unit.spec["params"] for unit in plan.stages["unlearn"] if unit.spec["method"] == "eu_k")
+    assert params["epochs"] == tiny["training"]["epochs"]
+    assert params["lr"] == tiny["training"]["lr"]
+    tiny["methods"][1]["epochs"] = 2
+    params = next(unit.spec["params"] for unit in plan_of(tiny).stages["unlearn"] if unit.spec["method"] == "eu_k")
+    assert params["epochs"] == 2
+
+
+def test_pgu_shares_one_basis_between_its_points(tiny: dict[str, Any]) -> None:
+    bases = [unit.spec["basis"] for unit in plan_of(tiny).stages["unlearn"] if unit.spec["method"] == "pgu"]
+    assert len(bases) == 4
+    assert len(set(bases)) == 2
+
+
+def test_a_unit_lists_its_ancestors_parents_first(tiny: dict[str, Any]) -> None:
+    unit = next(unit for unit in plan_of(tiny).stages["unlearn"] if unit.spec["method"] == "pgu")
+    assert [ancestor.kind for ancestor in unit.ancestors().values()] == ["train", "moments", "basis"]
+
+
+def test_reuse_only_refuses_missing_models(tiny: dict[str, Any]) -> None:
+    tiny["shadows"]["reuse_only"] = True
+    plan = plan_of(tiny)
+    check_stored_models(plan, 12)
+    with pytest.raises(RecipeError, match=r"shadows.reuse_only.*12 models are asked for, but only 3"):
+        check_stored_models(plan, 3)
+
+
+def test_experiment_identity_is_the_resolved_recipe(tiny: dict[str, Any]) -> None:
+    first = experiment_id(check_recipe(copy.deepcopy(tiny)))
+    assert first == experiment_id(check_recipe(copy.deepcopy(tiny)))
+    tiny["seed"] = 9
+    assert first != experiment_id(check_recipe(tiny))
+
+
+def test_canonical_json_and_seeds() -> None:
+    assert canonical({"b": 1, "a": [1.0, None, True]}) == '{"a":[1.0,null,true],"b":1}'
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+    assert 0 <= seed_for(0, "original", 1) < 2**31
+    assert len({seed_for(0, "original", i) for i in range(1000)}) == 1000
+    with pytest.raises(ValueError, match="JSON"):
+        canonical(float("nan"))
+    assert Unit("train", {"a": 1}, "x").key == Unit("train", {"a": 1}, "other name", cost=7).key

@@ -1,0 +1,191 @@
+"""Every fault of a recipe is found before anything starts: field, value, what is allowed, the nearest spelling."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from orchestrator.errors import RecipeError
+from orchestrator.recipe import check_recipe, expand_methods, load_recipe, shipped_recipes, to_yaml
+
+
+def faults(document: Any) -> list[str]:
+    with pytest.raises(RecipeError) as caught:
+        check_recipe(document)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == len(caught.value.faults), "one line for each fault"
+    return lines
+
+
+def put(document: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    node: Any = document
+    *parents, last = path.split(".")
+    for part in parents:
+        node = node[int(part)] if isinstance(node, list) else node[part]
+    if isinstance(node, list):
+        node[int(last)] = value
+    else:
+        node[last] = value
+    return document
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("sead", 1, ["sead", "unknown key", "did you mean 'seed'"]),
+        ("seed", "many", ["seed", "'many'", "integer"]),
+        ("seed", -1, ["seed", "-1", "at least 0"]),
+        ("name", "a/b", ["name", "'a/b'"]),
+        ("dataset.source", "digit", ["dataset.source", "did you mean 'digits'"]),
+        ("dataset.test_fractoin", 0.2, ["dataset.test_fractoin", "did you mean 'test_fraction'"]),
+        ("dataset.limit", {"trian": 5}, ["dataset.limit.trian", "did you mean 'train'"]),
+        ("dataset.limit", {"train": 0}, ["dataset.limit.train", "at least 1"]),
+        ("scenario.kind", "sample", ["scenario.kind", "'sample'", "samples"]),
+        ("scenario.per_clas", 5, ["scenario.per_clas", "did you mean 'per_class'"]),
+        ("scenario.per_class", "five", ["scenario.per_class", "'five'", "integer"]),
+        ("model.name", "small_vg", ["model.name", "did you mean 'small_vgg'"]),
+        ("model.widht", 0.5, ["model.widht", "did you mean 'width'"]),
+        ("model.width", -1, ["model.width", "-1"]),
+        ("training.epocs", 5, ["training.epocs", "did you mean 'epochs'"]),
+        ("training.lr", "fast", ["training.lr", "'fast'", "number"]),
+        ("training.lr", -1, ["training.lr", "-1", "above 0"]),
+        ("training.optimizer", "adamm", ["training.optimizer", "'adamm'"]),
+        ("training.augment", "crop-flip", ["training.augment", "'crop-flip'", "crop_flip"]),
+        ("shadows.split", [3, 1, 2], ["shadows.split", "adds up to 6", "originals is 5", "[2, 1, 2]"]),
+        ("shadows.split", [4, 0, 1], ["shadows.split", "each fold needs a model"]),
+        ("shadows.originals", 0, ["shadows.originals", "at least 3"]),
+        ("shadows.unlearn", "tests", ["shadows.unlearn", "did you mean 'test'"]),
+        ("methods.0.name", "pgd", ["methods.0.name", "did you mean 'pgu'"]),
+        ("methods.0.gama", 0.5, ["methods.0.gama", "did you mean 'gamma'"]),
+        ("methods.0.gamma", 1.5, ["methods.0.gamma", "1.5"]),
+        ("methods.0.gamma", {"grid": [0.9, 1.5]}, ["methods.0.gamma", "1.5"]),
+        ("methods.0.gamma", {"grid": []}, ["methods.0.gamma.grid"]),
+        ("methods.0.epochs", 2.5, ["methods.0.epochs", "integer"]),
+        ("methods.0.criterion", "singlar", ["methods.0.criterion", "singlar", "singular"]),
+        ("methods.0.name", "retrain", ["methods.0.name", "always a row"]),
+        ("attacks", [{"name": "xgbost"}], ["attacks.0.name", "did you mean 'xgboost'"]),
+        ("attacks", [{"name": "xgboost", "max_dept": 3}], ["attacks.0.max_dept", "did you mean 'max_depth'"]),
+        ("attacks", [{"name": "xgboost"}, {"name": "xgboost"}], ["attacks", "twice"]),
+        ("tracking", {"url": "x"}, ["tracking.url", "did you mean 'uri'"]),
+        ("resources", {"cpus_per_unit": 0}, ["resources.cpus_per_unit", "above 0"]),
+        ("resources", {"gpu_per_unit": 1}, ["resources.gpu_per_unit", "did you mean 'gpus_per_unit'"]),
+    ],
+)
+def test_one_fault_is_one_line_that_says_all(tiny: dict[str, Any], path: str, value: Any, words: list[str]) -> None:
+    lines = faults(put(tiny, path, value))
+    assert len(lines) == 1, lines
+    for word in words:
+        assert word in lines[0]
+
+
+def test_all_faults_of_a_section_are_told_at_once(tiny: dict[str, Any]) -> None:
+    tiny["training"]["epocs"] = 1
+    tiny["shadows"]["split"] = [1, 1, 1]
+    tiny["methods"][0]["name"] = "pgd"
+    text = "\n".join(faults(tiny))
+    assert "epocs" in text
+    assert "shadows.split" in text
+    assert "pgd" in text
+
+
+@pytest.mark.parametrize("missing", ["name", "dataset", "scenario", "model"])
+def test_a_missing_section_is_named(tiny: dict[str, Any], missing: str) -> None:
+    del tiny[missing]
+    (line,) = faults(tiny)
+    assert missing in line
+    assert "missing" in line
+
+
+@pytest.mark.parametrize("document", [None, [], "text", 3])
+def test_a_recipe_is_a_mapping(document: Any) -> None:
+    assert "not a mapping" in faults(document)[0]
+
+
+def test_u_lira_wants_every_original_unlearned(tiny: dict[str, Any]) -> None:
+    tiny["attacks"] = [{"name": "u_lira"}]
+    (line,) = faults(tiny)
+    assert "shadows.unlearn" in line
+    assert "all" in line
+
+
+def test_numbers_that_yaml_reads_as_text_are_numbers(tiny: dict[str, Any]) -> None:
+    tiny["training"]["weight_decay"] = yaml.safe_load("1e-4")
+    assert isinstance(tiny["training"]["weight_decay"], str), "YAML 1.1 needs a dot before the exponent"
+    check_recipe(tiny)
+
+
+def test_a_torchvision_model_by_name(tiny: dict[str, Any]) -> None:
+    check_recipe(put(tiny, "model", {"name": "mobilenet_v3_small"}))
+    (line,) = faults(put(tiny, "model", {"name": "mobilenet_v3_smal"}))
+    assert "did you mean 'mobilenet_v3_small'" in line
+
+
+def test_environment_variables_stand_for_places(tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny["dataset"] = {"source": "parquet", "train": "${SOME_PLACE}/a.parquet", "test": "b.parquet"}
+    monkeypatch.delenv("SOME_PLACE", raising=False)
+    assert "SOME_PLACE is not set" in faults(tiny)[0]
+    monkeypatch.setenv("SOME_PLACE", "/data")
+    assert check_recipe(tiny).dataset["train"] == "/data/a.parquet"
+
+
+def test_overrides(tiny: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump(tiny))
+    recipe = load_recipe(path, ["training.epochs=7", "methods.0.gamma=0.8", "shadows.split=[3, 1, 1]", "dataset.limit.train=150"])
+    assert recipe.training["epochs"] == 7
+    assert recipe.methods[0]["gamma"] == 0.8
+    assert recipe.shadows.split == (3, 1, 1)
+    assert recipe.dataset["limit"]["train"] == 150
+    for bad in ("training.epochs", "=3", "methods.9.gamma=1", "seed.deep.er=1", "a.b=[1"):
+        with pytest.raises(RecipeError, match="--set"):
+            load_recipe(path, [bad])
+
+
+def test_unreadable_files_are_one_line(tmp_path: Path) -> None:
+    torn = tmp_path / "torn.yaml"
+    torn.write_text("name: x\ndataset: {source: digits")
+    with pytest.raises(RecipeError, match=r"line \d+, column \d+"):
+        load_recipe(torn)
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RecipeError, match="UTF-8"):
+        load_recipe(binary)
+    with pytest.raises(RecipeError, match="did you mean 'demo'"):
+        load_recipe("dmo")
+
+
+def test_shipped_recipes_are_right_and_resolve_to_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNLEARN_DATA", "/data")
+    assert "demo" in shipped_recipes()
+    for name in shipped_recipes():
+        recipe = load_recipe(name)
+        assert recipe.name == name
+        assert recipe.description
+        assert check_recipe(yaml.safe_load(to_yaml(recipe))) == recipe
+
+
+def test_points_of_a_sweep(tiny: dict[str, Any]) -> None:
+    points = expand_methods(check_recipe(tiny))
+    assert [(p["name"], p["params"].get("gamma")) for p in points] == [("pgu", 0.9), ("pgu", 0.5), ("eu_k", None)]
+    tiny["methods"].append(dict(tiny["methods"][1]))
+    assert len(expand_methods(check_recipe(tiny))) == 3, "the same point twice is one point"
+
+
+def test_the_schema_accepts_recipes_and_refuses_a_typo(tiny: dict[str, Any]) -> None:
+    import jsonschema
+
+    from orchestrator.schema import recipe_schema
+
+    schema = recipe_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    document = json.loads(json.dumps(tiny))
+    assert not list(validator.iter_errors(document))
+    for name in shipped_recipes():
+        assert not list(validator.iter_errors(yaml.safe_load(shipped_recipes()[name].read_text()))), name
+    for path in ("training.epocs", "methods.0.gama", "dataset.tets", "seeed"):
+        assert list(validator.iter_errors(put(json.loads(json.dumps(tiny)), path, 1))), path

@@ -1,0 +1,223 @@
+"""The store: committed whole or not at all, damaged objects set aside, the first of racing attempts wins. Local and S3."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import pickle
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.errors import EnvironmentFault
+from orchestrator.store import CorruptObject, LocalStore, Store, open_store
+from orchestrator.units import digest
+
+KEY = digest("an object")
+
+
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[str]:
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A client of the S3 server on loopback; `open_store` reads the same variables."""
+    import boto3
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
+    return boto3.client("s3")
+
+
+@pytest.fixture(params=["local", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "local":
+        return LocalStore(tmp_path / "store")
+    client = request.getfixturevalue("s3")
+    bucket = f"bucket-{os.urandom(6).hex()}"
+    client.create_bucket(Bucket=bucket)
+    return open_store(f"s3://{bucket}/deep/prefix")
+
+
+def commit(store: Store, key: str = KEY, content: bytes = b"content", **meta: Any) -> bool:
+    with store.attempt(key) as attempt:
+        attempt.path("data.bin").write_bytes(content)
+        return attempt.commit({"kind": "test", **meta})
+
+
+def test_what_is_committed_comes_back(store: Store) -> None:
+    assert not store.has(KEY)
+    assert commit(store, seconds=1.5)
+    assert store.has(KEY)
+    assert store.meta(KEY) == {"kind": "test", "seconds": 1.5}
+    assert store.fetch(KEY, "data.bin").read_bytes() == b"content"
+    assert (store.folder(KEY) / "data.bin").read_bytes() == b"content"
+    assert list(store.keys()) == [KEY]
+    assert store.verify(KEY)
+
+
+def test_an_attempt_that_raises_leaves_nothing(store: Store) -> None:
+    def attempt_and_die() -> None:
+        with store.attempt(KEY) as attempt:
+            attempt.path("data.bin").write_bytes(b"half")
+            raise RuntimeError("died")
+
+    with pytest.raises(RuntimeError):
+        attempt_and_die()
+    assert not store.has(KEY)
+    assert list(store.keys()) == []
+
+
+def test_the_first_commit_wins(store: Store) -> None:
+    assert commit(store, content=b"first")
+    assert not commit(store, content=b"second")
+    assert store.fetch(KEY, "data.bin").read_bytes() == b"first"
+
+
+def test_unknown_objects_and_files_are_key_errors(store: Store) -> None:
+    with pytest.raises(KeyError):
+        store.meta(KEY)
+    commit(store)
+    with pytest.raises(KeyError):
+        store.fetch(KEY, "other.bin")
+
+
+def test_remove_and_recreate(store: Store) -> None:
+    commit(store)
+    store.remove(KEY)
+    assert not store.has(KEY)
+    assert commit(store, content=b"again")
+
+
+def test_a_store_travels_to_workers(store: Store) -> None:
+    commit(store)
+    assert pickle.loads(pickle.dumps(store)).fetch(KEY, "data.bin").read_bytes() == b"content"
+
+
+def _damage(folder: Path, how: str) -> None:
+    data, mark = folder / "data.bin", folder / "commit.json"
+    if how == "truncated file":
+        data.write_bytes(data.read_bytes()[:3])
+    elif how == "flipped bit":
+        content = bytearray(data.read_bytes())
+        content[0] ^= 1
+        data.write_bytes(content)
+    elif how == "missing file":
+        data.unlink()
+    elif how == "empty mark":
+        mark.write_bytes(b"")
+    elif how == "torn mark":
+        mark.write_bytes(mark.read_bytes()[:-20])
+    elif how == "missing mark":
+        mark.unlink()
+    elif how == "edited mark":
+        document = json.loads(mark.read_text())
+        document["meta"]["seconds"] = 99
+        mark.write_text(json.dumps(document))
+    elif how == "foreign mark":
+        document = json.loads(mark.read_text())
+        document["key"] = digest("another")
+        mark.write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["truncated file", "flipped bit", "missing file", "empty mark", "torn mark", "missing mark", "edited mark", "foreign mark"],
+)
+def test_damage_is_found_set_aside_and_repaired_alone(tmp_path: Path, how: str) -> None:
+    store = LocalStore(tmp_path / "store")
+    commit(store)
+    commit(store, key=digest("neighbour"))
+    _damage(store.root / "objects" / KEY[:2] / KEY, how)
+    fresh = LocalStore(tmp_path / "store")
+    if fresh.has(KEY):  # only a flipped bit leaves all sizes right: it is found when the file is read
+        assert how == "flipped bit"
+        with pytest.raises(CorruptObject, match="checksum"):
+            fresh.fetch(KEY, "data.bin")
+    assert not fresh.has(KEY)
+    assert len(list((store.root / "aside").glob(f"{KEY}-*.json"))) == 1
+    assert fresh.verify(digest("neighbour"))
+    assert commit(fresh, content=b"made again")
+    assert fresh.fetch(KEY, "data.bin").read_bytes() == b"made again"
+
+
+def test_a_file_changed_after_it_was_verified_is_found(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    commit(store)
+    path = store.fetch(KEY, "data.bin")
+    path.write_bytes(b"CONTENT")
+    os.utime(path, (1, 1))
+    with pytest.raises(CorruptObject):
+        store.fetch(KEY, "data.bin")
+
+
+def test_s3_damage_is_found(s3: Any) -> None:
+    s3.create_bucket(Bucket="damage")
+    store = open_store("s3://damage/x")
+    commit(store)
+    name = next(o["Key"] for o in s3.list_objects_v2(Bucket="damage")["Contents"] if o["Key"].endswith("data.bin"))
+    s3.put_object(Bucket="damage", Key=name, Body=b"CONTENT")
+    with pytest.raises(CorruptObject):
+        store.fetch(KEY, "data.bin")
+    assert not store.has(KEY)
+    assert commit(store, content=b"made again")
+    assert store.fetch(KEY, "data.bin").read_bytes() == b"made again"
+
+
+def test_of_racing_threads_one_wins(store: Store) -> None:
+    barrier, won = threading.Barrier(8), []
+
+    def race(number: int) -> None:
+        barrier.wait()
+        won.append(commit(store, content=f"{number}".encode() * 1000))
+
+    threads = [threading.Thread(target=race, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(won) == [False] * 7 + [True]
+    assert len(set(store.fetch(KEY, "data.bin").read_bytes().decode())) == 1
+
+
+def _killed_while_writing(root: str) -> None:
+    attempt = LocalStore(root).attempt(KEY)
+    attempt.path("data.bin").write_bytes(b"half written")
+    os.kill(os.getpid(), 9)
+
+
+def test_sigkill_while_writing_leaves_no_object(tmp_path: Path) -> None:
+    process = multiprocessing.get_context("fork").Process(target=_killed_while_writing, args=(str(tmp_path / "store"),))
+    process.start()
+    process.join()
+    assert process.exitcode == -9
+    store = LocalStore(tmp_path / "store")
+    assert not store.has(KEY)
+    assert commit(store)
+    (folder,) = [p for p in (store.root / "tmp").iterdir() if p.name.startswith(KEY[:16])]
+    os.utime(folder, (1, 1))
+    assert store.sweep_temporary() == 1
+
+
+def test_an_unwritable_place_is_one_clear_line(tmp_path: Path, s3: Any) -> None:
+    blocker = tmp_path / "file"
+    blocker.write_text("a file, not a folder")
+    with pytest.raises(EnvironmentFault, match="--store"):
+        LocalStore(blocker / "store")
+    with pytest.raises(EnvironmentFault, match="no-such-bucket"):
+        open_store("s3://no-such-bucket-anywhere/x")

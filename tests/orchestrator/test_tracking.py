@@ -1,0 +1,153 @@
+"""MLflow: one run for each unit after any number of invocations, nothing lost while the server is away."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.experiment import RunOptions, run
+from orchestrator.recipe import check_recipe
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start_server(folder: Path, port: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--artifacts-destination", str(folder / "artifacts")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    for _ in range(240):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
+                return process
+        except OSError:
+            time.sleep(0.25)
+    process.kill()
+    raise RuntimeError("mlflow server did not start")
+
+
+def stop_server(process: subprocess.Popen[bytes]) -> None:
+    os.killpg(process.pid, signal.SIGTERM)
+    process.wait(timeout=30)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    port = free_port()
+    process = start_server(tmp_path, port)
+    yield f"http://127.0.0.1:{port}"
+    stop_server(process)
+
+
+def runs_of(uri: str, name: str) -> list[Any]:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name(name)
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id], max_results=1000))
+
+
+def check_runs(uri: str, document: dict[str, Any]) -> None:
+    runs = runs_of(uri, "tiny")
+    kinds: dict[str, list[Any]] = {}
+    for entry in runs:
+        kinds.setdefault(entry.data.tags["orchestrator.kind"], []).append(entry)
+    assert {kind: len(entries) for kind, entries in kinds.items() if kind != "attack"} == {"experiment": 1, "train": 12, "unlearn": 6, "result": 5}
+    assert kinds["attack"]
+    assert {entry.info.status for entry in runs} == {"FINISHED"}
+    (parent,) = kinds["experiment"]
+    assert parent.data.params["seed"] == "3"
+    assert parent.data.params["training.epochs"] == "4"
+    assert parent.inputs.dataset_inputs[0].dataset.digest == document["environment"]["dataset"]["digest"][:36]
+    assert "version.torch" in parent.data.tags
+    for entry in runs:
+        if entry is not parent:
+            assert entry.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    row = next(row for row in document["rows"] if row["method"] == "eu_k")
+    result = next(entry for entry in kinds["result"] if entry.data.tags["method"] == "eu_k")
+    assert result.data.metrics["auc"] == pytest.approx(row["metrics"]["auc"])
+    assert result.info.run_name == "eu_k k=1"
+    assert {entry.info.run_name for entry in kinds["train"]} >= {"original-000", "retrained-004", "retrain-001"}
+    assert kinds["train"][0].data.metrics["loss"] > 0
+
+
+def test_embedded_sqlite_keeps_one_run_a_unit(tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny["tracking"] = {"uri": "sqlite:///mlflow.db"}
+    options = RunOptions(tmp_path / "out", address="inline", quiet=True)
+    document = run(check_recipe(tiny), options).document
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    check_runs(uri, document)
+    run(check_recipe(tiny), options)
+    check_runs(uri, document)
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    parent = next(entry for entry in runs_of(uri, "tiny") if entry.data.tags["orchestrator.kind"] == "experiment")
+    names = {item.path for item in client.list_artifacts(parent.info.run_id)}
+    assert {"recipe.yaml", "results.json", "report.html", "figures", "tables"} <= names
+    train = next(entry for entry in runs_of(uri, "tiny") if entry.info.run_name == "original-000")
+    assert [metric.step for metric in client.get_metric_history(train.info.run_id, "loss")] == [1, 2, 3, 4]
+
+
+def test_a_server_that_is_away_costs_nothing_but_delay(tiny: dict[str, Any], tmp_path: Path) -> None:
+    port = free_port()
+    uri = f"http://127.0.0.1:{port}"
+    tiny["tracking"] = {"uri": uri}
+    options = RunOptions(tmp_path / "out", address="inline", quiet=True)
+    first = run(check_recipe(tiny), options)
+    assert first.failed == 0, "tracking never fails a unit"
+    process = start_server(tmp_path, port)
+    try:
+        document = run(check_recipe(tiny), options).document
+        assert document["environment"]["work"]["units_executed"] == 0
+        check_runs(uri, document)
+    finally:
+        stop_server(process)
+
+
+def test_runs_of_a_killed_driver_are_closed(tiny: dict[str, Any], tmp_path: Path, server: str) -> None:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=server)
+    experiment = client.create_experiment("tiny")
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    tags = {"orchestrator.host": socket.gethostname(), "orchestrator.pid": str(gone.pid), "orchestrator.kind": "experiment"}
+    orphan = client.create_run(experiment, tags=tags)
+    elsewhere = client.create_run(experiment, tags={**tags, "orchestrator.host": "another-machine"})
+    tiny["tracking"] = {"uri": server}
+    document = run(check_recipe(tiny), RunOptions(tmp_path / "out", address="inline", quiet=True)).document
+    assert client.get_run(orphan.info.run_id).info.status == "KILLED"
+    assert client.get_run(elsewhere.info.run_id).info.status == "RUNNING"
+    for run_id in (orphan.info.run_id, elsewhere.info.run_id):
+        client.delete_run(run_id)
+    check_runs(server, document)
+
+
+def test_a_run_cut_off_while_it_was_logged_is_completed(tiny: dict[str, Any], tmp_path: Path, server: str) -> None:
+    from mlflow.tracking import MlflowClient
+
+    tiny["tracking"] = {"uri": server}
+    options = RunOptions(tmp_path / "out", address="inline", quiet=True)
+    document = run(check_recipe(tiny), options).document
+    client = MlflowClient(tracking_uri=server)
+    victim = next(entry for entry in runs_of(server, "tiny") if entry.info.run_name == "original-001")
+    client.update_run(victim.info.run_id, status="RUNNING")
+    run(check_recipe(tiny), options)
+    check_runs(server, document)
+    assert [m.step for m in client.get_metric_history(victim.info.run_id, "loss")] == [1, 2, 3, 4], "logged again, not twice"
