@@ -1,0 +1,120 @@
+"""The command line as a script sees it: exit codes, one clear line for a mistake, JSON alone on standard output."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from orchestrator.cli import COMMANDS, main
+
+
+def cli(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "orchestrator", *args], capture_output=True, text=True, timeout=300, cwd=cwd)
+
+
+@pytest.fixture
+def recipe_file(tiny: dict[str, Any], tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tiny))
+    return path
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from orchestrator.cli import build_parser; build_parser().format_help();"
+        "heavy = {'torch', 'ray', 'mlflow', 'xgboost', 'numpy', 'pyarrow', 'pydantic', 'matplotlib'} & set(sys.modules); print(sorted(heavy))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: orchestrator")
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["rnu", "demo"], "did you mean 'run'"),
+        (["run"], "RECIPE"),
+        (["run", "dmo"], "did you mean 'demo'"),
+        (["run", "demo", "--set", "sead=1"], "did you mean 'seed'"),
+        (["run", "demo", "--set", "scenario.per_class=4000"], "scenario.per_class: 4000"),
+        (["show", "demo", "--set", "training.lr=fast"], "training.lr: 'fast'"),
+        (["status", "nowhere"], "nowhere: no experiment here"),
+        (["table", "nowhere"], "results.json is missing"),
+        (["store", "verify", "nowhere"], "no store there"),
+    ],
+)
+def test_a_mistake_is_exit_2_and_one_line(args: list[str], words: str, tmp_path: Path) -> None:
+    result = cli(*args, cwd=tmp_path)
+    assert result.returncode == 2
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert result.stdout == ""
+
+
+def test_a_store_that_cannot_be_written_is_exit_3(recipe_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = cli("run", str(recipe_file), "--address", "inline", "--store", str(tmp_path / "file" / "store"), cwd=tmp_path)
+    assert result.returncode == 3
+    assert "--store" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_run_status_report_table_compare(recipe_file: Path, tmp_path: Path) -> None:
+    result = cli("run", str(recipe_file), "--address", "inline", "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert document["environment"]["work"]["units_reused"] == 0
+    folder = tmp_path / "runs" / "tiny"
+    for name in ("results.json", "recipe.yaml", "report.html", "tables/results.csv", "tables/results.md", "tables/results.tex", "events.jsonl"):
+        assert (folder / name).is_file(), name
+    assert list((folder / "outputs").glob("*.parquet"))
+    assert list((folder / "figures").glob("*.svg"))
+
+    started = time.monotonic()
+    again = cli("run", str(recipe_file), "--address", "inline", "--json", cwd=tmp_path)
+    assert again.returncode == 0
+    repeated = json.loads(again.stdout)
+    assert repeated["environment"]["work"]["units_executed"] == 0
+    assert repeated["rows"] == document["rows"]
+    assert time.monotonic() - started < 120
+
+    status = cli("status", str(folder), "--json", cwd=tmp_path)
+    assert json.loads(status.stdout)["state"] == "finished"
+    assert "finished" in cli("status", str(folder), cwd=tmp_path).stdout
+    planned = json.loads(cli("plan", str(recipe_file), "--json", cwd=tmp_path).stdout)
+    assert all(stage["missing"] == 0 for stage in planned["stages"].values())
+    assert cli("report", str(folder), cwd=tmp_path).returncode == 0
+    assert json.loads((folder / "results.json").read_text())["rows"] == document["rows"]
+    for form in ("csv", "md", "latex"):
+        table = cli("table", str(folder), "--format", form, cwd=tmp_path)
+        assert table.returncode == 0
+        assert "pgu" in table.stdout
+    assert cli("compare", str(folder), str(folder), cwd=tmp_path).returncode == 0
+    assert cli("watch", str(folder), cwd=tmp_path).returncode == 0
+    assert "no unit has failed" in cli("retry", str(folder), "--failed", cwd=tmp_path).stdout
+    checked = json.loads(cli("store", "verify", str(folder / "store"), "--json", cwd=tmp_path).stdout)
+    assert checked["damaged"] == []
+    swept = json.loads(cli("store", "gc", str(folder / "store"), "--keep", str(folder), "--json", cwd=tmp_path).stdout)
+    assert swept["would_remove"] == []
+
+
+def test_plan_leaves_nothing_behind(recipe_file: Path, tmp_path: Path) -> None:
+    result = cli("plan", str(recipe_file), cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "shadow models" in result.stdout
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,211 @@
+"""A whole experiment in this process: rows, files, failures, damage, and the same numbers however it came about."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from orchestrator.errors import EnvironmentFault
+from orchestrator.experiment import RunOptions, RunResult, run
+from orchestrator.folder import OutputFolder
+from orchestrator.recipe import check_recipe
+from orchestrator.store import LocalStore
+
+TIMING = {"seconds", "seconds_per_model", "speedup_vs_retrain"}
+
+
+def untimed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows without what a clock decides."""
+    clean = copy.deepcopy(rows)
+    for row in clean:
+        row.pop("seconds")
+        for name in TIMING & set(row["metrics"]):
+            del row["metrics"][name]
+    return clean
+
+
+def go(document: dict[str, Any], folder: Path, **options: Any) -> RunResult:
+    return run(check_recipe(copy.deepcopy(document)), RunOptions(folder, address="inline", quiet=True, **options))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    from .conftest import TINY
+
+    return go(TINY, tmp_path_factory.mktemp("finished"))
+
+
+def test_rows_and_metrics(finished: RunResult) -> None:
+    rows = finished.document["rows"]
+    assert [row["method"] for row in rows] == ["no_unlearn", "retrain", "pgu", "pgu", "eu_k"]
+    assert all(row["status"] == "done" for row in rows)
+    for row in rows:
+        metrics = row["metrics"]
+        assert 0 <= metrics["auc"] <= 1
+        low, high = row["ci"]["auc"]
+        assert low <= metrics["auc"] <= high
+        for name in ("error_forget", "error_retain", "error_test", "error_val"):
+            assert 0 <= metrics[name] <= 100
+        assert isinstance(metrics["streisand"], bool)
+        assert metrics["tpr_at_fpr_0.001"] is None, "100 negatives cannot measure one in a thousand"
+        assert row["verdict"]
+    assert rows[0]["metrics"]["seconds_per_model"] is None
+    assert rows[1]["metrics"]["speedup_vs_retrain"] == pytest.approx(1.0)
+    assert finished.document["schema"] == 1
+    assert finished.document["environment"]["attack"]["path"] == "in_process"
+    assert set(finished.document["stages"]) >= {"train", "unlearn", "outputs", "attack", "score"}
+
+
+def test_outputs_have_the_schema_that_audits_read(finished: RunResult) -> None:
+    files = sorted((finished.folder / "outputs").glob("*.parquet"))
+    assert [f.name.split("-")[0] for f in files] == ["original.parquet", "retrained.parquet"] + ["unlearned"] * 4
+    tables = [pq.read_table(f) for f in files]
+    columns = ["model_id", "role", "method", "params", "fold", "sample_id", "label", "logits"]
+    forget = 50
+    for table in tables:
+        assert table.column_names == columns
+        assert str(table.schema.field("logits").type).startswith("fixed_size_list<")
+        assert table.schema.field("sample_id").type == "int64"
+        ids = table["sample_id"].to_numpy().reshape(-1, forget)
+        assert (np.diff(ids, axis=1) > 0).all(), "ordered by sample id within each model"
+        assert (ids == ids[0]).all()
+    originals = tables[0]
+    folds = dict(zip(originals["model_id"].to_pylist(), originals["fold"].to_pylist(), strict=True))
+    assert list(folds.values()) == ["train", "train", "validation", "test", "test"]
+    retrain = next(t for f, t in zip(files, tables, strict=True) if "retrain" in f.name and "unlearned" in f.name)
+    known = set(tables[1]["model_id"].to_pylist())
+    assert not known & set(retrain["model_id"].to_pylist()), "Retrain is measured on models that no attacker has seen"
+
+
+def test_a_second_run_only_reads(finished: RunResult) -> None:
+    from .conftest import TINY
+
+    again = go(TINY, finished.folder)
+    assert again.document["environment"]["work"]["units_executed"] == 0
+    assert again.document["rows"] == finished.document["rows"]
+
+
+def test_alone_or_in_any_order_a_model_is_the_same_to_the_bit(finished: RunResult, tmp_path: Path) -> None:
+    from orchestrator.data import load_data
+    from orchestrator.execute import Context, execute
+    from orchestrator.plan import make_plan
+
+    from .conftest import TINY
+
+    recipe = check_recipe(copy.deepcopy(TINY))
+    data = load_data(recipe, None)
+    plan = make_plan(recipe, data)
+    stored = LocalStore(finished.folder / "store")
+    fresh = LocalStore(tmp_path / "store")
+    context = Context(fresh, data)
+    for unit in [plan.stages["unlearn"][3], plan.stages["train"][7], plan.stages["train"][0]]:
+        assert not execute(unit, context).failed
+        assert fresh.fetch(unit.key, "model.safetensors").read_bytes() == stored.fetch(unit.key, "model.safetensors").read_bytes()
+
+
+def test_damage_is_recomputed_alone_to_the_same_result(finished: RunResult, tmp_path: Path) -> None:
+    import shutil
+
+    from orchestrator.data import load_data
+    from orchestrator.plan import make_plan
+
+    from .conftest import TINY
+
+    folder = tmp_path / "copy"
+    shutil.copytree(finished.folder, folder)
+    recipe = check_recipe(copy.deepcopy(TINY))
+    plan = make_plan(recipe, load_data(recipe, None))
+    store = LocalStore(folder / "store")
+    model = store.fetch(plan.stages["train"][3].key, "model.safetensors")
+    model.write_bytes(model.read_bytes()[:100])
+    score = store.fetch(plan.stages["score"][2].key, "curves.json")
+    score.unlink()
+    again = go(TINY, folder)
+    assert again.document["environment"]["work"]["units_executed"] == 2
+    assert untimed(again.document["rows"]) == untimed(finished.document["rows"])
+
+
+def test_one_failed_unit_is_a_row_that_says_why(tiny: dict[str, Any], tmp_path: Path) -> None:
+    # A step size that destroys the model within one pass: this method fails, everything else is finished.
+    tiny["methods"] = [{"name": "cf_k", "k": 1, "lr": 1e30, "final_lr": 1e30, "epochs": 3}, {"name": "eu_k", "k": 1}]
+    result = go(tiny, tmp_path / "out")
+    rows = {row["method"]: row for row in result.document["rows"]}
+    assert result.failed == 1
+    assert rows["cf_k"]["status"] == "failed"
+    assert rows["cf_k"]["metrics"]["auc" if "auc" in rows["cf_k"]["metrics"] else "error_test"] is None
+    assert "cf_k" in rows["cf_k"]["error"]
+    assert all(rows[name]["status"] == "done" for name in ("no_unlearn", "retrain", "eu_k"))
+    failures = OutputFolder(tmp_path / "out").failures()
+    assert len(failures) == 2
+    tiny["methods"][0] |= {"lr": 0.01, "final_lr": 0.01}
+    mended = go(tiny, tmp_path / "out")
+    assert mended.failed == 0
+
+
+def test_two_runs_on_one_folder_are_refused(tiny: dict[str, Any], tmp_path: Path) -> None:
+    folder = OutputFolder(tmp_path)
+    folder.create()
+    folder.lock()
+    with pytest.raises(EnvironmentFault, match="another run is at work"):
+        go(tiny, tmp_path)
+    folder.unlock()
+
+
+def test_removing_classes(tiny: dict[str, Any], tmp_path: Path) -> None:
+    tiny["scenario"] = {"kind": "classes", "classes": [0, 3]}
+    tiny["methods"] = [{"name": "eu_k", "k": 1}, {"name": "pgu", "gamma": 0.9, "lr": 0.01, "final_lr": 0.01, "epochs": 2, "early_stop": None}]
+    result = go(tiny, tmp_path / "out")
+    assert result.failed == 0, [row.get("error") for row in result.document["rows"]]
+    rows = {row["method"]: row for row in result.document["rows"]}
+    assert rows["eu_k"]["metrics"]["error_forget"] == 100.0
+    assert rows["pgu"]["metrics"]["error_forget"] == 100.0, "its outputs for the forgotten classes are gone"
+    for file in (tmp_path / "out" / "outputs").glob("*.parquet"):
+        table = pq.read_table(file)
+        assert table.schema.field("logits").type.list_size == 8, "every model shows the attacker the kept classes only"
+        assert set(table["label"].to_pylist()) == {0, 3}
+
+
+def test_poison(tiny: dict[str, Any], tmp_path: Path) -> None:
+    tiny["scenario"] = {"kind": "poison", "count": 20}
+    tiny["methods"] = [{"name": "eu_k", "k": 1}]
+    result = go(tiny, tmp_path / "out")
+    assert result.failed == 0, [row.get("error") for row in result.document["rows"]]
+    assert result.document["environment"]["split"]["forget"] == 20
+
+
+@pytest.mark.parametrize("moment", [0.25, 0.5, 0.8])
+def test_killed_and_resumed_gives_the_same_rows(finished: RunResult, tmp_path: Path, moment: float) -> None:
+    """SIGKILL when a share of the units is done; resumed, nothing that was finished runs again."""
+    from .conftest import TINY
+
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(yaml.safe_dump(TINY))
+    folder = OutputFolder(tmp_path / "out")
+    total = sum(1 for event in OutputFolder(finished.folder).events() if event.get("event") == "unit" and event["status"] == "done")
+    command = [sys.executable, "-m", "orchestrator", "run", str(recipe), "--output", str(folder.path), "--address", "inline", "--quiet"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if sum(event.get("event") == "unit" for event in folder.events()) >= moment * total:
+            break
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    done_before = {event["unit"] for event in folder.events() if event.get("event") == "unit" and event["status"] == "done"}
+    assert 0 < len(done_before) < total
+    resumed = go(TINY, folder.path)
+    executed: list[str] = [event["unit"] for event in folder.events() if event.get("event") == "unit" and event["status"] == "done"]
+    assert len(executed) == len(set(executed)), "a finished unit ran twice"
+    assert json.dumps(untimed(resumed.document["rows"])) == json.dumps(untimed(finished.document["rows"]))
