@@ -20,6 +20,7 @@ from .errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_USAGE, UserError
 COMMANDS = {
     "run": ("run", "run a whole experiment; running it again resumes"),
     "plan": ("plan", "say what would run: units for each stage, stored or missing, and what they may cost"),
+    "submit": ("submit", "run an experiment as a Ray job on a cluster; submitting it twice attaches"),
     "status": ("status", "say what is done, running, failed and left"),
     "watch": ("watch", "follow a run"),
     "retry": ("retry", "run failed units again"),
