@@ -1,0 +1,80 @@
+"""ROC curve and area, exact with ties."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Roc:
+    """A receiver operating characteristic: rates at falling thresholds, from (0, 0) to (1, 1), float64."""
+
+    fpr: np.ndarray
+    tpr: np.ndarray
+    thresholds: np.ndarray
+    negatives: int
+
+    @property
+    def auc(self) -> float:
+        """Area under the curve by trapezoids, which gives ties half."""
+        return float(np.trapezoid(self.tpr, self.fpr))
+
+    def tpr_at(self, fpr: float) -> float | None:
+        """Returns the best true-positive rate at a false-positive rate of at most `fpr`.
+
+        None where `fpr` is below 1/N_negative: so rare an event cannot be measured on N negatives.
+        """
+        if self.negatives == 0 or fpr < 1.0 / self.negatives:
+            return None
+        return float(self.tpr[self.fpr <= fpr + 1e-12].max())
+
+
+def roc(labels: np.ndarray, scores: np.ndarray) -> Roc:
+    """Returns the ROC curve of `scores` (higher = member) against `labels` (1 member, 0 not).
+
+    **Raises:** `ValueError` where a class is missing or a score is NaN.
+    """
+    truth, values = _checked(labels, scores)
+    order = np.argsort(-values, kind="stable")
+    truth, values = truth[order], values[order]
+    last_of_tie = np.append(np.flatnonzero(np.diff(values)), len(values) - 1)
+    true_positives = np.cumsum(truth)[last_of_tie]
+    false_positives = (last_of_tie + 1) - true_positives
+    positives, negatives = int(truth.sum()), int(len(truth) - truth.sum())
+    return Roc(
+        fpr=np.append(0.0, false_positives / negatives),
+        tpr=np.append(0.0, true_positives / positives),
+        thresholds=np.append(np.inf, values[last_of_tie]),
+        negatives=negatives,
+    )
+
+
+def auc(labels: np.ndarray, scores: np.ndarray) -> float:
+    """Returns the area under the ROC curve: P(member's score > non-member's) + ½ P(equal).
+
+    **Raises:** `ValueError` where a class is missing or a score is NaN.
+    """
+    truth, values = _checked(labels, scores)
+    return pair_auc(values[truth == 1], values[truth == 0])
+
+
+def pair_auc(positive: np.ndarray, negative: np.ndarray) -> float:
+    """Returns the area for scores of members and of non-members, by merging the sorted sides; ties count half."""
+    ordered = np.sort(negative)
+    below = np.searchsorted(ordered, positive, side="left")
+    not_above = np.searchsorted(ordered, positive, side="right")
+    return float((below + not_above).sum() / (2.0 * len(positive) * len(negative)))
+
+
+def _checked(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    truth = np.asarray(labels).astype(np.int64)
+    values = np.asarray(scores, dtype=np.float64)
+    if truth.shape != values.shape or truth.ndim != 1:
+        raise ValueError(f"labels and scores: shapes {truth.shape} and {values.shape} are not one equal length")
+    if np.isnan(values).any():
+        raise ValueError(f"scores: {int(np.isnan(values).sum())} of {len(values)} are NaN")
+    if set(np.unique(truth)) != {0, 1}:
+        raise ValueError("labels: both members (1) and non-members (0) are needed")
+    return truth, values

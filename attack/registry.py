@@ -1,0 +1,36 @@
+"""Attack names to classes. A new attack is a file beside this one and one line here."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from importlib.metadata import entry_points
+from typing import Any
+
+_BUILT_IN = {
+    "xgboost": "attack.xgboost_attack:XGBoostAttack",
+}
+
+
+class _Registry(Mapping[str, Any]):
+    """The built-in attacks and those of the entry-point group `attack.attacks`."""
+
+    def _targets(self) -> dict[str, str]:
+        third_party = {entry.name: entry.value for entry in entry_points(group="attack.attacks")}
+        return {**third_party, **_BUILT_IN}
+
+    def __getitem__(self, name: str) -> Any:
+        module, _, attribute = self._targets()[name].partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._targets()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._targets())
+
+    def __len__(self) -> int:
+        return len(self._targets())
+
+
+ATTACKS = _Registry()
