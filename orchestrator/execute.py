@@ -282,6 +282,12 @@ def execute_score(unit: Unit, context: Context, attempt: Attempt) -> dict[str, A
     return score_row(unit, context.store, attempt)
 
 
+def execute_sleep(unit: Unit, context: Context, attempt: Attempt) -> dict[str, Any]:
+    """Sleeps; for benchmarks of the scheduling itself."""
+    time.sleep(float(unit.spec["seconds"]))
+    return {}
+
+
 KINDS: dict[str, Callable[[Unit, Context, Attempt], dict[str, Any]]] = {
     "train": execute_train,
     "moments": execute_moments,
@@ -290,6 +296,7 @@ KINDS: dict[str, Callable[[Unit, Context, Attempt], dict[str, Any]]] = {
     "outputs": execute_outputs,
     "attack": execute_attack,
     "score": execute_score,
+    "sleep": execute_sleep,
 }
 
 

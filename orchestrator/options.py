@@ -70,7 +70,7 @@ def option_faults(
     except ValidationError as error:
         return validation_faults(error, model, prefix=where)
     if dataclasses.is_dataclass(target) and isinstance(target, type):
-        values = {name: getattr(parsed, name) for name in model.model_fields}
+        values = {name: getattr(parsed, name) for name in model.model_fields if name not in (extra or {})}
         try:
             target(**values)
         except (ValueError, TypeError) as error:

@@ -12,6 +12,7 @@ from .units import Outcome, Unit
 
 PLAIN_INTERVAL = 10.0
 LIVE_INTERVAL = 0.1
+SAME_ERROR_LINES = 3
 
 
 def duration(seconds: float) -> str:
@@ -47,6 +48,7 @@ class Progress:
         self._reused = reused
         self._done = 0
         self._failed = 0
+        self._errors: dict[str, int] = {}
         self._cost_done = 0.0
         self._stage_started = time.monotonic()
         self._last_print = 0.0
@@ -82,8 +84,16 @@ class Progress:
             self._failed += outcome.failed
             self._cost_done += self._costs.get(outcome.key, 0.0)
         if outcome.failed:
-            self.say(f"  failed: {outcome.name}: {outcome.error}")
+            self._say_failed(outcome)
         self._tick(final=self._done == len(self._costs))
+
+    def _say_failed(self, outcome: Outcome) -> None:
+        """Says each distinct error a few times only: a thousand units may fail for one reason."""
+        count = self._errors[outcome.error] = self._errors.get(outcome.error, 0) + 1
+        if count <= SAME_ERROR_LINES:
+            self.say(f"  failed: {outcome.name}: {outcome.error}")
+        elif count == SAME_ERROR_LINES + 1:
+            self.say("  failed: more units with that error; `orchestrator status` lists them all")
 
     def end_stage(self) -> None:
         """Ends the stage, saying how long it took."""

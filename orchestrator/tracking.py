@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import queue
 import socket
@@ -119,6 +120,8 @@ class Tracker:
     def _connect(self) -> None:
         from mlflow.tracking import MlflowClient
 
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        logging.getLogger("alembic").setLevel(logging.WARNING)
         uri = tracking_uri(self._recipe)
         with _creation_lock(uri):
             client = MlflowClient(tracking_uri=uri)

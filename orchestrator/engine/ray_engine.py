@@ -119,6 +119,9 @@ class RayEngine:
         # Half a unit's CPUs each: actors and Ray Data's own tasks must fit side by side even on two cores.
         actors = max(1, min(self.slots, len(units)))
         ordered = sorted(units, key=lambda unit: -unit.cost)
+        # As bytes: Ray warns of references among the arguments of an actor that it may restart. The driver keeps both alive.
+        references = [self._shared, ray.put(ordered)]
+        shared = ray.cloudpickle.dumps(references)
         rows = ray.data.from_items([{"index": i} for i in range(len(ordered))], override_num_blocks=len(ordered))
         outcomes = rows.map_batches(
             OutputsActor,
@@ -126,7 +129,7 @@ class RayEngine:
             compute=ActorPoolStrategy(size=actors),
             num_cpus=self.resources.cpus_per_unit / 2,
             num_gpus=self.resources.gpus_per_unit or None,
-            fn_constructor_kwargs={"store_uri": self.store.uri, "shared": [self._shared, ray.put(ordered)], "options": self.options},
+            fn_constructor_kwargs={"store_uri": self.store.uri, "shared": shared, "options": self.options},
         )
         problem = ""
         try:

@@ -27,13 +27,18 @@ _ENVIRONMENT = {
 }
 
 
+def prepare_environment() -> None:
+    """Sets what Ray reads when it is imported or started; a user's own setting wins."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
 class RaySession:
     """A connection to Ray that undoes, when closed, what it started itself."""
 
     def __init__(self, address: str | None):
         """**Arguments:** `address`: None or `local` starts a Ray of its own; `auto` or `HOST:PORT` joins a cluster."""
-        for name, value in _ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
+        prepare_environment()
         self.started_here = address in (None, "local")
         self._scratch: Path | None = None
         self._restore: dict[str, str | None] = {}

@@ -86,11 +86,11 @@ def worker_context(store_uri: str, arrays: dict[str, np.ndarray], options: dict[
 class OutputsActor:
     """A Ray Data actor: holds the data and computes the forget-set outputs of one model a row."""
 
-    def __init__(self, store_uri: str, shared: list[Any], options: dict[str, Any]):
-        """**Arguments:** `shared`: object references of the data's arrays and of the units; in a list, so that Ray passes them on."""
+    def __init__(self, store_uri: str, shared: bytes, options: dict[str, Any]):
+        """**Arguments:** `shared`: pickled references of the data's arrays and of the units in the object store."""
         import ray
 
-        arrays, self._units = ray.get(shared)
+        arrays, self._units = ray.get(ray.cloudpickle.loads(shared))
         self._context = worker_context(store_uri, arrays, options)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
