@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .memory import keep_freed_memory
 from .seeds import seeded
 
 if TYPE_CHECKING:
@@ -158,7 +159,8 @@ def fit(
     history: list[dict[str, Any]] = []
     # cuDNN may otherwise choose its algorithms by timing them, and two runs could then differ.
     cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
-    with seeded(seed), cudnn, _channels_last(model, fast):
+    memory = keep_freed_memory() if fast else contextlib.nullcontext()
+    with seeded(seed), cudnn, memory, _channels_last(model, fast):
         optimizer = make_optimizer(parameters, training, device)
         kind = _GraphedStep if fast and device.type == "cuda" else _Step
         step = kind(model, optimizer, device, training.precision)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .augment import check_augment
 from .data.loader import ArrayLoader
 from .fit import EpochCallback, Loader, TrainingDiverged, autocast, device_of, fit, to_device
+from .memory import keep_freed_memory
 from .seeds import check_seed
 
 OPTIMIZERS = ("sgd", "adam")
@@ -152,7 +153,7 @@ def predict(
     logits: list[Tensor] = []
     labels: list[Tensor] = []
     target = device_of(model) if device is None else torch.device(device)
-    with evaluating(model), torch.inference_mode():
+    with evaluating(model), keep_freed_memory(), torch.inference_mode():
         for batch in loader:
             images, classes = to_device(batch, target)
             with autocast(target, precision):
@@ -171,7 +172,7 @@ def accuracy(
     target = device_of(model) if device is None else torch.device(device)
     correct = torch.zeros((), dtype=torch.int64, device=target)
     count = 0
-    with evaluating(model), torch.inference_mode():
+    with evaluating(model), keep_freed_memory(), torch.inference_mode():
         for batch in loader:
             images, labels = to_device(batch, target)
             with autocast(target, precision):
