@@ -86,7 +86,8 @@ class _Step:
     def _forward_backward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         with autocast(self.device, self.precision):
             logits = self.model(images)
-        logits = logits.float()
+        if logits.dtype == torch.bfloat16:
+            logits = logits.float()  # a softmax of half-precision logits would lose the confidence tails
         loss = F.cross_entropy(logits, labels)
         loss.backward()
         return loss.detach(), (logits.detach().argmax(dim=1) == labels).sum()

@@ -33,7 +33,7 @@ def _glibc() -> Any:
 
 @contextmanager
 def keep_freed_memory() -> Iterator[None]:
-    """Inside, freed memory stays with the process; afterwards it is given back. Only glibc is told; elsewhere no effect."""
+    """Inside, freed memory stays with the process; afterwards it is given back. Only glibc is told."""
     global _depth
     library = _glibc()
     with _lock:
