@@ -96,7 +96,9 @@ def paired_difference(
     """
     a, b = method.auc_matrix, reference.auc_matrix
     if a.shape[1] != b.shape[1]:
-        raise ValueError(f"method and reference were measured against {a.shape[1]} and {b.shape[1]} retrained models, not the same")
+        raise ValueError(
+            f"method and reference were measured against {a.shape[1]} and {b.shape[1]} retrained models, not the same"
+        )
     generator = np.random.default_rng(seed)
     columns = generator.integers(0, a.shape[1], (bootstrap, a.shape[1]))
     differences = _resampled_means(a, columns, generator) - _resampled_means(b, columns, generator)

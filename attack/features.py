@@ -20,7 +20,9 @@ def shadow_features(table: pa.Table, label_classes: int) -> np.ndarray:
     labels = table["label"].to_numpy()
     if not np.isfinite(logits).all():
         rows = np.flatnonzero(~np.isfinite(logits).all(axis=1))
-        raise ValueError(f"logits: {len(rows)} rows are not finite, the first for sample_id {table['sample_id'][int(rows[0])].as_py()}")
+        raise ValueError(
+            f"logits: {len(rows)} rows are not finite, the first for sample_id {table['sample_id'][int(rows[0])].as_py()}"
+        )
     if len(labels) and (labels.min() < 0 or labels.max() >= label_classes):
         raise ValueError(f"label: {int(labels.max())} lies outside 0 … {label_classes - 1}")
     features = np.zeros((len(labels), logits.shape[1] + label_classes), dtype=np.float32)

@@ -9,7 +9,7 @@ ROLES = ("original", "retrained", "unlearned")
 FOLDS = ("train", "validation", "test")
 
 
-def OUTPUTS_SCHEMA(num_classes: int) -> pa.Schema:  # noqa: N802 (a schema family, named as the constant that users look for)
+def OUTPUTS_SCHEMA(num_classes: int) -> pa.Schema:
     """Returns the schema of outputs with `num_classes` logits a row."""
     return pa.schema(
         [

@@ -99,7 +99,10 @@ class XGBoostAttack:
         parts = {}
         for fold in ("train", "validation"):
             table = shadow_rows(outputs, fold)
-            parts[fold] = (shadow_features(table, label_classes), (text_column(table, "role") == "original").astype(np.float32))
+            parts[fold] = (
+                shadow_features(table, label_classes),
+                (text_column(table, "role") == "original").astype(np.float32),
+            )
         notes = constant_feature_notes(parts["train"][0])
         train = xgboost.QuantileDMatrix(*parts["train"], nthread=threads)
         validation = xgboost.QuantileDMatrix(*parts["validation"], ref=train, nthread=threads)
@@ -125,7 +128,12 @@ class XGBoostAttack:
         booster = xgboost.Booster()
         booster.load_model(folder / MODEL_FILE)
         return FittedXGBoost(
-            XGBoostAttack(**facts["attack"]), booster, facts["label_classes"], facts["threshold"], facts["validation_f1"], facts["notes"]
+            XGBoostAttack(**facts["attack"]),
+            booster,
+            facts["label_classes"],
+            facts["threshold"],
+            facts["validation_f1"],
+            facts["notes"],
         )
 
 
@@ -163,12 +171,16 @@ def shadow_rows(outputs: pa.Table, fold: str) -> pa.Table:
 
     **Raises:** `ValueError` where a role has no row in the fold.
     """
-    mask = pc.and_(pc.equal(outputs["fold"], fold), pc.is_in(outputs["role"], value_set=pa.array(["original", "retrained"])))
+    mask = pc.and_(
+        pc.equal(outputs["fold"], fold), pc.is_in(outputs["role"], value_set=pa.array(["original", "retrained"]))
+    )
     table = outputs.filter(mask)
     present = set(pc.unique(table["role"]).to_pylist())
     for role in ("original", "retrained"):
         if role not in present:
-            raise ValueError(f"role: no {role!r} rows in fold {fold!r}; the shadow attack needs models of both roles there")
+            raise ValueError(
+                f"role: no {role!r} rows in fold {fold!r}; the shadow attack needs models of both roles there"
+            )
     return table.sort_by([("model_id", "ascending"), ("sample_id", "ascending")])
 
 

@@ -99,7 +99,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if os.environ.get("ORCHESTRATOR_TRACEBACK"):
             raise
-        print(f"{error.filename or 'the system'}: {error.strerror or error}; nothing that was finished is lost", file=sys.stderr)
+        print(
+            f"{error.filename or 'the system'}: {error.strerror or error}; nothing that was finished is lost",
+            file=sys.stderr,
+        )
         return EXIT_ENVIRONMENT
 
 

@@ -64,7 +64,11 @@ class ExperimentData:
         from unlearn import ImageDataset, Split
 
         def part(prefix: str) -> dict[str, np.ndarray]:
-            return {name.removeprefix(f"{prefix}/"): array for name, array in arrays.items() if name.startswith(f"{prefix}/")}
+            return {
+                name.removeprefix(f"{prefix}/"): array
+                for name, array in arrays.items()
+                if name.startswith(f"{prefix}/")
+            }
 
         return cls(ImageDataset.from_arrays(part("dataset")), Split.from_arrays(part("split")))
 
@@ -96,7 +100,9 @@ def array_digest(array: np.ndarray) -> str:
     return hasher.hexdigest()
 
 
-def load_data(recipe: Recipe, store: Store | None, on_progress: Progress | None = None, keep: bool = True) -> ExperimentData:
+def load_data(
+    recipe: Recipe, store: Store | None, on_progress: Progress | None = None, keep: bool = True
+) -> ExperimentData:
     """Returns the recipe's data, decoded, or read back from the store where it was decoded before.
 
     **Raises:** `RecipeError` where a file, a column, an image or the split is not what the recipe says.
@@ -121,7 +127,11 @@ def _load_dataset(recipe: Recipe, store: Store | None, on_progress: Progress | N
     source, limit = recipe.dataset["source"], recipe.dataset.get("limit")
     try:
         identity = fingerprint(source, **options)
-        unit = Unit("dataset", {"source": source, "options": options, "limit": limit, "fingerprint": identity}, f"dataset {source}")
+        unit = Unit(
+            "dataset",
+            {"source": source, "options": options, "limit": limit, "fingerprint": identity},
+            f"dataset {source}",
+        )
         if store is not None and store.has(unit.key):
             from .store import CorruptObject
 
@@ -139,4 +149,3 @@ def _load_dataset(recipe: Recipe, store: Store | None, on_progress: Progress | N
                 np.savez(file, **dataset.to_arrays())
             attempt.commit({"kind": "dataset", "name": unit.name, "digest": dataset.digest})
     return dataset
-

@@ -30,7 +30,15 @@ HEAL_LIMIT = 5
 class Context:
     """What executing a unit needs: the store, the data, the device, and small caches that live as long as the worker."""
 
-    def __init__(self, store: Store | None, data: ExperimentData, *, device: str = "cpu", threads: int = 1, allow_factory: bool = False):
+    def __init__(
+        self,
+        store: Store | None,
+        data: ExperimentData,
+        *,
+        device: str = "cpu",
+        threads: int = 1,
+        allow_factory: bool = False,
+    ):
         self._store = store
         self.data = data
         self.device = device
@@ -68,7 +76,14 @@ class Context:
         dataset = self.data.dataset
         labels = self.data.split.labels if part == "train" else dataset.test.labels
         return ArrayLoader(
-            self.images(part), labels, indices, mean=dataset.mean, std=dataset.std, batch_size=batch_size, device=self.device, **options
+            self.images(part),
+            labels,
+            indices,
+            mean=dataset.mean,
+            std=dataset.std,
+            batch_size=batch_size,
+            device=self.device,
+            **options,
         )
 
     def cached(self, key: str, make: Callable[[], Any], keep: int = 2) -> Any:
@@ -134,7 +149,16 @@ def execute(unit: Unit, context: Context) -> Outcome:
     except Exception as error:
         text = str(error).strip().splitlines()
         line = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
-        return Outcome(unit.key, unit.name, unit.kind, "failed", time.perf_counter() - started, line, traceback.format_exc(), socket.gethostname())
+        return Outcome(
+            unit.key,
+            unit.name,
+            unit.kind,
+            "failed",
+            time.perf_counter() - started,
+            line,
+            traceback.format_exc(),
+            socket.gethostname(),
+        )
     return Outcome(unit.key, unit.name, unit.kind, "done", time.perf_counter() - started, where=socket.gethostname())
 
 
@@ -149,7 +173,13 @@ def _ensure(unit: Unit, context: Context) -> None:
                 started = time.perf_counter()
                 meta = KINDS[unit.kind](unit, context, attempt)
                 seconds = time.perf_counter() - started
-                common = {"kind": unit.kind, "name": unit.name, "spec": dict(unit.spec), "seconds": seconds, "host": socket.gethostname()}
+                common = {
+                    "kind": unit.kind,
+                    "name": unit.name,
+                    "spec": dict(unit.spec),
+                    "seconds": seconds,
+                    "host": socket.gethostname(),
+                }
                 attempt.commit({**common, "finished": time.time(), **meta})
             return
         except CorruptObject:
@@ -168,7 +198,9 @@ def execute_train(unit: Unit, context: Context, attempt: Attempt) -> dict[str, A
     if context.data.indices_digest(indices) != spec["indices"]:
         raise RuntimeError("the split of this worker is not the one that the plan was made with")
     model = context.new_model(spec["model"], spec["seed"])
-    loader = context.loader("train", indices, batch_size=training.batch_size, shuffle=True, augment=training.augment, seed=spec["seed"])
+    loader = context.loader(
+        "train", indices, batch_size=training.batch_size, shuffle=True, augment=training.augment, seed=spec["seed"]
+    )
     history = train(model, loader, training, seed=spec["seed"], device=context.device)
     save_model(attempt, model)
     return {"model": spec["model"], "dropped_classes": [], "history": history}
@@ -208,7 +240,9 @@ def execute_unlearn(unit: Unit, context: Context, attempt: Attempt) -> dict[str,
     method = build(METHODS[spec["method"]], params)
     given = method_inputs(method, context, spec["seed"])
     if method.access == "moments":
-        given["moments"] = context.cached(spec["basis"], lambda: CoreBasis.load(context.store.fetch(spec["basis"], "basis.safetensors")))
+        given["moments"] = context.cached(
+            spec["basis"], lambda: CoreBasis.load(context.store.fetch(spec["basis"], "basis.safetensors"))
+        )
     result = method.unlearn(context.load_model(spec["model"]), **given)
     save_model(attempt, result.model)
     return {
@@ -229,7 +263,9 @@ def method_inputs(method: Any, context: Context, seed: int) -> dict[str, Any]:
     given: dict[str, Any] = {"forget": context.loader("train", split.forget, batch_size=batch_size)}
     if method.access == "retain":
         augment = getattr(method, "augment", None)
-        given["retain"] = context.loader("train", split.retain, batch_size=batch_size, shuffle=True, augment=augment, seed=seed)
+        given["retain"] = context.loader(
+            "train", split.retain, batch_size=batch_size, shuffle=True, augment=augment, seed=seed
+        )
     if "validation" in required:
         given["validation"] = context.loader("test", split.val)
     if "monitor" in required:
@@ -263,7 +299,11 @@ def execute_outputs(unit: Unit, context: Context, attempt: Attempt) -> dict[str,
     write_fragment(attempt.path("outputs.parquet"), split.forget, labels, logits)
     errors: dict[str, float | None] = {"error_forget": error}
     if unit.spec["errors"]:
-        for name, part, indices in (("retain", "train", split.retain), ("val", "test", split.val), ("test", "test", split.test)):
+        for name, part, indices in (
+            ("retain", "train", split.retain),
+            ("val", "test", split.val),
+            ("test", "test", split.test),
+        ):
             errors[f"error_{name}"] = measure(part, indices)[2]
     return {"errors": errors, "rows": len(labels), "columns": int(logits.shape[1])}
 
@@ -303,4 +343,3 @@ KINDS: dict[str, Callable[[Unit, Context, Attempt], dict[str, Any]]] = {
 def default_threads(cpus_per_unit: float) -> int:
     """Returns how many threads a unit computes with: its whole cores, at least one. Part of what makes its bits repeat."""
     return max(1, int(cpus_per_unit))
-

@@ -101,7 +101,9 @@ class _Run:
                 missing = self._missing(plan.stages[stage], store, tracker)
                 if stage == "score":
                     # Scores are the driver's own work: seconds of vectorised arithmetic on stored outputs.
-                    runner: Engine = InlineEngine(Context(store, data, threads=default_threads(self.recipe.resources.cpus_per_unit)))
+                    runner: Engine = InlineEngine(
+                        Context(store, data, threads=default_threads(self.recipe.resources.cpus_per_unit))
+                    )
                 else:
                     if missing and engine is None:
                         engine = self._engine(data, store)
@@ -121,8 +123,12 @@ class _Run:
             return InlineEngine(Context(store, data, threads=threads, allow_factory=self.options.allow_factory))
         from .engine.ray_engine import RayEngine
 
-        self.progress.say("starting Ray" if self.options.address in (None, "local") else f"joining Ray at {self.options.address}")
-        engine = RayEngine(self.options.address, store, data, self.recipe.resources, allow_factory=self.options.allow_factory)
+        self.progress.say(
+            "starting Ray" if self.options.address in (None, "local") else f"joining Ray at {self.options.address}"
+        )
+        engine = RayEngine(
+            self.options.address, store, data, self.recipe.resources, allow_factory=self.options.allow_factory
+        )
         self.where = engine.describe()
         return engine
 
@@ -139,7 +145,14 @@ class _Run:
     def _run_stage(self, stage: str, missing: list[Unit], engine: Engine, tracker: Tracker, reused: int) -> None:
         runnable = []
         for unit in missing:
-            broken = next((need for need in unit.ancestors().values() if need.key in self.failures and need.kind in ("train", "unlearn")), None)
+            broken = next(
+                (
+                    need
+                    for need in unit.ancestors().values()
+                    if need.key in self.failures and need.kind in ("train", "unlearn")
+                ),
+                None,
+            )
             if broken is None or stage == "train":
                 runnable.append(unit)
         self.progress.stage(stage, runnable, reused)
@@ -162,7 +175,9 @@ class _Run:
         for unit in runnable:
             self.failures.pop(unit.key, None)
         engine.run(stage, runnable, listen)
-        self.folder.append_event({"event": "stage_end", "stage": stage, "seconds": round(time.monotonic() - started, 3)})
+        self.folder.append_event(
+            {"event": "stage_end", "stage": stage, "seconds": round(time.monotonic() - started, 3)}
+        )
         self.progress.end_stage()
 
     def _finish(self, plan: Plan, data: ExperimentData, store: Store, tracker: Tracker) -> RunResult:
@@ -176,7 +191,9 @@ class _Run:
 
         write_report(self.folder.path)
         failed = sum(row["status"] == "failed" for row in rows)
-        self.folder.append_event({"event": "stage_end", "stage": "report", "seconds": round(time.monotonic() - started, 3)})
+        self.folder.append_event(
+            {"event": "stage_end", "stage": "report", "seconds": round(time.monotonic() - started, 3)}
+        )
         tracker.finish(document, failed)
         for note in tracker.notes:
             self.progress.say(note)
@@ -197,7 +214,12 @@ def rebuild(folder: OutputFolder) -> dict[str, Any]:
     work = {"units_executed": 0, "units_reused": sum(store.has(unit.key) for unit in plan.units())}
     write_outputs(plan, store, folder.path / "outputs")
     document = write_results(
-        folder.path, recipe, rows, curves, folder.stage_seconds(), environment(plan, data, store, work, "stored results", rows)
+        folder.path,
+        recipe,
+        rows,
+        curves,
+        folder.stage_seconds(),
+        environment(plan, data, store, work, "stored results", rows),
     )
     from .report import write_report
 

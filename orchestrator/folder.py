@@ -28,7 +28,9 @@ class OutputFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise EnvironmentFault(f"output folder {self.path}: cannot be created ({error.strerror}); choose another with --output") from None
+            raise EnvironmentFault(
+                f"output folder {self.path}: cannot be created ({error.strerror}); choose another with --output"
+            ) from None
 
     def lock(self) -> None:
         """Takes the folder for this process; the lock goes with the process, however it ends."""
@@ -75,7 +77,9 @@ class OutputFolder:
         """Returns the recipe that was run here; raises `EnvironmentFault` where the folder holds no experiment."""
         path = self.path / "recipe.yaml"
         if not path.is_file():
-            raise EnvironmentFault(f"{self.path}: no experiment here (recipe.yaml is missing); give the folder that `orchestrator run` named")
+            raise EnvironmentFault(
+                f"{self.path}: no experiment here (recipe.yaml is missing); give the folder that `orchestrator run` named"
+            )
         return load_recipe(path)
 
     def store_uri(self) -> str:

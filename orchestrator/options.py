@@ -57,11 +57,18 @@ def options_model(target: Any, *, skip: Sequence[str] = (), extra: Mapping[str, 
     for name, kind in (extra or {}).items():
         fields[name] = (kind, None)
     name = getattr(target, "__name__", "Options")
-    return create_model(name, __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=()), **fields)
+    return create_model(
+        name, __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=()), **fields
+    )
 
 
 def option_faults(
-    target: Any, given: Mapping[str, Any], where: str, *, skip: Sequence[str] = (), extra: Mapping[str, Any] | None = None
+    target: Any,
+    given: Mapping[str, Any],
+    where: str,
+    *,
+    skip: Sequence[str] = (),
+    extra: Mapping[str, Any] | None = None,
 ) -> list[Fault]:
     """Returns what is wrong with `given` as options of `target`: unknown names, wrong types, values it refuses itself."""
     model = options_model(target, skip=skip, extra=extra)
@@ -145,18 +152,38 @@ def validation_faults(error: ValidationError, model: type[BaseModel], prefix: st
     return list(found.values())
 
 
-_UNION_PARTS = ("int", "float", "str", "bool", "dict[", "list[", "tuple[", "literal[", "function-", "nullable", "constrained-", "is-instance")
+_UNION_PARTS = (
+    "int",
+    "float",
+    "str",
+    "bool",
+    "dict[",
+    "list[",
+    "tuple[",
+    "literal[",
+    "function-",
+    "nullable",
+    "constrained-",
+    "is-instance",
+)
 
 
 def _trim(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
     """Drops the names of union members that pydantic appends to a location."""
-    return tuple(part for i, part in enumerate(location) if i == 0 or isinstance(part, int) or not part.startswith(_UNION_PARTS))
+    return tuple(
+        part for i, part in enumerate(location) if i == 0 or isinstance(part, int) or not part.startswith(_UNION_PARTS)
+    )
 
 
 def _names_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     current: Any = model
     for part in location:
-        if isinstance(part, str) and inspect.isclass(current) and issubclass(current, BaseModel) and part in current.model_fields:
+        if (
+            isinstance(part, str)
+            and inspect.isclass(current)
+            and issubclass(current, BaseModel)
+            and part in current.model_fields
+        ):
             current = current.model_fields[part].annotation
     if inspect.isclass(current) and issubclass(current, BaseModel):
         return list(current.model_fields)
@@ -186,7 +213,13 @@ def _allowed(item: Any) -> str:
         return _TYPES[item["type"]]
     if "expected" in context:
         return str(context["expected"])
-    for key, text in (("ge", "at least"), ("gt", "above"), ("le", "at most"), ("lt", "below"), ("pattern", "text matching")):
+    for key, text in (
+        ("ge", "at least"),
+        ("gt", "above"),
+        ("le", "at most"),
+        ("lt", "below"),
+        ("pattern", "text matching"),
+    ):
         if key in context:
             return f"{text} {context[key]}"
     return ""

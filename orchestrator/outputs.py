@@ -35,7 +35,9 @@ def write_fragment(path: Path, sample_ids: np.ndarray, labels: np.ndarray, logit
     pq.write_table(table, path, compression="zstd")
 
 
-def model_table(store: Store, key: str, *, role: str, fold: str, model_id: str, method: str = "", params: str = "{}") -> pa.Table:
+def model_table(
+    store: Store, key: str, *, role: str, fold: str, model_id: str, method: str = "", params: str = "{}"
+) -> pa.Table:
     """Returns one model's outputs as the table that every attack reads."""
     from attack import outputs_table
 

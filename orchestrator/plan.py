@@ -136,7 +136,9 @@ class _Planner:
                 companions.append(output)
         return Row(name, params, tuple(targets), tuple(producers), tuple(companions))
 
-    def _unlearn(self, original: Unit, method: Any, name: str, params: dict[str, Any], resolved: dict[str, Any]) -> Unit:
+    def _unlearn(
+        self, original: Unit, method: Any, name: str, params: dict[str, Any], resolved: dict[str, Any]
+    ) -> Unit:
         needs = [original]
         spec: dict[str, Any] = {
             "model": original.key,
@@ -153,7 +155,14 @@ class _Planner:
         if method.access == "retain":
             cost = len(self.data.split.retain) * max(1, resolved.get("epochs", 1) or 1)
         short = f"{name}{_short(params)} {original.name}"
-        return Unit("unlearn", spec, short, {"method": name, "params": params, "index": original.label["index"]}, tuple(needs), cost)
+        return Unit(
+            "unlearn",
+            spec,
+            short,
+            {"method": name, "params": params, "index": original.label["index"]},
+            tuple(needs),
+            cost,
+        )
 
     def _basis(self, original: Unit) -> Unit:
         """Second moments belong to a model and its training data; their decomposition to the forget set as well."""
@@ -162,7 +171,9 @@ class _Planner:
         spec = {"moments": moments.key, "model": original.key, "split": self.data.split_digest}
         return Unit("basis", spec, f"basis {original.name}", {"index": original.label["index"]}, (moments, original))
 
-    def _outputs(self, model: Unit, role: str, fold: str, method: str = "", params: Mapping[str, Any] | None = None) -> Unit:
+    def _outputs(
+        self, model: Unit, role: str, fold: str, method: str = "", params: Mapping[str, Any] | None = None
+    ) -> Unit:
         measured = fold == "test"
         spec = {"model": model.key, "split": self.data.split_digest, "errors": measured}
         label = {
@@ -191,9 +202,15 @@ class _Planner:
             units = []
             for candidate in ATTACKS[name].candidates():
                 params = canonical_params(ATTACKS[name], {"seed": self.recipe.seed, **candidate, **options})
-                spec = {"attack": name, "params": params, "outputs": [[o.key, o.label["role"], o.label["fold"], o.label["model_id"]] for o in fitting]}
+                spec = {
+                    "attack": name,
+                    "params": params,
+                    "outputs": [[o.key, o.label["role"], o.label["fold"], o.label["model_id"]] for o in fitting],
+                }
                 shown = ", ".join(f"{k}={v}" for k, v in candidate.items() if k not in options)
-                units.append(Unit("attack", spec, f"{name}({shown})", {"attack": name, "candidate": candidate}, tuple(fitting)))
+                units.append(
+                    Unit("attack", spec, f"{name}({shown})", {"attack": name, "candidate": candidate}, tuple(fitting))
+                )
             found[name] = _distinct_list(units)
         return found
 
@@ -222,7 +239,9 @@ class _Planner:
             }
             label = {"attack": name, "method": row.method, "params": row.params}
             needs = (*candidates, *fit, *row.targets, *negatives)
-            scores.append(Unit("score", spec, f"{name} on {row.method}{_short(row.params)}", label, tuple(dict.fromkeys(needs))))
+            scores.append(
+                Unit("score", spec, f"{name} on {row.method}{_short(row.params)}", label, tuple(dict.fromkeys(needs)))
+            )
         return Row(row.method, row.params, row.targets, row.producers, row.companions, tuple(scores))
 
 

@@ -33,7 +33,7 @@ class Progress:
     """
 
     def __init__(self, stream: TextIO | None = None, quiet: bool = False):
-        self.stream = stream or sys.stderr
+        self._stream = stream
         self.quiet = quiet
         self.live = not quiet and self.stream.isatty()
         self._started = time.monotonic()
@@ -42,6 +42,11 @@ class Progress:
         self._reset({}, 0)
         self._stop = threading.Event()
         self._ticker: threading.Thread | None = None
+
+    @property
+    def stream(self) -> TextIO:
+        """Where lines go: standard error as it is now, since a Ray session replaces it for a while."""
+        return self._stream or sys.stderr
 
     def _reset(self, costs: dict[str, float], reused: int) -> None:
         self._costs = costs
@@ -100,7 +105,9 @@ class Progress:
         self._stop_ticker()
         if self._costs:
             failed = f", {self._failed} failed" if self._failed else ""
-            self.say(f"{STAGE_TITLES[self._stage]}: {self._done} done{failed} in {duration(time.monotonic() - self._stage_started)}")
+            self.say(
+                f"{STAGE_TITLES[self._stage]}: {self._done} done{failed} in {duration(time.monotonic() - self._stage_started)}"
+            )
 
     def line(self) -> str:
         """Returns the current state in one line."""

@@ -29,20 +29,27 @@ class Shadows(_Strict):
     retrained: Annotated[int, Field(ge=3, description="models trained on the retain set")] = 50
     split: Annotated[
         tuple[int, int, int],
-        Field(description="models in the attacker's train, validation and test folds, of the originals and of the retrained"),
+        Field(
+            description="models in the attacker's train, validation and test folds, of the originals and of the retrained"
+        ),
     ] = (40, 5, 5)
     unlearn: Annotated[
         Literal["test", "all"],
         Field(description="which originals are unlearned: the test fold, or all of them (U-LiRA needs all)"),
     ] = "test"
-    reuse_only: Annotated[bool, Field(description="train nothing: use only models that the store already holds")] = False
+    reuse_only: Annotated[bool, Field(description="train nothing: use only models that the store already holds")] = (
+        False
+    )
 
 
 class Tracking(_Strict):
     """Where MLflow keeps the runs."""
 
     uri: Annotated[
-        str | None, Field(description="an MLflow tracking URI; null turns tracking off; relative sqlite paths start at the current folder")
+        str | None,
+        Field(
+            description="an MLflow tracking URI; null turns tracking off; relative sqlite paths start at the current folder"
+        ),
     ] = "sqlite:///mlflow.db"
     experiment: Annotated[str | None, Field(description="MLflow experiment; null takes the recipe's name")] = None
     log_models: Annotated[bool, Field(description="also upload each model's safetensors file")] = False
@@ -54,17 +61,26 @@ class Resources(_Strict):
     cpus_per_unit: Annotated[float, Field(gt=0, description="CPU cores of one unit")] = 1
     gpus_per_unit: Annotated[float, Field(ge=0, description="GPUs of one unit; a fraction shares a GPU")] = 0
     concurrency: Annotated[int | None, Field(ge=1, description="most units at once; null: as many as fit")] = None
-    units_per_trial: Annotated[int | None, Field(ge=1, description="units in one Ray Tune trial; null: chosen from the number of units")] = None
-    max_retries: Annotated[int, Field(ge=0, description="how often a unit is tried again after its worker was lost")] = 3
+    units_per_trial: Annotated[
+        int | None, Field(ge=1, description="units in one Ray Tune trial; null: chosen from the number of units")
+    ] = None
+    max_retries: Annotated[
+        int, Field(ge=0, description="how often a unit is tried again after its worker was lost")
+    ] = 3
     distributed_rows: Annotated[
-        int, Field(ge=0, description="from this many attacker rows on, XGBoost trains on Ray Train instead of in one process")
+        int,
+        Field(
+            ge=0, description="from this many attacker rows on, XGBoost trains on Ray Train instead of in one process"
+        ),
     ] = 2_000_000
 
 
 class Recipe(_Strict):
     """A whole experiment. `dataset`, `scenario`, `model`, `training`, `methods` and `attacks` take the options of what they name."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}$", description="letters, digits, '.', '_' and '-'")]
+    name: Annotated[
+        str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}$", description="letters, digits, '.', '_' and '-'")
+    ]
     description: str = ""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     dataset: dict[str, Any]
@@ -103,7 +119,9 @@ def load_recipe(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
 def check_recipe(document: Any, label: str = "recipe") -> Recipe:
     """Returns the recipe that `document` (plain YAML data) describes; raises `RecipeError` naming every fault."""
     if not isinstance(document, dict):
-        raise RecipeError([Fault("recipe", document, "not a mapping", "keys such as name, dataset, scenario, model")], label)
+        raise RecipeError(
+            [Fault("recipe", document, "not a mapping", "keys such as name, dataset, scenario, model")], label
+        )
     found: list[Fault] = []
     document = _expand_environment(document, found)
     try:
@@ -144,29 +162,45 @@ def _read(source: str | Path) -> Any:
         if str(source) not in shipped:
             guess = nearest(str(source), shipped)
             raise RecipeError(
-                [Fault("RECIPE", str(source), "no such file and no shipped recipe of this name", f"a path, or {', '.join(shipped)}", guess)],
+                [
+                    Fault(
+                        "RECIPE",
+                        str(source),
+                        "no such file and no shipped recipe of this name",
+                        f"a path, or {', '.join(shipped)}",
+                        guess,
+                    )
+                ],
                 "orchestrator",
             )
         path = shipped[str(source)]
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
-        raise RecipeError([Fault("RECIPE", str(path), f"not UTF-8 text ({error.reason})", "a YAML file")], str(source)) from None
+        raise RecipeError(
+            [Fault("RECIPE", str(path), f"not UTF-8 text ({error.reason})", "a YAML file")], str(source)
+        ) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "somewhere"
         problem = getattr(error, "problem", None) or "not YAML"
-        raise RecipeError([Fault("RECIPE", str(path), f"not readable as YAML at {where}: {problem}")], str(source)) from None
+        raise RecipeError(
+            [Fault("RECIPE", str(path), f"not readable as YAML at {where}: {problem}")], str(source)
+        ) from None
 
 
 def _override(document: Any, text: str, label: str) -> None:
     path, separator, raw = text.partition("=")
     if not separator or not path:
-        raise RecipeError([Fault("--set", text, "not of the form a.b=value", "for example --set training.epochs=10")], label)
+        raise RecipeError(
+            [Fault("--set", text, "not of the form a.b=value", "for example --set training.epochs=10")], label
+        )
     try:
         value = yaml.safe_load(raw)
     except yaml.YAMLError:
-        raise RecipeError([Fault("--set", text, "the value is not YAML", "a number, a text, or [a, b]")], label) from None
+        raise RecipeError(
+            [Fault("--set", text, "the value is not YAML", "a number, a text, or [a, b]")], label
+        ) from None
     *parents, last = path.split(".")
     node = document
     for part in parents:
@@ -175,13 +209,17 @@ def _override(document: Any, text: str, label: str) -> None:
         elif isinstance(node, dict):
             node = node.setdefault(part, {})
         else:
-            raise RecipeError([Fault("--set", text, f"there is nothing at {part!r}", "an existing list index or a mapping")], label)
+            raise RecipeError(
+                [Fault("--set", text, f"there is nothing at {part!r}", "an existing list index or a mapping")], label
+            )
     if isinstance(node, list) and last.isdigit() and int(last) < len(node):
         node[int(last)] = value
     elif isinstance(node, dict):
         node[last] = value
     else:
-        raise RecipeError([Fault("--set", text, f"there is nothing at {last!r}", "an existing list index or a mapping")], label)
+        raise RecipeError(
+            [Fault("--set", text, f"there is nothing at {last!r}", "an existing list index or a mapping")], label
+        )
 
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -199,7 +237,14 @@ def _expand_environment(document: dict[str, Any], found: list[Fault]) -> dict[st
             return value
         for name in _VARIABLE.findall(value):
             if name not in os.environ:
-                found.append(Fault(where, value, f"the environment variable {name} is not set", f"export {name}=… first, or write a path"))
+                found.append(
+                    Fault(
+                        where,
+                        value,
+                        f"the environment variable {name} is not set",
+                        f"export {name}=… first, or write a path",
+                    )
+                )
         return _VARIABLE.sub(lambda match: os.environ.get(match.group(1), match.group(0)), value)
 
     expanded = dict(document)
@@ -216,7 +261,9 @@ def _section_faults(recipe: Recipe) -> list[Fault]:
     dataset = dict(recipe.dataset)
     source = dataset.pop("source", None)
     if source not in SOURCES:
-        found.append(Fault("dataset.source", source, "no such data source", ", ".join(SOURCES), nearest(source or "", SOURCES)))
+        found.append(
+            Fault("dataset.source", source, "no such data source", ", ".join(SOURCES), nearest(source or "", SOURCES))
+        )
     else:
         found += option_faults(SOURCES[source], dataset, "dataset", extra={"limit": int | dict[str, int] | None})
         found += _limit_faults(dataset.get("limit"))
@@ -225,7 +272,9 @@ def _section_faults(recipe: Recipe) -> list[Fault]:
     model = dict(recipe.model)
     name = model.pop("name", None)
     if not isinstance(name, str):
-        found.append(Fault("model.name", name, "missing", ", ".join([*MODELS, "a torchvision model", "package.module:factory"])))
+        found.append(
+            Fault("model.name", name, "missing", ", ".join([*MODELS, "a torchvision model", "package.module:factory"]))
+        )
     elif name in MODELS:
         found += option_faults(MODELS[name], model, "model", skip=("num_classes", "in_channels", "image_size", "seed"))
     elif ":" not in name:
@@ -234,7 +283,13 @@ def _section_faults(recipe: Recipe) -> list[Fault]:
         known = [*MODELS, *torchvision_names()]
         if name not in known:
             found.append(
-                Fault("model.name", name, "no such model", f"{', '.join(MODELS)}, a torchvision classifier or package.module:factory", nearest(name, known))
+                Fault(
+                    "model.name",
+                    name,
+                    "no such model",
+                    f"{', '.join(MODELS)}, a torchvision classifier or package.module:factory",
+                    nearest(name, known),
+                )
             )
     return found
 
@@ -244,7 +299,9 @@ def _limit_faults(limit: Any) -> list[Fault]:
         return []
     parts = limit if isinstance(limit, Mapping) else {"train": limit}
     found = [
-        Fault(f"dataset.limit.{k}", v, "unknown key", "train, test", nearest(k, ("train", "test"))) for k, v in parts.items() if k not in ("train", "test")
+        Fault(f"dataset.limit.{k}", v, "unknown key", "train, test", nearest(k, ("train", "test")))
+        for k, v in parts.items()
+        if k not in ("train", "test")
     ]
     found += [
         Fault(f"dataset.limit.{k}", v, "not a number of images", "an integer of at least 1")
@@ -270,7 +327,9 @@ def _shadow_faults(recipe: Recipe) -> list[Fault]:
                 )
             )
     if min(shadows.split) < 1:
-        found.append(Fault("shadows.split", list(shadows.split), "each fold needs a model", "three numbers of at least 1"))
+        found.append(
+            Fault("shadows.split", list(shadows.split), "each fold needs a model", "three numbers of at least 1")
+        )
     return found
 
 
@@ -282,7 +341,9 @@ def _method_faults(recipe: Recipe) -> list[Fault]:
         where = f"methods.{index}"
         name = settings.get("name")
         if name not in METHODS:
-            found.append(Fault(f"{where}.name", name, "no such method", ", ".join(METHODS), nearest(str(name or ""), METHODS)))
+            found.append(
+                Fault(f"{where}.name", name, "no such method", ", ".join(METHODS), nearest(str(name or ""), METHODS))
+            )
             continue
         if name == "retrain":
             found.append(Fault(f"{where}.name", name, "retrain is always a row of its own", "leave it out"))
@@ -292,7 +353,11 @@ def _method_faults(recipe: Recipe) -> list[Fault]:
         found += malformed
         unknown = [k for k in options if k != "samples" and k not in option_names(METHODS[name])]
         if malformed or unknown:
-            found += [f for f in option_faults(METHODS[name], {k: options[k] for k in unknown}, where) if f.field.split(".")[-1] in unknown]
+            found += [
+                f
+                for f in option_faults(METHODS[name], {k: options[k] for k in unknown}, where)
+                if f.field.split(".")[-1] in unknown
+            ]
             continue
         seen: set[str] = set()
         for params in sweep.expand(options, recipe.seed, index):
@@ -325,11 +390,20 @@ def _attack_faults(recipe: Recipe) -> list[Fault]:
         where = f"attacks.{index}"
         name = settings.get("name")
         if name not in ATTACKS:
-            found.append(Fault(f"{where}.name", name, "no such attack", ", ".join(ATTACKS), nearest(str(name or ""), ATTACKS)))
+            found.append(
+                Fault(f"{where}.name", name, "no such attack", ", ".join(ATTACKS), nearest(str(name or ""), ATTACKS))
+            )
             continue
         found += option_faults(ATTACKS[name], {k: v for k, v in settings.items() if k != "name"}, where)
         if name == "u_lira" and recipe.shadows.unlearn != "all":
-            found.append(Fault("shadows.unlearn", recipe.shadows.unlearn, "u_lira compares models unlearned from every original", "all"))
+            found.append(
+                Fault(
+                    "shadows.unlearn",
+                    recipe.shadows.unlearn,
+                    "u_lira compares models unlearned from every original",
+                    "all",
+                )
+            )
     names = [settings.get("name") for settings in recipe.attacks]
     if len(set(names)) < len(names):
         found.append(Fault("attacks", names, "an attack is named twice", "each attack once"))

@@ -24,10 +24,22 @@ from .units import Unit, seed_for
 SCHEMA_VERSION = 1
 PRIMARY = "xgboost"
 BOOTSTRAP = 2000
-PACKAGES = ("torch", "torchvision", "ray", "mlflow", "xgboost", "xgboost-cpu", "pyarrow", "numpy", "unlearning-orchestrator")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "ray",
+    "mlflow",
+    "xgboost",
+    "xgboost-cpu",
+    "pyarrow",
+    "numpy",
+    "unlearning-orchestrator",
+)
 
 
-def collect(plan: Plan, data: ExperimentData, store: Store, failures: Mapping[str, str]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def collect(
+    plan: Plan, data: ExperimentData, store: Store, failures: Mapping[str, str]
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Returns the result rows and the curves that the figures are drawn from.
 
     **Arguments:**
@@ -48,14 +60,20 @@ def collect(plan: Plan, data: ExperimentData, store: Store, failures: Mapping[st
         for unit in row.producers:
             if unit.kind == "unlearn" and store.has(unit.key):
                 meta = store.meta(unit.key)
-                curves["unlearning"].append({"row": index, "model_id": unit.name, "stopped_at": meta["stopped_at"], "history": meta["history"]})
+                curves["unlearning"].append(
+                    {"row": index, "model_id": unit.name, "stopped_at": meta["stopped_at"], "history": meta["history"]}
+                )
     for unit in plan.stages["train"]:
         if store.has(unit.key):
-            curves["training"].append({"model_id": unit.name, "role": unit.label["role"], "history": store.meta(unit.key)["history"]})
+            curves["training"].append(
+                {"model_id": unit.name, "role": unit.label["role"], "history": store.meta(unit.key)["history"]}
+            )
     return rows, curves
 
 
-def _row(row: Row, store: Store, failures: Mapping[str, str], retrain_seconds: float | None, seed: int) -> dict[str, Any]:
+def _row(
+    row: Row, store: Store, failures: Mapping[str, str], retrain_seconds: float | None, seed: int
+) -> dict[str, Any]:
     metrics: dict[str, Any] = {}
     intervals: dict[str, list[float]] = {}
     done = [unit for unit in row.targets if store.has(unit.key)]
@@ -137,18 +155,25 @@ def _mean_epochs(store: Store, producers: Sequence[Unit]) -> float | None:
     for unit in producers:
         if store.has(unit.key):
             epochs = [row["epoch"] for row in store.meta(unit.key)["history"] if "epoch" in row]
-            counts.append(max(epochs) + (1 if unit.kind == "train" else 0) if epochs else 0)
+            counts.append(max(epochs, default=0))
     return float(np.mean(counts)) if counts else None
 
 
-def environment(plan: Plan, data: ExperimentData, store: Store, work: dict[str, int], where: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def environment(
+    plan: Plan, data: ExperimentData, store: Store, work: dict[str, int], where: str, rows: list[dict[str, Any]]
+) -> dict[str, Any]:
     """Returns the facts about what ran where, on what."""
     attack = next((row["attacks"][PRIMARY] for row in rows if PRIMARY in row.get("attacks", {})), None)
     return {
         "work": work,
         "versions": versions(),
         "git": git_state(),
-        "hardware": {"where": where, "machine": platform.machine(), "python": platform.python_version(), "cpus": _cpus()},
+        "hardware": {
+            "where": where,
+            "machine": platform.machine(),
+            "python": platform.python_version(),
+            "cpus": _cpus(),
+        },
         "attack": attack,
         "store": store.uri,
         **data.summary(),
@@ -156,7 +181,12 @@ def environment(plan: Plan, data: ExperimentData, store: Store, work: dict[str, 
 
 
 def write_results(
-    folder: Path, recipe: Recipe, rows: list[dict[str, Any]], curves: dict[str, Any], stages: dict[str, float], facts: dict[str, Any]
+    folder: Path,
+    recipe: Recipe,
+    rows: list[dict[str, Any]],
+    curves: dict[str, Any],
+    stages: dict[str, float],
+    facts: dict[str, Any],
 ) -> dict[str, Any]:
     """Writes `results.json` and `curves.json`; returns the results document."""
     document = {
@@ -202,9 +232,16 @@ def git_state() -> dict[str, Any]:
     """Returns the commit of the code that runs and whether it was changed since; empty outside a checkout."""
     here = Path(__file__).resolve().parent
     try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5, check=True
+        ).stdout.strip()
         status = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"], cwd=here, capture_output=True, text=True, timeout=5, check=True
+            ["git", "status", "--porcelain", "--untracked-files=no"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return {}

@@ -28,16 +28,28 @@ def recipe_schema() -> dict[str, Any]:
             for name, variant in variants.items():
                 properties = {key: {"const": name}, **variant.get("properties", {})}
                 if section == "dataset":
-                    properties["limit"] = {"anyOf": [{"type": "integer"}, {"type": "object", "additionalProperties": {"type": "integer"}}]}
-                definitions[f"{section}.{name}"] = {**variant, "properties": properties, "required": [key, *variant.get("required", [])]}
+                    properties["limit"] = {
+                        "anyOf": [{"type": "integer"}, {"type": "object", "additionalProperties": {"type": "integer"}}]
+                    }
+                definitions[f"{section}.{name}"] = {
+                    **variant,
+                    "properties": properties,
+                    "required": [key, *variant.get("required", [])],
+                }
                 definitions.update(definitions[f"{section}.{name}"].pop("$defs", {}))
                 choices.append({"$ref": f"#/$defs/{section}.{name}"})
             shape = {"anyOf": choices}
             schema["properties"][section] = shape if section == "dataset" else {"type": "array", "items": shape}
     for section, target in (("scenario", Scenario), ("training", Training)):
         schema["properties"][section] = _options(target)
-    models = {"type": "object", "required": ["name"], "properties": {"name": {"type": "string", "examples": list(MODELS)}}}
-    models["properties"].update({k: v for name in MODELS for k, v in _options(MODELS[name], skip).get("properties", {}).items()})
+    models = {
+        "type": "object",
+        "required": ["name"],
+        "properties": {"name": {"type": "string", "examples": list(MODELS)}},
+    }
+    models["properties"].update(
+        {k: v for name in MODELS for k, v in _options(MODELS[name], skip).get("properties", {}).items()}
+    )
     schema["properties"]["model"] = models
     return schema
 
@@ -55,6 +67,9 @@ def _swept(schema: dict[str, Any]) -> dict[str, Any]:
         "maxProperties": 1,
         "additionalProperties": False,
     }
-    properties = {name: {"anyOf": [value, sweeps], "title": value.get("title", name)} for name, value in schema.get("properties", {}).items()}
+    properties = {
+        name: {"anyOf": [value, sweeps], "title": value.get("title", name)}
+        for name, value in schema.get("properties", {}).items()
+    }
     properties["samples"] = {"type": "integer", "minimum": 1, "description": "draws of uniform and loguniform"}
     return {**schema, "properties": properties}

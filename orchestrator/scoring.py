@@ -88,7 +88,9 @@ def score_row(unit: Unit, store: Store, attempt: Attempt) -> dict[str, Any]:
     keep = np.unique(np.linspace(0, len(curve.fpr) - 1, CURVE_POINTS).round().astype(int))
     # The corner of very low FPR decides the log-log figure: keep all of its points.
     keep = np.unique(np.concatenate([keep, np.arange(min(100, len(curve.fpr)))]))
-    edges = np.linspace(0.0, 1.0, CONFIDENCE_BINS + 1) if spec["candidates"] else _edges(positive.scores, negative.scores)
+    edges = (
+        np.linspace(0.0, 1.0, CONFIDENCE_BINS + 1) if spec["candidates"] else _edges(positive.scores, negative.scores)
+    )
     curves = {
         "roc": {"fpr": curve.fpr[keep].tolist(), "tpr": curve.tpr[keep].tolist()},
         "confidence": {

@@ -39,7 +39,9 @@ def faults(settings: Mapping[str, Any], field: str) -> list[Fault]:
             if not numeric or not body[0] < body[1]:
                 found.append(Fault(where, body, "a range needs two numbers", "[low, high] with low < high"))
             elif kind == "loguniform" and body[0] <= 0:
-                found.append(Fault(where, body, "a logarithmic range starts above 0", "[low, high] with 0 < low < high"))
+                found.append(
+                    Fault(where, body, "a logarithmic range starts above 0", "[low, high] with 0 < low < high")
+                )
         elif kind == "zip":
             zipped[name] = len(body)
     if len(set(zipped.values())) > 1:

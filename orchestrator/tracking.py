@@ -143,7 +143,9 @@ class Tracker:
 
     def _close_orphans(self, client: Any) -> None:
         """Ends, as KILLED, runs whose driver on this machine is no more."""
-        for run in _search(client, self._experiment, f"attributes.status = 'RUNNING' and tags.`{TAG}.host` = '{socket.gethostname()}'"):
+        for run in _search(
+            client, self._experiment, f"attributes.status = 'RUNNING' and tags.`{TAG}.host` = '{socket.gethostname()}'"
+        ):
             pid = int(run.data.tags.get(f"{TAG}.pid", "0"))
             if pid != os.getpid() and not _alive(pid):
                 client.set_terminated(run.info.run_id, status="KILLED")
@@ -151,7 +153,9 @@ class Tracker:
     def _find_parent(self, client: Any) -> str:
         identity = experiment_id(self._recipe)
         owner = {f"{TAG}.host": socket.gethostname(), f"{TAG}.pid": str(os.getpid())}
-        for run in _search(client, self._experiment, f"tags.`{TAG}.experiment` = '{identity}' and tags.`{TAG}.kind` = 'experiment'"):
+        for run in _search(
+            client, self._experiment, f"tags.`{TAG}.experiment` = '{identity}' and tags.`{TAG}.kind` = 'experiment'"
+        ):
             client.update_run(run.info.run_id, status="RUNNING")
             for name, value in owner.items():
                 client.set_tag(run.info.run_id, name, value)
@@ -168,7 +172,11 @@ class Tracker:
         run = client.create_run(self._experiment, run_name=self._recipe.name, tags=tags)
         run_id = str(run.info.run_id)
         recipe = self._recipe.model_dump(mode="json")
-        flat = {**_flat(recipe["training"], "training"), **_flat(recipe["scenario"], "scenario"), **_flat(recipe["model"], "model")}
+        flat = {
+            **_flat(recipe["training"], "training"),
+            **_flat(recipe["scenario"], "scenario"),
+            **_flat(recipe["model"], "model"),
+        }
         flat |= {"seed": recipe["seed"], **_flat(recipe["shadows"], "shadows")}
         _log_params(client, run_id, flat)
         self._log_dataset(client, run_id)
@@ -211,7 +219,9 @@ class Tracker:
         params = unit.spec.get("params", unit.spec.get("training", {}))
         _log_params(self._client, run_id, {**_flat(params, ""), "seed": unit.spec.get("seed", "")})
         metrics = list(_history_metrics(meta.get("history", []), finished))
-        metrics += [(name, float(meta[name]), finished, 0) for name in ("seconds", "validation_f1", "threshold") if name in meta]
+        metrics += [
+            (name, float(meta[name]), finished, 0) for name in ("seconds", "validation_f1", "threshold") if name in meta
+        ]
         self._log_metrics(run_id, metrics)
         if self._recipe.tracking.log_models and unit.kind in ("train", "unlearn"):
             self._client.log_artifact(run_id, str(self._store.fetch(unit.key, "model.safetensors")))
@@ -226,10 +236,19 @@ class Tracker:
             if known and known[1] == "FINISHED":
                 continue
             shown = " ".join(f"{k}={v}" for k, v in row["params"].items())
-            tags = {f"{TAG}.kind": "result", "stage": "result", "method": row["method"], "status": row["status"], "verdict": row["verdict"][:4000]}
+            tags = {
+                f"{TAG}.kind": "result",
+                "stage": "result",
+                "method": row["method"],
+                "status": row["status"],
+                "verdict": row["verdict"][:4000],
+            }
             run_id = self._child(key, f"{row['method']} {shown}".strip(), tags, now)
             _log_params(self._client, run_id, {"method": row["method"], **_flat(row["params"], "")})
-            values = {**row["metrics"], **{f"{n}_{end}": v for n, ci in row["ci"].items() for end, v in zip(("low", "high"), ci, strict=True)}}
+            values = {
+                **row["metrics"],
+                **{f"{n}_{end}": v for n, ci in row["ci"].items() for end, v in zip(("low", "high"), ci, strict=True)},
+            }
             self._log_metrics(run_id, [(_metric_name(n), float(v), now, 0) for n, v in values.items() if v is not None])
             if row["status"] == "done":
                 self._terminate(key, run_id, now)
@@ -267,7 +286,11 @@ class Tracker:
     def _log_metrics(self, run_id: str, values: list[tuple[str, float, int, int]]) -> None:
         from mlflow.entities import Metric
 
-        finite = [Metric(name, value, stamp, step) for name, value, stamp, step in values if value == value and abs(value) != float("inf")]
+        finite = [
+            Metric(name, value, stamp, step)
+            for name, value, stamp, step in values
+            if value == value and abs(value) != float("inf")
+        ]
         for start in range(0, len(finite), BATCH):
             self._client.log_batch(run_id, metrics=finite[start : start + BATCH])
 

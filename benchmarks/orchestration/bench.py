@@ -99,7 +99,10 @@ def measure_scaling(folder: Path, nodes: list[int], seconds: float, per_slot: in
             engine = RayEngine(cluster.address, store, load_data(recipe, store), recipe.resources)
             slots = engine.slots
             engine.run("train", no_op_units(2 * slots), lambda outcome: None)
-            units = [Unit("sleep", {"seconds": seconds, "i": i, "nodes": count}, f"sleep-{i:04d}", cost=seconds) for i in range(per_slot * slots)]
+            units = [
+                Unit("sleep", {"seconds": seconds, "i": i, "nodes": count}, f"sleep-{i:04d}", cost=seconds)
+                for i in range(per_slot * slots)
+            ]
             started = time.perf_counter()
             engine.run("train", units, lambda outcome: None)
             took = time.perf_counter() - started
@@ -108,8 +111,20 @@ def measure_scaling(folder: Path, nodes: list[int], seconds: float, per_slot: in
                 engine.close()
             cluster.shutdown()
         ideal = seconds * len(units) / slots
-        found.append({"nodes": count, "slots": slots, "units": len(units), "seconds": took, "ideal_seconds": ideal, "share_of_ideal": ideal / took})
-        print(f"{count} nodes, {slots} slots: {len(units)} × {seconds:g} s in {took:.1f} s, ideal {ideal:.1f} s: {100 * ideal / took:.0f} %", flush=True)
+        found.append(
+            {
+                "nodes": count,
+                "slots": slots,
+                "units": len(units),
+                "seconds": took,
+                "ideal_seconds": ideal,
+                "share_of_ideal": ideal / took,
+            }
+        )
+        print(
+            f"{count} nodes, {slots} slots: {len(units)} × {seconds:g} s in {took:.1f} s, ideal {ideal:.1f} s: {100 * ideal / took:.0f} %",
+            flush=True,
+        )
     return found
 
 
@@ -134,7 +149,9 @@ def measure_makespan() -> list[dict[str, float]]:
             makespan = simulate_makespan(costs, slots)
             found.append({"units": units, "slots": slots, "over_bound": makespan / bound})
             waves = math.ceil(units / slots)
-            print(f"{units:>7} units on {slots:>5} GPUs: {makespan / bound:.3f} × the bound ({waves} waves)", flush=True)
+            print(
+                f"{units:>7} units on {slots:>5} GPUs: {makespan / bound:.3f} × the bound ({waves} waves)", flush=True
+            )
     return found
 
 

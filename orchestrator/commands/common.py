@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 def recipe_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares RECIPE and --set."""
-    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of a shipped recipe (see `orchestrator recipes`)")
+    parser.add_argument(
+        "recipe", metavar="RECIPE", help="a YAML file, or the name of a shipped recipe (see `orchestrator recipes`)"
+    )
     parser.add_argument(
         "--set",
         dest="overrides",
@@ -29,7 +31,11 @@ def recipe_arguments(parser: argparse.ArgumentParser) -> None:
 def output_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares --output and --store."""
     parser.add_argument("--output", metavar="DIR", type=Path, help="output folder (default: runs/NAME)")
-    parser.add_argument("--store", metavar="DIR|s3://…", help="store of finished units, shared between experiments (default: OUTPUT/store)")
+    parser.add_argument(
+        "--store",
+        metavar="DIR|s3://…",
+        help="store of finished units, shared between experiments (default: OUTPUT/store)",
+    )
 
 
 def run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +48,9 @@ def run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print results as one JSON document on standard output")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument(
-        "--allow-factory", action="store_true", help="let the recipe name a model as package.module:factory, which imports that code"
+        "--allow-factory",
+        action="store_true",
+        help="let the recipe name a model as package.module:factory, which imports that code",
     )
 
 
@@ -64,5 +72,7 @@ def open_folder(path: Path) -> OutputFolder:
 
     folder = OutputFolder(path)
     if not (folder.path / "recipe.yaml").is_file():
-        raise UserError(f"{path}: no experiment here (recipe.yaml is missing); give the folder that `orchestrator run` named")
+        raise UserError(
+            f"{path}: no experiment here (recipe.yaml is missing); give the folder that `orchestrator run` named"
+        )
     return folder

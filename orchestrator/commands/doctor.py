@@ -24,7 +24,11 @@ class Finding:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--address", metavar="auto|HOST:PORT|local", help="Ray cluster to look at (default: RAY_ADDRESS where set, else local)")
+    parser.add_argument(
+        "--address",
+        metavar="auto|HOST:PORT|local",
+        help="Ray cluster to look at (default: RAY_ADDRESS where set, else local)",
+    )
     parser.add_argument("--store", metavar="DIR|s3://…", help="store that workers must be able to read and write")
     parser.add_argument("--tracking", metavar="URI", default="", help="MLflow tracking URI to try")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
@@ -70,7 +74,12 @@ def _packages() -> Finding:
 
 def _disk() -> Finding:
     free = shutil.disk_usage(Path.cwd()).free / 2**30
-    return Finding("disk here", free > 2, f"{free:.0f} GiB free in {Path.cwd()}", "" if free > 2 else "free some space, or run from another folder")
+    return Finding(
+        "disk here",
+        free > 2,
+        f"{free:.0f} GiB free in {Path.cwd()}",
+        "" if free > 2 else "free some space, or run from another folder",
+    )
 
 
 def _ray(address: str | None, store: str | None) -> list[Finding]:
@@ -84,12 +93,24 @@ def _ray(address: str | None, store: str | None) -> list[Finding]:
         findings.append(Finding("Ray", True, f"{nodes} nodes, {cpus:g} CPUs, {gpus:g} GPUs"))
         free = session.ray.available_resources().get("CPU", 0.0)
         findings.append(
-            Finding("free CPUs", free >= 1, f"{free:g} of {cpus:g}", "" if free >= 1 else "other work holds every CPU: wait, or add a node")
+            Finding(
+                "free CPUs",
+                free >= 1,
+                f"{free:g} of {cpus:g}",
+                "" if free >= 1 else "other work holds every CPU: wait, or add a node",
+            )
         )
         findings += _workers(session, store)
     except Exception as error:
         lines = str(error).strip().splitlines()
-        findings.append(Finding("Ray", False, lines[0] if lines else type(error).__name__, "is the head running, and RAY_AUTH_MODE the same here and there?"))
+        findings.append(
+            Finding(
+                "Ray",
+                False,
+                lines[0] if lines else type(error).__name__,
+                "is the head running, and RAY_AUTH_MODE the same here and there?",
+            )
+        )
     finally:
         if session is not None:
             session.close()
@@ -131,12 +152,23 @@ def _workers(session: Any, store: str | None) -> list[Finding]:
             seen = ray.get(look.options(scheduling_strategy=strategy).remote(store), timeout=120)
         except Exception as error:
             lines = str(error).strip().splitlines()
-            findings.append(Finding(name, False, lines[-1] if lines else type(error).__name__, "install the package there, and mount or reach the store"))
+            findings.append(
+                Finding(
+                    name,
+                    False,
+                    lines[-1] if lines else type(error).__name__,
+                    "install the package there, and mount or reach the store",
+                )
+            )
             continue
         declared = int(node["Resources"].get("GPU", 0))
         agrees = seen["cuda"] >= declared
         stored = f", store {seen['store']}" if seen["store"] else ""
-        mend = "" if agrees else f"Ray has {declared} GPUs here, torch sees {seen['cuda']}: install a CUDA build of torch, or start the node with the true --num-gpus"
+        mend = (
+            ""
+            if agrees
+            else f"Ray has {declared} GPUs here, torch sees {seen['cuda']}: install a CUDA build of torch, or start the node with the true --num-gpus"
+        )
         findings.append(Finding(name, agrees, f"{seen['host']}: torch sees {seen['cuda']} GPUs{stored}", mend))
     return findings
 

@@ -32,16 +32,31 @@ def main(args: argparse.Namespace) -> int:
     for stage in STAGES:
         units = plan.stages[stage]
         stored = [unit for unit in units if store is not None and store.has(unit.key)]
-        done = [(unit.cost, float(store.meta(unit.key)["seconds"])) for unit in stored[:200]] if store is not None else []
+        done = (
+            [(unit.cost, float(store.meta(unit.key)["seconds"])) for unit in stored[:200]] if store is not None else []
+        )
         left = sum(unit.cost for unit in units) - sum(unit.cost for unit in stored)
-        seconds = left * sum(s for _, s in done) / max(sum(c for c, _ in done), 1e-9) if done else (0.0 if len(stored) == len(units) else None)
-        document["stages"][stage] = {"units": len(units), "stored": len(stored), "missing": len(units) - len(stored), "unit_seconds_left": seconds}
+        seconds = (
+            left * sum(s for _, s in done) / max(sum(c for c, _ in done), 1e-9)
+            if done
+            else (0.0 if len(stored) == len(units) else None)
+        )
+        document["stages"][stage] = {
+            "units": len(units),
+            "stored": len(stored),
+            "missing": len(units) - len(stored),
+            "unit_seconds_left": seconds,
+        }
     if args.json:
         print_json(document)
         return 0
     facts, split = document["dataset"], document["split"]
-    print(f"{recipe.name}: {facts['name']}, {facts['train']:,} training and {facts['test']:,} test images, {facts['classes']} classes")
-    print(f"forget {split['forget']:,}, retain {split['retain']:,}, val {split['val']:,}, test {split['test']:,}; {len(plan.rows)} result rows")
+    print(
+        f"{recipe.name}: {facts['name']}, {facts['train']:,} training and {facts['test']:,} test images, {facts['classes']} classes"
+    )
+    print(
+        f"forget {split['forget']:,}, retain {split['retain']:,}, val {split['val']:,}, test {split['test']:,}; {len(plan.rows)} result rows"
+    )
     print(f"{'stage':<20}{'units':>8}{'stored':>8}{'missing':>9}  estimated work left")
     for stage, counts in document["stages"].items():
         left = counts["unit_seconds_left"]

@@ -15,7 +15,10 @@ def main(args: argparse.Namespace) -> int:
     from ..cli import print_json
     from ..recipe import shipped_recipes
 
-    found = {name: str(yaml.safe_load(path.read_text(encoding="utf-8")).get("description", "")) for name, path in shipped_recipes().items()}
+    found = {
+        name: str(yaml.safe_load(path.read_text(encoding="utf-8")).get("description", ""))
+        for name, path in shipped_recipes().items()
+    }
     if args.json:
         print_json(found)
         return 0

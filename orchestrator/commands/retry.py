@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     common.folder_argument(parser)
-    parser.add_argument("units", metavar="UNIT", nargs="*", help="names or keys of units (default: everything that is missing)")
+    parser.add_argument(
+        "units", metavar="UNIT", nargs="*", help="names or keys of units (default: everything that is missing)"
+    )
     parser.add_argument("--failed", action="store_true", help="only the units that failed, and what waits for them")
     common.run_arguments(parser)
 
@@ -51,6 +53,8 @@ def _chosen(folder: OutputFolder, wanted: list[str]) -> frozenset[str]:
         keys = [key for name, key in names.items() if text == name or (len(text) >= 8 and key.startswith(text))]
         if not keys:
             guess = nearest(text, names)
-            raise UserError(f"UNIT: {text!r}: no such unit was run here" + (f"; did you mean {guess!r}?" if guess else ""))
+            raise UserError(
+                f"UNIT: {text!r}: no such unit was run here" + (f"; did you mean {guess!r}?" if guess else "")
+            )
         found.update(keys)
     return frozenset(found)

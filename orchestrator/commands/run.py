@@ -59,4 +59,7 @@ def print_table(result: RunResult) -> None:
     print(f"report: {result.folder / 'report.html'}")
     for row in result.document["rows"]:
         if row["status"] == "failed":
-            print(f"failed: {row['method']} {row['params'] or ''}: {row['error']}; mend it and `orchestrator retry {result.folder}`", file=sys.stderr)
+            print(
+                f"failed: {row['method']} {row['params'] or ''}: {row['error']}; mend it and `orchestrator retry {result.folder}`",
+                file=sys.stderr,
+            )

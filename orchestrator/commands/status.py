@@ -36,9 +36,18 @@ def read_state(folder: Any) -> dict[str, Any]:
         if kind == "start":
             stages, state = {}, "interrupted"
         elif kind == "stage_start":
-            stages[event["stage"]] = {"to_do": event["units"], "stored": event["reused"], "done": 0, "failed": 0, "since": last, "seconds": None}
+            stages[event["stage"]] = {
+                "to_do": event["units"],
+                "stored": event["reused"],
+                "done": 0,
+                "failed": 0,
+                "since": last,
+                "seconds": None,
+            }
         elif kind == "unit":
-            counts = stages.setdefault(event["stage"], {"to_do": 0, "stored": 0, "done": 0, "failed": 0, "since": last, "seconds": None})
+            counts = stages.setdefault(
+                event["stage"], {"to_do": 0, "stored": 0, "done": 0, "failed": 0, "since": last, "seconds": None}
+            )
             counts["failed" if event["status"] == "failed" else "done"] += 1
             if event["status"] == "failed":
                 failures[event["unit"]] = {"name": event["name"], "error": event.get("error", "")}
@@ -72,7 +81,9 @@ def render(state: dict[str, Any]) -> str:
             timing = f"{finished / max(elapsed, 1e-9):.2g} units/s, about {duration(elapsed / finished * left)} left"
         failed = f", {counts['failed']} failed" if counts["failed"] else ""
         stored = f", {counts['stored']} were stored" if counts["stored"] else ""
-        lines.append(f"  {STAGE_TITLES.get(stage, stage):<18} {counts['done']}/{counts['to_do']} done{failed}{stored}  {timing}".rstrip())
+        lines.append(
+            f"  {STAGE_TITLES.get(stage, stage):<18} {counts['done']}/{counts['to_do']} done{failed}{stored}  {timing}".rstrip()
+        )
     for key, failure in state["failures"].items():
         lines.append(f"  failed: {failure['name']} [{key[:12]}]: {failure['error']}")
     if state["failures"]:

@@ -9,9 +9,15 @@ from ..errors import UserError
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", choices=("verify", "gc"), help="verify: set damaged objects aside; gc: remove objects that no --keep folder uses")
+    parser.add_argument(
+        "action",
+        choices=("verify", "gc"),
+        help="verify: set damaged objects aside; gc: remove objects that no --keep folder uses",
+    )
     parser.add_argument("store", metavar="DIR|s3://…", help="the store")
-    parser.add_argument("--keep", metavar="DIR", type=Path, nargs="+", default=[], help="output folders whose objects stay (gc)")
+    parser.add_argument(
+        "--keep", metavar="DIR", type=Path, nargs="+", default=[], help="output folders whose objects stay (gc)"
+    )
     parser.add_argument("--yes", action="store_true", help="really remove (gc); without it, only say what would go")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
@@ -60,5 +66,9 @@ def _used(folders: list[Path]) -> set[str]:
         for unit in make_plan(recipe, data).units():
             used.add(unit.key)
             used.update(unit.ancestors())
-        used.update(key for key in store.keys() if store.meta(key).get("kind") == "dataset" and store.meta(key).get("digest") == data.digest)
+        used.update(
+            key
+            for key in store.keys()
+            if store.meta(key).get("kind") == "dataset" and store.meta(key).get("digest") == data.digest
+        )
     return used

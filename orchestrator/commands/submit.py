@@ -19,12 +19,30 @@ ACTIVE = ("PENDING", "RUNNING")
 def arguments(parser: argparse.ArgumentParser) -> None:
     common.recipe_arguments(parser)
     parser.add_argument("--address", metavar="http://HEAD:8265", required=True, help="the cluster's dashboard")
-    parser.add_argument("--output", metavar="DIR", help="output folder as the cluster sees it (default: runs/NAME in the job's folder)")
-    parser.add_argument("--store", metavar="DIR|s3://…", help="store as the cluster sees it; give one, or results stay on the node of the driver")
-    parser.add_argument("--follow", action="store_true", help="print the job's log until it ends; interrupting leaves the job running")
+    parser.add_argument(
+        "--output", metavar="DIR", help="output folder as the cluster sees it (default: runs/NAME in the job's folder)"
+    )
+    parser.add_argument(
+        "--store",
+        metavar="DIR|s3://…",
+        help="store as the cluster sees it; give one, or results stay on the node of the driver",
+    )
+    parser.add_argument(
+        "--follow", action="store_true", help="print the job's log until it ends; interrupting leaves the job running"
+    )
     parser.add_argument("--stop", action="store_true", help="stop the job instead; what is finished is kept")
-    parser.add_argument("--ship-code", action="store_true", help="send this installation's code along, for clusters that do not have it installed")
-    parser.add_argument("--env", metavar="NAME", action="append", default=[], help="pass this environment variable on to the job; may be repeated")
+    parser.add_argument(
+        "--ship-code",
+        action="store_true",
+        help="send this installation's code along, for clusters that do not have it installed",
+    )
+    parser.add_argument(
+        "--env",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="pass this environment variable on to the job; may be repeated",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
@@ -33,16 +51,24 @@ def main(args: argparse.Namespace) -> int:
     from ..plan import experiment_id
 
     if not args.address.startswith(("http://", "https://")):
-        raise UserError(f"--address: {args.address!r}: not a dashboard; give http://HEAD:8265 (for HOST:PORT of the cluster itself use `orchestrator run`)")
+        raise UserError(
+            f"--address: {args.address!r}: not a dashboard; give http://HEAD:8265 (for HOST:PORT of the cluster itself use `orchestrator run`)"
+        )
     recipe = common.load(args)
     base = f"{recipe.name}-{experiment_id(recipe)}"
     client = connect(args.address)
-    known = {job.submission_id: str(job.status.value) for job in client.list_jobs() if (job.submission_id or "").startswith(base)}
+    known = {
+        job.submission_id: str(job.status.value)
+        for job in client.list_jobs()
+        if (job.submission_id or "").startswith(base)
+    }
     current = max(known, key=lambda name: _attempt(name, base)) if known else ""
     status = known.get(current, "")
     if args.stop:
         if status not in ACTIVE:
-            raise UserError(f"{base}: no such job is running at {args.address}" + (f" (it {status.lower()})" if status else ""))
+            raise UserError(
+                f"{base}: no such job is running at {args.address}" + (f" (it {status.lower()})" if status else "")
+            )
         client.stop_job(current)
         print(f"{current}: stopping; finished units are kept, the same submit resumes")
         return EXIT_OK
@@ -70,7 +96,11 @@ def connect(address: str) -> Any:
     except Exception as error:
         lines = str(error).strip().splitlines()
         text = lines[0] if lines else type(error).__name__
-        hint = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH as on the head" if "401" in text or "nauth" in text else "is the head running?"
+        hint = (
+            "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH as on the head"
+            if "401" in text or "nauth" in text
+            else "is the head running?"
+        )
         raise EnvironmentFault(f"{address}: the job server cannot be used ({text}); {hint}") from None
 
 
@@ -80,7 +110,17 @@ def _submit(client: Any, identity: str, recipe: Any, args: argparse.Namespace) -
     missing = [name for name in args.env if name not in os.environ]
     if missing:
         raise UserError(f"--env: {missing[0]!r}: this variable is not set here")
-    command = ["python", "-m", "orchestrator", "run", "recipe.yaml", "--address", "auto", "--output", args.output or f"runs/{recipe.name}"]
+    command = [
+        "python",
+        "-m",
+        "orchestrator",
+        "run",
+        "recipe.yaml",
+        "--address",
+        "auto",
+        "--output",
+        args.output or f"runs/{recipe.name}",
+    ]
     if args.store:
         command += ["--store", args.store]
     with tempfile.TemporaryDirectory() as folder:

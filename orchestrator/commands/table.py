@@ -24,4 +24,6 @@ def main(args: argparse.Namespace) -> int:
 def require_results(folder: Path) -> None:
     """Raises `UserError` where `folder` holds no results."""
     if not (folder / "results.json").is_file():
-        raise UserError(f"{folder}: no results here (results.json is missing); give the output folder of a finished run")
+        raise UserError(
+            f"{folder}: no results here (results.json is missing); give the output folder of a finished run"
+        )

@@ -14,14 +14,33 @@ if TYPE_CHECKING:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", metavar="CKPT", type=Path, required=True, help="weights: .safetensors, or a state_dict saved by torch")
+    parser.add_argument(
+        "--model",
+        metavar="CKPT",
+        type=Path,
+        required=True,
+        help="weights: .safetensors, or a state_dict saved by torch",
+    )
     parser.add_argument("--recipe", metavar="RECIPE", required=True, help="names dataset, scenario, model and method")
-    parser.add_argument("--set", dest="overrides", metavar="a.b=v", action="append", default=[], help="override a recipe value; may be repeated")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="a.b=v",
+        action="append",
+        default=[],
+        help="override a recipe value; may be repeated",
+    )
     parser.add_argument("--method", metavar="NAME", help="which of the recipe's methods (default: the first)")
-    parser.add_argument("--moments", metavar="FILE", type=Path, help="second moments of the training data, saved when training ended")
-    parser.add_argument("--output", metavar="CKPT", type=Path, required=True, help="where the unlearned weights go (.safetensors)")
+    parser.add_argument(
+        "--moments", metavar="FILE", type=Path, help="second moments of the training data, saved when training ended"
+    )
+    parser.add_argument(
+        "--output", metavar="CKPT", type=Path, required=True, help="where the unlearned weights go (.safetensors)"
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    parser.add_argument("--allow-factory", action="store_true", help="let the recipe name a model as package.module:factory")
+    parser.add_argument(
+        "--allow-factory", action="store_true", help="let the recipe name a model as package.module:factory"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
@@ -38,7 +57,9 @@ def main(args: argparse.Namespace) -> int:
     from ..store.local import write_synced
 
     if args.output.suffix != ".safetensors":
-        raise UserError(f"--output: {str(args.output)!r}: weights are written as safetensors; name a file that ends in .safetensors")
+        raise UserError(
+            f"--output: {str(args.output)!r}: weights are written as safetensors; name a file that ends in .safetensors"
+        )
     recipe = load_recipe(args.recipe, args.overrides)
     point = _point(expand_methods(recipe), args.method, recipe.name)
     progress = Progress(quiet=args.json)
@@ -48,15 +69,27 @@ def main(args: argparse.Namespace) -> int:
     _load_weights(model, args.model)
     method = build(METHODS[point["name"]], {**method_defaults(point["name"], recipe), **point["params"]})
     given = method_inputs(method, context, recipe.seed)
-    progress.say(f"{point['name']} on {args.model}: forgetting {len(data.split.forget):,} of {len(data.dataset.train.labels):,} samples")
+    progress.say(
+        f"{point['name']} on {args.model}: forgetting {len(data.split.forget):,} of {len(data.dataset.train.labels):,} samples"
+    )
     try:
         if method.access == "moments":
             given["moments"] = _moments(args.moments, model, context, recipe.training.get("augment"), progress)
-        result = method.unlearn(model.eval(), **given, on_epoch=lambda row: progress.say(f"  epoch {row.get('epoch')}: {_brief(row)}"))
+        result = method.unlearn(
+            model.eval(), **given, on_epoch=lambda row: progress.say(f"  epoch {row.get('epoch')}: {_brief(row)}")
+        )
     except UnlearnError as error:
         raise UserError(f"{point['name']}: {error}") from None
     _save_weights(result.model, args.output)
-    document = finite({"method": point, "stopped_at": result.stopped_at, "notes": result.notes, "history": result.history, "output": str(args.output)})
+    document = finite(
+        {
+            "method": point,
+            "stopped_at": result.stopped_at,
+            "notes": result.notes,
+            "history": result.history,
+            "output": str(args.output),
+        }
+    )
     write_synced(args.output.with_suffix(".json"), json.dumps(document, indent=1).encode())
     if args.json:
         print_json(document)
@@ -81,19 +114,29 @@ def _load_weights(model: nn.Module, path: Path) -> None:
     from safetensors.torch import load_file
 
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        state = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
     except FileNotFoundError:
         raise UserError(f"--model: {str(path)!r}: no such file") from None
     except pickle.UnpicklingError:
-        raise UserError(f"--model: {str(path)!r}: holds more than weights; save model.state_dict() instead of the whole model") from None
+        raise UserError(
+            f"--model: {str(path)!r}: holds more than weights; save model.state_dict() instead of the whole model"
+        ) from None
     except Exception as error:
-        raise UserError(f"--model: {str(path)!r}: not readable as weights ({type(error).__name__}); it may be cut short") from None
+        raise UserError(
+            f"--model: {str(path)!r}: not readable as weights ({type(error).__name__}); it may be cut short"
+        ) from None
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     try:
         model.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise UserError(f"--model: {str(path)!r}: does not fit the recipe's model: {lines[-1] if lines else error}") from None
+        raise UserError(
+            f"--model: {str(path)!r}: does not fit the recipe's model: {lines[-1] if lines else error}"
+        ) from None
 
 
 def _moments(path: Path | None, model: nn.Module, context: Any, augment: str | None, progress: Any) -> Any:
@@ -118,4 +161,6 @@ def _save_weights(model: nn.Module, path: Path) -> None:
 
 
 def _brief(row: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in row.items() if isinstance(value, float) and name != "seconds")
+    return ", ".join(
+        f"{name} {value:.4g}" for name, value in row.items() if isinstance(value, float) and name != "seconds"
+    )

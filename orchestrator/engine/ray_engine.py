@@ -13,7 +13,6 @@ import math
 import shutil
 import tempfile
 from collections.abc import Sequence
-from typing import Any
 
 from ..data import ExperimentData
 from ..errors import EnvironmentFault
@@ -29,11 +28,23 @@ from .session import RaySession
 class RayEngine:
     """Runs units on a Ray cluster."""
 
-    def __init__(self, address: str | None, store: Store, data: ExperimentData, resources: Resources, *, allow_factory: bool = False):
+    def __init__(
+        self,
+        address: str | None,
+        store: Store,
+        data: ExperimentData,
+        resources: Resources,
+        *,
+        allow_factory: bool = False,
+    ):
         self.session = RaySession(address)
         self.store = store
         self.resources = resources
-        self.options = {"threads": default_threads(resources.cpus_per_unit), "gpus": resources.gpus_per_unit, "allow_factory": allow_factory}
+        self.options = {
+            "threads": default_threads(resources.cpus_per_unit),
+            "gpus": resources.gpus_per_unit,
+            "allow_factory": allow_factory,
+        }
         try:
             self.slots = self._slots()
         except EnvironmentFault:
@@ -82,7 +93,10 @@ class RayEngine:
         chunks = make_chunks(units, self.slots, self.resources.units_per_trial)
         needed = {"cpu": self.resources.cpus_per_unit, "gpu": 0 if stage == "attack" else self.resources.gpus_per_unit}
         trainable = tune.with_resources(
-            tune.with_parameters(UnitTrainable, store_uri=self.store.uri, arrays=self._arrays, chunks=chunks, options=self.options), needed
+            tune.with_parameters(
+                UnitTrainable, store_uri=self.store.uri, arrays=self._arrays, chunks=chunks, options=self.options
+            ),
+            needed,
         )
         tuner = tune.Tuner(
             trainable,
@@ -152,7 +166,11 @@ class RayEngine:
             if unit.key in reported:
                 continue
             if self.store.has(unit.key):
-                listener(Outcome(unit.key, unit.name, unit.kind, "done", float(self.store.meta(unit.key).get("seconds", 0.0))))
+                listener(
+                    Outcome(
+                        unit.key, unit.name, unit.kind, "done", float(self.store.meta(unit.key).get("seconds", 0.0))
+                    )
+                )
             else:
                 why = problem or "its worker was lost"
                 listener(Outcome(unit.key, unit.name, unit.kind, "failed", error=f"lost with its worker: {why}"))

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import secrets
 import shutil
 import socket
+import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,43 @@ def prepare_environment() -> None:
         os.environ.setdefault(name, value)
 
 
+class BackendFilter:
+    """Keeps Ray's C++ log lines, which no Python logger reaches, off the user's standard error.
+
+    Python's own writes go straight to a copy of the descriptor; only what libraries write to descriptor 2 is looked at,
+    and everything that is not such a log line is passed on.
+    """
+
+    _LOG_LINE = re.compile(rb"^\[\d{4}-\d\d-\d\d [\d:,]+ [A-Z] \d+ \d+\] .*\.cc:\d+: ")
+
+    def __init__(self) -> None:
+        self._python_stderr = sys.stderr
+        self._original = os.dup(2)
+        reader, writer = os.pipe()
+        sys.stderr.flush()
+        os.dup2(writer, 2)
+        os.close(writer)
+        direct = os.fdopen(os.dup(self._original), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
+        self._replaced = sys.stderr is sys.__stderr__
+        if self._replaced:
+            sys.stderr = direct
+        self._thread = threading.Thread(target=self._forward, args=(reader,), daemon=True, name="stderr")
+        self._thread.start()
+
+    def _forward(self, reader: int) -> None:
+        with os.fdopen(reader, "rb") as lines:
+            for line in lines:
+                if not self._LOG_LINE.match(line):
+                    os.write(self._original, line)
+
+    def close(self) -> None:
+        """Puts the descriptor back."""
+        os.dup2(self._original, 2)  # closes the pipe's last writer here, which ends the thread
+        if self._replaced:
+            sys.stderr = self._python_stderr
+        self._thread.join(timeout=1)
+
+
 class RaySession:
     """A connection to Ray that undoes, when closed, what it started itself."""
 
@@ -50,6 +90,7 @@ class RaySession:
             options.update(include_dashboard=False, _temp_dir=str(self._scratch / "ray"), _node_ip_address=_loopback())
         else:
             options["address"] = address
+        self._filter = BackendFilter()
         import ray
 
         try:
@@ -99,6 +140,7 @@ class RaySession:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+        self._filter.close()
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
 

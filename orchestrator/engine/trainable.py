@@ -79,7 +79,11 @@ def worker_context(store_uri: str, arrays: dict[str, np.ndarray], options: dict[
     torch.set_num_threads(threads)
     device = "cuda" if options.get("gpus") and torch.cuda.is_available() else "cpu"
     return Context(
-        open_store(store_uri), ExperimentData.from_arrays(arrays), device=device, threads=threads, allow_factory=options.get("allow_factory", False)
+        open_store(store_uri),
+        ExperimentData.from_arrays(arrays),
+        device=device,
+        threads=threads,
+        allow_factory=options.get("allow_factory", False),
     )
 
 

@@ -36,7 +36,9 @@ def sha256_file(path: Path) -> str:
 def commit_document(key: str, folder: Path, meta: dict[str, Any]) -> dict[str, Any]:
     """Returns the commit mark of the files in `folder`: sizes, checksums and the unit's metadata."""
     files = {
-        path.name: {"size": path.stat().st_size, "sha256": sha256_file(path)} for path in sorted(folder.iterdir()) if path.name != COMMIT_MARK
+        path.name: {"size": path.stat().st_size, "sha256": sha256_file(path)}
+        for path in sorted(folder.iterdir())
+        if path.name != COMMIT_MARK
     }
     return {"layout": LAYOUT_VERSION, "key": key, "files": files, "meta": meta, "check": meta_digest(key, files, meta)}
 
@@ -80,7 +82,9 @@ class Attempt:
     def __enter__(self) -> Attempt:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

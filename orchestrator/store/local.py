@@ -34,7 +34,9 @@ class LocalStore(Store):
             for name in ("objects", "tmp", "aside"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise EnvironmentFault(f"store {self.root}: cannot be created ({error.strerror}); choose another with --store") from None
+            raise EnvironmentFault(
+                f"store {self.root}: cannot be created ({error.strerror}); choose another with --store"
+            ) from None
 
     def _folder(self, key: str) -> Path:
         return self.root / "objects" / key[:2] / key
@@ -67,7 +69,9 @@ class LocalStore(Store):
                     return False
             raise OSError(errno.EEXIST, "the object's name stays taken")
         except OSError as error:
-            raise EnvironmentFault(f"store {self.root}: cannot be written ({error.strerror}); free some space or choose another --store") from error
+            raise EnvironmentFault(
+                f"store {self.root}: cannot be written ({error.strerror}); free some space or choose another --store"
+            ) from error
 
     def mark(self, key: str) -> dict[str, Any] | None:
         folder = self._folder(key)

@@ -27,13 +27,17 @@ class S3Store(Store):
         try:
             import boto3
         except ImportError:
-            raise EnvironmentFault(f"store {uri}: S3 needs the s3 extra; pip install 'unlearning-orchestrator[s3]'") from None
+            raise EnvironmentFault(
+                f"store {uri}: S3 needs the s3 extra; pip install 'unlearning-orchestrator[s3]'"
+            ) from None
         self.uri = uri.rstrip("/")
         bucket, _, prefix = self.uri.removeprefix("s3://").partition("/")
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
         self._client = boto3.client("s3")
-        cache = os.environ.get("ORCHESTRATOR_CACHE") or Path(tempfile.gettempdir()) / f"orchestrator-cache-{os.getuid()}"
+        cache = (
+            os.environ.get("ORCHESTRATOR_CACHE") or Path(tempfile.gettempdir()) / f"orchestrator-cache-{os.getuid()}"
+        )
         self._cache = Path(cache)
         self._cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
@@ -55,7 +59,9 @@ class S3Store(Store):
         document["attempt"] = uuid.uuid4().hex
         try:
             for name in document["files"]:
-                self._client.upload_file(str(folder / name), self._bucket, self._key(key, f"{document['attempt']}/{name}"))
+                self._client.upload_file(
+                    str(folder / name), self._bucket, self._key(key, f"{document['attempt']}/{name}")
+                )
             body = json.dumps(document, sort_keys=True).encode()
             self._client.put_object(Bucket=self._bucket, Key=self._key(key, COMMIT_MARK), Body=body, IfNoneMatch="*")
         except Exception as error:
@@ -126,14 +132,18 @@ class S3Store(Store):
         self._client.delete_object(Bucket=self._bucket, Key=self._key(key, COMMIT_MARK))
 
     def keys(self) -> Iterator[str]:
-        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=f"{self._prefix}objects/")
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self._bucket, Prefix=f"{self._prefix}objects/"
+        )
         for page in pages:
             for item in page.get("Contents", []):
                 if item["Key"].endswith(f"/{COMMIT_MARK}"):
                     yield item["Key"].split("/")[-2]
 
     def remove(self, key: str) -> None:
-        self._client.delete_object(Bucket=self._bucket, Key=self._key(key, COMMIT_MARK))  # the mark first: it vanishes at once
+        self._client.delete_object(
+            Bucket=self._bucket, Key=self._key(key, COMMIT_MARK)
+        )  # the mark first: it vanishes at once
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._key(key, ""))
         for page in pages:
             for item in page.get("Contents", []):

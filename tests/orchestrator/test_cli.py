@@ -16,7 +16,9 @@ from orchestrator.cli import COMMANDS, main
 
 
 def cli(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "orchestrator", *args], capture_output=True, text=True, timeout=300, cwd=cwd)
+    return subprocess.run(
+        [sys.executable, "-m", "orchestrator", *args], capture_output=True, text=True, timeout=300, cwd=cwd
+    )
 
 
 @pytest.fixture
@@ -68,7 +70,9 @@ def test_a_mistake_is_exit_2_and_one_line(args: list[str], words: str, tmp_path:
 
 def test_a_store_that_cannot_be_written_is_exit_3(recipe_file: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    result = cli("run", str(recipe_file), "--address", "inline", "--store", str(tmp_path / "file" / "store"), cwd=tmp_path)
+    result = cli(
+        "run", str(recipe_file), "--address", "inline", "--store", str(tmp_path / "file" / "store"), cwd=tmp_path
+    )
     assert result.returncode == 3
     assert "--store" in result.stderr
     assert "Traceback" not in result.stderr
@@ -80,7 +84,15 @@ def test_run_status_report_table_compare(recipe_file: Path, tmp_path: Path) -> N
     document = json.loads(result.stdout)
     assert document["environment"]["work"]["units_reused"] == 0
     folder = tmp_path / "runs" / "tiny"
-    for name in ("results.json", "recipe.yaml", "report.html", "tables/results.csv", "tables/results.md", "tables/results.tex", "events.jsonl"):
+    for name in (
+        "results.json",
+        "recipe.yaml",
+        "report.html",
+        "tables/results.csv",
+        "tables/results.md",
+        "tables/results.tex",
+        "events.jsonl",
+    ):
         assert (folder / name).is_file(), name
     assert list((folder / "outputs").glob("*.parquet"))
     assert list((folder / "figures").glob("*.svg"))

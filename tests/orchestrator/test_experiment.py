@@ -112,7 +112,10 @@ def test_alone_or_in_any_order_a_model_is_the_same_to_the_bit(finished: RunResul
     context = Context(fresh, data)
     for unit in [plan.stages["unlearn"][3], plan.stages["train"][7], plan.stages["train"][0]]:
         assert not execute(unit, context).failed
-        assert fresh.fetch(unit.key, "model.safetensors").read_bytes() == stored.fetch(unit.key, "model.safetensors").read_bytes()
+        assert (
+            fresh.fetch(unit.key, "model.safetensors").read_bytes()
+            == stored.fetch(unit.key, "model.safetensors").read_bytes()
+        )
 
 
 def test_damage_is_recomputed_alone_to_the_same_result(finished: RunResult, tmp_path: Path) -> None:
@@ -165,7 +168,10 @@ def test_two_runs_on_one_folder_are_refused(tiny: dict[str, Any], tmp_path: Path
 
 def test_removing_classes(tiny: dict[str, Any], tmp_path: Path) -> None:
     tiny["scenario"] = {"kind": "classes", "classes": [0, 3]}
-    tiny["methods"] = [{"name": "eu_k", "k": 1}, {"name": "pgu", "gamma": 0.9, "lr": 0.01, "final_lr": 0.01, "epochs": 2, "early_stop": None}]
+    tiny["methods"] = [
+        {"name": "eu_k", "k": 1},
+        {"name": "pgu", "gamma": 0.9, "lr": 0.01, "final_lr": 0.01, "epochs": 2, "early_stop": None},
+    ]
     result = go(tiny, tmp_path / "out")
     assert result.failed == 0, [row.get("error") for row in result.document["rows"]]
     rows = {row["method"]: row for row in result.document["rows"]}
@@ -193,8 +199,23 @@ def test_killed_and_resumed_gives_the_same_rows(finished: RunResult, tmp_path: P
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text(yaml.safe_dump(TINY))
     folder = OutputFolder(tmp_path / "out")
-    total = sum(1 for event in OutputFolder(finished.folder).events() if event.get("event") == "unit" and event["status"] == "done")
-    command = [sys.executable, "-m", "orchestrator", "run", str(recipe), "--output", str(folder.path), "--address", "inline", "--quiet"]
+    total = sum(
+        1
+        for event in OutputFolder(finished.folder).events()
+        if event.get("event") == "unit" and event["status"] == "done"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "orchestrator",
+        "run",
+        str(recipe),
+        "--output",
+        str(folder.path),
+        "--address",
+        "inline",
+        "--quiet",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
@@ -203,9 +224,13 @@ def test_killed_and_resumed_gives_the_same_rows(finished: RunResult, tmp_path: P
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    done_before = {event["unit"] for event in folder.events() if event.get("event") == "unit" and event["status"] == "done"}
+    done_before = {
+        event["unit"] for event in folder.events() if event.get("event") == "unit" and event["status"] == "done"
+    }
     assert 0 < len(done_before) < total
     resumed = go(TINY, folder.path)
-    executed: list[str] = [event["unit"] for event in folder.events() if event.get("event") == "unit" and event["status"] == "done"]
+    executed: list[str] = [
+        event["unit"] for event in folder.events() if event.get("event") == "unit" and event["status"] == "done"
+    ]
     assert len(executed) == len(set(executed)), "a finished unit ran twice"
     assert json.dumps(untimed(resumed.document["rows"])) == json.dumps(untimed(finished.document["rows"]))

@@ -73,7 +73,9 @@ def test_recipes_share_models_whatever_they_do_with_them(tiny: dict[str, Any]) -
         (("methods", 0, "lr"), 0.02, ("unlearn",)),
     ],
 )
-def test_everything_a_result_depends_on_is_in_its_key(tiny: dict[str, Any], path: tuple, value: Any, stages: tuple[str, ...]) -> None:
+def test_everything_a_result_depends_on_is_in_its_key(
+    tiny: dict[str, Any], path: tuple, value: Any, stages: tuple[str, ...]
+) -> None:
     before = plan_of(tiny)
     node: Any = tiny
     for part in path[:-1]:

@@ -24,7 +24,19 @@ pytestmark = pytest.mark.ray
 
 
 def start(recipe: Path, out: Path, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "orchestrator", "run", str(recipe), "--output", str(out), "--address", "local", "--json", *more]
+    command = [
+        sys.executable,
+        "-m",
+        "orchestrator",
+        "run",
+        str(recipe),
+        "--output",
+        str(out),
+        "--address",
+        "local",
+        "--json",
+        *more,
+    ]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -57,7 +69,14 @@ def test_a_killed_worker_costs_the_unit_in_flight(tiny: dict[str, Any], tmp_path
     deadline = time.monotonic() + 200
     while victim is None and process.poll() is None and time.monotonic() < deadline:
         if any(event.get("event") == "unit" for event in folder.events()):
-            victim = next((p for p in psutil.Process(process.pid).children(recursive=True) if "UnitTrainable" in " ".join(_cmdline(p))), None)
+            victim = next(
+                (
+                    p
+                    for p in psutil.Process(process.pid).children(recursive=True)
+                    if "UnitTrainable" in " ".join(_cmdline(p))
+                ),
+                None,
+            )
         time.sleep(0.02)
     assert victim is not None, "no trial actor was seen"
     victim.send_signal(signal.SIGKILL)
@@ -76,7 +95,9 @@ def _cmdline(process: psutil.Process) -> list[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_is_130_within_ten_seconds_and_leaves_no_process(tiny: dict[str, Any], tmp_path: Path, number: int) -> None:
+def test_interrupted_is_130_within_ten_seconds_and_leaves_no_process(
+    tiny: dict[str, Any], tmp_path: Path, number: int
+) -> None:
     tiny["training"]["epochs"] = 60
     out = tmp_path / "out"
     process = start(write(tiny, tmp_path / "tiny.yaml"), out)
@@ -100,7 +121,10 @@ def test_interrupted_is_130_within_ten_seconds_and_leaves_no_process(tiny: dict[
 
 def test_a_failing_method_does_not_take_the_others_down(tiny: dict[str, Any], tmp_path: Path) -> None:
     document = copy.deepcopy(tiny)
-    document["methods"] = [{"name": "cf_k", "k": 1, "lr": 1e30, "final_lr": 1e30, "epochs": 3}, {"name": "eu_k", "k": 1}]
+    document["methods"] = [
+        {"name": "cf_k", "k": 1, "lr": 1e30, "final_lr": 1e30, "epochs": 3},
+        {"name": "eu_k", "k": 1},
+    ]
     process = start(write(document, tmp_path / "tiny.yaml"), tmp_path / "out")
     out, err = process.communicate(timeout=400)
     assert process.returncode == 1

@@ -135,7 +135,9 @@ def test_environment_variables_stand_for_places(tiny: dict[str, Any], monkeypatc
 def test_overrides(tiny: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump(tiny))
-    recipe = load_recipe(path, ["training.epochs=7", "methods.0.gamma=0.8", "shadows.split=[3, 1, 1]", "dataset.limit.train=150"])
+    recipe = load_recipe(
+        path, ["training.epochs=7", "methods.0.gamma=0.8", "shadows.split=[3, 1, 1]", "dataset.limit.train=150"]
+    )
     assert recipe.training["epochs"] == 7
     assert recipe.methods[0]["gamma"] == 0.8
     assert recipe.shadows.split == (3, 1, 1)

@@ -137,7 +137,16 @@ def _damage(folder: Path, how: str) -> None:
 
 @pytest.mark.parametrize(
     "how",
-    ["truncated file", "flipped bit", "missing file", "empty mark", "torn mark", "missing mark", "edited mark", "foreign mark"],
+    [
+        "truncated file",
+        "flipped bit",
+        "missing file",
+        "empty mark",
+        "torn mark",
+        "missing mark",
+        "edited mark",
+        "foreign mark",
+    ],
 )
 def test_damage_is_found_set_aside_and_repaired_alone(tmp_path: Path, how: str) -> None:
     store = LocalStore(tmp_path / "store")

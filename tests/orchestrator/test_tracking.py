@@ -27,7 +27,12 @@ def free_port() -> int:
 
 def start_server(folder: Path, port: int) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--artifacts-destination", str(folder / "artifacts")]
+    command += [
+        "--backend-store-uri",
+        f"sqlite:///{folder / 'mlflow.db'}",
+        "--artifacts-destination",
+        str(folder / "artifacts"),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     for _ in range(240):
         try:
@@ -66,7 +71,12 @@ def check_runs(uri: str, document: dict[str, Any]) -> None:
     kinds: dict[str, list[Any]] = {}
     for entry in runs:
         kinds.setdefault(entry.data.tags["orchestrator.kind"], []).append(entry)
-    assert {kind: len(entries) for kind, entries in kinds.items() if kind != "attack"} == {"experiment": 1, "train": 12, "unlearn": 6, "result": 5}
+    assert {kind: len(entries) for kind, entries in kinds.items() if kind != "attack"} == {
+        "experiment": 1,
+        "train": 12,
+        "unlearn": 6,
+        "result": 5,
+    }
     assert kinds["attack"]
     assert {entry.info.status for entry in runs} == {"FINISHED"}
     (parent,) = kinds["experiment"]
@@ -85,7 +95,9 @@ def check_runs(uri: str, document: dict[str, Any]) -> None:
     assert kinds["train"][0].data.metrics["loss"] > 0
 
 
-def test_embedded_sqlite_keeps_one_run_a_unit(tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_embedded_sqlite_keeps_one_run_a_unit(
+    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     tiny["tracking"] = {"uri": "sqlite:///mlflow.db"}
     options = RunOptions(tmp_path / "out", address="inline", quiet=True)
@@ -127,7 +139,11 @@ def test_runs_of_a_killed_driver_are_closed(tiny: dict[str, Any], tmp_path: Path
     experiment = client.create_experiment("tiny")
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    tags = {"orchestrator.host": socket.gethostname(), "orchestrator.pid": str(gone.pid), "orchestrator.kind": "experiment"}
+    tags = {
+        "orchestrator.host": socket.gethostname(),
+        "orchestrator.pid": str(gone.pid),
+        "orchestrator.kind": "experiment",
+    }
     orphan = client.create_run(experiment, tags=tags)
     elsewhere = client.create_run(experiment, tags={**tags, "orchestrator.host": "another-machine"})
     tiny["tracking"] = {"uri": server}
@@ -150,4 +166,6 @@ def test_a_run_cut_off_while_it_was_logged_is_completed(tiny: dict[str, Any], tm
     client.update_run(victim.info.run_id, status="RUNNING")
     run(check_recipe(tiny), options)
     check_runs(server, document)
-    assert [m.step for m in client.get_metric_history(victim.info.run_id, "loss")] == [1, 2, 3, 4], "logged again, not twice"
+    assert [m.step for m in client.get_metric_history(victim.info.run_id, "loss")] == [1, 2, 3, 4], (
+        "logged again, not twice"
+    )

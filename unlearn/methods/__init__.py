@@ -51,12 +51,12 @@ _CLASSES = {"PGU": "pgu", "EUk": "eu_k", "CFk": "cf_k", "Retrain": "retrain"}
 
 __all__ = [
     "METHODS",
+    "PGU",
     "CFk",
     "EUk",
     "IncompatibleMoments",
     "Method",
     "MethodDidNothing",
-    "PGU",
     "Retrain",
     "UnlearnError",
     "UnlearnResult",

@@ -1,0 +1,178 @@
+"""The core gradient space of each layer and the projection out of it.
+
+G_l = U diag(λ) Uᵀ with λ falling; s = √max(λ, 0). M = U[:, :k] spans the core gradient space (CGS), its complement is the
+residual gradient space (RGS). One decomposition serves every γ, both criteria and every top-k.
+Source: Hoang et al., WACV 2024.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .moments import SecondMoments, read_tensors, write_atomically
+
+CRITERIA = ("singular", "energy")
+# Negative eigenvalues up to this share of the largest are rounding; larger ones mean that the wrong data was subtracted.
+ROUNDING = 1e-5
+
+
+@dataclass(frozen=True)
+class Projector:
+    """Projection of gradients onto the residual gradient space of one layer, by thin factors.
+
+    **Arguments:**
+
+    - `factor`: float32 `(groups, d, r)`, orthonormal columns: of the core space, or of its complement where that is
+        narrower. None where the space is empty.
+    - `complement`: whether `factor` spans the complement.
+    """
+
+    factor: Tensor | None
+    complement: bool
+
+    def residual(self, gradient: Tensor) -> Tensor:
+        """Returns g − g M Mᵀ for a gradient `(outputs, d)`, or of the weight's own shape `(outputs, …)`."""
+        if self.factor is None:
+            return torch.zeros_like(gradient) if self.complement else gradient
+        groups, size, _ = self.factor.shape
+        grouped = gradient.reshape(groups, -1, size)
+        inside = torch.bmm(torch.bmm(grouped, self.factor), self.factor.transpose(1, 2)).reshape(gradient.shape)
+        return inside if self.complement else gradient - inside
+
+    def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Projector:
+        """Returns the projector on another device."""
+        return Projector(None if self.factor is None else self.factor.to(device, dtype), self.complement)
+
+
+@dataclass(frozen=True)
+class CoreBasis:
+    """Eigenvectors and eigenvalues of every layer's second moments.
+
+    **Arguments:**
+
+    - `vectors`: layer → float32 `(groups, d, d)`, columns by falling eigenvalue.
+    - `values`: layer → float64 `(groups, d)`, falling, negative ones as they came.
+    - `model_digest`, `data_digest`: as of the moments. `warnings`: sentences on large negative eigenvalues.
+    """
+
+    vectors: Mapping[str, Tensor]
+    values: Mapping[str, Tensor]
+    model_digest: str
+    data_digest: str = ""
+    warnings: list[str] = field(default_factory=list)
+
+    @classmethod
+    def from_moments(cls, moments: SecondMoments) -> CoreBasis:
+        """Decomposes moments, in float64, on the device that they are on."""
+        vectors, values, warnings = {}, {}, []
+        for name, matrix in moments.matrices.items():
+            found, basis = torch.linalg.eigh(matrix)
+            values[name] = found.flip(-1).cpu()
+            vectors[name] = basis.flip(-1).float()
+            largest, smallest = float(values[name].max()), float(values[name].min())
+            if smallest < -ROUNDING * max(largest, 1e-300):
+                warnings.append(
+                    f"{name}: an eigenvalue of {smallest:.3g} beside a largest of {largest:.3g}: more was subtracted than the moments held; "
+                    "was it other data, or another model's?"
+                )
+        return cls(vectors, values, moments.model_digest, moments.data_digest, warnings)
+
+    def ranks(self, layer: str, gamma: float, criterion: str = "singular", extra: int = 0) -> list[int]:
+        """Returns k, the dimension of the core gradient space, of each group of a layer.
+
+        - `singular` (the published release): k = #{j : cumsum(s)_j / Σ s ≤ γ}, plus `extra`.
+        - `energy`: the smallest k with Σ_{j≤k} λ_j ≥ γ Σ λ, plus `extra`.
+
+        γ = 1 gives d under both: the layer is frozen. A layer that no input reaches has k = 0.
+        """
+        if criterion not in CRITERIA:
+            raise ValueError(f"criterion: {criterion!r} is not allowed; allowed are {' and '.join(CRITERIA)}")
+        if not 0.0 <= gamma <= 1.0:
+            raise ValueError(f"gamma: {gamma!r} is not allowed; give 0 to 1")
+        found = []
+        for row in self.values[layer]:
+            positive = row.clamp(min=0.0)
+            weights = positive.sqrt() if criterion == "singular" else positive
+            total = float(weights.sum())
+            size = len(row)
+            if gamma >= 1.0:
+                found.append(size)
+                continue
+            if total == 0.0:
+                found.append(0)
+                continue
+            shares = weights.cumsum(0) / total
+            rank = (
+                int((shares <= gamma).sum())
+                if criterion == "singular"
+                else int((shares < gamma - 1e-15).sum()) + (gamma > 0)
+            )
+            found.append(min(size, rank + extra))
+        return found
+
+    def rank(self, layer: str, gamma: float, criterion: str = "singular", extra: int = 0) -> int:
+        """Returns k of a layer; of a grouped convolution the largest of its groups (see `ranks`)."""
+        return max(self.ranks(layer, gamma, criterion, extra))
+
+    def projector(self, layer: str, gamma: float, criterion: str = "singular", extra: int = 0) -> Projector:
+        """Returns the projector onto the layer's residual gradient space, by the narrower of the two spaces."""
+        ranks = self.ranks(layer, gamma, criterion, extra)
+        vectors = self.vectors[layer]
+        size = vectors.shape[-1]
+        if min(ranks) == size:
+            return Projector(None, True)
+        if max(ranks) == 0:
+            return Projector(None, False)
+        complement = sum(ranks) > len(ranks) * size / 2
+        widest = max(size - k for k in ranks) if complement else max(ranks)
+        factor = vectors.new_zeros(len(ranks), size, widest)
+        for group, k in enumerate(ranks):
+            chosen = vectors[group, :, k:] if complement else vectors[group, :, :k]
+            factor[group, :, : chosen.shape[1]] = chosen
+        return Projector(factor, complement)
+
+    def core(self, layer: str, gamma: float, criterion: str = "singular", extra: int = 0) -> Tensor:
+        """Returns M, float32 `(groups, d, k)`, columns of narrower groups filled with zeros."""
+        ranks = self.ranks(layer, gamma, criterion, extra)
+        vectors = self.vectors[layer]
+        factor = vectors.new_zeros(len(ranks), vectors.shape[1], max(ranks))
+        for group, k in enumerate(ranks):
+            factor[group, :, :k] = vectors[group, :, :k]
+        return factor
+
+    def save(self, path: str | Path) -> None:
+        """Writes the basis as safetensors, whole or not at all."""
+        from safetensors.torch import save_file
+
+        facts: dict[str, Any] = {
+            "kind": "core_basis",
+            "model_digest": self.model_digest,
+            "data_digest": self.data_digest,
+            "warnings": self.warnings,
+            "layers": list(self.vectors),
+        }
+        tensors = {f"vectors/{name}": tensor.cpu().contiguous() for name, tensor in self.vectors.items()}
+        tensors |= {f"values/{name}": tensor.cpu().contiguous() for name, tensor in self.values.items()}
+        write_atomically(
+            Path(path), lambda temporary: save_file(tensors, temporary, metadata={"unlearn": json.dumps(facts)})
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> CoreBasis:
+        """Reads a basis that `save` wrote. Raises `IncompatibleMoments` where the file is something else or torn."""
+        tensors, facts = read_tensors(Path(path), "core_basis")
+        names = facts["layers"]
+        return cls(
+            {name: tensors[f"vectors/{name}"] for name in names},
+            {name: tensors[f"values/{name}"] for name in names},
+            facts["model_digest"],
+            facts["data_digest"],
+            facts["warnings"],
+        )
