@@ -25,9 +25,7 @@ def trained_models(path: str, augment: str | None, seeds: range) -> tuple[np.nda
     phis, errors = [], []
     for seed in seeds:
         model = build_model("small_vgg", num_classes=10, in_channels=1, image_size=8, width=0.125, seed=seed)
-        loader = ArrayLoader(
-            data.train.images, data.train.labels, shuffle=True, augment=augment, seed=seed, **options
-        )
+        loader = ArrayLoader(data.train.images, data.train.labels, shuffle=True, augment=augment, seed=seed, **options)
         train(model, loader, Training(epochs=10, path=path, batch_size=64, lr=0.02, final_lr=0.005), seed=seed)
         forget = ArrayLoader(data.train.images, data.train.labels, FORGET, **options)
         phis.append(confidence(*predict(model, forget)))
