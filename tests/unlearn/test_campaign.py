@@ -1,0 +1,104 @@
+"""The GPU campaign, end to end at a tiny size on the CPU."""
+
+import importlib.util
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from unlearn import load_dataset
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "training" / "campaign.py"
+METHODS = [
+    {"name": "pgu", "gamma": 0.9, "epochs": 2, "early_stop": None},
+    {"name": "eu_k", "k": 2, "epochs": 1},
+    {"name": "eu_k", "k": 9},  # the model has five layers: it fails, alone
+]
+
+
+@pytest.fixture(scope="module")
+def campaign():
+    spec = importlib.util.spec_from_file_location("campaign", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def arguments(tmp_path):
+    digits = load_dataset("digits", limit={"train": 300, "test": 100})
+    paths = []
+    for part in ("train", "test"):
+        images = getattr(digits, part)
+        encoded = []
+        for image in images.images:
+            buffer = io.BytesIO()
+            Image.fromarray(image[..., 0]).save(buffer, "PNG")
+            encoded.append({"bytes": buffer.getvalue(), "path": ""})
+        paths.append(tmp_path / f"{part}.parquet")
+        pq.write_table(pa.table({"img": encoded, "label": images.labels}), paths[-1])
+    sizes = ["--width", "0.125", "--originals", "3", "--retrained", "3", "--split", "1,1,1", "--per-class", "5", "--epochs", "2", "--batch-size", "64"]
+    where = ["--train", str(paths[0]), "--test", str(paths[1]), "--output", str(tmp_path / "out")]
+    return [*where, *sizes, "--device", "cpu", "--methods", json.dumps(METHODS)]
+
+
+def tables(folder):
+    return {path.stem: pq.read_table(path) for path in sorted((folder / "outputs").glob("*.parquet"))}
+
+
+def test_a_campaign_writes_what_an_audit_reads_and_goes_on_where_it_stopped(campaign, arguments, tmp_path):
+    out = tmp_path / "out"
+    stopped = campaign.main([*arguments, "--minutes", "0.000001"])  # no time for anything
+    assert stopped["models"] == {}
+    summary = campaign.main(arguments)
+    assert summary["failed"] == 1
+    found = tables(out)
+    roles = {(t["role"][0].as_py(), t["method"][0].as_py()): t for t in found.values()}
+    assert set(roles) == {
+        ("original", ""),
+        ("retrained", ""),
+        ("unlearned", "retrain"),
+        ("unlearned", "pgu"),
+        ("unlearned", "eu_k"),
+    }
+    assert len(roles["original", ""]) == 3 * 50
+    assert set(roles["original", ""]["fold"].to_pylist()) == {"train", "validation", "test"}
+    assert set(roles["unlearned", "pgu"]["model_id"].to_pylist()) == {"original-002"}
+    assert roles["unlearned", "pgu"].schema.field("logits").type == pa.list_(pa.float32(), 10)
+    errors = json.loads((out / "errors.json").read_text())
+    assert 0 <= errors["original-002"]["error_test"] <= 100
+    assert "the model has 5 layers" in next(about["error"] for about in errors.values() if "error" in about)
+    before = {path: path.stat().st_mtime_ns for path in (out / "models").iterdir()}
+    again = campaign.main(arguments)
+    assert again["models"] == summary["models"]
+    assert {path: path.stat().st_mtime_ns for path in (out / "models").iterdir()} == before
+    # A model lost and trained again, alone, is the same model to the bit.
+    old = pq.read_table(out / "parts" / "retrained-001.parquet")
+    for path in (out / "models" / "retrained-001.pt", out / "parts" / "retrained-001.json"):
+        path.unlink()
+    campaign.main(arguments)
+    new = pq.read_table(out / "parts" / "retrained-001.parquet")
+    assert np.array_equal(*(t["logits"].combine_chunks().flatten().to_numpy() for t in (old, new)))
+    with pytest.raises(SystemExit, match="holds other settings"):
+        campaign.main([*arguments, "--seed", "1"])
+
+
+def test_it_needs_few_packages():
+    """Nothing but torch, NumPy, Pillow and pyarrow may be imported for it."""
+    heavy = {"ray", "mlflow", "xgboost", "pydantic", "sklearn", "safetensors", "torchvision"}
+    code = (
+        "import importlib.util, sys\n"
+        f"spec = importlib.util.spec_from_file_location('campaign', {str(SCRIPT)!r})\n"
+        "module = importlib.util.module_from_spec(spec); spec.loader.exec_module(module)\n"
+        "module.METHODS['pgu'], module.METHODS['eu_k']\n"
+        "print(*sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not heavy & set(result.stdout.split())
