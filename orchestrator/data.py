@@ -12,7 +12,7 @@ import numpy as np
 
 from .errors import RecipeError
 from .options import fault_from
-from .recipe import Recipe
+from .recipe import Recipe, model_faults
 from .units import Unit
 
 if TYPE_CHECKING:
@@ -101,7 +101,12 @@ def array_digest(array: np.ndarray) -> str:
 
 
 def load_data(
-    recipe: Recipe, store: Store | None, on_progress: Progress | None = None, keep: bool = True
+    recipe: Recipe,
+    store: Store | None,
+    on_progress: Progress | None = None,
+    *,
+    keep: bool = True,
+    allow_factory: bool = False,
 ) -> ExperimentData:
     """Returns the recipe's data, decoded, or read back from the store where it was decoded before.
 
@@ -116,6 +121,9 @@ def load_data(
         split = make_split(dataset, build(Scenario, recipe.scenario), recipe.seed)
     except ValueError as error:
         raise RecipeError([fault_from(error, "scenario", recipe.scenario)], recipe.name) from None
+    faults = model_faults(recipe, dataset.num_classes, dataset.channels, dataset.image_size, allow_factory)
+    if faults:
+        raise RecipeError(faults, recipe.name)
     return ExperimentData(dataset, split)
 
 

@@ -74,7 +74,9 @@ class _Run:
 
     def execute(self) -> RunResult:
         store = open_store(self.options.store or str(self.folder.path / "store"))
-        data = load_data(self.recipe, store, self.progress.counting("decoding images"))
+        data = load_data(
+            self.recipe, store, self.progress.counting("decoding images"), allow_factory=self.options.allow_factory
+        )
         plan = make_plan(self.recipe, data)
         check_stored_models(plan, sum(store.has(unit.key) for unit in plan.stages["train"]))
         self.folder.write_recipe(self.recipe, store.uri)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from . import sweep
 from .errors import Fault, RecipeError, nearest
-from .options import canonical_params, option_faults, option_names, validation_faults
+from .options import canonical_params, fault_from, option_faults, option_names, validation_faults
 
 SHIPPED = Path(__file__).parent / "recipes"
 
@@ -131,7 +131,8 @@ def check_recipe(document: Any, label: str = "recipe") -> Recipe:
         raise RecipeError(found, label) from None
     found += _section_faults(recipe)
     found += _shadow_faults(recipe)
-    found += _method_faults(recipe)
+    # EU-k and its kin inherit the training section: its own faults are told once, not once more for each of them.
+    found += _method_faults(recipe, inherit=not any(fault.field.startswith("training") for fault in found))
     found += _attack_faults(recipe)
     if found:
         raise RecipeError(found, label)
@@ -235,16 +236,11 @@ def _expand_environment(document: dict[str, Any], found: list[Fault]) -> dict[st
             return [expand(v, f"{where}.{i}") for i, v in enumerate(value)]
         if not isinstance(value, str):
             return value
-        for name in _VARIABLE.findall(value):
-            if name not in os.environ:
-                found.append(
-                    Fault(
-                        where,
-                        value,
-                        f"the environment variable {name} is not set",
-                        f"export {name}=… first, or write a path",
-                    )
-                )
+        unset = [name for name in _VARIABLE.findall(value) if name not in os.environ]
+        found.extend(
+            Fault(where, value, f"the environment variable {name} is not set", f"export {name}=… first, or write a path")
+            for name in unset
+        )
         return _VARIABLE.sub(lambda match: os.environ.get(match.group(1), match.group(0)), value)
 
     expanded = dict(document)
@@ -276,7 +272,8 @@ def _section_faults(recipe: Recipe) -> list[Fault]:
             Fault("model.name", name, "missing", ", ".join([*MODELS, "a torchvision model", "package.module:factory"]))
         )
     elif name in MODELS:
-        found += option_faults(MODELS[name], model, "model", skip=("num_classes", "in_channels", "image_size", "seed"))
+        unfit = option_faults(MODELS[name], model, "model", skip=("num_classes", "in_channels", "image_size", "seed"))
+        found += unfit or model_faults(recipe, num_classes=10, channels=3, image_size=64)
     elif ":" not in name:
         from unlearn.models import torchvision_names
 
@@ -292,6 +289,24 @@ def _section_faults(recipe: Recipe) -> list[Fault]:
                 )
             )
     return found
+
+
+def model_faults(recipe: Recipe, num_classes: int, channels: int, image_size: int, allow_factory: bool = False) -> list[Fault]:
+    """Returns what keeps the recipe's model from being built for images of this shape; builds it without its weights."""
+    import torch
+
+    from unlearn import build_model
+
+    name = recipe.model["name"]
+    if ":" in name and allow_factory:
+        return []  # the user's own code may not stand being built without weights
+    options = {k: v for k, v in recipe.model.items() if k != "name"}
+    try:
+        with torch.device("meta"):
+            build_model(name, num_classes=num_classes, in_channels=channels, image_size=image_size, **options)
+    except (ValueError, TypeError) as error:
+        return [fault_from(error, "model", recipe.model)]
+    return []
 
 
 def _limit_faults(limit: Any) -> list[Fault]:
@@ -316,7 +331,7 @@ def _shadow_faults(recipe: Recipe) -> list[Fault]:
     found = []
     for role, count in (("originals", shadows.originals), ("retrained", shadows.retrained)):
         if sum(shadows.split) != count:
-            train, validation, test = shadows.split
+            _, validation, test = shadows.split
             likely = max(1, count - validation - test)
             found.append(
                 Fault(
@@ -326,6 +341,7 @@ def _shadow_faults(recipe: Recipe) -> list[Fault]:
                     f"three numbers that add up to {count}, such as [{likely}, {validation}, {test}]",
                 )
             )
+            break
     if min(shadows.split) < 1:
         found.append(
             Fault("shadows.split", list(shadows.split), "each fold needs a model", "three numbers of at least 1")
@@ -333,7 +349,7 @@ def _shadow_faults(recipe: Recipe) -> list[Fault]:
     return found
 
 
-def _method_faults(recipe: Recipe) -> list[Fault]:
+def _method_faults(recipe: Recipe, inherit: bool) -> list[Fault]:
     from unlearn import METHODS
 
     found: list[Fault] = []
@@ -360,8 +376,9 @@ def _method_faults(recipe: Recipe) -> list[Fault]:
             ]
             continue
         seen: set[str] = set()
+        inherited = method_defaults(name, recipe) if inherit else {}
         for params in sweep.expand(options, recipe.seed, index):
-            for fault in option_faults(METHODS[name], {**method_defaults(name, recipe), **params}, where):
+            for fault in option_faults(METHODS[name], {**inherited, **params}, where):
                 if str(fault) not in seen:
                     seen.add(str(fault))
                     found.append(fault)

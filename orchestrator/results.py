@@ -135,12 +135,13 @@ def _problems(row: Row, store: Store, failures: Mapping[str, str]) -> list[str]:
 
 
 def bootstrap_mean(values: Sequence[float], seed: int) -> list[float]:
-    """Returns the 95 % interval of the mean of `values`, resampled over models."""
+    """Returns the 95 % interval of the mean of `values`, resampled over models, widened for few of them."""
+    from attack.evaluation import expanded_interval
+
     generator = np.random.default_rng(seed)
     array = np.asarray(values, dtype=np.float64)
     means = array[generator.integers(0, len(array), (BOOTSTRAP, len(array)))].mean(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return [float(low), float(high)]
+    return expanded_interval(means, len(array))
 
 
 def _mean_seconds(store: Store, producers: Sequence[Unit]) -> float | None:

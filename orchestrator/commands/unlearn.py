@@ -63,7 +63,7 @@ def main(args: argparse.Namespace) -> int:
     recipe = load_recipe(args.recipe, args.overrides)
     point = _point(expand_methods(recipe), args.method, recipe.name)
     progress = Progress(quiet=args.json)
-    data = load_data(recipe, None, progress.counting("decoding images"))
+    data = load_data(recipe, None, progress.counting("decoding images"), allow_factory=args.allow_factory)
     context = Context(None, data, device=args.device, allow_factory=args.allow_factory)
     model = context.new_model(recipe.model, seed=0)
     _load_weights(model, args.model)
