@@ -86,6 +86,12 @@ def test_image_sets_of_other_types_are_refused(images, labels, message):
         ImageSet(images, labels)
 
 
+def test_images_that_are_not_square_are_refused():
+    tall = ImageSet(np.zeros((2, 6, 4, 1), np.uint8), np.zeros(2, np.int64))
+    with pytest.raises(ValueError, match="4x6 pixels; they must be square: set dataset.image_size"):
+        make_dataset("some", tall, tall)
+
+
 def test_labels_beyond_the_classes_are_refused():
     with pytest.raises(ValueError, match=r"train labels run from 0 to 4; allowed are 0 to 2"):
         make_dataset("some", some_images(), some_images(), num_classes=3)

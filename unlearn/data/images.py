@@ -115,6 +115,11 @@ class ImageDataset:
                 f"dataset {self.name}: training images are {self.train.images.shape[1:]} and test images "
                 f"{self.test.images.shape[1:]} (height, width, channels); they must be alike"
             )
+        height, width = self.train.images.shape[1:3]
+        if height != width:
+            raise ValueError(
+                f"dataset {self.name}: images are {width}x{height} pixels; they must be square: set dataset.image_size"
+            )
         for part, images in (("train", self.train), ("test", self.test)):
             if len(images) == 0:
                 raise ValueError(f"dataset {self.name}: {part} holds no images")
@@ -130,7 +135,7 @@ class ImageDataset:
 
     @property
     def image_size(self) -> int:
-        """Height of the images in pixels (and width, where they are square)."""
+        """Height and width of the images in pixels."""
         return int(self.train.images.shape[1])
 
     @property
