@@ -1,0 +1,83 @@
+"""Tables, figures and the page of an experiment, from `results.json` and `curves.json` alone.
+
+Equal input gives equal files, byte for byte: nothing here knows the time, the machine or an order other than the rows' own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+TABLES = {"results.csv": "csv", "results.md": "md", "results.tex": "latex"}
+
+
+def write_report(output_dir: str | Path) -> list[Path]:
+    """Writes `tables/`, `figures/` and `report.html` from the results in `output_dir`; returns the files written.
+
+    Each file is replaced whole or not at all. Figures of an earlier report that these results no longer support are removed.
+
+    **Raises:** `ValueError` where `results.json` is missing or not a results document.
+    """
+    from ..store.local import write_synced
+    from . import tables
+    from .figures import FIGURES, draw, png, svg
+    from .page import page
+    from .rows import Report
+
+    folder = Path(output_dir)
+    report = Report.load(folder)
+    written = []
+
+    def write(path: Path, content: bytes) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_synced(path, content)
+        written.append(path)
+
+    for name, format in TABLES.items():
+        write(folder / "tables" / name, tables.render(report, format).encode())
+    figures = draw(report)
+    for figure in figures:
+        write(folder / "figures" / f"{figure.name}.svg", svg(figure).encode())
+        write(folder / "figures" / f"{figure.name}.png", png(figure))
+    for name in FIGURES:
+        if name not in {figure.name for figure in figures}:
+            for ending in ("svg", "png"):
+                (folder / "figures" / f"{name}.{ending}").unlink(missing_ok=True)
+    write(folder / "report.html", page(report, figures).encode())
+    return written
+
+
+def table(output_dir: str | Path, format: str = "md") -> str:
+    """Returns the result table of a finished run as `csv`, `md` or `latex`.
+
+    **Raises:** `ValueError` for another format, or where there are no results.
+    """
+    from . import tables
+    from .rows import Report
+
+    return tables.render(Report.load(Path(output_dir)), format)
+
+
+def compare(dirs: Sequence[str | Path], format: str = "md") -> str:
+    """Returns runs side by side: what differs in their recipes, and each row that they share with the difference to the first run.
+
+    **Raises:** `ValueError` for another format, no run, or one without results.
+    """
+    from .compare import compare_runs
+
+    return compare_runs([Path(each) for each in dirs], format)
+
+
+def terminal_table(results: Mapping[str, Any]) -> Table:
+    """Returns the table that a run ends with, from a results document."""
+    from . import tables
+    from .rows import Report
+
+    return tables.terminal(Report(results))
+
+
+__all__ = ["compare", "table", "terminal_table", "write_report"]

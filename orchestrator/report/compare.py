@@ -1,0 +1,241 @@
+"""Runs side by side: what differs in their recipes, and each row with its difference to the first run."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import words
+from .rows import Report, ResultRow, varying_names
+from .tables import FORMATS, csv_cell, escape_markdown, markdown_line, tex
+
+ABSENT = "–"
+DIFFERENCE_NOTE = (
+    "Differences are to the first run; their 95 % intervals take the runs as independent, so with shared models or images they are too wide "
+    "rather than too narrow. Bold: the interval leaves 0 out."
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One metric of one row in every run; None for a run that has no such row."""
+
+    method: str
+    params: Mapping[str, Any]
+    shown: str
+    metric: words.Metric
+    rows: tuple[ResultRow | None, ...]
+
+    def difference(self, run: int) -> tuple[float, list[float] | None] | None:
+        """Returns the metric in `run` minus that in the first run, with its interval; None where either was not measured."""
+        first, other = self.rows[0], self.rows[run]
+        if first is None or other is None or self.metric.kind == "flag":
+            return None
+        a, b = other.value(self.metric.name), first.value(self.metric.name)
+        if a is None or b is None:
+            return None
+        return words.difference(a, other.bounds(self.metric.name), b, first.bounds(self.metric.name))
+
+
+def compare_runs(dirs: Sequence[Path], format: str = "md") -> str:
+    """Returns the comparison of the runs in `dirs` as one of `FORMATS`; CSV is in long form, one line for each run and value.
+
+    **Raises:** `ValueError` for another format, no folder, or a folder without results.
+    """
+    if format not in FORMATS:
+        raise ValueError(f"format: {format!r}: unknown; allowed: {', '.join(FORMATS)}")
+    if not dirs:
+        raise ValueError("dirs: no folder given; give the output folders of one or more runs")
+    reports = [Report.load(folder) for folder in dirs]
+    names = run_names(dirs)
+    renderers = {"csv": _csv, "md": _markdown, "latex": _latex}
+    return renderers[format](names, recipe_differences(reports), list(lines(reports)))
+
+
+def run_names(dirs: Sequence[Path]) -> list[str]:
+    """Returns the shortest endings of the paths that tell the runs apart, numbered where a folder is given twice."""
+    parts = [folder.absolute().parts for folder in dirs]
+    for length in range(1, max(len(p) for p in parts) + 1):
+        names = ["/".join(p[-length:]) for p in parts]
+        if len(set(names)) == len(names):
+            return [words.clean(name) for name in names]
+    return [words.clean(f"{folder.name} ({i})") for i, folder in enumerate(dirs, start=1)]
+
+
+def recipe_differences(reports: Sequence[Report]) -> list[tuple[str, list[str]]]:
+    """Returns (field, value in each run) for every recipe field and data digest that is not the same in all runs."""
+    flat = []
+    for report in reports:
+        facts = report.environment
+        found = dict(_flat(report.recipe, ""))
+        for name in ("dataset", "split"):
+            digest = (facts.get(name) or {}).get("digest")
+            if digest:
+                found[f"{name} digest"] = digest[:12]
+        commit = (facts.get("git") or {}).get("commit")
+        if commit:
+            found["code commit"] = commit[:12] + (" (changed)" if facts["git"].get("dirty") else "")
+        flat.append(found)
+    fields = dict.fromkeys(name for each in flat for name in each)
+    texts = {name: [words.clean(each[name]) if name in each else ABSENT for each in flat] for name in fields}
+    return [(name, values) for name, values in texts.items() if len(set(values)) > 1]
+
+
+def _flat(value: Any, prefix: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _flat(inner, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(value, list) and any(isinstance(inner, Mapping) for inner in value):
+        for i, inner in enumerate(value):
+            yield from _flat(inner, f"{prefix}.{i}")
+    else:
+        yield prefix, words.value_text(value, 80)
+
+
+def lines(reports: Sequence[Report]) -> Iterator[Line]:
+    """Yields a line for each row, matched by method and parameters, and each metric that any run measured."""
+    keyed = [_keyed(report) for report in reports]
+    auc_names = dict.fromkeys(name for report in reports for name in report.auc_names)
+    metrics = [words.metric(name) for name in (*auc_names, *(name for name in words.METRICS if name not in auc_names))]
+    alike: dict[str, list[Mapping[str, Any]]] = {}
+    for report in reports:
+        for row in report.rows:
+            alike.setdefault(row.method, []).append(row.params)
+    varying = {method: varying_names(params) for method, params in alike.items()}
+    for key in dict.fromkeys(key for each in keyed for key in each):
+        found = tuple(each.get(key) for each in keyed)
+        row = next(row for row in found if row is not None)
+        shown = words.parameters_text(row.params, varying[row.method])
+        for metric in metrics:
+            if any(each is not None and each.value(metric.name) is not None for each in found):
+                yield Line(row.method, row.params, shown, metric, found)
+        if not any(each is not None and each.done for each in found):
+            yield Line(row.method, row.params, shown, metrics[0], found)
+
+
+def _keyed(report: Report) -> dict[tuple[str, str, int], ResultRow]:
+    """Returns rows by method, parameters, and a count for rows that are there twice."""
+    found: dict[tuple[str, str, int], ResultRow] = {}
+    for row in report.rows:
+        canonical = json.dumps(row.params, sort_keys=True, default=str)
+        copy = 0
+        while (row.method, canonical, copy) in found:
+            copy += 1
+        found[row.method, canonical, copy] = row
+    return found
+
+
+def _value(line: Line, run: int) -> str:
+    row = line.rows[run]
+    if row is None:
+        return ABSENT
+    return "failed" if not row.done and row.value(line.metric.name) is None else row.text(line.metric.name)
+
+
+def _difference(line: Line, run: int) -> tuple[str, bool]:
+    """Returns a difference as text, and whether its interval leaves 0 out."""
+    found = line.difference(run)
+    if found is None:
+        return ABSENT, False
+    delta, bounds = found
+    text = words.signed(delta, line.metric.kind)
+    if not bounds:
+        return text, False
+    low, high = (words.signed(bound, line.metric.kind) for bound in bounds)
+    return f"{text} [{low}, {high}]", bounds[0] > 0 or bounds[1] < 0
+
+
+def _csv(names: Sequence[str], recipe: Sequence[tuple[str, list[str]]], table: Sequence[Line]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    header = ("kind", "method", "params", "name", "run", "status", "value", "low", "high")
+    writer.writerow([*header, "difference", "difference_low", "difference_high"])
+    for field, values in recipe:
+        for name, value in zip(names, values, strict=True):
+            writer.writerow([csv_cell(cell) for cell in ("recipe", "", "", field, name, "", value, "", "", "", "", "")])
+    for line in table:
+        for run, (name, row) in enumerate(zip(names, line.rows, strict=True)):
+            if row is None:
+                continue
+            delta, bounds = (line.difference(run) if run else None) or (None, None)
+            cells = [
+                *(
+                    "metric",
+                    line.method,
+                    json.dumps(line.params, ensure_ascii=False),
+                    line.metric.name,
+                    name,
+                    row.raw.get("status"),
+                ),
+                *(row.value(line.metric.name), *(row.bounds(line.metric.name) or (None, None))),
+                *(delta, *(bounds or (None, None))),
+            ]
+            writer.writerow([csv_cell(cell) for cell in cells])
+    return out.getvalue()
+
+
+def _headers(names: Sequence[str]) -> list[str]:
+    return ["Method", "Parameters", "Metric", *names, *(f"{name} − {names[0]}" for name in names[1:])]
+
+
+def _markdown(names: Sequence[str], recipe: Sequence[tuple[str, list[str]]], table: Sequence[Line]) -> str:
+    found = ["### Recipes", ""]
+    if recipe:
+        found += [
+            markdown_line([escape_markdown(cell) for cell in ("Field", *names)]),
+            markdown_line(["---"] * (1 + len(names))),
+        ]
+        found += [markdown_line([escape_markdown(cell) for cell in (field, *values)]) for field, values in recipe]
+    else:
+        found.append("No difference.")
+    head = [escape_markdown(cell) for cell in _headers(names)]
+    found += ["", "### Results", "", markdown_line(head), markdown_line(["---"] * 3 + ["---:"] * (len(head) - 3))]
+    for line in table:
+        cells = [words.method_name(line.method), line.shown, line.metric.heading]
+        cells = [escape_markdown(cell) for cell in cells] + [_value(line, run) for run in range(len(names))]
+        for run in range(1, len(names)):
+            text, clear = _difference(line, run)
+            cells.append(f"**{text}**" if clear else text)
+        found.append(markdown_line(cells))
+    if len(names) > 1:
+        found += ["", escape_markdown(DIFFERENCE_NOTE)]
+    found += ["", f"{ABSENT}: no such row or no such number in a run. {words.NOT_MEASURABLE}: not measurable."]
+    return "\n".join(found) + "\n"
+
+
+def _latex(names: Sequence[str], recipe: Sequence[tuple[str, list[str]]], table: Sequence[Line]) -> str:
+    found = [r"% \usepackage{booktabs}"]
+    if recipe:
+        found += [
+            rf"\begin{{tabular}}{{l{'l' * len(names)}}}",
+            r"\toprule",
+            " & ".join(map(tex, ("Field", *names))) + r" \\",
+            r"\midrule",
+        ]
+        found += [" & ".join(map(tex, (field, *values))) + r" \\" for field, values in recipe]
+        found += [r"\bottomrule", r"\end{tabular}", "", r"\bigskip", ""]
+    head = _headers(names)
+    found += [
+        rf"\begin{{tabular}}{{lll{'r' * (len(head) - 3)}}}",
+        r"\toprule",
+        " & ".join(map(tex, head)) + r" \\",
+        r"\midrule",
+    ]
+    for line in table:
+        label = line.metric.tex or tex(line.metric.label)
+        unit = f" ({tex(line.metric.unit)})" if line.metric.unit else ""
+        cells = [tex(words.method_name(line.method)), tex(line.shown), label + unit]
+        cells += [tex(_value(line, run)) for run in range(len(names))]
+        for run in range(1, len(names)):
+            text, clear = _difference(line, run)
+            cells.append(rf"\textbf{{{tex(text)}}}" if clear else tex(text))
+        found.append(" & ".join(cells) + r" \\")
+    found.append(r"\bottomrule")
+    if len(names) > 1:
+        found.append(rf"\multicolumn{{{len(head)}}}{{l}}{{\footnotesize {tex(DIFFERENCE_NOTE)}}} \\")
+    return "\n".join([*found, r"\end{tabular}"]) + "\n"

@@ -1,0 +1,181 @@
+"""How figures are drawn: colours, the panel, and turning panels into SVG and PNG.
+
+A figure is a few *panels*, each small enough to be read on a phone. The files hold them side by side; the page holds them one by
+one, and there their colours are CSS variables, so that they follow the reader's light or dark setting.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from . import words
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as MplFigure
+
+# Okabe and Ito's colours, told apart with every common colour vision; yellow and sky are too pale for lines on white.
+INK, MUTED, GRID, PAPER, SOFT = "#16191d", "#5b636d", "#dfe3e8", "#fefefe", "#eef1f4"
+SERIES = ("#0072b2", "#d55e00", "#00875f", "#b8528c", "#a87400", "#4b5fc4")
+DARK_SERIES = ("#58b4ea", "#ff9a52", "#3ec99a", "#e79cc8", "#e0b040", "#9aa8ff")
+REFERENCE = MUTED
+COLOURS = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper", SOFT: "soft"} | {
+    colour: f"series-{i}" for i, colour in enumerate(SERIES, start=1)
+}
+LINES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "h")
+
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "orchestrator",
+    "text.parse_math": False,  # a recipe may hold "$"
+    "text.usetex": False,
+    "font.family": "DejaVu Sans",
+    "font.size": 9.0,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9.0,
+    "xtick.labelsize": 8.0,
+    "ytick.labelsize": 8.0,
+    "legend.fontsize": 7.6,
+    "legend.frameon": True,
+    "legend.framealpha": 0.85,
+    "legend.edgecolor": PAPER,
+    "legend.facecolor": PAPER,
+    "legend.handlelength": 2.2,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.linewidth": 0.8,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "axes.facecolor": PAPER,
+    "figure.facecolor": PAPER,
+    "savefig.facecolor": PAPER,
+    "lines.linewidth": 1.6,
+    "axes.formatter.use_mathtext": False,
+    "axes.unicode_minus": True,
+}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes: what draws it, and its size in inches."""
+
+    draw: Callable[[Axes], None]
+    alt: str
+    width: float = 4.3
+    height: float = 3.2
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Panels that belong together, with the caption that says what to see."""
+
+    name: str
+    title: str
+    caption: str
+    panels: tuple[Panel, ...]
+    columns: int = 2
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    import matplotlib
+
+    # The object-oriented canvas is used throughout, so no backend of the caller's is touched.
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
+
+
+def _figure(panels: tuple[Panel, ...], columns: int) -> MplFigure:
+    from matplotlib.figure import Figure as MplFigure
+
+    columns = min(columns, len(panels))
+    lines = [panels[i : i + columns] for i in range(0, len(panels), columns)]
+    size = (max(sum(p.width for p in line) for line in lines), sum(max(p.height for p in line) for line in lines))
+    figure = MplFigure(figsize=size, layout="constrained")
+    grid = figure.add_gridspec(len(lines), columns, height_ratios=[max(p.height for p in line) for line in lines])
+    for index, panel in enumerate(panels):
+        panel.draw(figure.add_subplot(grid[index // columns, index % columns]))
+    return figure
+
+
+def _save(figure: MplFigure, format: str) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    out = io.BytesIO()
+    # No creator, no date: equal input, equal bytes.
+    if format == "svg":
+        FigureCanvasSVG(figure).print_svg(out, metadata={"Date": None, "Creator": None, "Type": None, "Format": None})
+    else:
+        FigureCanvasAgg(figure)
+        figure.savefig(out, format="png", dpi=300, metadata={"Software": None})
+    return out.getvalue()
+
+
+def svg(figure: Figure) -> str:
+    """Returns the whole figure as SVG with text as text."""
+    with _style():
+        return _save(_figure(figure.panels, figure.columns), "svg").decode()
+
+
+def png(figure: Figure) -> bytes:
+    """Returns the whole figure as PNG at 300 dpi."""
+    with _style():
+        return _save(_figure(figure.panels, figure.columns), "png")
+
+
+def inline_svg(panel: Panel, prefix: str) -> str:
+    """Returns one panel as an `<svg>` element for the page: no width, no ids shared with another, colours as CSS variables."""
+    from html import escape
+
+    with _style():
+        text = _save(_figure((panel,), 1), "svg").decode()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    text = re.sub(r"<style type=.*?</style>", "", text, count=1, flags=re.DOTALL)
+    head, body = text.split(">", 1)
+    box = re.search(r'viewBox="([^"]+)"', head)
+    body = re.sub(r"<[^>]*>", lambda tag: _adapt(tag.group(0), prefix), body)  # text between tags stays as it is
+    alt = escape(words.clean(panel.alt), quote=True)
+    return f'<svg viewBox="{box.group(1) if box else ""}" role="img" aria-label="{alt}">{body.strip()}'
+
+
+def plain_log(ax: Axes, which: str) -> None:
+    """Makes an axis logarithmic with ticks written as plain numbers: 0.01, not 10⁻² in a markup that is switched off."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis = ax.xaxis if which == "x" else ax.yaxis
+    (ax.set_xscale if which == "x" else ax.set_yscale)("log")
+    low, high = sorted(axis.get_view_interval())
+    axis.set_major_locator(LogLocator(base=10, subs=(1.0,) if high > 30 * low else (1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _adapt(tag: str, prefix: str) -> str:
+    tag = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', tag)
+    tag = re.sub(r'xlink:href="#([^"]+)"', rf'href="#{prefix}-\1"', tag)
+    tag = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", tag)
+    for colour, name in COLOURS.items():
+        tag = tag.replace(f": {colour}", f": var(--{name})")
+    return tag

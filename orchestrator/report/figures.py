@@ -1,0 +1,452 @@
+"""The figures of a report, each built from rows and curves; what cannot be drawn from these results is left out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import words
+from .drawing import GRID, INK, LINES, MARKERS, MUTED, PAPER, SERIES, SOFT, Figure, Panel, plain_log, png, svg
+from .histories import training_figure, unlearning_figure
+from .rows import Report, ResultRow
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+FIGURES = ("auc", "privacy_utility", "roc", "confidence", "unlearning", "sweep", "training")
+FOREST_ROWS = 30
+CURVES = 8
+CURVES_PER_METHOD = 4
+PANELS = 6
+ATTACK_PANELS = 3
+
+
+class Looks:
+    """Colour by method, line by row within its method: the same in every figure."""
+
+    def __init__(self, report: Report, shown: Sequence[ResultRow]):
+        methods = list(dict.fromkeys(row.method for row in report.rows if not row.baseline))
+        self._order = {method: i for i, method in enumerate(methods)}
+        self._line: dict[int, Any] = {}
+        for method in methods:
+            for i, row in enumerate([r for r in shown if r.method == method]):
+                self._line[row.index] = LINES[i % len(LINES)]
+
+    def colour(self, row: ResultRow) -> str:
+        if row.baseline:
+            return INK if row.method == "retrain" else MUTED
+        return SERIES[self._order[row.method] % len(SERIES)]
+
+    def line(self, row: ResultRow) -> Any:
+        return (0, (2.5, 1.5)) if row.method == "retrain" else "-" if row.baseline else self._line.get(row.index, "-")
+
+    def marker(self, row: ResultRow) -> str:
+        if row.baseline:
+            return "*" if row.method == "retrain" else "x"
+        return MARKERS[self._order[row.method] % len(MARKERS)]
+
+
+def draw(report: Report) -> list[Figure]:
+    """Returns the figures that these results support, in the order in which they are read."""
+    makers: tuple[Callable[[Report], Figure | None], ...] = (
+        auc_figure,
+        plane_figure,
+        roc_figure,
+        confidence_figure,
+        unlearning_figure,
+        sweep_figure,
+        training_figure,
+    )
+    return [figure for maker in makers if (figure := maker(report)) is not None]
+
+
+def shown_of(shown: Sequence[Any], candidates: Sequence[Any]) -> str:
+    """Returns the sentence that owns up to a selection, or nothing where all are shown."""
+    if len(shown) == len(candidates):
+        return ""
+    return (
+        f" {len(shown)} of {len(candidates)} rows are drawn: the references, the best of each method and others spread over its settings; "
+        "the table has all."
+    )
+
+
+def auc_figure(report: Report) -> Figure | None:
+    """AUC with its interval for each row and attack."""
+    names = report.auc_names
+    candidates = [row for row in report.rows if any(row.value(name) is not None for name in names)]
+    if not candidates:
+        return None
+    shown = report.select(candidates, FOREST_ROWS)
+    looks = Looks(report, shown)
+
+    def panel(ax: Axes) -> None:
+        ax.axvline(words.CHANCE, color=INK, linewidth=1.0, linestyle=(0, (4, 2)))
+        offsets = np.linspace(-0.24, 0.24, len(names)) if len(names) > 1 else [0.0]
+        for place, row in enumerate(shown):
+            for which, (name, offset) in enumerate(zip(names, offsets, strict=True)):
+                value, bounds = row.value(name), row.bounds(name)
+                if value is None:
+                    continue
+                colour = looks.colour(row)
+                if bounds:
+                    ax.plot(bounds, [place + offset] * 2, color=colour, linewidth=2.0, solid_capstyle="butt")
+                filled = colour if which == 0 else PAPER
+                ax.plot(
+                    [value],
+                    [place + offset],
+                    MARKERS[which % len(MARKERS)],
+                    color=colour,
+                    markerfacecolor=filled,
+                    markersize=5.5,
+                )
+        for which, name in enumerate(names if len(names) > 1 else ()):
+            filled = MUTED if which == 0 else PAPER
+            label = words.attack_name(report.attack_of(name))
+            ax.plot([], [], MARKERS[which % len(MARKERS)], color=MUTED, markerfacecolor=filled, label=label)
+        ax.set_yticks(range(len(shown)), [words.shorten(row.label, 30) for row in shown])
+        ax.set_ylim(len(shown) - 0.4, -0.6)
+        ax.grid(axis="y", visible=False)
+        ax.tick_params(axis="y", length=0)
+        low = min(
+            [
+                0.45,
+                *(min([v, *(row.bounds(n) or [])]) for row in shown for n in names if (v := row.value(n)) is not None),
+            ]
+        )
+        high = max(
+            [
+                0.55,
+                *(max([v, *(row.bounds(n) or [])]) for row in shown for n in names if (v := row.value(n)) is not None),
+            ]
+        )
+        ax.set_xlim(max(-0.01, low - 0.03), min(1.01, high + 0.03))
+        ax.set_xlabel("attack AUC, 95 % interval  (0.5: forgotten)")
+        if len(names) > 1:
+            ax.legend(loc="lower right")
+
+    height = 0.95 + 0.3 * len(shown)
+    alt = "Attack AUC by method: " + "; ".join(f"{row.label} {row.text(report.primary)}" for row in shown[:12])
+    return Figure(
+        "auc",
+        "Can an attacker tell?",
+        "Attack AUC of each row with its 95 % interval over models. An interval that crosses the dashed line at 0.5 cannot be told from "
+        "retraining; right of it the forget set is still recognised; left of it forgetting was overdone and can be seen as such (Streisand "
+        "effect). Retrain shows how far chance alone reaches." + shown_of(shown, candidates),
+        (Panel(panel, alt, width=4.6, height=height),),
+    )
+
+
+def plane_figure(report: Report) -> Figure | None:
+    """Privacy against utility: attack AUC over test error."""
+    name = report.primary
+    points = [row for row in report.rows if row.value(name) is not None and row.value("error_test") is not None]
+    if len(points) < 2:
+        return None
+    looks = Looks(report, points)
+    crowded = len(points) > 40
+
+    def panel(ax: Axes) -> None:
+        ax.axhline(words.CHANCE, color=INK, linewidth=1.0, linestyle=(0, (4, 2)))
+        retrain = report.method("retrain")
+        if retrain is not None and retrain.value("error_test") is not None:
+            ax.axvline(retrain.value("error_test"), color=INK, linewidth=1.0, linestyle=(0, (4, 2)))
+        seen: set[str] = set()
+        for row in sorted(points, key=lambda row: row.baseline):
+            x, y, xs, ys = row.value("error_test"), row.value(name), row.bounds("error_test"), row.bounds(name)
+            colour = looks.colour(row)
+            if not crowded:
+                bars = ([(xs, [y, y])] if xs else []) + ([([x, x], ys)] if ys else [])
+                for across, up in bars:
+                    ax.plot(across, up, color=colour, linewidth=0.9, alpha=0.55)
+            label = words.method_name(row.method) if row.method not in seen else None
+            seen.add(row.method)
+            size = 11 if row.method == "retrain" else 7 if row.method == "no_unlearn" else 4 if crowded else 6
+            ax.plot(
+                [x],
+                [y],
+                looks.marker(row),
+                color=colour,
+                markersize=size,
+                markeredgewidth=1.6 if row.baseline else 0.8,
+                label=label,
+                zorder=3,
+            )
+            if not crowded and row.varying and len(points) <= 16:
+                text = words.parameters_text(row.params, row.varying, limit=18)
+                ax.annotate(text, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=7, color=INK)
+        ax.set_xlabel("test error (%)  ← better")
+        ax.set_ylabel("attack AUC")
+        ax.margins(0.08)
+        ax.legend(loc="best")
+
+    alt = "Attack AUC over test error: " + "; ".join(
+        f"{row.label} {row.value('error_test'):.2f} %, AUC {row.value(name):.3f}" for row in points[:12]
+    )
+    return Figure(
+        "privacy_utility",
+        "What forgetting costs",
+        "Each point is a row: attack AUC over test error, thin bars are 95 % intervals. The dashed lines cross where perfect unlearning lies: "
+        "AUC 0.5 at the test error of retraining. Above the level line the forget set is recognised; right of the upright line test accuracy was paid."
+        + (" Intervals are left out for legibility." if crowded else ""),
+        (Panel(panel, alt, width=4.6, height=3.6),),
+    )
+
+
+def roc_figure(report: Report) -> Figure | None:
+    """ROC curves, linear and log-log, for each attack."""
+    by_attack: dict[str, list[tuple[ResultRow, Mapping[str, Any]]]] = {}
+    for curve, row in _of_rows(report, "roc"):
+        if len(curve.get("fpr") or []) > 1 and len(curve["fpr"]) == len(curve.get("tpr") or []):
+            by_attack.setdefault(str(curve.get("attack")), []).append((row, curve))
+    if not by_attack:
+        return None
+    panels = []
+    attacks = sorted(by_attack, key=lambda attack: attack != report.attack_of(report.primary))
+    remark = ""
+    for attack in attacks[:ATTACK_PANELS]:
+        pairs = by_attack[attack]
+        candidates = [row for row, _ in pairs]
+        shown = report.select(candidates, CURVES, CURVES_PER_METHOD)
+        remark = remark or shown_of(shown, candidates)
+        kept = [(row, curve) for row, curve in pairs if row in shown]
+        title = f"{words.attack_name(attack)}: " if len(attacks) > 1 else ""
+        looks = Looks(report, shown)
+        for log in (False, True):
+            alt = (
+                f"ROC of the {words.attack_name(attack)} attack on {'logarithmic' if log else 'linear'} axes: "
+                + "; ".join(f"{row.label}, AUC {_auc_text(report, row, attack)}" for row, _ in kept)
+            )
+            panels.append(Panel(_roc_panel(report, attack, kept, looks, log, title), alt, width=4.3, height=3.9))
+    return Figure(
+        "roc",
+        "ROC of the attack",
+        "True positives (outputs of the models under test that the attack calls trained on the forget set) over false positives (outputs of retrained "
+        "models that it accuses wrongly). Left: linear axes; a forgotten set follows the diagonal. Right: the same on logarithmic axes, where the corner "
+        "that matters for privacy is seen: a curve above the diagonal at its left end recognises some samples almost without error, whatever "
+        "its AUC. Nothing is measured in the grey region, where the false-positive rate is less than one output."
+        + remark,
+        tuple(panels),
+    )
+
+
+def _auc_text(report: Report, row: ResultRow, attack: str) -> str:
+    name = "auc" if attack == "xgboost" else f"{attack}/auc"
+    return words.number(row.value(name), "fraction")
+
+
+def _roc_panel(
+    report: Report,
+    attack: str,
+    pairs: Sequence[tuple[ResultRow, Mapping[str, Any]]],
+    looks: Looks,
+    log: bool,
+    title: str,
+) -> Callable[[Axes], None]:
+    def panel(ax: Axes) -> None:
+        positive = [f for _, curve in pairs for f in curve["fpr"] if f > 0]
+        floor = min(0.1, min(positive, default=0.01))
+        line = np.geomspace(floor / 3, 1, 100) if log else np.linspace(0, 1, 2)
+        ax.plot(line, line, color=MUTED, linewidth=0.9, linestyle=(0, (4, 2)))
+        for row, curve in sorted(pairs, key=lambda pair: pair[0].baseline):
+            fpr, tpr = np.asarray(curve["fpr"], float), np.asarray(curve["tpr"], float)
+            if log:
+                keep = (fpr > 0) & (tpr > 0)
+                fpr, tpr = fpr[keep], tpr[keep]
+            label = f"{words.shorten(row.label, 24)}  {_auc_text(report, row, attack)}"
+            ax.plot(fpr, tpr, color=looks.colour(row), linestyle=looks.line(row), linewidth=1.5, label=label)
+        ax.set_xlabel("false-positive rate")
+        ax.set_ylabel("true-positive rate")
+        if log:
+            ax.set_xlim(floor / 3, 1)
+            smallest = [
+                t for _, curve in pairs for f, t in zip(curve["fpr"], curve["tpr"], strict=True) if f > 0 and t > 0
+            ]
+            ax.set_ylim(min([floor / 3, *smallest]), 1.15)
+            plain_log(ax, "x")
+            plain_log(ax, "y")
+            ax.axvspan(floor / 3, floor, color=SOFT, linewidth=0)
+            ax.set_title(f"{title}logarithmic")
+        else:
+            ax.set_xlim(0, 1)
+            ax.set_ylim(0, 1.01)
+            ax.legend(loc="lower right", title="row, AUC", title_fontsize=7.6)
+            ax.set_title(f"{title}linear")
+
+    return panel
+
+
+def confidence_figure(report: Report) -> Figure | None:
+    """How sure the attacker is, unlearned against retrained models, a panel for each row."""
+    attack = report.attack_of(report.primary)
+    found: dict[int, Mapping[str, Any]] = {}
+    for curve, row in _of_rows(report, "confidence"):
+        edges = curve.get("edges") or []
+        if curve.get("attack") == attack and len(edges) == len(curve.get("unlearned") or []) + 1 > 1:
+            found.setdefault(row.index, curve)
+    candidates = [row for row in report.rows if row.index in found]
+    if not candidates:
+        return None
+    shown = report.select(candidates, PANELS)
+
+    def panel_of(row: ResultRow) -> Panel:
+        curve = found[row.index]
+        edges = np.asarray(curve["edges"], float)
+        shares = [_shares(curve[side]) for side in ("retrained", "unlearned")]
+
+        def panel(ax: Axes) -> None:
+            ours = "models under test" if row.baseline else "unlearned models"
+            ax.stairs(shares[0], edges, fill=True, color=MUTED, alpha=0.35, label="retrained models")
+            ax.stairs(shares[0], edges, color=MUTED, linewidth=0.9)
+            ax.stairs(shares[1], edges, fill=True, color=SERIES[0], alpha=0.3, label=ours)
+            ax.stairs(shares[1], edges, color=SERIES[0], linewidth=1.4)
+            ax.set_xlim(edges[0], edges[-1])
+            ax.set_ylim(0, None)
+            ax.margins(y=0.25)
+            ax.set_title(words.shorten(f"{row.label}: AUC {words.number(row.value(report.primary), 'fraction')}", 48))
+            ax.set_xlabel("attacker's confidence that the sample was trained on")
+            ax.set_ylabel("share of outputs (%)")
+            ax.legend(loc="best")
+
+        alt = f"Histogram of the attacker's confidence, {row.label}; " + " and ".join(
+            f"{name} models mean {_mean(edges, share):.2f}"
+            for name, share in zip(("retrained", "tested"), shares, strict=True)
+        )
+        return Panel(panel, alt, height=2.7)
+
+    return Figure(
+        "confidence",
+        "How sure the attacker is",
+        f"The {words.attack_name(attack)} attacker's confidence on forget-set outputs of the models under test (blue) and of retrained models (grey). "
+        "After good unlearning the two lie on one another. Blue to the right of grey: still recognised. A blue pile at the left end: "
+        "over-unlearned, the samples get too little confidence." + shown_of(shown, candidates),
+        tuple(panel_of(row) for row in shown),
+    )
+
+
+def _shares(counts: Sequence[float]) -> np.ndarray:
+    array = np.asarray(counts, float)
+    return 100.0 * array / array.sum() if array.sum() else array
+
+
+def _mean(edges: np.ndarray, shares: np.ndarray) -> float:
+    total = float(shares.sum())
+    return float(((edges[:-1] + edges[1:]) / 2 * shares).sum() / total) if total else math.nan
+
+
+def sweep_figure(report: Report) -> Figure | None:
+    """Errors and AUC over the one number that was swept, for each method where that is so."""
+    panels: list[Panel] = []
+    swept = []
+    for method in dict.fromkeys(row.method for row in report.rows if not row.baseline):
+        rows = [row for row in report.rows if row.method == method and row.done]
+        if not rows or len(rows[0].varying) != 1:
+            continue
+        name = rows[0].varying[0]
+        if not all(
+            isinstance(row.params.get(name), int | float) and not isinstance(row.params[name], bool) for row in rows
+        ):
+            continue
+        rows.sort(key=lambda row: row.params[name])
+        if len({row.params[name] for row in rows}) < 3:
+            continue
+        swept.append(f"{words.parameter_name(name)} of {words.method_name(method)}")
+        panels += _sweep_panels(report, rows, name)
+    if not panels:
+        return None
+    return Figure(
+        "sweep",
+        f"Sweep of {words.listed(swept)}",
+        "Left: classification errors on the forget set, the retain set and test data; the dashed lines are Retrain's, which good settings meet. "
+        "Right: attack AUC, 0.5 is the aim. Bands are 95 % intervals over models. A setting is good where the errors lie on the dashed lines "
+        "and the AUC band covers 0.5.",
+        tuple(panels),
+    )
+
+
+def _sweep_panels(report: Report, rows: Sequence[ResultRow], name: str) -> list[Panel]:
+    xs = [float(row.params[name]) for row in rows]
+    logarithmic = min(xs) > 0 and max(xs) / min(xs) >= 20
+    retrain = report.method("retrain")
+    label = f"{words.parameter_name(name)} ({words.method_name(rows[0].method)})"
+    errors = [("error_forget", "forget set", 1), ("error_retain", "retain set", 2), ("error_test", "test data", 0)]
+
+    def curve(ax: Axes, metric: str, text: str, which: int) -> None:
+        known = [(x, row) for x, row in zip(xs, rows, strict=True) if row.value(metric) is not None]
+        if not known:
+            return
+        colour = SERIES[which]
+        ax.plot(
+            [x for x, _ in known],
+            [row.value(metric) for _, row in known],
+            color=colour,
+            marker=MARKERS[which],
+            markersize=4,
+            label=text,
+        )
+        banded = [(x, bounds) for x, row in known if (bounds := row.bounds(metric))]
+        if len(banded) > 1:
+            ax.fill_between(
+                [x for x, _ in banded],
+                [b[0] for _, b in banded],
+                [b[1] for _, b in banded],
+                color=colour,
+                alpha=0.15,
+                linewidth=0,
+            )
+        if metric.startswith("error_") and retrain is not None and retrain.value(metric) is not None:
+            ax.axhline(retrain.value(metric), color=colour, linewidth=1.0, linestyle=(0, (4, 2)))
+
+    def axis(ax: Axes) -> None:
+        if logarithmic:
+            plain_log(ax, "x")
+        ax.set_xlabel(label)
+
+    def error_panel(ax: Axes) -> None:
+        for item in errors:
+            curve(ax, *item)
+        axis(ax)
+        ax.set_ylabel("error (%)")
+        ax.set_ylim(bottom=0)
+        ax.legend(loc="best")
+
+    def auc_panel(ax: Axes) -> None:
+        ax.axhline(words.CHANCE, color=INK, linewidth=1.0, linestyle=(0, (4, 2)))
+        for i, auc in enumerate(report.auc_names):
+            curve(ax, auc, words.attack_name(report.attack_of(auc)), 3 + i % 3)
+        before = report.method("no_unlearn")
+        if before is not None and before.value(report.primary) is not None:
+            ax.axhline(
+                before.value(report.primary),
+                color=MUTED,
+                linewidth=1.0,
+                linestyle=(0, (1.2, 1.2)),
+                label="before unlearning",
+            )
+        axis(ax)
+        ax.set_ylabel("attack AUC")
+        ax.legend(loc="best")
+
+    points = "; ".join(
+        f"{name}={words.value_text(row.params[name])}: test error {row.text('error_test')} %, AUC {row.text(report.primary)}"
+        for row in rows[:12]
+    )
+    return [
+        Panel(error_panel, f"Errors over {label}: {points}"),
+        Panel(auc_panel, f"Attack AUC over {label}: {points}"),
+    ]
+
+
+def _of_rows(report: Report, kind: str) -> list[tuple[Mapping[str, Any], ResultRow]]:
+    """Returns the curves of a kind with the rows that they belong to; a curve of no row is not drawn."""
+    found = []
+    for curve in report.curves.get(kind) or []:
+        index = curve.get("row")
+        if isinstance(index, int) and 0 <= index < len(report.rows):
+            found.append((curve, report.rows[index]))
+    return found
+
+
+__all__ = ["FIGURES", "GRID", "Figure", "Panel", "draw", "png", "svg"]

@@ -1,0 +1,275 @@
+"""Result rows as the tables, figures and the page look at them: labels, judgements, and which rows a figure shows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from . import words
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One word about a row, and the sentence behind it."""
+
+    word: words.Verdict
+    sentence: str
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """A row of `results.json` with its place `index`, its `label`, and the parameters in which it differs from its like."""
+
+    index: int
+    raw: Mapping[str, Any]
+    varying: tuple[str, ...]
+    label: str
+
+    @property
+    def method(self) -> str:
+        return words.clean(self.raw.get("method", "?"))
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        return self.raw.get("params") or {}
+
+    @property
+    def done(self) -> bool:
+        return self.raw.get("status") == "done"
+
+    @property
+    def error(self) -> str:
+        return words.clean(self.raw.get("error") or ("" if self.done else "no reason recorded"))
+
+    @property
+    def models(self) -> int | None:
+        return self.raw.get("models")
+
+    @property
+    def baseline(self) -> bool:
+        return self.method in words.BASELINES
+
+    @property
+    def short(self) -> str:
+        """The parameters in which this row differs from the other rows of its method; all, cut short, where it is alone."""
+        return words.parameters_text(self.params, self.varying or None)
+
+    def value(self, name: str) -> Any:
+        """Returns a metric; None where it was not measured."""
+        return (self.raw.get("metrics") or {}).get(name)
+
+    def bounds(self, name: str) -> list[float] | None:
+        """Returns the 95 % interval of a metric, or None."""
+        found = (self.raw.get("ci") or {}).get(name)
+        return list(found) if found and len(found) == 2 and None not in found else None
+
+    def text(self, name: str) -> str:
+        """Returns a metric with its interval as text."""
+        return words.with_interval(self.value(name), self.bounds(name), words.metric(name).kind)
+
+
+@dataclass(frozen=True)
+class Report:
+    """A results document and its curves."""
+
+    results: Mapping[str, Any]
+    curves: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, folder: Path) -> Report:
+        """Reads `results.json`, and `curves.json` where there is one.
+
+        **Raises:** `ValueError` where the results are missing, not JSON, or of a newer format.
+        """
+        path = folder / "results.json"
+        try:
+            results = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ValueError(f"{path}: cannot be read ({error.strerror}); give the output folder of a run") from None
+        except ValueError as error:
+            raise ValueError(f"{path}: not JSON ({error}); `orchestrator report DIR` writes it again") from None
+        if not isinstance(results, dict) or not isinstance(results.get("rows"), list):
+            raise ValueError(f"{path}: rows: not a results document; `orchestrator report DIR` writes it again")
+        if results.get("schema", 1) > 1:
+            raise ValueError(
+                f"{path}: schema: {results['schema']}: this version reads 1; use the version that wrote it"
+            )
+        try:
+            curves = json.loads((folder / "curves.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            curves = {}
+        return cls(results, curves if isinstance(curves, dict) else {})
+
+    @cached_property
+    def rows(self) -> tuple[ResultRow, ...]:
+        raw = self.results.get("rows") or []
+        groups: dict[str, list[Mapping[str, Any]]] = {}
+        for row in raw:
+            groups.setdefault(str(row.get("method")), []).append(row.get("params") or {})
+        varying = {method: varying_names(params) for method, params in groups.items()}
+        return tuple(
+            ResultRow(index, row, varying[str(row.get("method"))], _label(row, varying[str(row.get("method"))]))
+            for index, row in enumerate(raw)
+        )
+
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        return self.results.get("recipe") or {}
+
+    @property
+    def environment(self) -> Mapping[str, Any]:
+        return self.results.get("environment") or {}
+
+    @property
+    def name(self) -> str:
+        return words.clean(self.recipe.get("name") or "experiment")
+
+    @cached_property
+    def auc_names(self) -> tuple[str, ...]:
+        """The metrics that are an attack's AUC, the primary attack's first."""
+        names = {
+            name for row in self.rows for name in row.raw.get("metrics") or {} if name == "auc" or name.endswith("/auc")
+        }
+        return tuple(sorted(names, key=lambda name: (name != "auc", name)))
+
+    @property
+    def primary(self) -> str:
+        """The AUC that verdicts and figures lead with."""
+        return self.auc_names[0] if self.auc_names else "auc"
+
+    def attack_of(self, auc: str) -> str:
+        """Returns which attack measured the metric `auc`."""
+        return "xgboost" if auc == "auc" else auc.removesuffix("/auc")
+
+    def method(self, name: str) -> ResultRow | None:
+        """Returns the first finished row of a method, such as `retrain`."""
+        return next((row for row in self.rows if row.method == name and row.done), None)
+
+    @cached_property
+    def powerless(self) -> bool:
+        """Whether no attack recognises even the models that were never unlearned, so that nothing can be learned about forgetting."""
+        row = self.method("no_unlearn")
+        if row is None:
+            return False
+        found = [bounds for name in self.auc_names if (bounds := row.bounds(name))]
+        return bool(found) and all(low <= words.CHANCE <= high for low, high in found)
+
+    def judge(self, row: ResultRow) -> Judgement:
+        """Says what the attacks' AUC and intervals mean for a row; one attack that succeeds is enough to break a forgetting claim."""
+        if not row.done:
+            return Judgement("failed", row.error)
+        found = [(name, row.value(name), row.bounds(name)) for name in self.auc_names if row.value(name) is not None]
+        if not found:
+            return Judgement("undecided", "No attack could be measured.")
+        decided = [(name, value, bounds) for name, value, bounds in found if bounds]
+        if not decided:
+            shown = words.listed([self._shown(*item) for item in found])
+            return Judgement("undecided", f"{shown}, but with one model on a side there is no interval.")
+        above = [item for item in decided if item[2][0] > words.CHANCE]
+        below = [item for item in decided if item[2][1] < words.CHANCE]
+        if above:
+            worst = max(above, key=lambda item: item[1])
+            return Judgement(
+                "remembers", f"{self._shown(*worst)} lies above 0.5: the attack still recognises the forget set."
+            )
+        if below:
+            worst = min(below, key=lambda item: item[1])
+            sentence = f"{self._shown(*worst)} lies below 0.5: forget samples stand out by too little confidence and can be found."
+            return Judgement("over-unlearned", sentence)
+        shown = words.listed([self._shown(*item) for item in decided])
+        if self.powerless and row.method != "retrain":
+            return Judgement(
+                "undecided",
+                f"{shown} includes 0.5, but so does that of models never unlearned: the attack is too weak here.",
+            )
+        return Judgement("forgot", f"{shown} includes 0.5: as far as this can tell, forgotten.")
+
+    def _shown(self, name: str, value: float, bounds: Sequence[float] | None) -> str:
+        attack = f"{words.attack_name(self.attack_of(name))} " if len(self.auc_names) > 1 else ""
+        return f"{attack}AUC {words.with_interval(value, bounds, 'fraction')}"
+
+    @cached_property
+    def judgements(self) -> tuple[Judgement, ...]:
+        return tuple(self.judge(row) for row in self.rows)
+
+    def best_of(self, rows: Sequence[ResultRow]) -> ResultRow | None:
+        """Returns the row to lead with: forgot at the least test error; where none forgot, the AUC nearest 0.5."""
+        done = [row for row in rows if row.done and row.value(self.primary) is not None]
+        forgot = [row for row in done if self.judgements[row.index].word == "forgot"]
+        if forgot and all(row.value("error_test") is not None for row in forgot):
+            return min(forgot, key=lambda row: row.value("error_test"))
+        return min(forgot or done, key=lambda row: abs(row.value(self.primary) - words.CHANCE), default=None)
+
+    @cached_property
+    def marked(self) -> frozenset[tuple[int, str]]:
+        """(row, metric) pairs to mark: nearest to 0.5 for an AUC, nearest to Retrain for errors, the highest speed-up.
+
+        Reference rows are not in the contest; without a contest of two nothing is marked.
+        """
+        contest = [row for row in self.rows if row.done and not row.baseline]
+        retrain = self.method("retrain")
+        found: set[tuple[int, str]] = set()
+        for name in (*self.auc_names, *words.METRICS):
+            target = words.metric(name).target
+            known = [row for row in contest if row.value(name) is not None]
+            reference = words.CHANCE if target == "chance" else retrain.value(name) if retrain else None
+            if len(known) < 2 or target is None or (target == "retrain" and reference is None):
+                continue
+            if target == "high":
+                distance = {row.index: -row.value(name) for row in known}
+            elif target == "low":
+                distance = {row.index: row.value(name) for row in known}
+            else:
+                distance = {row.index: abs(row.value(name) - reference) for row in known}
+            least = min(distance.values())
+            found |= {(index, name) for index, value in distance.items() if value == least}
+        return frozenset(found)
+
+    def select(self, candidates: Sequence[ResultRow], limit: int, per_method: int | None = None) -> list[ResultRow]:
+        """Returns at most `limit` of the rows, in table order: references, each method's best, then spread over each method's rows."""
+        if len(candidates) <= limit and per_method is None:
+            return list(candidates)
+        chosen = [row for row in candidates if row.baseline]
+        groups: dict[str, list[ResultRow]] = {}
+        for row in candidates:
+            if not row.baseline:
+                groups.setdefault(row.method, []).append(row)
+        queues = [self._spread(rows)[: per_method or len(rows)] for rows in groups.values()]
+        while len(chosen) < limit and any(queues):
+            for queue in queues:
+                if queue and len(chosen) < limit:
+                    chosen.append(queue.pop(0))
+        return sorted(chosen[:limit], key=lambda row: row.index)
+
+    def _spread(self, rows: list[ResultRow]) -> list[ResultRow]:
+        """Orders rows so that any beginning of the list is spread over all: the best, the two ends, then halves of what lies between."""
+        best = self.best_of(rows)
+        order = [] if best is None else [rows.index(best)]
+        order += [0, len(rows) - 1]
+        pending = [(0, len(rows) - 1)]
+        while pending:
+            low, high = pending.pop(0)
+            middle = (low + high) // 2
+            if high - low > 1:
+                order.append(middle)
+                pending += [(low, middle), (middle, high)]
+        return [rows[i] for i in dict.fromkeys(order)]
+
+
+def varying_names(params: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Returns the names of parameters that are not the same in all of `params`."""
+    names = dict.fromkeys(name for each in params for name in each)
+    texts = {name: {json.dumps(each.get(name), sort_keys=True, default=str) for each in params} for name in names}
+    return tuple(name for name in names if len(texts[name]) > 1)
+
+
+def _label(row: Mapping[str, Any], varying: Sequence[str]) -> str:
+    """Returns `PGU γ=0.9`: the method with the parameters that tell its rows apart, or with the one that its name speaks of."""
+    params = row.get("params") or {}
+    shown = varying or [name for name in ("k", "gamma") if name in params][:1]
+    name = words.clean(words.method_name(str(row.get("method", "?"))))
+    return f"{name} {words.parameters_text(params, shown, limit=44)}".strip()

@@ -1,0 +1,226 @@
+"""What the numbers mean, in sentences: the opening of the page. Every claim is computed from the rows and their intervals."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from . import words
+from .rows import Report, ResultRow
+
+
+@dataclass(frozen=True)
+class Card:
+    """A method's best row: the verdict, and sentences on forgetting, cost and speed."""
+
+    word: words.Verdict
+    symbol: str
+    title: str
+    sentences: tuple[str, ...]
+
+
+def headline(report: Report) -> str:
+    """Returns the one sentence that says how it went."""
+    rows = [row for row in report.rows if not row.baseline]
+    if not rows:
+        return "No unlearning method was run; the reference rows show what the attack can see."
+    counts: Counter[str] = Counter(report.judgements[row.index].word for row in rows)
+    if len(counts) == 1:
+        word, n = counts.most_common(1)[0]
+        everyone = rows[0].label if n == 1 else f"All {n} unlearning settings"
+        said = {
+            "forgot": "forgot the forget set, as far as these attacks can tell",
+            "remembers": "still {} the forget set".format("remembers" if n == 1 else "remember"),
+            "over-unlearned": "{} over-unlearned: forget samples stand out by too little confidence".format(
+                "is" if n == 1 else "are"
+            ),
+            "undecided": "remain{} undecided: these models and attacks do not suffice to tell".format(
+                "s" if n == 1 else ""
+            ),
+            "failed": "failed",
+        }
+        return f"{everyone} {said[word]}."
+    parts = {
+        "forgot": "forgot",
+        "remembers": "still {} the forget set",
+        "over-unlearned": "over-unlearned",
+        "undecided": "could not be decided",
+        "failed": "failed",
+    }
+    said_parts = [
+        f"{counts[word]} {text.format('remembers' if counts[word] == 1 else 'remember')}"
+        for word, text in parts.items()
+        if counts[word]
+    ]
+    return f"Of {len(rows)} unlearning settings, {words.listed(said_parts)}."
+
+
+def cards(report: Report) -> list[Card]:
+    """Returns one card for each method, in table order."""
+    groups: dict[str, list[ResultRow]] = {}
+    for row in report.rows:
+        if not row.baseline:
+            groups.setdefault(row.method, []).append(row)
+    return [_card(report, rows) for rows in groups.values()]
+
+
+def _card(report: Report, rows: Sequence[ResultRow]) -> Card:
+    row = report.best_of(rows) or rows[0]
+    judgement = report.judgements[row.index]
+    sentences = [judgement.sentence if judgement.word != "failed" else f"Failed: {judgement.sentence}"]
+    if row.done:
+        sentences += [text for text in (_errors(report, row), _speed(row)) if text]
+    if len(rows) > 1 and row.done:
+        forgot = sum(report.judgements[each.index].word == "forgot" for each in rows)
+        how = "forgot with the least test error" if judgement.word == "forgot" else "came nearest to AUC 0.5"
+        sentences.append(
+            f"Of {len(rows)} settings {forgot} forgot; this is the one that {how}, picked on these very numbers and so a little flattered."
+        )
+    return Card(judgement.word, words.VERDICTS[judgement.word][0], row.label, tuple(sentences))
+
+
+def _errors(report: Report, row: ResultRow) -> str:
+    """Says what forgetting cost, against retraining."""
+    test = row.value("error_test")
+    if test is None:
+        return ""
+    text = f"Test error {words.number(test, 'percent')} %"
+    retrain = report.method("retrain")
+    if retrain is not None and retrain.value("error_test") is not None:
+        delta, bounds = words.difference(
+            test, row.bounds("error_test"), retrain.value("error_test"), retrain.bounds("error_test")
+        )
+        text += f" against {words.number(retrain.value('error_test'), 'percent')} % of retraining ({_points(delta, bounds)})"
+        if bounds:
+            text += _weighed(bounds)
+    forget = row.value("error_forget")
+    if forget is not None:
+        text += f"; error on the forget set {words.number(forget, 'percent')} %"
+        if retrain is not None and retrain.value("error_forget") is not None:
+            text += f" where retraining has {words.number(retrain.value('error_forget'), 'percent')} %"
+    return text + "."
+
+
+def _weighed(bounds: Sequence[float]) -> str:
+    return (
+        ", a real cost"
+        if bounds[0] > 0
+        else ", a real gain"
+        if bounds[1] < 0
+        else ", no cost that these models can show"
+    )
+
+
+def _points(delta: float, bounds: Sequence[float] | None) -> str:
+    text = f"{words.signed(delta, 'percent')} points"
+    return f"{text} [{words.signed(bounds[0], 'percent')}, {words.signed(bounds[1], 'percent')}]" if bounds else text
+
+
+def _speed(row: ResultRow) -> str:
+    seconds, speedup = row.value("seconds_per_model"), row.value("speedup_vs_retrain")
+    if seconds is None:
+        return ""
+    text = f"{words.duration(seconds)} a model"
+    if speedup is None:
+        return text + "."
+    if 0.95 <= speedup <= 1.05:
+        return f"{text}, as long as retraining."
+    return f"{text}, {words.number(speedup, 'times')} the speed of retraining" + (
+        ": slower than starting over." if speedup < 1 else "."
+    )
+
+
+def yardsticks(report: Report) -> list[tuple[bool, str]]:
+    """Returns what the reference rows say about how far the verdicts carry, as (needs attention, sentence)."""
+    found: list[tuple[bool, str]] = []
+    name = report.primary
+    before, retrain = report.method("no_unlearn"), report.method("retrain")
+    if before is not None and before.value(name) is not None:
+        shown = f"Before unlearning the attack reaches AUC {before.text(name)}"
+        if report.powerless:
+            found.append(
+                (
+                    True,
+                    f"{shown}: it does not recognise even models that were never unlearned, so an AUC near 0.5 proves nothing here. Train longer, forget more samples, or use more shadow models.",
+                )
+            )
+        elif before.bounds(name):
+            found.append((False, f"{shown}: this is what there was to forget."))
+        else:
+            found.append((True, f"{shown}, without an interval: at least two models on each side are needed."))
+    if retrain is not None and retrain.value(name) is not None:
+        bounds = retrain.bounds(name)
+        shown = f"Models retrained without the forget set, attacked in the same way, stand at AUC {retrain.text(name)}"
+        if bounds is None:
+            found.append((True, f"{shown}, without an interval."))
+        elif bounds[0] <= words.CHANCE <= bounds[1]:
+            found.append((False, f"{shown}: the yardstick is straight, and its width is what chance alone does."))
+        else:
+            found.append(
+                (
+                    True,
+                    f"{shown}, which leaves 0.5 out although nothing was remembered: chance between so few models, or a bias. Read the other verdicts with that much doubt.",
+                )
+            )
+    elif retrain is None and any(not row.baseline for row in report.rows):
+        found.append((True, "There is no finished Retrain row, so errors have nothing to be compared with."))
+    others = [name for name in report.auc_names if name != "auc"]
+    if report.auc_names == ("auc",):
+        found.append(
+            (
+                False,
+                "Only the population attack was run: one classifier for all samples. Attacks on single samples (U-LiRA, RMIA) can find what it overlooks.",
+            )
+        )
+    elif others and "auc" in report.auc_names:
+        found.append(
+            (
+                False,
+                f"A verdict needs all attacks to agree: {words.listed([words.attack_name(report.attack_of(n)) for n in report.auc_names])} were run, and one that succeeds is enough to break a claim.",
+            )
+        )
+    models = sorted({row.models for row in report.rows if row.done and row.models})
+    if models:
+        found.append(
+            (
+                False,
+                f"Each number is over {'to '.join(f'{m} ' for m in ([models[0], models[-1]] if len(models) > 1 else models))}model{'s' if models[-1] > 1 else ''} under test that the attacker was not fitted on.",
+            )
+        )
+    return found
+
+
+def failures(report: Report) -> list[tuple[str, str]]:
+    """Returns (row, reason) for rows that failed."""
+    return [(row.label, row.error) for row in report.rows if not row.done]
+
+
+def remarks(report: Report) -> list[tuple[str, str]]:
+    """Returns (where, remark): notes of rows and of the run. Notes that differ in their numbers only are told once."""
+    found: list[tuple[str, str]] = []
+    for row in report.rows:
+        notes = list(row.raw.get("notes") or [])
+        for name, attack in (row.raw.get("attacks") or {}).items():
+            notes += [f"{words.attack_name(name)}: {note}" for note in (attack or {}).get("notes") or []]
+        found += [(row.label, text) for text in _grouped(notes)]
+    merged: dict[str, list[str]] = {}
+    for where, text in found:
+        merged.setdefault(text, []).append(where)
+    general = [("run", text) for text in _grouped(report.environment.get("notes") or [])]
+    return general + [
+        (words.listed(rows) if len(rows) <= 4 else f"{', '.join(rows[:3])} and {len(rows) - 3} more rows", text)
+        for text, rows in merged.items()
+    ]
+
+
+def _grouped(notes: Sequence[object]) -> list[str]:
+    groups: dict[str, list[str]] = {}
+    for note in notes:
+        text = words.clean(note)
+        groups.setdefault(re.sub(r"\d+(\.\d+)?(e-?\d+)?", "#", text), []).append(text)
+    return [
+        texts[0] if len(set(texts)) == 1 else f"{texts[0]} (and {words.count(len(texts) - 1, 'model')} more like it)"
+        for texts in groups.values()
+    ]

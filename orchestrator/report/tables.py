@@ -1,0 +1,257 @@
+"""The result table as CSV, Markdown, LaTeX and for the terminal.
+
+CSV is for programs: every metric at full precision, an empty cell where nothing was measured. The others are for people.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from . import words
+from .rows import Report, ResultRow
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+FORMATS = ("csv", "md", "latex")
+NOT_MEASURABLE_NOTE = f"{words.NOT_MEASURABLE}: not measurable."
+INTERVAL_NOTE = "[low, high]: 95 % bootstrap interval over models."
+MARK_NOTE = "Bold, among unlearning methods: AUC nearest 0.5, errors nearest to Retrain's, highest speed-up."
+
+
+def columns(report: Report) -> tuple[list[words.Metric], list[str]]:
+    """Returns the metrics worth a column, and the names of those that no row could measure."""
+    names = list(words.METRICS)
+    names[1:1] = [name for name in report.auc_names if name != "auc"]
+    measured = {name: any(row.value(name) is not None for row in report.rows) for name in names}
+    known = {name for row in report.rows for name in row.raw.get("metrics") or {}}
+    shown = [words.metric(name) for name in names if measured[name]]
+    return shown, [words.metric(name).label for name in names if name in known and not measured[name]]
+
+
+def notes(report: Report) -> list[str]:
+    """Returns the remarks that belong under the table."""
+    shown, missing = columns(report)
+    done = [row for row in report.rows if row.done]
+    found = []
+    if any(row.bounds(metric.name) for row in done for metric in shown):
+        found.append(INTERVAL_NOTE)
+    if report.marked:
+        found.append(MARK_NOTE)
+    if any(row.value(metric.name) is None for row in done for metric in shown):
+        found.append(NOT_MEASURABLE_NOTE)
+    if missing:
+        found.append(f"Not measurable in any row, left out: {', '.join(missing)}.")
+    return found
+
+
+def to_csv(report: Report) -> str:
+    """Returns all rows and metrics at full precision, `metric_low` and `metric_high` beside each that has an interval."""
+    names = list(dict.fromkeys(name for row in report.rows for name in row.raw.get("metrics") or {}))
+    order = list(words.METRICS)
+    names.sort(key=lambda name: (order.index(name) if name in order else len(order), name))
+    with_ci = {name for row in report.rows for name in row.raw.get("ci") or {}}
+    params = list(dict.fromkeys(name for row in report.rows for name in row.params))
+    header = ["method", *(f"param.{name}" for name in params), "status", "models"]
+    for name in names:
+        header += [name, f"{name}_low", f"{name}_high"] if name in with_ci else [name]
+    header += ["verdict", "error"]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([csv_cell(text) for text in header])
+    for row in report.rows:
+        line: list[Any] = [row.method, *(row.params.get(name) for name in params), row.raw.get("status"), row.models]
+        for name in names:
+            low, high = row.bounds(name) or (None, None)
+            line += [row.value(name), low, high] if name in with_ci else [row.value(name)]
+        line += [report.judgements[row.index].word, row.error]
+        writer.writerow([csv_cell(value) for value in line])
+    return out.getvalue()
+
+
+def csv_cell(value: Any) -> Any:
+    """Returns a CSV cell: numbers in full, nothing for null, and no text that a spreadsheet would run as a formula."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    text = words.clean(value) if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return f"'{text}" if text[:1] in ("=", "+", "@", "\t") else text
+
+
+def cell(report: Report, row: ResultRow, metric: words.Metric) -> tuple[str, str, bool]:
+    """Returns a value, its interval, and whether it is marked as the best or the nearest to Retrain."""
+    marked = (row.index, metric.name) in report.marked
+    return (
+        words.number(row.value(metric.name), metric.kind),
+        words.interval(row.bounds(metric.name), metric.kind),
+        marked,
+    )
+
+
+def to_markdown(report: Report) -> str:
+    """Returns the table as GitHub-flavoured Markdown."""
+    shown, _ = columns(report)
+    header = ["Method", "Parameters", *(metric.heading for metric in shown), "Verdict"]
+    lines = [markdown_line(header), markdown_line(["---", "---", *(["---:"] * len(shown)), "---"])]
+    for row in report.rows:
+        cells = [escape_markdown(words.method_name(row.method)), escape_markdown(row.short)]
+        for metric in shown:
+            value, bounds, marked = cell(report, row, metric)
+            text = (
+                ""
+                if not row.done and row.value(metric.name) is None
+                else f"**{value}** {bounds}"
+                if marked
+                else f"{value} {bounds}"
+            )
+            cells.append(text.strip())
+        word = report.judgements[row.index].word
+        cells.append(f"failed: {escape_markdown(row.error)}" if word == "failed" else word)
+        lines.append(markdown_line(cells))
+    remarks = [f"\n{escape_markdown(note)}" for note in notes(report)]
+    return "\n".join(lines) + "\n" + "".join(f"{remark}\n" for remark in remarks)
+
+
+def markdown_line(cells: Sequence[str]) -> str:
+    """Returns one line of a Markdown table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def escape_markdown(text: str) -> str:
+    """Escapes what Markdown or the HTML in it would take for its own."""
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]|~])", r"\\\1", text)
+
+
+def to_latex(report: Report) -> str:
+    """Returns a `tabular` for the `booktabs` package, with its notes as comments and as a line under the rules."""
+    shown, _ = columns(report)
+    header = ["Method", "Parameters", *(_tex_heading(metric) for metric in shown), "Verdict"]
+    lines = [
+        r"% \usepackage{booktabs,graphicx}",
+        r"\begin{tabular}{ll" + "r" * len(shown) + "l}",
+        r"\toprule",
+        " & ".join(header) + r" \\",
+        r"\midrule",
+    ]
+    previous: str | None = None
+    for row in report.rows:
+        if previous is not None and (previous in words.BASELINES) != row.baseline:
+            lines.append(r"\midrule")
+        previous = row.method
+        cells = [tex(words.method_name(row.method)), tex(row.short)]
+        if not row.done:
+            reason = tex(words.shorten(row.error, 90))
+            cells.append(rf"\multicolumn{{{len(shown)}}}{{l}}{{\emph{{{reason}}}}}" if shown else "")
+        else:
+            for metric in shown:
+                value, bounds, marked = cell(report, row, metric)
+                value = rf"\textbf{{{tex(value)}}}" if marked else tex(value)
+                # A cell must not begin with "[", which \\ of the line before would take for its argument.
+                cells.append(value + (rf" {{\scriptsize [{bounds[1:-1]}]}}" if bounds else ""))
+        cells.append(report.judgements[row.index].word)
+        lines.append(" & ".join(cells) + r" \\")
+    lines.append(r"\bottomrule")
+    lines += [rf"\multicolumn{{{len(header)}}}{{l}}{{\footnotesize {tex(note)}}} \\" for note in notes(report)]
+    return "\n".join([*lines, r"\end{tabular}"]) + "\n"
+
+
+def _tex_heading(metric: words.Metric) -> str:
+    label = metric.tex or tex(metric.label)
+    return f"{label} ({tex(metric.unit)})" if metric.unit else label
+
+
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "%": r"\%",
+    "#": r"\#",
+    "_": r"\_",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "×": r"$\times$",
+    "−": r"$-$",
+    "–": "--",
+    "—": "---",
+    "…": r"\ldots{}",
+    "γ": r"$\gamma$",
+    "α": r"$\alpha$",
+    "β": r"$\beta$",
+    "λ": r"$\lambda$",
+    "ε": r"$\varepsilon$",
+    "\u00a0": "~",
+}
+
+
+def tex(text: str) -> str:
+    """Returns `text` with every character that LaTeX reads as a command written out."""
+    return "".join(_TEX.get(character, character) for character in text)
+
+
+def render(report: Report, format: str) -> str:
+    """Returns the table in one of `FORMATS`.
+
+    **Raises:** `ValueError` for another format.
+    """
+    renderers = {"csv": to_csv, "md": to_markdown, "latex": to_latex}
+    if format not in renderers:
+        raise ValueError(f"format: {format!r}: unknown; allowed: {', '.join(FORMATS)}")
+    return renderers[format](report)
+
+
+STYLES = {"forgot": "green", "remembers": "red", "over-unlearned": "magenta", "undecided": "yellow", "failed": "red"}
+
+
+def terminal(report: Report) -> Table:
+    """Returns the few columns that one wants to see when a run ends."""
+    from rich.table import Table
+    from rich.text import Text
+
+    names = [
+        *report.auc_names,
+        "tpr_at_fpr_0.01",
+        "error_forget",
+        "error_retain",
+        "error_test",
+        "seconds_per_model",
+        "speedup_vs_retrain",
+    ]
+    heads = {
+        "tpr_at_fpr_0.01": "TPR@\n1%FPR",
+        "error_forget": "error %\nD_f",
+        "error_retain": "\nD_r",
+        "error_test": "\ntest",
+        "seconds_per_model": "s per\nmodel",
+        "speedup_vs_retrain": "speed-\nup",
+    }
+    found = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1))
+    found.add_column("method", vertical="bottom", no_wrap=True)
+    for name in names:
+        head = heads.get(name) or (words.metric(name).label.replace(" ", "\n") if name != "auc" else "AUC")
+        found.add_column(
+            head + (" [95 % CI]" if name in report.auc_names else ""), justify="right", vertical="bottom", no_wrap=True
+        )
+    found.add_column("verdict", vertical="bottom", no_wrap=True)
+    for row in report.rows:
+        cells = []
+        for name in names:
+            value, bounds, marked = cell(report, row, words.metric(name))
+            text = f"{value} {bounds}".strip() if name in report.auc_names else value
+            cells.append(Text("" if not row.done and row.value(name) is None else text, style="bold" if marked else ""))
+        word = report.judgements[row.index].word
+        found.add_row(Text(row.label), *cells, Text(word, style=STYLES[word]))
+    return found

@@ -1,0 +1,249 @@
+"""Names, numbers and judgements in words. Everything the reader sees is worded here, once."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+NOT_MEASURABLE = "n/m"
+CHANCE = 0.5
+
+METHODS = {
+    "no_unlearn": "No unlearning",
+    "retrain": "Retrain",
+    "pgu": "PGU",
+    "eu_k": "EU-k",
+    "cf_k": "CF-k",
+    "finetune": "Finetune",
+    "grad_ascent": "GradAscent",
+    "neg_grad": "NegGrad",
+    "neg_grad_plus": "NegGrad+",
+    "random_label": "RandomLabel",
+    "l1_sparse": "L1-sparse",
+    "scrub": "SCRUB",
+    "salun": "SalUn",
+    "ssd": "SSD",
+    "bad_teacher": "Bad Teacher",
+    "unsir": "UNSIR",
+    "boundary_shrink": "Boundary Shrink",
+    "boundary_expand": "Boundary Expand",
+    "fisher": "Fisher forgetting",
+    "woodfisher": "WoodFisher",
+    "delete": "DELETE",
+}
+ATTACKS = {"xgboost": "XGBoost", "u_lira": "U-LiRA", "lira": "LiRA", "rmia": "RMIA"}
+PARAMETERS = {"gamma": "γ", "alpha": "α", "lambda": "λ", "beta": "β", "temperature": "T"}
+BASELINES = ("no_unlearn", "retrain")
+
+Verdict = Literal["forgot", "remembers", "over-unlearned", "undecided", "failed"]
+VERDICTS: dict[Verdict, tuple[str, str]] = {
+    "forgot": ("✓", "no attack here tells its models from retrained ones"),
+    "remembers": ("✗", "an attack still recognises the forget set as training data"),
+    "over-unlearned": ("!", "forget samples stand out by too little confidence (Streisand effect): they can be found"),
+    "undecided": ("?", "too few models, or too weak an attack, to decide"),
+    "failed": ("–", "did not finish; the reason is given"),
+}
+
+GLOSSARY = (
+    ("Forget set D_f", "the training samples, or classes, that a model is asked to forget."),
+    ("Retain set D_r", "the rest of the training data, whose knowledge should stay."),
+    ("Original", "a model trained on all training data, forget set included."),
+    ("Retrain", "a model trained from scratch without the forget set: the gold standard that unlearning imitates."),
+    (
+        "Membership attack",
+        "a classifier that sees a model's output on a forget sample and says whether the model was trained on it. "
+        "It learns from other (shadow) models and is tested on models it has never seen.",
+    ),
+    (
+        "AUC",
+        "area under the attack's ROC curve: the chance that it scores a random output of a model under test higher than one of a retrained "
+        "model. 0.5 is guessing, which is the aim; 1 is certain recognition.",
+    ),
+    (
+        "TPR at 1 % FPR",
+        "the share of forget-set outputs that are recognised when only one in a hundred outputs of retrained models is accused "
+        "wrongly; guessing gives 0.01. It is null where there are too few outputs to measure so low a rate.",
+    ),
+    (
+        "Streisand effect",
+        "an AUC clearly under 0.5: forgetting was overdone, the samples stand out by unusually low confidence, and an attacker who turns the "
+        "score round finds them. That is a failure, not a better result.",
+    ),
+    (
+        "Error",
+        "share of wrongly classified samples in percent; on the forget set it should match Retrain's, not be as high as possible.",
+    ),
+    ("Speed-up", "seconds to train one model from scratch over seconds to unlearn one model."),
+    (
+        "Interval [low, high]",
+        "95 % bootstrap interval over models, not over samples: samples of one model are correlated. The fitted attacker and the data split are "
+        "held fixed, so their own chance is not in it.",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How one metric is named and printed. `target`: what the best value is nearest to, or the end that is best."""
+
+    name: str
+    label: str
+    kind: Literal["fraction", "percent", "seconds", "times", "count", "flag"]
+    target: Literal["chance", "retrain", "low", "high", None] = None
+    unit: str = ""
+    tex: str = ""
+
+    @property
+    def heading(self) -> str:
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("auc", "AUC", "fraction", "chance"),
+        Metric("tpr_at_fpr_0.01", "TPR at 1 % FPR", "fraction"),
+        Metric("tpr_at_fpr_0.001", "TPR at 0.1 % FPR", "fraction"),
+        Metric("error_forget", "Error D_f", "percent", "retrain", "%", r"Error $D_f$"),
+        Metric("error_retain", "Error D_r", "percent", "retrain", "%", r"Error $D_r$"),
+        Metric("error_test", "Error test", "percent", "retrain", "%", r"Error $D_{\mathrm{test}}$"),
+        Metric("seconds_per_model", "Time per model", "seconds", None, "s"),
+        Metric("speedup_vs_retrain", "Speed-up", "times", "high"),
+        Metric("epochs", "Epochs", "count"),
+    )
+}
+
+
+def metric(name: str) -> Metric:
+    """Returns how the metric `name` is shown; `<attack>/auc` and names unknown here included."""
+    if name in METRICS:
+        return METRICS[name]
+    attack, _, rest = name.rpartition("/")
+    if attack and rest in METRICS:
+        base = METRICS[rest]
+        return Metric(name, f"{attack_name(attack)} {base.label}", base.kind, base.target, base.unit)
+    if name.startswith("error_"):
+        return Metric(name, f"Error {name.removeprefix('error_')}", "percent", "retrain", "%")
+    return Metric(name, name.replace("_", " "), "fraction")
+
+
+def method_name(name: str) -> str:
+    """Returns a method's name as papers write it."""
+    return METHODS.get(name, name)
+
+
+def attack_name(name: str) -> str:
+    """Returns an attack's name as papers write it."""
+    return ATTACKS.get(name, name)
+
+
+def parameter_name(name: str) -> str:
+    """Returns a parameter's name, with Greek letters for those that papers write so."""
+    return PARAMETERS.get(name, name)
+
+
+def value_text(value: Any, limit: int = 40) -> str:
+    """Returns a parameter's value in short."""
+    if isinstance(value, bool) or value is None:
+        text = {True: "yes", False: "no", None: "none"}[value]
+    elif isinstance(value, float):
+        text = f"{value:.6g}"
+    elif isinstance(value, str | int):
+        text = str(value)
+    else:
+        text = json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return shorten(text, limit)
+
+
+def shorten(text: str, limit: int) -> str:
+    """Returns `text` cut to at most `limit` characters."""
+    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
+
+
+def clean(text: Any) -> str:
+    """Returns `text` on one line without control characters, which neither SVG nor HTML may hold."""
+    kept = "".join(" " if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in str(text))
+    return re.sub(r" {2,}", " ", kept).strip()
+
+
+def parameters_text(params: Mapping[str, Any], names: Sequence[str] | None = None, limit: int = 60) -> str:
+    """Returns parameters as `γ=0.9, lr=0.05`, all or those in `names`."""
+    shown = [name for name in (params if names is None else names) if name in params]
+    return shorten(clean(", ".join(f"{parameter_name(name)}={value_text(params[name])}" for name in shown)), limit)
+
+
+def number(value: Any, kind: str) -> str:
+    """Returns a measured value as text; null is "n/m", never 0."""
+    if value is None:
+        return NOT_MEASURABLE
+    if kind == "flag" or isinstance(value, bool):
+        return "yes" if value else "no"
+    if kind == "fraction":
+        return f"{value:.3f}"
+    if kind == "percent":
+        return f"{value:.2f}"
+    if kind == "times":
+        return f"{value:.2f}×" if value < 10 else f"{value:.0f}×" if value >= 100 else f"{value:.1f}×"
+    if kind == "seconds":
+        return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+    return f"{value:g}" if float(value).is_integer() else f"{value:.1f}"
+
+
+def interval(bounds: Sequence[float] | None, kind: str) -> str:
+    """Returns `[low, high]`, or nothing where there is no interval."""
+    if not bounds:
+        return ""
+    return f"[{number(bounds[0], kind)}, {number(bounds[1], kind)}]".replace("×", "")
+
+
+def with_interval(value: Any, bounds: Sequence[float] | None, kind: str) -> str:
+    """Returns a value with its interval."""
+    return f"{number(value, kind)} {interval(bounds, kind)}".strip()
+
+
+def duration(seconds: float | None) -> str:
+    """Returns a time span as people say it."""
+    if seconds is None:
+        return NOT_MEASURABLE
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    if seconds < 3600:
+        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"
+
+
+def count(n: int, noun: str, plural: str | None = None) -> str:
+    """Returns `1 model`, `2 models`."""
+    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
+
+
+def listed(items: Sequence[str]) -> str:
+    """Returns `a, b and c`."""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else ""
+
+
+def difference(
+    a: float, a_bounds: Sequence[float] | None, b: float, b_bounds: Sequence[float] | None
+) -> tuple[float, list[float] | None]:
+    """Returns a − b and its 95 % interval from the two intervals, taking the two as independent.
+
+    The interval is the "method of variance estimates recovery" (Zou and Donner 2008), which keeps skewed intervals skewed. Where both
+    were measured on shared models or images, they move together and the interval is too wide rather than too narrow.
+    """
+    delta = a - b
+    if not a_bounds or not b_bounds:
+        return delta, None
+    below = ((a - a_bounds[0]) ** 2 + (b_bounds[1] - b) ** 2) ** 0.5
+    above = ((a_bounds[1] - a) ** 2 + (b - b_bounds[0]) ** 2) ** 0.5
+    return delta, [delta - below, delta + above]
+
+
+def signed(value: float, kind: str) -> str:
+    """Returns a difference with its sign."""
+    text = number(abs(value), kind).removesuffix("×")
+    nought = not any(c in "123456789" for c in text)
+    return text if nought else f"{'+' if value > 0 else '−'}{text}"
