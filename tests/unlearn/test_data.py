@@ -88,7 +88,7 @@ def test_image_sets_of_other_types_are_refused(images, labels, message):
 
 def test_images_that_are_not_square_are_refused():
     tall = ImageSet(np.zeros((2, 6, 4, 1), np.uint8), np.zeros(2, np.int64))
-    with pytest.raises(ValueError, match="4x6 pixels; they must be square: set dataset.image_size"):
+    with pytest.raises(ValueError, match=r"4x6 pixels; they must be square: set dataset.image_size"):
         make_dataset("some", tall, tall)
 
 
