@@ -170,6 +170,9 @@ def main() -> None:
     for size in map(int, options.sizes.split(",")):
         for model in options.models.split(","):
             for width in map(float, options.widths.split(",")):
+                peak = max(
+                    peak, matmul_peak(device)
+                )  # measured before each row, so that a neighbour's burst does not lower it
                 row = measure(model, size, width, device, options.passes, not options.no_plain, peak, cores)
                 rows.append(row)
                 ratio = row.get("best_ratio", row["ratio"])
