@@ -24,7 +24,8 @@ def write_report(output_dir: str | Path) -> list[Path]:
     """
     from ..store.local import write_synced
     from . import tables
-    from .figures import FIGURES, draw, png, svg
+    from .drawing import render
+    from .figures import FIGURES, draw
     from .page import page
     from .rows import Report
 
@@ -32,22 +33,24 @@ def write_report(output_dir: str | Path) -> list[Path]:
     report = Report.load(folder)
     written = []
 
-    def write(path: Path, content: bytes) -> None:
+    def write(path: Path, content: str | bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_synced(path, content)
+        # A text from elsewhere may hold half a surrogate pair, which no encoding has a place for.
+        write_synced(path, content if isinstance(content, bytes) else content.encode("utf-8", "replace"))
         written.append(path)
 
     for name, format in TABLES.items():
-        write(folder / "tables" / name, tables.render(report, format).encode())
+        write(folder / "tables" / name, tables.render(report, format))
     figures = draw(report)
     for figure in figures:
-        write(folder / "figures" / f"{figure.name}.svg", svg(figure).encode())
-        write(folder / "figures" / f"{figure.name}.png", png(figure))
+        svg, png = render(figure)
+        write(folder / "figures" / f"{figure.name}.svg", svg)
+        write(folder / "figures" / f"{figure.name}.png", png)
     for name in FIGURES:
         if name not in {figure.name for figure in figures}:
             for ending in ("svg", "png"):
                 (folder / "figures" / f"{name}.{ending}").unlink(missing_ok=True)
-    write(folder / "report.html", page(report, figures).encode())
+    write(folder / "report.html", page(report, figures))
     return written
 
 

@@ -15,6 +15,7 @@ from .rows import Report, ResultRow, varying_names
 from .tables import FORMATS, csv_cell, escape_markdown, markdown_line, tex
 
 ABSENT = "–"
+VERDICT = words.Metric("verdict", "Verdict", "flag")
 DIFFERENCE_NOTE = (
     "Differences are to the first run; their 95 % intervals take the runs as independent, so with shared models or images they are too wide "
     "rather than too narrow. Bold: the interval leaves 0 out."
@@ -30,6 +31,7 @@ class Line:
     shown: str
     metric: words.Metric
     rows: tuple[ResultRow | None, ...]
+    verdicts: tuple[str, ...]
 
     def difference(self, run: int) -> tuple[float, list[float] | None] | None:
         """Returns the metric in `run` minus that in the first run, with its interval; None where either was not measured."""
@@ -109,13 +111,15 @@ def lines(reports: Sequence[Report]) -> Iterator[Line]:
     varying = {method: varying_names(params) for method, params in alike.items()}
     for key in dict.fromkeys(key for each in keyed for key in each):
         found = tuple(each.get(key) for each in keyed)
+        verdicts = tuple(
+            report.judgements[each.index].word if each is not None else ABSENT
+            for report, each in zip(reports, found, strict=True)
+        )
         row = next(row for row in found if row is not None)
-        shown = words.parameters_text(row.params, varying[row.method])
-        for metric in metrics:
-            if any(each is not None and each.value(metric.name) is not None for each in found):
-                yield Line(row.method, row.params, shown, metric, found)
-        if not any(each is not None and each.done for each in found):
-            yield Line(row.method, row.params, shown, metrics[0], found)
+        shown = words.parameters_text(row.params, varying[row.method] or None)
+        measured = [m for m in metrics if any(each is not None and each.value(m.name) is not None for each in found)]
+        for metric in (VERDICT, *measured):
+            yield Line(row.method, row.params, shown, metric, found, verdicts)
 
 
 def _keyed(report: Report) -> dict[tuple[str, str, int], ResultRow]:
@@ -132,8 +136,8 @@ def _keyed(report: Report) -> dict[tuple[str, str, int], ResultRow]:
 
 def _value(line: Line, run: int) -> str:
     row = line.rows[run]
-    if row is None:
-        return ABSENT
+    if line.metric is VERDICT or row is None:
+        return line.verdicts[run]
     return "failed" if not row.done and row.value(line.metric.name) is None else row.text(line.metric.name)
 
 
@@ -172,7 +176,10 @@ def _csv(names: Sequence[str], recipe: Sequence[tuple[str, list[str]]], table: S
                     name,
                     row.raw.get("status"),
                 ),
-                *(row.value(line.metric.name), *(row.bounds(line.metric.name) or (None, None))),
+                *(
+                    line.verdicts[run] if line.metric is VERDICT else row.value(line.metric.name),
+                    *(row.bounds(line.metric.name) or (None, None)),
+                ),
                 *(delta, *(bounds or (None, None))),
             ]
             writer.writerow([csv_cell(cell) for cell in cells])

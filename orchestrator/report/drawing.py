@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as MplFigure
 
+PNG_DPI = 300
+
 # Okabe and Ito's colours, told apart with every common colour vision; yellow and sky are too pale for lines on white.
 INK, MUTED, GRID, PAPER, SOFT = "#16191d", "#5b636d", "#dfe3e8", "#fefefe", "#eef1f4"
 SERIES = ("#0072b2", "#d55e00", "#00875f", "#b8528c", "#a87400", "#4b5fc4")
@@ -118,30 +120,27 @@ def _figure(panels: tuple[Panel, ...], columns: int) -> MplFigure:
     return figure
 
 
-def _save(figure: MplFigure, format: str) -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+def _svg(figure: MplFigure) -> str:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     out = io.BytesIO()
     # No creator, no date: equal input, equal bytes.
-    if format == "svg":
-        FigureCanvasSVG(figure).print_svg(out, metadata={"Date": None, "Creator": None, "Type": None, "Format": None})
-    else:
-        FigureCanvasAgg(figure)
-        figure.savefig(out, format="png", dpi=300, metadata={"Software": None})
-    return out.getvalue()
+    FigureCanvasSVG(figure).print_svg(out, metadata={"Date": None, "Creator": None, "Type": None, "Format": None})
+    return out.getvalue().decode()
 
 
-def svg(figure: Figure) -> str:
-    """Returns the whole figure as SVG with text as text."""
+def render(figure: Figure) -> tuple[str, bytes]:
+    """Returns the whole figure as SVG with text as text, and as PNG at 300 dpi."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     with _style():
-        return _save(_figure(figure.panels, figure.columns), "svg").decode()
-
-
-def png(figure: Figure) -> bytes:
-    """Returns the whole figure as PNG at 300 dpi."""
-    with _style():
-        return _save(_figure(figure.panels, figure.columns), "png")
+        drawn = _figure(figure.panels, figure.columns)
+        text = _svg(drawn)
+        drawn.set_layout_engine("none")  # the places found for the SVG hold for the PNG
+        out = io.BytesIO()
+        FigureCanvasAgg(drawn)
+        drawn.savefig(out, format="png", dpi=PNG_DPI, metadata={"Software": None})
+    return text, out.getvalue()
 
 
 def inline_svg(panel: Panel, prefix: str) -> str:
@@ -149,7 +148,7 @@ def inline_svg(panel: Panel, prefix: str) -> str:
     from html import escape
 
     with _style():
-        text = _save(_figure((panel,), 1), "svg").decode()
+        text = _svg(_figure((panel,), 1))
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
     text = re.sub(r"<style type=.*?</style>", "", text, count=1, flags=re.DOTALL)

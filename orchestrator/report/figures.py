@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import words
-from .drawing import GRID, INK, LINES, MARKERS, MUTED, PAPER, SERIES, SOFT, Figure, Panel, plain_log, png, svg
+from .drawing import INK, LINES, MARKERS, MUTED, PAPER, SERIES, SOFT, Figure, Panel, plain_log
 from .histories import training_figure, unlearning_figure
 from .rows import Report, ResultRow
+from .sweeps import sweep_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +23,7 @@ CURVES = 8
 CURVES_PER_METHOD = 4
 PANELS = 6
 ATTACK_PANELS = 3
+ANNOTATED = 16
 
 
 class Looks:
@@ -125,9 +127,9 @@ def auc_figure(report: Report) -> Figure | None:
         ax.set_xlim(max(-0.01, low - 0.03), min(1.01, high + 0.03))
         ax.set_xlabel("attack AUC, 95 % interval  (0.5: forgotten)")
         if len(names) > 1:
-            ax.legend(loc="lower right")
+            ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0)
 
-    height = 0.95 + 0.3 * len(shown)
+    height = (0.95 if len(names) == 1 else 1.2) + 0.3 * len(shown)
     alt = "Attack AUC by method: " + "; ".join(f"{row.label} {row.text(report.primary)}" for row in shown[:12])
     return Figure(
         "auc",
@@ -174,13 +176,31 @@ def plane_figure(report: Report) -> Figure | None:
                 label=label,
                 zorder=3,
             )
-            if not crowded and row.varying and len(points) <= 16:
-                text = words.parameters_text(row.params, row.varying, limit=18)
-                ax.annotate(text, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=7, color=INK)
         ax.set_xlabel("test error (%)  ← better")
         ax.set_ylabel("attack AUC")
         ax.margins(0.08)
         ax.legend(loc="best")
+        if len(points) <= ANNOTATED:
+            _annotate(ax, [row for row in points if row.varying])
+
+    def _annotate(ax: Axes, rows: Sequence[ResultRow]) -> None:
+        """Writes the swept parameters beside the points, each where none stands yet; where there is no room, not at all."""
+        ax.autoscale_view()
+        width, height = 4.6 * 0.82 * 72, 3.6 * 0.8 * 72
+        taken: list[tuple[float, float, float, float]] = []
+        centres = [_place(ax, row, name, width, height) for row in points]
+        taken += [(x - 4, y - 4, x + 4, y + 4) for x, y in centres]
+        for row in rows:
+            text = words.parameters_text(row.params, row.varying, limit=18)
+            x, y = _place(ax, row, name, width, height)
+            wide = 4.4 * len(text)
+            for dx, dy in ((5, 4), (5, -11), (-5 - wide, 4), (-5 - wide, -11), (5, 13), (5, -20)):
+                box = (x + dx, y + dy, x + dx + wide, y + dy + 8)
+                if all(box[2] < t[0] or box[0] > t[2] or box[3] < t[1] or box[1] > t[3] for t in taken):
+                    point = (row.value("error_test"), row.value(name))
+                    ax.annotate(text, point, xytext=(dx, dy), textcoords="offset points", fontsize=7, color=INK)
+                    taken.append(box)
+                    break
 
     alt = "Attack AUC over test error: " + "; ".join(
         f"{row.label} {row.value('error_test'):.2f} %, AUC {row.value(name):.3f}" for row in points[:12]
@@ -193,6 +213,12 @@ def plane_figure(report: Report) -> Figure | None:
         + (" Intervals are left out for legibility." if crowded else ""),
         (Panel(panel, alt, width=4.6, height=3.6),),
     )
+
+
+def _place(ax: Axes, row: ResultRow, name: str, width: float, height: float) -> tuple[float, float]:
+    """Returns about where a point will stand, in points from the lower left corner of axes of that size."""
+    (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
+    return (row.value("error_test") - left) / (right - left) * width, (row.value(name) - low) / (high - low) * height
 
 
 def roc_figure(report: Report) -> Figure | None:
@@ -224,8 +250,8 @@ def roc_figure(report: Report) -> Figure | None:
         "roc",
         "ROC of the attack",
         "True positives (outputs of the models under test that the attack calls trained on the forget set) over false positives (outputs of retrained "
-        "models that it accuses wrongly). Left: linear axes; a forgotten set follows the diagonal. Right: the same on logarithmic axes, where the corner "
-        "that matters for privacy is seen: a curve above the diagonal at its left end recognises some samples almost without error, whatever "
+        "models that it accuses wrongly). On linear axes a forgotten set follows the diagonal. Logarithmic axes show the corner "
+        "that matters for privacy: a curve above the diagonal at its left end recognises some samples almost without error, whatever "
         "its AUC. Nothing is measured in the grey region, where the false-positive rate is less than one output."
         + remark,
         tuple(panels),
@@ -336,109 +362,6 @@ def _mean(edges: np.ndarray, shares: np.ndarray) -> float:
     return float(((edges[:-1] + edges[1:]) / 2 * shares).sum() / total) if total else math.nan
 
 
-def sweep_figure(report: Report) -> Figure | None:
-    """Errors and AUC over the one number that was swept, for each method where that is so."""
-    panels: list[Panel] = []
-    swept = []
-    for method in dict.fromkeys(row.method for row in report.rows if not row.baseline):
-        rows = [row for row in report.rows if row.method == method and row.done]
-        if not rows or len(rows[0].varying) != 1:
-            continue
-        name = rows[0].varying[0]
-        if not all(
-            isinstance(row.params.get(name), int | float) and not isinstance(row.params[name], bool) for row in rows
-        ):
-            continue
-        rows.sort(key=lambda row: row.params[name])
-        if len({row.params[name] for row in rows}) < 3:
-            continue
-        swept.append(f"{words.parameter_name(name)} of {words.method_name(method)}")
-        panels += _sweep_panels(report, rows, name)
-    if not panels:
-        return None
-    return Figure(
-        "sweep",
-        f"Sweep of {words.listed(swept)}",
-        "Left: classification errors on the forget set, the retain set and test data; the dashed lines are Retrain's, which good settings meet. "
-        "Right: attack AUC, 0.5 is the aim. Bands are 95 % intervals over models. A setting is good where the errors lie on the dashed lines "
-        "and the AUC band covers 0.5.",
-        tuple(panels),
-    )
-
-
-def _sweep_panels(report: Report, rows: Sequence[ResultRow], name: str) -> list[Panel]:
-    xs = [float(row.params[name]) for row in rows]
-    logarithmic = min(xs) > 0 and max(xs) / min(xs) >= 20
-    retrain = report.method("retrain")
-    label = f"{words.parameter_name(name)} ({words.method_name(rows[0].method)})"
-    errors = [("error_forget", "forget set", 1), ("error_retain", "retain set", 2), ("error_test", "test data", 0)]
-
-    def curve(ax: Axes, metric: str, text: str, which: int) -> None:
-        known = [(x, row) for x, row in zip(xs, rows, strict=True) if row.value(metric) is not None]
-        if not known:
-            return
-        colour = SERIES[which]
-        ax.plot(
-            [x for x, _ in known],
-            [row.value(metric) for _, row in known],
-            color=colour,
-            marker=MARKERS[which],
-            markersize=4,
-            label=text,
-        )
-        banded = [(x, bounds) for x, row in known if (bounds := row.bounds(metric))]
-        if len(banded) > 1:
-            ax.fill_between(
-                [x for x, _ in banded],
-                [b[0] for _, b in banded],
-                [b[1] for _, b in banded],
-                color=colour,
-                alpha=0.15,
-                linewidth=0,
-            )
-        if metric.startswith("error_") and retrain is not None and retrain.value(metric) is not None:
-            ax.axhline(retrain.value(metric), color=colour, linewidth=1.0, linestyle=(0, (4, 2)))
-
-    def axis(ax: Axes) -> None:
-        if logarithmic:
-            plain_log(ax, "x")
-        ax.set_xlabel(label)
-
-    def error_panel(ax: Axes) -> None:
-        for item in errors:
-            curve(ax, *item)
-        axis(ax)
-        ax.set_ylabel("error (%)")
-        ax.set_ylim(bottom=0)
-        ax.legend(loc="best")
-
-    def auc_panel(ax: Axes) -> None:
-        ax.axhline(words.CHANCE, color=INK, linewidth=1.0, linestyle=(0, (4, 2)))
-        for i, auc in enumerate(report.auc_names):
-            curve(ax, auc, words.attack_name(report.attack_of(auc)), 3 + i % 3)
-        before = report.method("no_unlearn")
-        if before is not None and before.value(report.primary) is not None:
-            ax.axhline(
-                before.value(report.primary),
-                color=MUTED,
-                linewidth=1.0,
-                linestyle=(0, (1.2, 1.2)),
-                label="before unlearning",
-            )
-        axis(ax)
-        ax.set_ylabel("attack AUC")
-        ax.legend(loc="best")
-
-    points = "; ".join(
-        f"{name}={words.value_text(row.params[name])}: test error {row.text('error_test')} %, AUC {row.text(report.primary)}"
-        for row in rows[:12]
-    )
-    return [
-        Panel(error_panel, f"Errors over {label}: {points}"),
-        Panel(auc_panel, f"Attack AUC over {label}: {points}"),
-    ]
-
-
 def _of_rows(report: Report, kind: str) -> list[tuple[Mapping[str, Any], ResultRow]]:
     """Returns the curves of a kind with the rows that they belong to; a curve of no row is not drawn."""
     found = []
@@ -447,6 +370,3 @@ def _of_rows(report: Report, kind: str) -> list[tuple[Mapping[str, Any], ResultR
         if isinstance(index, int) and 0 <= index < len(report.rows):
             found.append((curve, report.rows[index]))
     return found
-
-
-__all__ = ["FIGURES", "GRID", "Figure", "Panel", "draw", "png", "svg"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -31,10 +32,11 @@ def page(report: Report, figures: Sequence[Figure]) -> str:
 
     package = resources.files(__package__)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["subscript"] = _subscript
     template = environment.from_string((package / "page.html").read_text(encoding="utf-8"))
     css = (package / "page.css").read_text(encoding="utf-8")
     dark = "".join(f"--series-{i}: {colour}; " for i, colour in enumerate(DARK_SERIES, start=1))
-    csv = base64.b64encode(tables.to_csv(report).encode()).decode()
+    csv = base64.b64encode(tables.to_csv(report).encode("utf-8", "replace")).decode()
     text = template.render(
         title=report.name,
         description=words.clean(report.recipe.get("description") or ""),
@@ -43,7 +45,7 @@ def page(report: Report, figures: Sequence[Figure]) -> str:
         headline=summary.headline(report),
         cards=summary.cards(report),
         yardsticks=summary.yardsticks(report),
-        head=[metric for metric in tables.columns(report)[0]],
+        head=tables.columns(report)[0],
         rows=_rows(report),
         long=len(report.rows) > LONG_TABLE,
         table_notes=[note.replace("Bold,", "Marked ●,") for note in tables.notes(report)],
@@ -70,6 +72,13 @@ def page(report: Report, figures: Sequence[Figure]) -> str:
         version=words.clean((report.environment.get("versions") or {}).get("unlearning-orchestrator") or ""),
     )
     return text if text.endswith("\n") else text + "\n"
+
+
+def _subscript(text: str) -> Any:
+    """Returns text, escaped, with D_f and D_r as mathematicians write them."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"\bD_([a-z])\b", r"D<sub>\1</sub>", str(escape(text))))
 
 
 def _rows(report: Report) -> list[dict[str, Any]]:

@@ -208,7 +208,7 @@ class Report:
     def marked(self) -> frozenset[tuple[int, str]]:
         """(row, metric) pairs to mark: nearest to 0.5 for an AUC, nearest to Retrain for errors, the highest speed-up.
 
-        Reference rows are not in the contest; without a contest of two nothing is marked.
+        Reference rows are not in the contest. Where more than half are level nothing is marked, as where there is no contest of two.
         """
         contest = [row for row in self.rows if row.done and not row.baseline]
         retrain = self.method("retrain")
@@ -226,7 +226,8 @@ class Report:
             else:
                 distance = {row.index: abs(row.value(name) - reference) for row in known}
             least = min(distance.values())
-            found |= {(index, name) for index, value in distance.items() if value == least}
+            best = {(index, name) for index, value in distance.items() if value == least}
+            found |= best if 2 * len(best) <= len(known) else set()
         return frozenset(found)
 
     def select(self, candidates: Sequence[ResultRow], limit: int, per_method: int | None = None) -> list[ResultRow]:

@@ -76,7 +76,7 @@ def _card(report: Report, rows: Sequence[ResultRow]) -> Card:
         forgot = sum(report.judgements[each.index].word == "forgot" for each in rows)
         how = "forgot with the least test error" if judgement.word == "forgot" else "came nearest to AUC 0.5"
         sentences.append(
-            f"Of {len(rows)} settings {forgot} forgot; this is the one that {how}, picked on these very numbers and so a little flattered."
+            f"Of {len(rows)} settings {forgot or 'none'} forgot; this is the one that {how}, picked on these very numbers and so a little flattered."
         )
     return Card(judgement.word, words.VERDICTS[judgement.word][0], row.label, tuple(sentences))
 

@@ -133,17 +133,17 @@ def metric(name: str) -> Metric:
 
 def method_name(name: str) -> str:
     """Returns a method's name as papers write it."""
-    return METHODS.get(name, name)
+    return METHODS.get(name) or clean(name)
 
 
 def attack_name(name: str) -> str:
     """Returns an attack's name as papers write it."""
-    return ATTACKS.get(name, name)
+    return ATTACKS.get(name) or clean(name)
 
 
 def parameter_name(name: str) -> str:
     """Returns a parameter's name, with Greek letters for those that papers write so."""
-    return PARAMETERS.get(name, name)
+    return PARAMETERS.get(name) or clean(name)
 
 
 def value_text(value: Any, limit: int = 40) -> str:

@@ -1,0 +1,226 @@
+"""Tables in every format say what the results say."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from orchestrator.report import compare, table, terminal_table
+from orchestrator.report.tables import tex
+
+from . import build
+
+Sweep = tuple[dict[str, Any], dict[str, Any]]
+HOSTILE = "<script>alert('x')</script> $x_1^2$ & 100% #{a} \\cmd ~ | `code` [b]bold[/b]\nsecond line\x00 \ud83d"
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> Path:
+    """A folder whose names and errors hold the markup of every format."""
+    results, curves = build.sweep()
+    results["recipe"]["name"] = HOSTILE
+    results["rows"][-1]["error"] = HOSTILE
+    results["rows"][3]["params"] = {"gamma": 0.5, "note": HOSTILE}
+    return build.write(tmp_path / "hostile", results, curves)
+
+
+def parse(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_csv_gives_every_number_back_exactly(written: Path, sweep: Sweep) -> None:
+    rows = parse(table(written, "csv"))
+    assert len(rows) == len(sweep[0]["rows"])
+    for read, row in zip(rows, sweep[0]["rows"], strict=True):
+        assert (read["method"], read["status"]) == (row["method"], row["status"])
+        for name, value in row["metrics"].items():
+            if value is None:
+                assert read[name] == "", f"{name} was not measured and must be empty"
+            elif isinstance(value, bool):
+                assert read[name] == str(value).lower()
+            else:
+                assert float(read[name]) == value
+        for name, (low, high) in row["ci"].items():
+            assert (float(read[f"{name}_low"]), float(read[f"{name}_high"])) == (low, high)
+        for name, value in row["params"].items():
+            assert float(read[f"param.{name}"]) == value
+
+
+def test_markdown_has_one_line_for_each_row(written: Path, sweep: Sweep) -> None:
+    lines = [line for line in table(written, "md").splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + len(sweep[0]["rows"])
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
+    for line, row in zip(lines[2:], sweep[0]["rows"], strict=True):
+        if row["status"] == "done":
+            low, high = row["ci"]["auc"]
+            assert re.search(rf"(\*\*)?{row['metrics']['auc']:.3f}(\*\*)? \[{low:.3f}, {high:.3f}\]", line)
+        else:
+            assert "failed: cf\\_k(k=9): ValueError: k: 9: the model has 5 layers" in line
+
+
+def test_null_is_shown_as_not_measurable_and_explained(written: Path) -> None:
+    text = table(written, "md")
+    before = next(line for line in text.splitlines() if line.startswith("| No unlearning"))
+    assert before.count("n/m") == 3  # time, speed-up and epochs
+    assert "n/m: not measurable" in text
+    assert "left out: TPR at 0.1 % FPR" in text
+
+
+def test_latex_is_balanced_and_its_lines_are_of_equal_width(written: Path) -> None:
+    text = table(written, "latex")
+    body = text[text.index(r"\toprule") : text.index(r"\bottomrule")]
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 1
+    stripped = re.sub(r"\\[{}]", "", text)
+    assert stripped.count("{") == stripped.count("}")
+    for line in body.splitlines():
+        if line.endswith(r"\\"):
+            spanned = sum(int(n) - 1 for n in re.findall(r"\\multicolumn\{(\d+)\}", line))
+            assert len(re.findall(r"(?<!\\)&", line)) + spanned == 11, line
+            assert not line.startswith("["), "LaTeX takes this for an argument of the line before"
+
+
+def test_latex_escapes_what_it_would_run() -> None:
+    assert tex(r"a_b & 5% #1 $x$ {y} \z ~^") == (
+        r"a\_b \& 5\% \#1 \$x\$ \{y\} \textbackslash{}z \textasciitilde{}\textasciicircum{}"
+    )
+
+
+def test_hostile_text_breaks_no_table(hostile: Path) -> None:
+    lines = [line for line in table(hostile, "md").splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + 8
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
+    assert "<script>" not in table(hostile, "md")
+    assert len(parse(table(hostile, "csv"))) == 8
+    assert r"$x_1" not in table(hostile, "latex")
+
+
+def test_csv_holds_nothing_that_a_spreadsheet_would_run(tmp_path: Path) -> None:
+    results, _ = build.sweep()
+    results["rows"][-1]["error"] = "=HYPERLINK(1)"
+    read = parse(table(build.write(tmp_path, results), "csv"))
+    assert read[-1]["error"] == "'=HYPERLINK(1)"
+
+
+def test_an_unknown_format_is_refused_with_what_is_allowed(written: Path) -> None:
+    with pytest.raises(ValueError, match=r"format: 'html': unknown; allowed: csv, md, latex"):
+        table(written, "html")
+    with pytest.raises(ValueError, match="allowed: csv, md, latex"):
+        compare([written], "html")
+    with pytest.raises(ValueError, match="no folder given"):
+        compare([])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "cannot be read"),
+        ("{", "not JSON"),
+        ("[]", "not a results document"),
+        ('{"rows": [], "schema": 2}', "this version reads 1"),
+    ],
+)
+def test_a_folder_without_readable_results_is_refused(tmp_path: Path, text: str | None, said: str) -> None:
+    if text is not None:
+        (tmp_path / "results.json").write_text(text)
+    with pytest.raises(ValueError, match=said):
+        table(tmp_path)
+
+
+def shown(results: dict[str, Any], width: int) -> str:
+    console = Console(width=width, file=io.StringIO(), force_terminal=False)
+    console.print(terminal_table(results))
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_terminal_table_fits_and_has_every_row(sweep: Sweep) -> None:
+    text = shown(build.sweep()[0], 110)
+    assert max(map(len, text.splitlines())) <= 110
+    for label, word in (
+        ("PGU γ=0.995", "remembers"),
+        ("PGU γ=0.96", "forgot"),
+        ("PGU γ=0.75", "over-unlearned"),
+        ("CF-k k=9", "failed"),
+    ):
+        line = next(line for line in text.splitlines() if line.startswith(label))
+        assert line.rstrip().endswith(word)
+    assert "U-LiRA" in shown(sweep[0], 140)
+
+
+def test_the_terminal_table_takes_no_markup_from_results() -> None:
+    results = build.document([build.failed("[red]x[/red]", {"note": "[/]"}, "[/nonsense]")])
+    assert "[red]x[/red]" in shown(results, 120)
+
+
+# --- runs side by side ---
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> list[Path]:
+    """A run, and one that differs in a recipe field, in one AUC, and by a row missing and one more."""
+    first, _ = build.sweep()
+    second = json.loads(json.dumps(first))
+    second["recipe"]["training"]["epochs"] = 80
+    second["rows"][3]["metrics"]["auc"], second["rows"][3]["ci"]["auc"] = 0.9, [0.88, 0.92]
+    del second["rows"][6]
+    second["rows"].append(build.row(8, "pgu", {"gamma": 0.5, "lr": 0.05}, 0.1, (1.0, 1.0, 1.0))[0])
+    return [build.write(tmp_path / name, document) for name, document in (("a", first), ("b", second))]
+
+
+def test_compare_names_the_fields_that_differ_and_no_others(two: list[Path]) -> None:
+    recipe = [row for row in parse(compare(two, "csv")) if row["kind"] == "recipe"]
+    assert [(row["name"], row["run"], row["value"]) for row in recipe] == [
+        ("training.epochs", "a", "40"),
+        ("training.epochs", "b", "80"),
+    ]
+    assert "| training.epochs | 40 | 80 |" in compare(two, "md")
+    assert "No difference." in compare([two[0], two[0]], "md")
+
+
+def test_compare_matches_rows_by_method_and_parameters(two: list[Path]) -> None:
+    documents = [json.loads((folder / "results.json").read_text()) for folder in two]
+    expected = {
+        (run, row["method"], json.dumps(row["params"])): row["metrics"].get("auc")
+        for run, document in zip("ab", documents, strict=True)
+        for row in document["rows"]
+    }
+    rows = [row for row in parse(compare(two, "csv")) if row["name"] == "auc"]
+    read = {(row["run"], row["method"], row["params"]): float(row["value"]) for row in rows}
+    assert read == {key: value for key, value in expected.items() if value is not None}
+    for row in rows:
+        key = ("a", row["method"], row["params"])
+        if row["run"] == "b" and key in read:
+            assert float(row["difference"]) == pytest.approx(float(row["value"]) - read[key])
+            assert float(row["difference_low"]) <= float(row["difference"]) <= float(row["difference_high"])
+        else:
+            assert row["difference"] == ""
+
+
+def test_compare_marks_the_difference_that_is_clear_and_says_what_is_absent(two: list[Path]) -> None:
+    lines = compare(two, "md").splitlines()
+    auc = [line for line in lines if "| AUC |" in line]
+    assert [line for line in auc if "**" in line] == [line for line in auc if "γ=0.96" in line]
+    eu_k = next(line for line in auc if line.startswith("| EU-k"))
+    assert eu_k.endswith("| – | – |")
+    verdicts = [line for line in lines if "| Verdict |" in line and "γ=0.96" in line]
+    assert verdicts == ["| PGU | γ=0.96 | Verdict | forgot | remembers | – |"]
+
+
+def test_compare_tells_runs_in_folders_of_one_name_apart(two: list[Path], tmp_path: Path) -> None:
+    copies = [build.write(tmp_path / parent / "run", build.sweep()[0]) for parent in ("x", "y")]
+    assert "x/run" in compare(copies, "md")
+    assert "y/run − x/run" in compare(copies, "md")
+    assert "run (2)" in compare([copies[0], copies[0]], "md")
+
+
+def test_compare_is_balanced_latex(two: list[Path]) -> None:
+    text = compare(two, "latex")
+    stripped = re.sub(r"\\[{}]", "", text)
+    assert stripped.count("{") == stripped.count("}")
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 2
