@@ -252,7 +252,8 @@ def _fields(target: Any) -> list[str]:
 
 
 def _short(params: Mapping[str, Any]) -> str:
-    return f"({', '.join(f'{k}={v}' for k, v in params.items())})" if params else ""
+    """Returns parameters in short, sorted: names are part of score keys, and the order in a recipe must not count."""
+    return f"({', '.join(f'{k}={params[k]}' for k in sorted(params))})" if params else ""
 
 
 def _distinct_list(units: list[Unit]) -> list[Unit]:

@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -26,6 +27,7 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
 }
 
@@ -91,6 +93,7 @@ class RaySession:
         else:
             options["address"] = address
         self._filter = BackendFilter()
+        handler = signal.getsignal(signal.SIGTERM)
         import ray
 
         try:
@@ -102,6 +105,9 @@ class RaySession:
             raise EnvironmentFault(
                 f"{where} cannot be used: {lines[0] if lines else type(error).__name__}; try `orchestrator doctor`, or --address local"
             ) from error
+        # Ray has put its own handler in place of the caller's, and that one aborts the process.
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
         for name in ("ray", "ray.tune", "ray.data", "ray.train"):
             logging.getLogger(name).setLevel(logging.ERROR)
         self.ray = ray

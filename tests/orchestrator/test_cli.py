@@ -115,7 +115,7 @@ def test_run_status_report_table_compare(recipe_file: Path, tmp_path: Path) -> N
     for form in ("csv", "md", "latex"):
         table = cli("table", str(folder), "--format", form, cwd=tmp_path)
         assert table.returncode == 0
-        assert "pgu" in table.stdout
+        assert "pgu" in table.stdout.lower()
     assert cli("compare", str(folder), str(folder), cwd=tmp_path).returncode == 0
     assert cli("watch", str(folder), cwd=tmp_path).returncode == 0
     assert "no unit has failed" in cli("retry", str(folder), "--failed", cwd=tmp_path).stdout
