@@ -181,12 +181,13 @@ class Report:
             sentence = f"{self._shown(*worst)} lies below 0.5: forget samples stand out by too little confidence and can be found."
             return Judgement("over-unlearned", sentence)
         shown = words.listed([self._shown(*item) for item in decided])
+        shown += " includes 0.5" if len(decided) == 1 else " include 0.5"
         if self.powerless and row.method != "retrain":
             return Judgement(
                 "undecided",
-                f"{shown} includes 0.5, but so does that of models never unlearned: the attack is too weak here.",
+                f"{shown}, but so does that of models never unlearned: the attack is too weak here.",
             )
-        return Judgement("forgot", f"{shown} includes 0.5: as far as this can tell, forgotten.")
+        return Judgement("forgot", f"{shown}: as far as this can tell, forgotten.")
 
     def _shown(self, name: str, value: float, bounds: Sequence[float] | None) -> str:
         attack = f"{words.attack_name(self.attack_of(name))} " if len(self.auc_names) > 1 else ""

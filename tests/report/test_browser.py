@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ document.getElementById("f").addEventListener("load", function () {{
   document.getElementById("found").textContent = JSON.stringify({{
     width: root.scrollWidth, window: root.clientWidth, wide: wide, sorted: sorted,
     pictures: Array.from(page.querySelectorAll(".panel svg")).map(function (s) {{ return s.getBoundingClientRect().width; }}),
-    letter: getComputedStyle(page.body).fontSize
+    table: table.getBoundingClientRect().right
   }});
 }});
 </script>"""
@@ -67,15 +68,20 @@ def browse(url: str, folder: Path) -> tuple[str, str]:
     return done.stdout, done.stderr
 
 
+def look(folder: Path, width: int) -> tuple[dict[str, Any], str]:
+    """Returns what a window of `width` shows of the report in `folder`, and what the browser said."""
+    (folder / "frame.html").write_text(FRAME.format(width=width))
+    dom, said = browse((folder / "frame.html").as_uri(), folder / "profile")
+    return json.loads(re.search(r'<pre id="found">(.*?)</pre>', dom, re.DOTALL).group(1)), said  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("width", [1280, 400])
 @pytest.mark.parametrize("folder", ["written", "crowd"])
 def test_the_page_fits_the_window_and_the_console_is_quiet(
     folder: str, width: int, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     shutil.copy(request.getfixturevalue(folder) / "report.html", tmp_path / "report.html")
-    (tmp_path / "frame.html").write_text(FRAME.format(width=width))
-    dom, said = browse((tmp_path / "frame.html").as_uri(), tmp_path / "profile")
-    found = json.loads(re.search(r'<pre id="found">(.*?)</pre>', dom, re.DOTALL).group(1))  # type: ignore[union-attr]
+    found, said = look(tmp_path, width)
     assert found["window"] == width
     assert found["width"] <= width, "the page scrolls sideways"
     assert found["wide"] == []
@@ -84,6 +90,16 @@ def test_the_page_fits_the_window_and_the_console_is_quiet(
     assert len(values) > 5
     assert values == sorted(values), "sorting by AUC does not sort"
     assert not [line for line in said.splitlines() if "CONSOLE" in line]
+
+
+def test_the_table_fits_a_printed_page(written: Path, tmp_path: Path) -> None:
+    width = 703  # A4 with margins of 12 mm, at 96 dots per inch
+    text = (written / "report.html").read_text(encoding="utf-8")
+    assert text.count("@media print") == 1
+    (tmp_path / "report.html").write_text(text.replace("@media print", "@media all"), encoding="utf-8")
+    found, _ = look(tmp_path, width)
+    assert found["table"] <= width
+    assert found["wide"] == []
 
 
 def test_the_console_is_listened_to(tmp_path: Path) -> None:
