@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from . import words
-from .rows import Report, ResultRow, varying_names
+from .rows import Report, ResultRow, ResultsError, varying_names
 from .tables import FORMATS, csv_cell, escape_markdown, markdown_line, tex
 
 ABSENT = "–"
@@ -50,9 +50,9 @@ def compare_runs(dirs: Sequence[Path], format: str = "md") -> str:
     **Raises:** `ValueError` for another format, no folder, or a folder without results.
     """
     if format not in FORMATS:
-        raise ValueError(f"format: {format!r}: unknown; allowed: {', '.join(FORMATS)}")
+        raise ResultsError(f"format: {format!r}: unknown; allowed: {', '.join(FORMATS)}")
     if not dirs:
-        raise ValueError("dirs: no folder given; give the output folders of one or more runs")
+        raise ResultsError("dirs: no folder given; give the output folders of one or more runs")
     reports = [Report.load(folder) for folder in dirs]
     names = run_names(dirs)
     renderers = {"csv": _csv, "md": _markdown, "latex": _latex}

@@ -9,7 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ..errors import UserError
 from . import words
+
+
+class ResultsError(UserError, ValueError):
+    """A folder without results that can be read, or a format that is not known: one line for the user."""
 
 
 @dataclass(frozen=True)
@@ -83,19 +88,19 @@ class Report:
     def load(cls, folder: Path) -> Report:
         """Reads `results.json`, and `curves.json` where there is one.
 
-        **Raises:** `ValueError` where the results are missing, not JSON, or of a newer format.
+        **Raises:** `ResultsError` (a `ValueError`) where the results are missing, not JSON, or of a newer format.
         """
         path = folder / "results.json"
         try:
             results = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
-            raise ValueError(f"{path}: cannot be read ({error.strerror}); give the output folder of a run") from None
+            raise ResultsError(f"{path}: cannot be read ({error.strerror}); give the output folder of a run") from None
         except ValueError as error:
-            raise ValueError(f"{path}: not JSON ({error}); `orchestrator report DIR` writes it again") from None
+            raise ResultsError(f"{path}: not JSON ({error}); `orchestrator report DIR` writes it again") from None
         if not isinstance(results, dict) or not isinstance(results.get("rows"), list):
-            raise ValueError(f"{path}: rows: not a results document; `orchestrator report DIR` writes it again")
+            raise ResultsError(f"{path}: rows: not a results document; `orchestrator report DIR` writes it again")
         if results.get("schema", 1) > 1:
-            raise ValueError(
+            raise ResultsError(
                 f"{path}: schema: {results['schema']}: this version reads 1; use the version that wrote it"
             )
         try:

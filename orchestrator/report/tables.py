@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import words
-from .rows import Report, ResultRow
+from .rows import Report, ResultRow, ResultsError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -209,7 +209,7 @@ def render(report: Report, format: str) -> str:
     """
     renderers = {"csv": to_csv, "md": to_markdown, "latex": to_latex}
     if format not in renderers:
-        raise ValueError(f"format: {format!r}: unknown; allowed: {', '.join(FORMATS)}")
+        raise ResultsError(f"format: {format!r}: unknown; allowed: {', '.join(FORMATS)}")
     return renderers[format](report)
 
 

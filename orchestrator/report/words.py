@@ -66,7 +66,7 @@ GLOSSARY = (
     (
         "TPR at 1 % FPR",
         "the share of forget-set outputs that are recognised when only one in a hundred outputs of retrained models is accused "
-        "wrongly; guessing gives 0.01. It is null where there are too few outputs to measure so low a rate.",
+        "wrongly; guessing gives 0.01. It is not measurable (n/m) where there are too few outputs for so low a rate.",
     ),
     (
         "Streisand effect",

@@ -133,6 +133,16 @@ def test_a_folder_without_readable_results_is_refused(tmp_path: Path, text: str 
         table(tmp_path)
 
 
+def test_the_command_line_says_it_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from orchestrator.cli import main
+
+    (tmp_path / "results.json").write_text("{")
+    assert main(["table", str(tmp_path)]) == 2
+    said = capsys.readouterr().err.strip()
+    assert "not JSON" in said
+    assert "\n" not in said
+
+
 def shown(results: dict[str, Any], width: int) -> str:
     console = Console(width=width, file=io.StringIO(), force_terminal=False)
     console.print(terminal_table(results))
