@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,8 @@ class _Run:
         self.folder.append_event({"event": "start", "recipe": self.recipe.name})
         self.failures = self.folder.failures()
         tracker = Tracker(self.recipe, plan, data, store, self.folder.path)
+        if not all(store.has(unit.key) for unit in plan.units()) or not tracker.is_complete():
+            tracker.start()
         try:
             engine = self._run_stages(plan, data, store, tracker)
             if engine is not None:
@@ -184,14 +186,17 @@ class _Run:
 
     def _finish(self, plan: Plan, data: ExperimentData, store: Store, tracker: Tracker) -> RunResult:
         started = time.monotonic()
-        self.progress.say("writing results, tables, figures and the report")
         write_outputs(plan, store, self.folder.path / "outputs")
         rows, curves = collect(plan, data, store, self.failures)
-        facts = environment(plan, data, store, self.work, self.where, rows)
+        previous = self.folder.results()
+        facts = environment(data, store, self.work, self.where, rows, previous)
         document = write_results(self.folder.path, self.recipe, rows, curves, self.folder.stage_seconds(), facts)
-        from .report import write_report
+        unchanged = previous.get("rows") == document["rows"] and previous.get("recipe") == document["recipe"]
+        if not unchanged or not (self.folder.path / "report.html").is_file():
+            from .report import write_report
 
-        write_report(self.folder.path)
+            self.progress.say("drawing figures and the report")
+            write_report(self.folder.path)
         failed = sum(row["status"] == "failed" for row in rows)
         self.folder.append_event(
             {"event": "stage_end", "stage": "report", "seconds": round(time.monotonic() - started, 3)}
@@ -221,14 +226,9 @@ def rebuild(folder: OutputFolder) -> dict[str, Any]:
         rows,
         curves,
         folder.stage_seconds(),
-        environment(plan, data, store, work, "stored results", rows),
+        environment(data, store, work, "stored results", rows, folder.results()),
     )
     from .report import write_report
 
     write_report(folder.path)
     return document
-
-
-def unit_names(units: Iterable[Unit]) -> list[str]:
-    """Returns the names of units, for messages."""
-    return [unit.name for unit in units]

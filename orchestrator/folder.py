@@ -89,6 +89,14 @@ class OutputFolder:
         except (OSError, ValueError, KeyError):
             return str(self.path / "store")
 
+    def results(self) -> dict[str, Any]:
+        """Returns the results document that lies here, empty where there is none that can be read."""
+        try:
+            document = json.loads((self.path / "results.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        return document if isinstance(document, dict) else {}
+
     def append_event(self, event: dict[str, Any]) -> None:
         """Adds one line to the log of events. A line torn by a crash is skipped when it is read."""
         line = json.dumps({"time": round(time.time(), 3), **event}) + "\n"

@@ -50,12 +50,8 @@ def _options(target: Any) -> dict[str, tuple[Any, Any]]:
 
 def options_model(target: Any, *, skip: Sequence[str] = (), extra: Mapping[str, Any] | None = None) -> type[BaseModel]:
     """Returns a strict pydantic model of the options of `target`."""
-    fields: dict[str, Any] = {}
-    for name, (kind, default) in _options(target).items():
-        if name not in skip:
-            fields[name] = (kind, default)
-    for name, kind in (extra or {}).items():
-        fields[name] = (kind, None)
+    fields: dict[str, Any] = {name: option for name, option in _options(target).items() if name not in skip}
+    fields |= {name: (kind, None) for name, kind in (extra or {}).items()}
     name = getattr(target, "__name__", "Options")
     return create_model(
         name, __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=()), **fields

@@ -82,8 +82,7 @@ class _Planner:
         rows.append(Row("no_unlearn", {}, no_unlearn, tuple(test_originals)))
         references = tuple(self._outputs(u, "unlearned", "test", "retrain", {}) for u in self.references)
         rows.append(Row("retrain", {}, references, tuple(self.references)))
-        for point in expand_methods(self.recipe):
-            rows.append(self._method_row(point["name"], point["params"]))
+        rows.extend(self._method_row(point["name"], point["params"]) for point in expand_methods(self.recipe))
         rows = [self._scored(row, population, attackers) for row in rows]
         unlearn = [u for row in rows for u in row.producers if u.kind == "unlearn"]
         unlearn += [n for row in rows for o in row.companions for n in o.needs if n.kind == "unlearn"]

@@ -238,7 +238,9 @@ def _expand_environment(document: dict[str, Any], found: list[Fault]) -> dict[st
             return value
         unset = [name for name in _VARIABLE.findall(value) if name not in os.environ]
         found.extend(
-            Fault(where, value, f"the environment variable {name} is not set", f"export {name}=… first, or write a path")
+            Fault(
+                where, value, f"the environment variable {name} is not set", f"export {name}=… first, or write a path"
+            )
             for name in unset
         )
         return _VARIABLE.sub(lambda match: os.environ.get(match.group(1), match.group(0)), value)
@@ -291,7 +293,9 @@ def _section_faults(recipe: Recipe) -> list[Fault]:
     return found
 
 
-def model_faults(recipe: Recipe, num_classes: int, channels: int, image_size: int, allow_factory: bool = False) -> list[Fault]:
+def model_faults(
+    recipe: Recipe, num_classes: int, channels: int, image_size: int, allow_factory: bool = False
+) -> list[Fault]:
     """Returns what keeps the recipe's model from being built for images of this shape; builds it without its weights."""
     import torch
 
@@ -355,7 +359,7 @@ def _method_faults(recipe: Recipe, inherit: bool) -> list[Fault]:
     found: list[Fault] = []
     for index, settings in enumerate(recipe.methods):
         where = f"methods.{index}"
-        name = settings.get("name")
+        name = str(settings.get("name"))
         if name not in METHODS:
             found.append(
                 Fault(f"{where}.name", name, "no such method", ", ".join(METHODS), nearest(str(name or ""), METHODS))

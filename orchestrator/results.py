@@ -161,12 +161,19 @@ def _mean_epochs(store: Store, producers: Sequence[Unit]) -> float | None:
 
 
 def environment(
-    plan: Plan, data: ExperimentData, store: Store, work: dict[str, int], where: str, rows: list[dict[str, Any]]
+    data: ExperimentData,
+    store: Store,
+    work: dict[str, int],
+    where: str,
+    rows: list[dict[str, Any]],
+    previous: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Returns the facts about what ran where, on what."""
+    """Returns the facts about what ran where, on what.
+
+    An invocation that executes nothing keeps what the `previous` results say of code and machine: they made the numbers.
+    """
     attack = next((row["attacks"][PRIMARY] for row in rows if PRIMARY in row.get("attacks", {})), None)
-    return {
-        "work": work,
+    facts = {
         "versions": versions(),
         "git": git_state(),
         "hardware": {
@@ -175,10 +182,11 @@ def environment(
             "python": platform.python_version(),
             "cpus": _cpus(),
         },
-        "attack": attack,
-        "store": store.uri,
-        **data.summary(),
     }
+    before = previous.get("environment", {})
+    if not work["units_executed"] and set(facts) <= set(before):
+        facts = {name: before[name] for name in facts}
+    return {"work": work, **facts, "attack": attack, "store": store.uri, **data.summary()}
 
 
 def write_results(

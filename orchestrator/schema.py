@@ -42,7 +42,7 @@ def recipe_schema() -> dict[str, Any]:
             schema["properties"][section] = shape if section == "dataset" else {"type": "array", "items": shape}
     for section, target in (("scenario", Scenario), ("training", Training)):
         schema["properties"][section] = _options(target)
-    models = {
+    models: dict[str, Any] = {
         "type": "object",
         "required": ["name"],
         "properties": {"name": {"type": "string", "examples": list(MODELS)}},

@@ -27,6 +27,7 @@ from .plan import Plan, experiment_id
 from .recipe import Recipe, to_yaml
 from .results import git_state, versions
 from .store import Store
+from .store.local import write_synced
 from .units import Unit, canonical, digest
 
 BATCH = 1000
@@ -34,6 +35,7 @@ FLUSH_SECONDS = 120.0
 RETRY_SECONDS = 15.0
 LOGGED_KINDS = ("train", "unlearn", "attack")
 TAG = "orchestrator"
+MARKER = "mlflow.json"
 
 
 class Tracker:
@@ -51,11 +53,28 @@ class Tracker:
         self._waiting: list[tuple[str, Any]] = []
         self._last_failure = 0.0
         self._problem = ""
-        if recipe.tracking.uri:
+
+    def start(self) -> None:
+        """Starts the writer, unless tracking is off."""
+        if self._recipe.tracking.uri:
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
             self._thread = threading.Thread(target=self._write, daemon=True, name="mlflow")
             self._thread.start()
+
+    def is_complete(self) -> bool:
+        """Whether an earlier invocation logged all of this plan to this place: then MLflow need not even be imported."""
+        uri = tracking_uri(self._recipe)
+        if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+            return False
+        try:
+            return bool(json.loads((self._folder / MARKER).read_text()) == self._identity())
+        except (OSError, ValueError):
+            return False
+
+    def _identity(self) -> dict[str, str]:
+        keys = sorted(unit.key for unit in self._plan.units())
+        return {"uri": tracking_uri(self._recipe), "experiment": self._experiment_name(), "units": digest(keys)}
 
     def unit_done(self, unit: Unit) -> None:
         """Queues a committed unit."""
@@ -83,6 +102,7 @@ class Tracker:
                 f"MLflow at {self._recipe.tracking.uri} did not take everything{why}: {left} items wait; the same command again logs them"
             )
         elif status == "FINISHED":
+            write_synced(self._folder / MARKER, json.dumps(self._identity()).encode())
             self.notes.append(f"MLflow: experiment {self._experiment_name()!r} at {tracking_uri(self._recipe)}")
         self._thread = None
 

@@ -68,7 +68,7 @@ def _used(folders: list[Path]) -> set[str]:
             used.update(unit.ancestors())
         used.update(
             key
-            for key in store.keys()
+            for key in list(store.keys())
             if store.meta(key).get("kind") == "dataset" and store.meta(key).get("digest") == data.digest
         )
     return used

@@ -129,7 +129,7 @@ def _load_weights(model: nn.Module, path: Path) -> None:
         raise UserError(
             f"--model: {str(path)!r}: not readable as weights ({type(error).__name__}); it may be cut short"
         ) from None
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    state = state.get("state_dict", state) if isinstance(state, dict) else {}
     try:
         model.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:

@@ -113,7 +113,7 @@ class RayEngine:
         )
         with contextlib.redirect_stdout(io.StringIO()):
             results = tuner.fit()
-        errors = [result.error for result in results if result.error is not None]
+        errors = [results[i].error for i in range(len(results)) if results[i].error is not None]
         environment = next((e for e in errors if isinstance(_cause(e), EnvironmentFault)), None)
         if environment is not None:
             raise EnvironmentFault(str(_cause(environment)))

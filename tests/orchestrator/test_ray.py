@@ -53,7 +53,9 @@ def test_the_whole_line_gives_the_same_rows_as_one_process(tiny: dict[str, Any],
     assert document["environment"]["hardware"]["where"].startswith("local Ray")
     assert all(row["status"] == "done" for row in document["rows"])
     inline = go(tiny, tmp_path / "inline")
-    assert json.dumps(untimed(document["rows"]), sort_keys=True) == json.dumps(untimed(inline.document["rows"]), sort_keys=True)
+    assert json.dumps(untimed(document["rows"]), sort_keys=True) == json.dumps(
+        untimed(inline.document["rows"]), sort_keys=True
+    )
     assert "shadow models: 12 to do" in err
     assert "done in" in err
     assert "Traceback" not in err
