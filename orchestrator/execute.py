@@ -172,20 +172,25 @@ def _ensure(unit: Unit, context: Context) -> None:
             with context.store.attempt(unit.key) as attempt:
                 started = time.perf_counter()
                 meta = KINDS[unit.kind](unit, context, attempt)
-                seconds = time.perf_counter() - started
-                common = {
-                    "kind": unit.kind,
-                    "name": unit.name,
-                    "spec": dict(unit.spec),
-                    "seconds": seconds,
-                    "host": socket.gethostname(),
-                }
-                attempt.commit({**common, "finished": time.time(), **meta})
+                commit_unit(unit, attempt, meta, time.perf_counter() - started)
             return
         except CorruptObject:
             # A parent was damaged and has been set aside: make it again, then this unit.
             if heal == HEAL_LIMIT - 1:
                 raise
+
+
+def commit_unit(unit: Unit, attempt: Attempt, meta: dict[str, Any], seconds: float) -> None:
+    """Commits what a unit produced, with the facts that every unit carries."""
+    common = {
+        "kind": unit.kind,
+        "name": unit.name,
+        "spec": dict(unit.spec),
+        "seconds": seconds,
+        "host": socket.gethostname(),
+        "finished": time.time(),
+    }
+    attempt.commit({**common, **meta})
 
 
 def execute_train(unit: Unit, context: Context, attempt: Attempt) -> dict[str, Any]:

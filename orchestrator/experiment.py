@@ -114,6 +114,8 @@ class _Run:
                         self.progress.say(engine.describe())
                     runner = engine if engine is not None else InlineEngine(Context(store, data))
                 self._run_stage(stage, missing, runner, tracker, reused=len(plan.stages[stage]) - len(missing))
+                if stage == "outputs":
+                    write_outputs(plan, store, self.folder.path / "outputs")
         except BaseException:
             if engine is not None:
                 engine.close()
@@ -131,7 +133,12 @@ class _Run:
             "starting Ray" if self.options.address in (None, "local") else f"joining Ray at {self.options.address}"
         )
         engine = RayEngine(
-            self.options.address, store, data, self.recipe.resources, allow_factory=self.options.allow_factory
+            self.options.address,
+            store,
+            data,
+            self.recipe.resources,
+            outputs_folder=self.folder.path / "outputs",
+            allow_factory=self.options.allow_factory,
         )
         self.where = engine.describe()
         return engine
@@ -186,7 +193,6 @@ class _Run:
 
     def _finish(self, plan: Plan, data: ExperimentData, store: Store, tracker: Tracker) -> RunResult:
         started = time.monotonic()
-        write_outputs(plan, store, self.folder.path / "outputs")
         rows, curves = collect(plan, data, store, self.failures)
         previous = self.folder.results()
         facts = environment(data, store, self.work, self.where, rows, previous)

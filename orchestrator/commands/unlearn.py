@@ -129,9 +129,9 @@ def _load_weights(model: nn.Module, path: Path) -> None:
         raise UserError(
             f"--model: {str(path)!r}: not readable as weights ({type(error).__name__}); it may be cut short"
         ) from None
-    state = state.get("state_dict", state) if isinstance(state, dict) else {}
+    weights: dict[str, Any] = dict(state.get("state_dict", state)) if isinstance(state, dict) else {}
     try:
-        model.load_state_dict(state)
+        model.load_state_dict(weights)
     except (RuntimeError, TypeError, AttributeError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise UserError(

@@ -12,13 +12,19 @@ import logging
 import math
 import shutil
 import tempfile
+import time
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..data import ExperimentData
 from ..errors import EnvironmentFault
-from ..execute import default_threads
+from ..execute import commit_unit, default_threads
+from ..options import build
 from ..recipe import Resources
+from ..scoring import save_fitted
 from ..store import Store
+from ..streaming_attack import choose_path, fit_distributed
 from ..units import Outcome, Unit
 from .base import Listener
 from .chunks import make_chunks
@@ -35,10 +41,13 @@ class RayEngine:
         data: ExperimentData,
         resources: Resources,
         *,
+        outputs_folder: Path = Path("outputs"),
         allow_factory: bool = False,
     ):
+        """**Arguments:** `outputs_folder`: where `outputs/*.parquet` lie; the distributed attacker reads them from every node."""
         self.session = RaySession(address)
         self.store = store
+        self.outputs_folder = outputs_folder
         self.resources = resources
         self.options = {
             "threads": default_threads(resources.cpus_per_unit),
@@ -80,8 +89,42 @@ class RayEngine:
     def run(self, stage: str, units: Sequence[Unit], listener: Listener) -> None:
         if stage == "outputs":
             self._run_data(units, listener)
+        elif stage == "attack" and self._attacker_path(units) == "distributed":
+            self._run_distributed_attacks(units, listener)
         else:
             self._run_tune(stage, units, listener)
+
+    def _attacker_rows(self, unit: Unit) -> int:
+        return sum(int(self.store.meta(entry[0])["rows"]) for entry in unit.spec["outputs"])
+
+    def _attacker_path(self, units: Sequence[Unit]) -> str:
+        rows = max((self._attacker_rows(unit) for unit in units), default=0)
+        return choose_path(rows, self.resources.distributed_rows)
+
+    def _run_distributed_attacks(self, units: Sequence[Unit], listener: Listener) -> None:
+        """Fits the candidates one after another, each on many workers; Ray Train is never nested in Tune's trials."""
+        from attack import ATTACKS
+
+        paths = [self.outputs_folder / f"{role}.parquet" for role in ("original", "retrained")]
+        workers = max(2, self.slots // 2)
+        for unit in units:
+            started = time.perf_counter()
+            try:
+                fitted = fit_distributed(
+                    paths,
+                    build(ATTACKS[unit.spec["attack"]], unit.spec["params"]),
+                    num_workers=workers,
+                    resources_per_worker={"CPU": self.resources.cpus_per_unit / 2},
+                )
+                with self.store.attempt(unit.key) as attempt:
+                    meta = save_fitted(fitted, attempt, "distributed", self._attacker_rows(unit))
+                    commit_unit(unit, attempt, meta, time.perf_counter() - started)
+                outcome = Outcome(unit.key, unit.name, unit.kind, "done", time.perf_counter() - started)
+            except (RuntimeError, ValueError, OSError) as error:
+                seconds = time.perf_counter() - started
+                line = f"{type(error).__name__}: {error}".splitlines()[0]
+                outcome = Outcome(unit.key, unit.name, unit.kind, "failed", seconds, line, traceback.format_exc())
+            listener(outcome)
 
     def _run_tune(self, stage: str, units: Sequence[Unit], listener: Listener) -> None:
         from ray import tune
@@ -113,7 +156,7 @@ class RayEngine:
         )
         with contextlib.redirect_stdout(io.StringIO()):
             results = tuner.fit()
-        errors = [results[i].error for i in range(len(results)) if results[i].error is not None]
+        errors = [error for error in (results[i].error for i in range(len(results))) if error is not None]
         environment = next((e for e in errors if isinstance(_cause(e), EnvironmentFault)), None)
         if environment is not None:
             raise EnvironmentFault(str(_cause(environment)))
