@@ -7,26 +7,26 @@ gone. Source: Hoang et al., WACV 2024; Saha et al., gradient projection memory, 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from .fit import Loader, device_of, to_device
-from .layers import projectable_layers, weight_matrix_shape
+from .layers import projectable_layers
+from .memory import keep_freed_memory
 from .methods.base import IncompatibleMoments
-from .moments_conv import convolution_moments
+from .moments_accumulate import Accumulator, ThinMoment, accumulator, full_float32
+from .tensor_files import read_tensors, write_tensors
 from .training import evaluating
 
-# Rows that one float32 product may sum: short enough that its rounding stays under 1e-6 of the sum, long enough to be
-# a full-speed product. Chunks are summed in float64.
-CHUNK_ROWS = 16_384
+if TYPE_CHECKING:
+    from .projection import CoreBasis
+
+_DIGEST_MODULUS = 2**256
 
 
 @dataclass(frozen=True)
@@ -35,22 +35,27 @@ class SecondMoments:
 
     **Arguments:**
 
-    - `matrices`: layer name → float64 `(groups, d, d)`; d is C_in/groups·k_h·k_w for a convolution, features for a
-        linear layer.
+    - `parts`: layer name → float64 `(groups, d, d)`, or a `ThinMoment` where fewer vectors were seen than there are
+        dimensions; d is C_in/groups·k_h·k_w for a convolution, features for a linear layer.
     - `count`: samples that were seen (those subtracted are taken off).
     - `model_digest`: of the weights that they were computed with. `data_digest`: of the images, in any order.
     """
 
-    matrices: Mapping[str, Tensor]
+    parts: Mapping[str, Tensor | ThinMoment]
     count: int
     model_digest: str
     data_digest: str = ""
-    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def matrices(self) -> dict[str, Tensor]:
+        """Layer name → float64 `(groups, d, d)`. Thin ones are multiplied out anew at every call."""
+        return {name: part.dense() if isinstance(part, ThinMoment) else part for name, part in self.parts.items()}
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the matrices take."""
-        return sum(matrix.numel() * matrix.element_size() for matrix in self.matrices.values())
+        """Bytes that the moments take."""
+        tensors = (part.rows if isinstance(part, ThinMoment) else part for part in self.parts.values())
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def __add__(self, other: SecondMoments) -> SecondMoments:
         """Moments of both sets of samples. Raises `IncompatibleMoments` where model or layers differ."""
@@ -65,43 +70,45 @@ class SecondMoments:
     def subtract(self, other: SecondMoments, *, allow_model_change: bool = False) -> SecondMoments:
         """As `-`. In an incremental run the forget set's moments come from the current model: allow that explicitly."""
         self._check(other, allow_model_change)
-        return replace(
-            self._combined(other, -1), model_digest=other.model_digest if allow_model_change else self.model_digest
-        )
-
-    def _combined(self, other: SecondMoments, sign: int) -> SecondMoments:
-        matrices = {
-            name: torch.add(matrix, other.matrices[name].to(matrix.device), alpha=sign)
-            for name, matrix in self.matrices.items()
-        }
-        digest = _combine_digests(self.data_digest, other.data_digest, sign)
-        return SecondMoments(matrices, self.count + sign * other.count, self.model_digest, digest, self.notes)
+        return replace(self._combined(other, -1), model_digest=other.model_digest)
 
     @staticmethod
     def merge(shards: Iterable[SecondMoments]) -> SecondMoments:
-        """Moments of all shards of the data together."""
-        parts = list(shards)
-        if not parts:
+        """Moments of all shards of the data together, summed as they come. Raises `ValueError` where there are none."""
+        total: SecondMoments | None = None
+        for shard in shards:
+            total = shard if total is None else total + shard
+        if total is None:
             raise ValueError("shards: none were given")
-        total = parts[0]
-        for part in parts[1:]:
-            total = total + part
         return total
 
+    def select(self, layers: Iterable[str]) -> SecondMoments:
+        """Moments of some layers only, nothing copied. Raises `IncompatibleMoments` where one is not held."""
+        names = list(layers)
+        missing = [name for name in names if name not in self.parts]
+        if missing:
+            raise IncompatibleMoments(f"moments: they lack the layers {', '.join(missing[:5])}")
+        return replace(self, parts={name: self.parts[name] for name in names})
+
+    def _combined(self, other: SecondMoments, sign: int) -> SecondMoments:
+        parts = {name: combine(part, other.parts[name], sign) for name, part in self.parts.items()}
+        digest = ""
+        if self.data_digest and other.data_digest:
+            digest = f"{(int(self.data_digest, 16) + sign * int(other.data_digest, 16)) % _DIGEST_MODULUS:064x}"
+        return SecondMoments(parts, self.count + sign * other.count, self.model_digest, digest)
+
     def _check(self, other: SecondMoments, allow_model_change: bool = False) -> None:
-        if list(self.matrices) != list(other.matrices):
-            missing = sorted(set(self.matrices) ^ set(other.matrices))
-            raise IncompatibleMoments(
-                f"moments: the two sides are of different layers ({', '.join(missing[:5]) or 'another order'})"
-            )
-        for name, matrix in self.matrices.items():
-            if matrix.shape != other.matrices[name].shape:
+        if set(self.parts) != set(other.parts):
+            only = sorted(set(self.parts) ^ set(other.parts))
+            raise IncompatibleMoments(f"moments: only one side holds the layers {', '.join(only[:5])}")
+        for name, part in self.parts.items():
+            if tuple(part.shape) != tuple(other.parts[name].shape):
                 raise IncompatibleMoments(
-                    f"moments: {name} has shape {tuple(matrix.shape)} on one side, {tuple(other.matrices[name].shape)} on the other"
+                    f"moments: {name} has shape {tuple(part.shape)} on one side, {tuple(other.parts[name].shape)} on the other"
                 )
         if not allow_model_change and self.model_digest != other.model_digest:
             raise IncompatibleMoments(
-                "moments: the two sides were computed with different models; compute both with one, or use subtract(allow_model_change=True)"
+                "moments: the two sides were computed with different models; compute both with one, or use subtract(…, allow_model_change=True)"
             )
 
     def check_model(self, model: nn.Module) -> None:
@@ -111,32 +118,65 @@ class SecondMoments:
                 "moments: they were computed with other weights than this model's; compute them with it, when training ends"
             )
 
-    def decompose(self) -> Any:
-        """Returns the eigendecomposition of every layer's moments, a `CoreBasis`: it serves every γ, criterion and top-k."""
+    def check_data(self, loader: Loader) -> None:
+        """Raises `IncompatibleMoments` where these are not the moments of exactly the images of `loader`, in any order.
+
+        Augmentation changes images, so moments of augmented data answer to that very pass only.
+        """
+        if self.data_digest != digest_data(loader):
+            raise IncompatibleMoments("moments: they were computed with other images than this loader's")
+
+    def decompose(self, device: str | torch.device | None = None) -> CoreBasis:
+        """Returns the eigendecomposition of every layer's moments, which serves every γ, criterion and top-k.
+
+        **Arguments:** `device`: where to compute; None for a GPU where there is one.
+        """
         from .projection import CoreBasis
 
-        return CoreBasis.from_moments(self)
+        return CoreBasis.from_moments(self, device=device)
 
     def save(self, path: str | Path) -> None:
-        """Writes the moments as safetensors, whole or not at all."""
-        from safetensors.torch import save_file
-
-        facts = {
-            "kind": "second_moments",
-            "order": list(self.matrices),
-            "count": self.count,
-            "model_digest": self.model_digest,
-            "data_digest": self.data_digest,
-        }
-        metadata = {"unlearn": json.dumps(facts)}
-        tensors = {name: matrix.cpu().contiguous() for name, matrix in self.matrices.items()}
-        write_atomically(Path(path), lambda temporary: save_file(tensors, temporary, metadata=metadata))
+        """Writes the moments as safetensors, whole or not at all. Thin ones are written as √λ·eigenvectors."""
+        tensors: dict[str, Tensor] = {}
+        for name, part in self.parts.items():
+            if isinstance(part, ThinMoment):
+                rotated = part.rotated()
+                tensors |= {f"rows/{name}": rotated.rows, f"signs/{name}": rotated.signs}
+            else:
+                tensors[f"dense/{name}"] = part
+        digests = {"model_digest": self.model_digest, "data_digest": self.data_digest}
+        write_tensors(path, "second_moments", tensors, {"layers": list(self.parts), "count": self.count, **digests})
 
     @classmethod
-    def load(cls, path: str | Path) -> SecondMoments:
-        """Reads moments that `save` wrote. Raises `IncompatibleMoments` where the file is something else or torn."""
-        tensors, facts = read_tensors(Path(path), "second_moments")
-        return cls(tensors, facts["count"], facts["model_digest"], facts["data_digest"])
+    def load(cls, path: str | Path, *, model: nn.Module | None = None) -> SecondMoments:
+        """Reads moments that `save` wrote, and checks that they are `model`'s where it is given.
+
+        Raises `IncompatibleMoments` where the file is something else or cut short, or belongs to another model.
+        """
+        tensors, facts = read_tensors(path, "second_moments")
+        parts: dict[str, Tensor | ThinMoment] = {}
+        for name in facts["layers"]:
+            if f"dense/{name}" in tensors:
+                parts[name] = tensors[f"dense/{name}"]
+            else:
+                parts[name] = ThinMoment(tensors[f"rows/{name}"], tensors[f"signs/{name}"])
+        moments = cls(parts, facts["count"], facts["model_digest"], facts["data_digest"])
+        if model is not None:
+            moments.check_model(model)
+        return moments
+
+
+def combine(first: Tensor | ThinMoment, second: Tensor | ThinMoment, sign: int = 1) -> Tensor | ThinMoment:
+    """Returns first + sign·second, thin where the vectors of both are still fewer than the dimensions."""
+    if isinstance(first, ThinMoment) and isinstance(second, ThinMoment) and _stays_thin(first, second):
+        rows, signs = second.rows.to(first.rows.device), second.signs.to(first.rows.device)
+        return ThinMoment(torch.cat([first.rows, rows]), torch.cat([first.signs, sign * signs]))
+    left, right = (part.dense() if isinstance(part, ThinMoment) else part for part in (first, second))
+    return torch.add(left, right.to(left.device), alpha=sign)
+
+
+def _stays_thin(first: ThinMoment, second: ThinMoment) -> bool:
+    return len(first.rows) + len(second.rows) < first.shape[1]
 
 
 def second_moments(
@@ -149,7 +189,7 @@ def second_moments(
 ) -> SecondMoments:
     """Returns the second moments of the inputs of `model`'s convolution and linear layers over `loader`.
 
-    The model is in evaluation mode and left untouched. Memory is bounded by the moments plus one chunk of one batch.
+    The model is in evaluation mode, in full float32, and left untouched. Memory is bounded by the moments plus a chunk.
 
     **Arguments:**
 
@@ -159,9 +199,11 @@ def second_moments(
         the data.
     - `device`: where batches are moved; None for where the model is.
 
-    **Raises:** `ValueError` where a named layer does not exist or the loader is empty; a layer that a forward pass does
-    not reach has moments of zero.
+    **Raises:** `ValueError` where a named layer does not exist, a forward pass does not reach one, or the loader is
+    empty.
     """
+    if isinstance(augment_passes, bool) or not isinstance(augment_passes, int) or augment_passes < 1:
+        raise ValueError(f"augment_passes: {augment_passes!r} is not allowed; give an integer of 1 or more")
     found = projectable_layers(model)
     wanted = list(found) if layers is None else list(layers)
     for name in wanted:
@@ -170,41 +212,50 @@ def second_moments(
                 f"layers: {name!r} is no convolution or linear layer of the model; it has {', '.join(found)}"
             )
     target = device_of(model) if device is None else torch.device(device)
-    matrices = {}
-    for name in wanted:
-        groups, _, size = weight_matrix_shape(found[name])
-        matrices[name] = torch.zeros(groups, size, size, dtype=torch.float64, device=target)
+    sums: dict[str, Accumulator] = {name: accumulator(found[name], target) for name in wanted}
+    reached: set[str] = set()
+    handles = [found[name].register_forward_pre_hook(_feed(name, sums[name], reached)) for name in wanted]
     count, data = 0, 0
-    handles = [found[name].register_forward_pre_hook(_accumulator(matrices[name])) for name in wanted]
     try:
-        with evaluating(model), torch.no_grad():
+        with evaluating(model), torch.no_grad(), full_float32(), keep_freed_memory():
             for index in range(augment_passes):
                 for batch in loader:
                     images, _ = to_device(batch, target)
                     model(images)
                     count += len(images) if index == 0 else 0
-                    data = (data + _digest_images(images)) % 2**256
+                    data += _digest_images(images)
+            if count == 0:
+                raise ValueError("loader: holds no images to compute moments of")
+            unreached = [name for name in wanted if name not in reached]
+            if unreached:
+                raise ValueError(
+                    f"layers: a forward pass does not reach {', '.join(unreached[:5])}; name the layers that it does"
+                )
+            # One layer at a time, so that its buffer is gone before the next one's sum is made.
+            parts = {name: _divided(sums.pop(name).finish(), augment_passes) for name in wanted}
     finally:
         for handle in handles:
             handle.remove()
-    if count == 0:
-        raise ValueError("loader: holds no images to compute moments of")
-    if augment_passes > 1:
-        for matrix in matrices.values():
-            matrix /= augment_passes
-    return SecondMoments(matrices, count, digest_model(model), f"{data:064x}")
+    return SecondMoments(parts, count, digest_model(model), f"{data % _DIGEST_MODULUS:064x}")
 
 
-def _accumulator(matrix: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+def _feed(name: str, total: Accumulator, reached: set[str]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
     def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        values = inputs[0].detach().float()
-        if isinstance(module, nn.Conv2d):
-            convolution_moments(values, module, matrix, CHUNK_ROWS)
-        else:
-            for rows in values.reshape(-1, values.shape[-1]).split(CHUNK_ROWS):
-                matrix[0] += rows.T @ rows
+        values = inputs[0].detach()
+        if values.dtype not in (torch.float32, torch.float64):
+            values = values.float()
+        if isinstance(module, nn.Conv2d) and values.ndim == 3:
+            values = values[None]
+        total.add(values)
+        reached.add(name)
 
     return hook
+
+
+def _divided(part: Tensor | ThinMoment, passes: int) -> Tensor | ThinMoment:
+    if passes == 1:
+        return part
+    return ThinMoment(part.rows / passes**0.5, part.signs) if isinstance(part, ThinMoment) else part.div_(passes)
 
 
 def digest_model(model: nn.Module) -> str:
@@ -212,47 +263,16 @@ def digest_model(model: nn.Module) -> str:
     hasher = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         hasher.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        hasher.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        hasher.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return hasher.hexdigest()
 
 
+def digest_data(loader: Loader) -> str:
+    """Returns the digest of the images of one pass over `loader`, the same in any order and in any batches."""
+    return f"{sum(_digest_images(images) for images, _ in loader) % _DIGEST_MODULUS:064x}"
+
+
 def _digest_images(images: Tensor) -> int:
-    """Returns a number that adds up over images to the same sum in any order: shards merge, subsets subtract."""
-    flat = (
-        images.detach().cpu().float().contiguous(memory_format=torch.contiguous_format).reshape(len(images), -1).numpy()
-    )
-    return sum(int.from_bytes(hashlib.sha256(row.tobytes()).digest(), "big") for row in flat) % 2**256
-
-
-def _combine_digests(first: str, second: str, sign: int) -> str:
-    if not first or not second:
-        return ""
-    return f"{(int(first, 16) + sign * int(second, 16)) % 2**256:064x}"
-
-
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Calls `write` with a temporary name, syncs what it wrote and renames it to `path`."""
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Returns the tensors and the facts of a file of this package. Raises `IncompatibleMoments` where it is not one."""
-    from safetensors import SafetensorError, safe_open
-
-    if not path.exists():
-        raise FileNotFoundError(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {}).get("unlearn", "{}"))
-            if facts.get("kind") != kind:
-                raise IncompatibleMoments(f"{path}: holds {facts.get('kind', 'other tensors')}, not {kind}")
-            return {name: file.get_tensor(name) for name in facts.get("order", file.keys())}, facts
-    except (SafetensorError, json.JSONDecodeError, OSError) as error:
-        raise IncompatibleMoments(f"{path}: not readable as {kind} ({error}); it may be cut short") from None
+    """Returns a sum over images, so that shards merge and subsets subtract."""
+    flat = images.detach().cpu().float().contiguous(memory_format=torch.contiguous_format).reshape(len(images), -1)
+    return sum(int.from_bytes(hashlib.sha256(row).digest(), "big") for row in flat.numpy())

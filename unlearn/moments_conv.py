@@ -1,116 +1,170 @@
-"""Second moments of convolution patches, without building the patches where that is faster.
+"""Second moments of the patches of a stride-1 convolution, without building the patches.
 
-The patch matrix of a k×k convolution of stride 1 holds every pixel k² times, and most blocks of its second moment are
-products of the image with a shifted copy of itself. Those are computed once for each shift, on a flat view of the
-zero-padded image (a shift is then an offset, and nothing is copied); what a tap does not see at the border is taken off
-exactly, by inclusion and exclusion of its missing rows and columns.
+The patch matrix of a k×k convolution holds every pixel k² times, and the blocks of its second moment are products of
+the image with a shifted copy of itself. There are only k·(2k − 1) shifts, not k⁴ blocks, and all of them together are
+what a convolution's weight gradient computes (of the image with itself as the output's gradient), for which there are
+fast kernels. What a tap does not meet at the border is taken off exactly, row by row and column by column.
+
+A strided convolution has so few patches that copying them out costs no more, and so has one of few channels, whose
+shifts are products too thin to be fast: both are left to `PatchSum`.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-# Below this many channels the products are too thin to be fast, and unfolding wins.
+from .layers import weight_matrix_shape
+from .moments_accumulate import CHUNK, pad
+
+# Positions in one float32 weight gradient. Those kernels sum serially, so rounding grows faster with it than in a matrix
+# product: at 2,048 it stays under 2e-7 of the sum, and shorter ones are slower.
+POSITIONS = 2_048
 LEAST_CHANNELS = 16
 
-
-def convolution_moments(images: Tensor, layer: nn.Conv2d, matrix: Tensor, chunk_rows: int) -> None:
-    """Adds the second moment of `layer`'s input patches to `matrix`, float64 `(groups, d, d)`, in place.
-
-    **Arguments:** `images`: float32 `(n, C, H, W)`, before padding. `chunk_rows`: patches in one float32 product.
-    """
-    if _can_shift(layer, images):
-        positions = (images.shape[2] + layer.kernel_size[0] - 1) * (images.shape[3] + layer.kernel_size[1] - 1)
-        for part in images.split(max(1, chunk_rows // positions)):
-            matrix[0] += shifted_moments(
-                part, layer.kernel_size[0], layer.kernel_size[1], int(layer.padding[0]), int(layer.padding[1])
-            )
-        return
-    _unfolded(images, layer, matrix, chunk_rows)
+# A rectangle of pixels (rows, columns; None for all) and a shift: what is taken off a block.
+_Strip = tuple[int | None, int | None, int, int]
 
 
-def _can_shift(layer: nn.Conv2d, images: Tensor) -> bool:
-    if layer.kernel_size == (1, 1) or isinstance(layer.padding, str) or layer.padding_mode != "zeros":
-        return False
-    plain = layer.stride == (1, 1) and layer.dilation == (1, 1) and layer.groups == 1
-    inside = all(p < k for p, k in zip(layer.padding, layer.kernel_size, strict=True))
-    large = all(s >= 2 * k for s, k in zip(images.shape[2:], layer.kernel_size, strict=True))
-    return plain and inside and large and layer.in_channels >= LEAST_CHANNELS
+def can_shift(layer: nn.Conv2d) -> bool:
+    """Whether `ShiftSum` is for this layer: stride 1, a kernel larger than 1×1, any padding, dilation and groups."""
+    plain = tuple(layer.stride) == (1, 1) and tuple(layer.kernel_size) != (1, 1)
+    return plain and layer.in_channels // layer.groups >= LEAST_CHANNELS
 
 
-def _unfolded(images: Tensor, layer: nn.Conv2d, matrix: Tensor, chunk_rows: int) -> None:
-    """The general case: any stride, padding, padding mode, dilation and groups, a bounded number of patches at a time."""
-    padded = functional.pad(images, layer._reversed_padding_repeated_twice, mode=_PAD_MODES[layer.padding_mode])
-    height, width = (
-        (size - d * (k - 1) - 1) // s + 1
-        for size, k, d, s in zip(padded.shape[2:], layer.kernel_size, layer.dilation, layer.stride, strict=True)
-    )
-    groups, channels = layer.groups, layer.in_channels // layer.groups
-    for part in padded.split(max(1, chunk_rows // max(1, height * width))):
-        patches = functional.unfold(part, layer.kernel_size, dilation=layer.dilation, stride=layer.stride)
-        size = channels * layer.kernel_size[0] * layer.kernel_size[1]
-        rows = patches.view(len(part), groups, size, -1).permute(1, 0, 3, 2).reshape(groups, -1, size)
-        matrix += torch.bmm(rows.transpose(1, 2), rows)
+class ShiftSum:
+    """Sum over the patches of a stride-1 convolution, by shifts of the image."""
+
+    def __init__(self, layer: nn.Conv2d, device: torch.device) -> None:
+        self.layer, self.device = layer, device
+        self.sizes: dict[tuple[int, int], _OneSize] = {}
+
+    def add(self, inputs: Tensor) -> None:
+        """Adds images `(n, C, H, W)`, before padding."""
+        layer = self.layer
+        plain = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+        images = inputs if plain else pad(inputs, layer)
+        top, left = (int(p) for p in layer.padding) if plain else (0, 0)
+        height, width = images.shape[2:]
+        if (height, width) not in self.sizes:
+            self.sizes[height, width] = _OneSize(layer, _Grid(layer, height, width, top, left), self.device)
+        one = self.sizes[height, width]
+        for part in images.split(max(1, POSITIONS // (height * width))):
+            one.add_shifts(part)
+        for part in images.split(max(1, CHUNK // max(height, width))):
+            one.add_strips(part)
+
+    def finish(self) -> Tensor:
+        """Returns the sum, float64 `(groups, d, d)`."""
+        groups, _, size = weight_matrix_shape(self.layer)
+        total = torch.zeros(groups, size, size, dtype=torch.float64, device=self.device)
+        for one in self.sizes.values():
+            one.add_to(total)
+        return total
 
 
-_PAD_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate", "circular": "circular"}
+@dataclass(frozen=True)
+class _Grid:
+    """Which pixels the taps of a convolution meet in images of one size."""
+
+    layer: nn.Conv2d
+    height: int
+    width: int
+    top: int
+    left: int
+
+    def missing(self, tap: int, axis: int) -> list[int]:
+        """Rows (axis 0) or columns (axis 1) that a tap never meets; it starts at its offset less the padding."""
+        size, padding = ((self.height, self.top), (self.width, self.left))[axis]
+        kernel, dilation = self.layer.kernel_size[axis], self.layer.dilation[axis]
+        outputs = size + 2 * padding - dilation * (kernel - 1)
+        first = tap * dilation - padding
+        return [u for u in range(size) if not first <= u < first + outputs]
+
+    def strips(self, i: int, j: int, a: int, b: int) -> list[tuple[float, _Strip]]:
+        """What to add to the total of shift (a, b) for the block of taps (i, j) and (i + a, j + b), with its sign.
+
+        Tap (i, j) meets all pixels but certain rows and columns: total − rows − columns + their corners. A strip whose
+        shifted partner lies outside the image is nought and left out.
+        """
+        dh, dw = self.layer.dilation
+        rows = [u for u in self.missing(i, 0) if 0 <= u + a * dh < self.height]
+        columns = [v for v in self.missing(j, 1) if 0 <= v + b * dw < self.width]
+        return [
+            *((-1.0, (u, None, a, b)) for u in rows),
+            *((-1.0, (None, v, a, b)) for v in columns),
+            *((1.0, (u, v, a, b)) for u in rows for v in columns),
+        ]
 
 
-def shifted_moments(images: Tensor, kh: int, kw: int, ph: int, pw: int) -> Tensor:
-    """Returns Σ patches patchᵀ of a stride-1, zero-padded kh×kw convolution, float32 `(C·kh·kw, C·kh·kw)`.
+class _OneSize:
+    """The totals of all shifts, and the strips to take off, over images of one size."""
 
-    Tap (i, j) of the patch at output (y, x) is the pixel (u, v) = (y + i − ph, x + j − pw). For taps (i, j) and
-    (i + a, j + b) the block is Σ A(u, v) A(u + a, v + b)ᵀ over the pixels (u, v) that tap (i, j) meets: all pixels but
-    the rows E_i and columns F_j that it never reaches. So it is T(a, b) − rows − columns + corners.
-    """
-    count, channels, height, width = images.shape
-    # Each row and each image is followed by zeros, so that a shift never reaches into the next one.
-    buffer = images.new_zeros(count, height + kh - 1, width + kw - 1, channels)
-    buffer[:, :height, :width] = images.permute(0, 2, 3, 1)
-    flat = buffer.view(-1, channels)
-    stride = width + kw - 1
-    missing_rows = [_missing(i, height, kh, ph) for i in range(kh)]
-    missing_columns = [_missing(j, width, kw, pw) for j in range(kw)]
+    def __init__(self, layer: nn.Conv2d, grid: _Grid, device: torch.device) -> None:
+        self.layer, self.grid = layer, grid
+        self.kh, self.kw = layer.kernel_size
+        self.channels = layer.in_channels // layer.groups
+        shape = (layer.in_channels, self.channels, self.kh, 2 * self.kw - 1)
+        self.totals = torch.zeros(shape, dtype=torch.float64, device=device)
+        # Blocks on and above the diagonal: the second tap comes no earlier than the first.
+        taps = [(i, j) for i in range(self.kh) for j in range(self.kw)]
+        self.blocks = [
+            (first, second, grid.strips(*taps[first], taps[second][0] - taps[first][0], taps[second][1] - taps[first][1]))
+            for first in range(len(taps))
+            for second in range(first, len(taps))
+        ]  # fmt: skip
+        self.taps = taps
+        block = (layer.groups, self.channels, self.channels)
+        needed = {strip for _, _, strips in self.blocks for _, strip in strips}
+        self.strips = {strip: torch.zeros(block, dtype=torch.float64, device=device) for strip in needed}
 
-    totals: dict[tuple[int, int], Tensor] = {}
-    for a in range(kh):
-        for b in range(-(kw - 1) if a else 0, kw):
-            offset = a * stride + b
-            totals[a, b] = flat[: len(flat) - offset].T @ flat[offset:]
+    def add_shifts(self, images: Tensor) -> None:
+        dh, dw = self.layer.dilation
+        below, beside = dh * (self.kh - 1), dw * (self.kw - 1)
+        # The gradient of weight (p, q, a, b) is Σ grad_p(u, v) input_q(u + a·dh, v + b·dw − beside): all shifts at once.
+        _, totals, _ = torch.ops.aten.convolution_backward(
+            images, functional.pad(images, (0, 0, 0, below)), images.new_empty(self.totals.shape), None, [1, 1], [0, beside],
+            [dh, dw], False, [0, 0], self.layer.groups, [False, True, False],
+        )  # fmt: skip
+        self.totals += totals
 
-    result = images.new_empty(channels, kh * kw, channels, kh * kw)
-    for first in range(kh * kw):
-        i, j = divmod(first, kw)
-        for second in range(first, kh * kw):
-            a, b = second // kw - i, second % kw - j
-            block = totals[a, b].clone()
-            for u in missing_rows[i]:
-                block -= _strip(buffer, slice(u, u + 1), slice(0, width), a, b, height, width)
-            for v in missing_columns[j]:
-                block -= _strip(buffer, slice(0, height), slice(v, v + 1), a, b, height, width)
-                for u in missing_rows[i]:
-                    block += _strip(buffer, slice(u, u + 1), slice(v, v + 1), a, b, height, width)
-            result[:, first, :, second] = block
-            result[:, second, :, first] = block.T
-    return result.view(channels * kh * kw, channels * kh * kw)
+    def add_strips(self, images: Tensor) -> None:
+        for strip, total in self.strips.items():
+            total += self._strip(images, strip)
 
+    def _strip(self, images: Tensor, strip: _Strip) -> Tensor:
+        """Σ A(u, v) A(u + a·dh, v + b·dw)ᵀ over one row, one column or one pixel, `(groups, c, c)`."""
+        row, column, a, b = strip
+        down, right = a * self.layer.dilation[0], b * self.layer.dilation[1]
+        top, bottom = (
+            (row, row + 1) if row is not None else (max(0, -down), min(self.grid.height, self.grid.height - down))
+        )
+        left, end = (
+            (column, column + 1)
+            if column is not None
+            else (max(0, -right), min(self.grid.width, self.grid.width - right))
+        )
+        if bottom <= top or end <= left:
+            return images.new_zeros(self.layer.groups, self.channels, self.channels)
+        pixels = images.permute(0, 2, 3, 1)
+        own = pixels[:, top:bottom, left:end]
+        partner = pixels[:, top + down : bottom + down, left + right : end + right]
+        shape = (-1, self.layer.groups, self.channels)
+        return torch.bmm(own.reshape(shape).permute(1, 2, 0), partner.reshape(shape).transpose(0, 1))
 
-def _missing(tap: int, size: int, kernel: int, padding: int) -> list[int]:
-    """Pixel rows (or columns) that tap number `tap` never meets: it starts at tap − padding and has one output each."""
-    outputs = size + 2 * padding - kernel + 1
-    first = tap - padding
-    return [u for u in range(size) if not first <= u < first + outputs]
-
-
-def _strip(buffer: Tensor, rows: slice, columns: slice, a: int, b: int, height: int, width: int) -> Tensor:
-    """Σ A(u, v) A(u + a, v + b)ᵀ over the pixels in `rows` × `columns` whose partner lies inside the image."""
-    top, bottom = max(rows.start, -a), min(rows.stop, height - a)
-    left, right = max(columns.start, -b), min(columns.stop, width - b)
-    channels = buffer.shape[-1]
-    if top >= bottom or left >= right:
-        return buffer.new_zeros(channels, channels)
-    own = buffer[:, top:bottom, left:right].reshape(-1, channels)
-    partner = buffer[:, top + a : bottom + a, left + b : right + b].reshape(-1, channels)
-    return own.T @ partner
+    def add_to(self, matrix: Tensor) -> None:
+        """Adds the patches' second moment to `(groups, d, d)`."""
+        groups, channels, taps = self.layer.groups, self.channels, len(self.taps)
+        view = matrix.view(groups, channels, taps, channels, taps)
+        totals = self.totals.view(groups, channels, channels, self.kh, 2 * self.kw - 1)
+        for first, second, strips in self.blocks:
+            (i, j), (p, q) = self.taps[first], self.taps[second]
+            block = totals[..., p - i, q - j + self.kw - 1].clone()
+            for sign, strip in strips:
+                block.add_(self.strips[strip], alpha=sign)
+            view[:, :, first, :, second] += block
+            if first != second:
+                view[:, :, second, :, first] += block.transpose(1, 2)

@@ -7,16 +7,17 @@ Source: Hoang et al., WACV 2024.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from .moments import SecondMoments, read_tensors, write_atomically
+from .methods.base import IncompatibleMoments
+from .moments import SecondMoments, combine, digest_model
+from .moments_accumulate import ThinMoment
+from .tensor_files import read_tensors, write_tensors
 
 CRITERIA = ("singular", "energy")
 # Negative eigenvalues up to this share of the largest are rounding; larger ones mean that the wrong data was subtracted.
@@ -57,8 +58,9 @@ class CoreBasis:
 
     **Arguments:**
 
-    - `vectors`: layer → float32 `(groups, d, d)`, columns by falling eigenvalue.
-    - `values`: layer → float64 `(groups, d)`, falling, negative ones as they came.
+    - `vectors`: layer → float32 `(groups, d, r)`, columns by falling eigenvalue; r is d, or fewer where the moments
+        were of fewer vectors than dimensions: what is left out has eigenvalue nought.
+    - `values`: layer → float64 `(groups, r)`, falling, negative ones as they came.
     - `model_digest`, `data_digest`: as of the moments. `warnings`: sentences on large negative eigenvalues.
     """
 
@@ -69,20 +71,42 @@ class CoreBasis:
     warnings: list[str] = field(default_factory=list)
 
     @classmethod
-    def from_moments(cls, moments: SecondMoments) -> CoreBasis:
-        """Decomposes moments, in float64, on the device that they are on."""
+    def from_moments(
+        cls,
+        moments: SecondMoments,
+        *,
+        minus: SecondMoments | None = None,
+        device: str | torch.device | None = None,
+    ) -> CoreBasis:
+        """Decomposes moments, or the difference of two, in float64.
+
+        **Arguments:** `minus` is subtracted one layer at a time, so that no second set of moments is held. `device` is
+        where to compute, None for a GPU where there is one; the vectors stay there.
+        """
+        if minus is not None:
+            moments._check(minus)
+        target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         vectors, values, warnings = {}, {}, []
-        for name, matrix in moments.matrices.items():
-            found, basis = torch.linalg.eigh(matrix)
-            values[name] = found.flip(-1).cpu()
-            vectors[name] = basis.flip(-1).float()
-            largest, smallest = float(values[name].max()), float(values[name].min())
+        for name, part in moments.parts.items():
+            left = part if minus is None else combine(part, minus.parts[name], -1)
+            vectors[name], values[name] = _decompose(left, target)
+            largest, smallest = (float(v) for v in _range(values[name]))
             if smallest < -ROUNDING * max(largest, 1e-300):
                 warnings.append(
                     f"{name}: an eigenvalue of {smallest:.3g} beside a largest of {largest:.3g}: more was subtracted than the moments held; "
                     "was it other data, or another model's?"
                 )
-        return cls(vectors, values, moments.model_digest, moments.data_digest, warnings)
+        digest = (
+            moments.data_digest if minus is None else moments.select([])._combined(minus.select([]), -1).data_digest
+        )
+        return cls(vectors, values, moments.model_digest, digest, warnings)
+
+    def check_model(self, model: nn.Module) -> None:
+        """Raises `IncompatibleMoments` where this is not the basis of `model`."""
+        if self.model_digest != digest_model(model):
+            raise IncompatibleMoments(
+                "moments: this basis was computed with other weights than this model's; decompose moments of this model"
+            )
 
     def ranks(self, layer: str, gamma: float, criterion: str = "singular", extra: int = 0) -> list[int]:
         """Returns k, the dimension of the core gradient space, of each group of a layer.
@@ -97,11 +121,11 @@ class CoreBasis:
         if not 0.0 <= gamma <= 1.0:
             raise ValueError(f"gamma: {gamma!r} is not allowed; give 0 to 1")
         found = []
+        size = self.vectors[layer].shape[1]
         for row in self.values[layer]:
             positive = row.clamp(min=0.0)
             weights = positive.sqrt() if criterion == "singular" else positive
             total = float(weights.sum())
-            size = len(row)
             if gamma >= 1.0:
                 found.append(size)
                 continue
@@ -125,12 +149,16 @@ class CoreBasis:
         """Returns the projector onto the layer's residual gradient space, by the narrower of the two spaces."""
         ranks = self.ranks(layer, gamma, criterion, extra)
         vectors = self.vectors[layer]
-        size = vectors.shape[-1]
+        size = vectors.shape[1]
         if min(ranks) == size:
             return Projector(None, True)
         if max(ranks) == 0:
             return Projector(None, False)
-        complement = sum(ranks) > len(ranks) * size / 2
+        known = vectors.shape[2] == size  # a thin basis has no columns for the complement
+        if not known and max(ranks) > vectors.shape[2]:
+            # γ = 1 freezes every group alike, so this is `extra` asking for more directions than any input spans.
+            ranks = [min(k, vectors.shape[2]) for k in ranks]
+        complement = known and sum(ranks) > len(ranks) * size / 2
         widest = max(size - k for k in ranks) if complement else max(ranks)
         factor = vectors.new_zeros(len(ranks), size, widest)
         for group, k in enumerate(ranks):
@@ -149,25 +177,20 @@ class CoreBasis:
 
     def save(self, path: str | Path) -> None:
         """Writes the basis as safetensors, whole or not at all."""
-        from safetensors.torch import save_file
-
-        facts: dict[str, Any] = {
-            "kind": "core_basis",
+        facts = {
+            "layers": list(self.vectors),
             "model_digest": self.model_digest,
             "data_digest": self.data_digest,
             "warnings": self.warnings,
-            "layers": list(self.vectors),
         }
-        tensors = {f"vectors/{name}": tensor.cpu().contiguous() for name, tensor in self.vectors.items()}
-        tensors |= {f"values/{name}": tensor.cpu().contiguous() for name, tensor in self.values.items()}
-        write_atomically(
-            Path(path), lambda temporary: save_file(tensors, temporary, metadata={"unlearn": json.dumps(facts)})
-        )
+        tensors = {f"vectors/{name}": tensor for name, tensor in self.vectors.items()}
+        tensors |= {f"values/{name}": tensor for name, tensor in self.values.items()}
+        write_tensors(path, "core_basis", tensors, facts)
 
     @classmethod
     def load(cls, path: str | Path) -> CoreBasis:
-        """Reads a basis that `save` wrote. Raises `IncompatibleMoments` where the file is something else or torn."""
-        tensors, facts = read_tensors(Path(path), "core_basis")
+        """Reads a basis that `save` wrote. Raises `IncompatibleMoments` where the file is something else or cut short."""
+        tensors, facts = read_tensors(path, "core_basis")
         names = facts["layers"]
         return cls(
             {name: tensors[f"vectors/{name}"] for name in names},
@@ -176,3 +199,18 @@ class CoreBasis:
             facts["data_digest"],
             facts["warnings"],
         )
+
+
+def _range(values: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest and the smallest, nought among them: a thin moment leaves noughts out and may hold nothing."""
+    padded = torch.cat([values.reshape(-1), values.new_zeros(1)])
+    return padded.max(), padded.min()
+
+
+def _decompose(part: Tensor | ThinMoment, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Returns vectors float32 `(groups, d, r)` on `device` and values float64 `(groups, r)` on the CPU, falling."""
+    if isinstance(part, ThinMoment):
+        values, vectors = ThinMoment(part.rows.to(device), part.signs.to(device)).eigen()
+        return vectors[None], values[None].cpu()
+    values, vectors = torch.linalg.eigh(part.to(device))
+    return vectors.float().flip(-1), values.flip(-1).cpu()
