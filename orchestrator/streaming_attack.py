@@ -55,11 +55,12 @@ def fit_distributed(
 
     ray.data.DataContext.get_current().enable_progress_bars = False
     label_classes = label_classes_of(paths)
-    datasets = {
+    datasets: dict[str, Any] = {
         fold: ray.data.read_parquet([str(p) for p in paths]).select_columns(COLUMNS).filter(expr=_in_fold(fold))
         for fold in ("train", "validation")
     }
-    mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
+    mailbox: Any = ray.remote(num_cpus=0)(_Mailbox)
+    mailbox = mailbox.remote()
     config: dict[str, Any] = {"attack": attack, "label_classes": label_classes, "mailbox": mailbox, "use_gpu": use_gpu}
     config["threads"] = max(1, int((resources_per_worker or {}).get("CPU", 1)))
     with tempfile.TemporaryDirectory(prefix="orc-train-") as scratch:
