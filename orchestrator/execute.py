@@ -244,11 +244,16 @@ def execute_unlearn(unit: Unit, context: Context, attempt: Attempt) -> dict[str,
         params["seed"] = spec["seed"]
     method = build(METHODS[spec["method"]], params)
     given = method_inputs(method, context, spec["seed"])
-    if method.access == "moments":
+    steps: list[dict[str, Any]] = []
+    if "basis" in spec:
         given["moments"] = context.cached(
             spec["basis"], lambda: CoreBasis.load(context.store.fetch(spec["basis"], "basis.safetensors"))
         )
-    result = method.unlearn(context.load_model(spec["model"]), **given)
+    model = context.load_model(spec["model"])
+    if "moments" in spec:
+        result, steps = _unlearn_in_steps(method, model, spec["moments"], context, given)
+    else:
+        result = method.unlearn(model, **given)
     save_model(attempt, result.model)
     return {
         "model": context.store.meta(spec["model"])["model"],
@@ -256,8 +261,36 @@ def execute_unlearn(unit: Unit, context: Context, attempt: Attempt) -> dict[str,
         "history": result.history,
         "stopped_at": result.stopped_at,
         "notes": list(result.notes),
+        "steps": steps,
         "basis_seconds": context.store.meta(spec["basis"])["seconds"] if "basis" in spec else 0.0,
     }
+
+
+def _unlearn_in_steps(
+    method: Any, model: nn.Module, moments: str, context: Context, given: dict[str, Any]
+) -> tuple[Any, list[dict[str, Any]]]:
+    """Forgets the split's steps one after another; returns the last result, with the history of all, and a row a step."""
+    from unlearn import SecondMoments, UnlearnError, UnlearnResult, accuracy
+    from unlearn.methods.pgu import incremental
+
+    split = context.data.split
+    running = SecondMoments.load(context.store.fetch(moments, "moments.safetensors"))
+    loaders = (context.loader("train", step, batch_size=method.batch_size) for step in split.steps)
+    history: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
+    result = UnlearnResult(model)
+    passed = 0
+    results = incremental(model, method, loaders, running, validation=given.get("validation"))
+    for number, step in enumerate(split.steps, start=1):
+        try:
+            result, _ = next(results)
+        except UnlearnError as error:
+            raise UnlearnError(f"step {number} of {len(split.steps)}: {error}") from error
+        history += [{**row, "step": number, "epoch": passed + row["epoch"]} for row in result.history]
+        passed = history[-1]["epoch"]
+        tested = accuracy(result.model, context.loader("test", split.test))
+        rows.append({"step": number, "forgotten": len(step), "test_accuracy": tested, "stopped_at": result.stopped_at})
+    return UnlearnResult(result.model, history, None, result.notes), rows
 
 
 def method_inputs(method: Any, context: Context, seed: int) -> dict[str, Any]:

@@ -146,7 +146,12 @@ class _Planner:
             "params": resolved,
             "seed": seed_for(self.recipe.seed, "unlearn", original.label["index"], resolved.get("seed", 0)),
         }
-        if method.access == "moments":
+        if method.access == "moments" and len(self.data.split.steps) > 1:
+            # Incremental: every step subtracts its own forget set, with the model of that step, from running moments.
+            moments = self._moments(original)
+            spec["moments"] = moments.key
+            needs.append(moments)
+        elif method.access == "moments":
             basis = self._basis(original)
             spec["basis"] = basis.key
             needs.append(basis)
@@ -163,10 +168,14 @@ class _Planner:
             cost,
         )
 
-    def _basis(self, original: Unit) -> Unit:
-        """Second moments belong to a model and its training data; their decomposition to the forget set as well."""
+    def _moments(self, original: Unit) -> Unit:
+        """Second moments of all training data: they belong to a model and its data, whatever will be forgotten."""
         spec = {"model": original.key, "augment": self.training.get("augment"), "dataset": self.data.digest}
-        moments = Unit("moments", spec, f"moments {original.name}", {"index": original.label["index"]}, (original,))
+        return Unit("moments", spec, f"moments {original.name}", {"index": original.label["index"]}, (original,))
+
+    def _basis(self, original: Unit) -> Unit:
+        """Their decomposition without the forget set: one for every γ, criterion and top-k."""
+        moments = self._moments(original)
         spec = {"moments": moments.key, "model": original.key, "split": self.data.split_digest}
         return Unit("basis", spec, f"basis {original.name}", {"index": original.label["index"]}, (moments, original))
 

@@ -191,6 +191,24 @@ def test_poison(tiny: dict[str, Any], tmp_path: Path) -> None:
     assert result.document["environment"]["split"]["forget"] == 20
 
 
+def test_incremental_steps_are_forgotten_one_after_another(tiny: dict[str, Any], tmp_path: Path) -> None:
+    tiny["scenario"] = {"kind": "incremental", "step": 2, "steps": 3}
+    pgu = {"name": "pgu", "gamma": 0.9, "lr": 0.01, "final_lr": 0.01, "epochs": 2, "early_stop": None}
+    tiny["methods"] = [pgu, {"name": "eu_k", "k": 1}]
+    result = go(tiny, tmp_path / "out")
+    assert result.failed == 0, [row.get("error") for row in result.document["rows"]]
+    assert result.document["environment"]["split"]["forget"] == 60
+    store = LocalStore(tmp_path / "out" / "store")
+    metas = [store.meta(key) for key in list(store.keys())]
+    done = [meta for meta in metas if meta["kind"] == "unlearn" and meta["spec"]["method"] == "pgu"]
+    assert len(done) == 2
+    for meta in done:
+        assert [row["step"] for row in meta["steps"]] == [1, 2, 3]
+        assert [row["forgotten"] for row in meta["steps"]] == [20, 20, 20]
+        assert all(0 <= row["test_accuracy"] <= 1 for row in meta["steps"])
+        assert max(row["epoch"] for row in meta["history"]) == 6
+
+
 @pytest.mark.parametrize("moment", [0.25, 0.5, 0.8])
 def test_killed_and_resumed_gives_the_same_rows(finished: RunResult, tmp_path: Path, moment: float) -> None:
     """SIGKILL when a share of the units is done; resumed, nothing that was finished runs again."""
