@@ -38,6 +38,11 @@ class Projector:
     factor: Tensor | None
     complement: bool
 
+    @property
+    def frozen(self) -> bool:
+        """Whether the core space is the whole space: nothing is left to move in."""
+        return self.factor is None and self.complement
+
     def residual(self, gradient: Tensor) -> Tensor:
         """Returns g − g M Mᵀ for a gradient `(outputs, d)`, or of the weight's own shape `(outputs, …)`."""
         if self.factor is None:
@@ -172,7 +177,7 @@ class CoreBasis:
         vectors = self.vectors[layer]
         factor = vectors.new_zeros(len(ranks), vectors.shape[1], max(ranks))
         for group, k in enumerate(ranks):
-            factor[group, :, :k] = vectors[group, :, :k]
+            factor[group, :, : min(k, vectors.shape[2])] = vectors[group, :, :k]
         return factor
 
     def save(self, path: str | Path) -> None:

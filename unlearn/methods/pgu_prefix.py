@@ -1,0 +1,165 @@
+"""Cutting a model where its frozen part ends, so that what does not change is computed once.
+
+`torch.fx` gives the graph of the forward pass. A node is frozen where all that it depends on is: inputs, weights that
+do not move, no randomness. The values that cross from frozen to moving nodes are what is worth keeping. Any model that
+cannot be traced, or whose cut halves do not compute what the whole does, is left whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from ..seeds import seeded
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A model in two parts: `suffix(prefix(images))` is the forward pass.
+
+    Where several values cross the cut they are laid side by side in one tensor `(n, features)`.
+    """
+
+    prefix: nn.Module
+    suffix: nn.Module
+
+
+def cut(model: nn.Module, moving: Collection[Tensor], example: Tensor) -> Cut | None:
+    """Returns `model` in two parts at the end of what `moving` weights do not touch, or None where that is nothing.
+
+    **Arguments:** `example`: images `(2 or more, …)` on the model's device that the halves are checked with. The
+    model's modules must be in the modes that it is trained in. Parts share its modules; nothing is copied.
+    """
+    weights = {id(weight) for weight in moving}
+    for tracer in (_Tracer(weights, inside=True), _Tracer(weights, inside=False)):
+        try:
+            graph = tracer.trace(model)
+            parts = _split(model, graph, weights, example)
+            if parts is None or _agrees(model, parts, example):
+                return parts
+        except Exception:
+            # Tracing runs the user's forward with stand-in values, and that may raise anything at all (control flow on
+            # values, foreign extensions). The whole model is always right, only slower.
+            continue
+    return None
+
+
+class _Tracer(fx.Tracer):
+    """Looks into modules that hold a moving weight (`inside`), or into containers only."""
+
+    def __init__(self, weights: set[int], inside: bool) -> None:
+        super().__init__()
+        self.weights, self.inside = weights, inside
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        if type(m) is nn.Sequential:
+            return False
+        moves = any(id(parameter) in self.weights for parameter in m.parameters())
+        return not (self.inside and moves) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _split(model: nn.Module, graph: fx.Graph, weights: set[int], example: Tensor) -> Cut | None:
+    frozen: set[fx.Node] = set()
+    for node in graph.nodes:
+        if node.op != "output" and all(n in frozen for n in node.all_input_nodes) and _constant(model, node, weights):
+            frozen.add(node)
+    crossing = [
+        node for node in graph.nodes if node in frozen and node.op != "get_attr" and any(u not in frozen for u in node.users)
+    ]  # fmt: skip
+    if not crossing or all(node.op == "placeholder" for node in crossing):
+        return None
+    first = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in graph.nodes:
+        if node in frozen:
+            copies[node] = first.node_copy(node, lambda n: copies[n])
+    first.output(tuple(copies[node] for node in crossing))
+    prefix = _Prefix(fx.GraphModule(model, first))
+    with torch.no_grad():
+        shapes = [value.shape[1:] for value in prefix.values(example)]
+
+    second = fx.Graph()
+    given = second.placeholder("values")
+    copies = {node: second.call_function(_item, (given, index)) for index, node in enumerate(crossing)}
+    for node in graph.nodes:
+        if node not in frozen or node.op == "get_attr":
+            copies[node] = second.node_copy(node, lambda n: copies[n])
+    return Cut(prefix, _Suffix(fx.GraphModule(model, second), shapes))
+
+
+def _constant(model: nn.Module, node: fx.Node, weights: set[int]) -> bool:
+    """Whether a node whose inputs do not change gives the same output every time."""
+    if node.op == "call_module":
+        module = model.get_submodule(str(node.target))
+        random = any(isinstance(part, nn.modules.dropout._DropoutNd) for part in module.modules())
+        return not random and not any(id(parameter) in weights for parameter in module.parameters())
+    if node.op == "get_attr":
+        value: Any = model
+        for name in str(node.target).split("."):
+            value = getattr(value, name)
+        return id(value) not in weights
+    return "dropout" not in str(node.target)
+
+
+def _item(values: list[Tensor], index: int) -> Tensor:
+    return values[index]
+
+
+class _Prefix(nn.Module):
+    """The frozen part: images to one tensor."""
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        super().__init__()
+        self.graph = graph
+
+    def values(self, images: Tensor) -> list[Tensor]:
+        return list(self.graph(images))
+
+    def forward(self, images: Tensor) -> Tensor:
+        values = self.values(images)
+        return values[0] if len(values) == 1 else torch.cat([value.flatten(1) for value in values], dim=1)
+
+
+class _Suffix(nn.Module):
+    """The moving part: that tensor to logits."""
+
+    def __init__(self, graph: fx.GraphModule, shapes: list[torch.Size]) -> None:
+        super().__init__()
+        self.graph, self.shapes = graph, shapes
+
+    def forward(self, packed: Tensor) -> Tensor:
+        if len(self.shapes) == 1:
+            return self.graph([packed])
+        parts = packed.split([shape.numel() for shape in self.shapes], dim=1)
+        return self.graph([part.unflatten(1, shape) for part, shape in zip(parts, self.shapes, strict=True)])
+
+
+def _agrees(model: nn.Module, parts: Cut, example: Tensor) -> bool:
+    """Whether the halves compute what the whole does, in the modes of training and in evaluation, for two batch sizes.
+
+    This is what a trace can get wrong: randomness or a mode that it took for a constant, a batch size it wrote down,
+    a value changed in place after it crossed the cut.
+    """
+    modes = {module: module.training for part in (model, parts.prefix, parts.suffix) for module in part.modules()}
+    try:
+        for evaluating in (False, True):
+            for module, mode in modes.items():
+                module.training = mode and not evaluating
+            for images in (example, example[:1]):
+                with torch.no_grad():
+                    with seeded(1):
+                        whole = model(images)
+                    with seeded(2):
+                        value = parts.prefix(images).clone()
+                    with seeded(1):
+                        halves = parts.suffix(value)
+                if whole.shape != halves.shape or not torch.allclose(whole, halves, rtol=1e-4, atol=1e-5):
+                    return False
+        return True
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
