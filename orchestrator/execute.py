@@ -57,16 +57,9 @@ class Context:
     def images(self, part: str) -> torch.Tensor:
         """Returns the uint8 images of `train` or `test` on the device; copied there once in the life of the worker."""
         if part not in self._images:
-            import torch
+            from unlearn.data import as_tensor
 
-            array = getattr(self.data.dataset, part).images
-            # Arrays from Ray's object store are read-only, which torch warns of; nothing here writes to them.
-            array = array if array.flags.writeable else array.view()
-            import warnings
-
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-                self._images[part] = torch.from_numpy(array).to(self.device)
+            self._images[part] = as_tensor(getattr(self.data.dataset, part).images).to(self.device)
         return self._images[part]
 
     def loader(self, part: str, indices: np.ndarray | None = None, *, batch_size: int = 256, **options: Any) -> Any:
@@ -271,7 +264,7 @@ def _unlearn_in_steps(
 ) -> tuple[Any, list[dict[str, Any]]]:
     """Forgets the split's steps one after another; returns the last result, with the history of all, and a row a step."""
     from unlearn import SecondMoments, UnlearnError, UnlearnResult, accuracy
-    from unlearn.methods.pgu import incremental
+    from unlearn.methods.pgu_incremental import incremental
 
     split = context.data.split
     running = SecondMoments.load(context.store.fetch(moments, "moments.safetensors"))
@@ -283,7 +276,7 @@ def _unlearn_in_steps(
     results = incremental(model, method, loaders, running, validation=given.get("validation"))
     for number, step in enumerate(split.steps, start=1):
         try:
-            result, _ = next(results)
+            result = next(results)
         except UnlearnError as error:
             raise UnlearnError(f"step {number} of {len(split.steps)}: {error}") from error
         history += [{**row, "step": number, "epoch": passed + row["epoch"]} for row in result.history]
@@ -307,7 +300,8 @@ def method_inputs(method: Any, context: Context, seed: int) -> dict[str, Any]:
     if "validation" in required:
         given["validation"] = context.loader("test", split.val)
     if "monitor" in required:
-        given["monitor"] = {"retain": context.loader("train", split.retain)}
+        # Stopping looks at the validation half, so that the reported half of the test data stays unseen.
+        given["monitor"] = {"retain": context.loader("train", split.retain), "test": context.loader("test", split.val)}
     if split.forget_classes:
         given["num_classes"] = context.data.dataset.num_classes
         given["forget_classes"] = tuple(int(c) for c in split.forget_classes)
