@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import shlex
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from ..errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNITS_FAILED, EnvironmentFa
 from . import common
 
 ACTIVE = ("PENDING", "RUNNING")
+HEAD_START_SECONDS = 60.0
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -92,7 +95,10 @@ def connect(address: str) -> Any:
     from ray.job_submission import JobSubmissionClient
 
     try:
-        return JobSubmissionClient(address)
+        client = JobSubmissionClient(address)
+        for name in [name for name in logging.root.manager.loggerDict if name.startswith("ray")]:
+            logging.getLogger(name).setLevel(logging.WARNING)  # uploads are not news
+        return client
     except Exception as error:
         lines = str(error).strip().splitlines()
         text = lines[0] if lines else type(error).__name__
@@ -130,19 +136,28 @@ def _submit(client: Any, identity: str, recipe: Any, args: argparse.Namespace) -
         if args.ship_code:
             here = Path(__file__).resolve().parents[2]
             environment["py_modules"] = [str(here / package) for package in ("orchestrator", "unlearn", "attack")]
-        try:
-            client.submit_job(
-                entrypoint=shlex.join(command),
-                submission_id=identity,
-                runtime_env=environment,
-                entrypoint_num_gpus=0,
-                metadata={"recipe": recipe.name},
-            )
-        except Exception as error:
-            if "already exists" in str(error):  # somebody was faster: attach to theirs
+        deadline = time.monotonic() + HEAD_START_SECONDS
+        while True:
+            try:
+                client.submit_job(
+                    entrypoint=shlex.join(command),
+                    submission_id=identity,
+                    runtime_env=environment,
+                    entrypoint_num_gpus=0,
+                    metadata={"recipe": recipe.name},
+                )
                 return
-            lines = str(error).strip().splitlines()
-            raise EnvironmentFault(f"the job was refused: {lines[-1] if lines else type(error).__name__}") from None
+            except Exception as error:
+                text = str(error)
+                if "already exists" in text:  # somebody was faster: attach to theirs
+                    return
+                # A head that has just started answers before its job agent does.
+                if "No available agent" not in text or time.monotonic() > deadline:
+                    lines = text.strip().splitlines()
+                    raise EnvironmentFault(
+                        f"the job was refused: {lines[-1] if lines else type(error).__name__}"
+                    ) from None
+            time.sleep(1.0)
 
 
 def follow(client: Any, identity: str) -> int:
