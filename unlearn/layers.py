@@ -15,23 +15,26 @@ def projectable_layers(model: nn.Module) -> dict[str, Projectable]:
 def blocks(model: nn.Module) -> list[list[str]]:
     """Returns the names of the layers of each block, shallow to deep.
 
-    A block is a child of the model that holds layers; a plain `nn.Sequential` of single layers is looked into, so that
-    each of its layers is a block of its own. ResNet-18 has six: the first convolution, four stages, the last linear.
+    A block is a child of the model that holds layers. A plain `nn.Sequential` of nothing but layers (and what holds
+    none) is a chain of blocks of one layer each, and a model that only wraps another has the other's blocks. ResNet-18
+    has six: the first convolution, four stages, the last linear.
     """
-    found: list[list[str]] = []
-    for child_name, child in model.named_children():
-        layers = [f"{child_name}.{name}" if name else child_name for name in projectable_layers(child)]
-        if not layers:
-            continue
-        if type(child) is nn.Sequential and all(
-            isinstance(child.get_submodule(n.split(".", 1)[1]), Projectable) for n in layers if "." in n
-        ):
-            direct = all(n.count(".") == child_name.count(".") + 1 for n in layers)
-            if direct:
-                found.extend([name] for name in layers)
-                continue
-        found.append(layers)
+    prefix, holding = "", _children(model)
+    while len(holding) == 1 and not isinstance(next(iter(holding.values())), Projectable):
+        name, inner = next(iter(holding.items()))
+        prefix, holding = f"{prefix}{name}.", _children(inner)
+    found: list[list[str]] = [] if holding else [[name] for name in projectable_layers(model)]
+    for name, child in holding.items():
+        inside = _children(child)
+        chain = type(child) is nn.Sequential and all(isinstance(part, Projectable) for part in inside.values())
+        layers = [f"{prefix}{name}.{layer}" if layer else f"{prefix}{name}" for layer in projectable_layers(child)]
+        found.extend([[layer] for layer in layers] if chain else [layers])
     return found
+
+
+def _children(module: nn.Module) -> dict[str, nn.Module]:
+    """The children that hold a convolution or linear layer, or are one."""
+    return {name: child for name, child in module.named_children() if projectable_layers(child)}
 
 
 def deepest_layers(model: nn.Module, k: int, unit: str = "layers") -> list[str]:

@@ -199,8 +199,9 @@ def second_moments(
         the data.
     - `device`: where batches are moved; None for where the model is.
 
-    **Raises:** `ValueError` where a named layer does not exist, a forward pass does not reach one, or the loader is
-    empty.
+    Layers that a forward pass does not reach are left out, so that nothing updates them.
+
+    **Raises:** `ValueError` where one of `layers` does not exist or is not reached, or the loader is empty.
     """
     if isinstance(augment_passes, bool) or not isinstance(augment_passes, int) or augment_passes < 1:
         raise ValueError(f"augment_passes: {augment_passes!r} is not allowed; give an integer of 1 or more")
@@ -227,12 +228,12 @@ def second_moments(
             if count == 0:
                 raise ValueError("loader: holds no images to compute moments of")
             unreached = [name for name in wanted if name not in reached]
-            if unreached:
+            if (unreached and layers is not None) or not reached:
                 raise ValueError(
                     f"layers: a forward pass does not reach {', '.join(unreached[:5])}; name the layers that it does"
                 )
             # One layer at a time, so that its buffer is gone before the next one's sum is made.
-            parts = {name: _divided(sums.pop(name).finish(), augment_passes) for name in wanted}
+            parts = {name: _divided(sums.pop(name).finish(), augment_passes) for name in wanted if name in reached}
     finally:
         for handle in handles:
             handle.remove()
