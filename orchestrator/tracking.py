@@ -265,10 +265,9 @@ class Tracker:
             }
             run_id = self._child(key, f"{row['method']} {shown}".strip(), tags, now)
             _log_params(self._client, run_id, {"method": row["method"], **_flat(row["params"], "")})
-            values = {
-                **row["metrics"],
-                **{f"{n}_{end}": v for n, ci in row["ci"].items() for end, v in zip(("low", "high"), ci, strict=True)},
-            }
+            # Few columns: intervals of the main number only; results.json has them all.
+            low, high = row["ci"].get("auc", (None, None))
+            values = {**row["metrics"], "auc_low": low, "auc_high": high}
             self._log_metrics(run_id, [(_metric_name(n), float(v), now, 0) for n, v in values.items() if v is not None])
             if row["status"] == "done":
                 self._terminate(key, run_id, now)
