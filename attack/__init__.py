@@ -14,11 +14,22 @@ _EXPORTS = {
     "LiRA": "attack.lira",
     "ULiRA": "attack.u_lira",
     "RMIA": "attack.rmia",
+    "LossThreshold": "attack.thresholds",
+    "EntropyThreshold": "attack.thresholds",
+    "KLoM": "attack.klom",
+    "ForgettingQuality": "attack.forgetting_quality",
+    "DIVERGENCES": "attack.divergence",
     "OUTPUTS_SCHEMA": "attack.outputs",
     "outputs_table": "attack.outputs",
     "roc": "attack.metrics",
     "auc": "attack.metrics",
     "evaluate": "attack.evaluation",
+    "Scores": "attack.evaluation",
+    "paired_difference": "attack.evaluation",
+    "check": "attack.check",
+    "run_attacks": "attack.audit",
+    "read_outputs": "attack.readers",
+    "read_logits": "attack.readers",
 }
 
 __all__ = sorted(_EXPORTS)

@@ -5,17 +5,16 @@ Rows of one model are correlated, so an interval over rows would be far too narr
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
-from .metrics import Roc, pair_auc, roc
+from .intervals import expanded_interval, resampled_tpr, resampled_weights, weighted_means
+from .metrics import Roc, auc_matrix, roc
 
 LOW_FPRS = (0.01, 0.001, 0.0001)
-LEVEL = 0.95
+WIDE = 0.2  # an interval that reaches this far from 0.5 leaves strong recognition possible: nothing is decided
 
 
 @dataclass(frozen=True)
@@ -26,9 +25,12 @@ class Scores:
     model_ids: np.ndarray
     sample_ids: np.ndarray
 
-    def by_model(self) -> list[np.ndarray]:
-        """Returns the scores of each model, models in sorted order."""
-        return [self.scores[self.model_ids == model] for model in np.unique(self.model_ids)]
+    def by_model(self) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Returns the model ids, sorted, and the scores of each."""
+        models, owner = np.unique(self.model_ids, return_inverse=True)
+        order = np.argsort(owner, kind="stable")
+        counts = np.bincount(owner, minlength=len(models))
+        return models, np.split(self.scores[order], np.cumsum(counts)[:-1])
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,9 @@ class Evaluation:
     ci: dict[str, list[float]]
     roc: Roc
     verdict: str
-    auc_matrix: np.ndarray = field(repr=False)
+    auc_matrix: np.ndarray = field(repr=False)  # (models under test, retrained models)
+    sizes: np.ndarray = field(repr=False)  # pairs of rows behind each of its entries
+    negative_models: np.ndarray = field(repr=False)
 
 
 def evaluate(
@@ -60,17 +64,20 @@ def evaluate(
             raise ValueError(f"{name}: no rows to evaluate")
     labels = np.concatenate([np.ones(len(positive.scores)), np.zeros(len(negative.scores))])
     curve = roc(labels, np.concatenate([positive.scores, negative.scores]))
-    members, others = positive.by_model(), negative.by_model()
-    matrix = np.asarray([[pair_auc(a, b) for b in others] for a in members])
-    weights = np.outer([len(a) for a in members], [len(b) for b in others])
-    area = float((matrix * weights).sum() / weights.sum())
+    models, members = positive.by_model()
+    negative_models, others = negative.by_model()
+    matrix = auc_matrix(members, others)
+    sizes = np.outer([len(a) for a in members], [len(b) for b in others]).astype(np.float64)
+    area = float((matrix * sizes).sum() / sizes.sum())
     metrics: dict[str, Any] = {"auc": area, "auc_deviation": abs(area - 0.5)}
     for rate in LOW_FPRS:
         metrics[f"tpr_at_fpr_{rate:g}"] = curve.tpr_at(rate)
     metrics.update(_thresholded(positive.scores, negative.scores, threshold))
-    intervals = _intervals(members, others, matrix, weights, metrics, threshold, seed, bootstrap)
+    intervals: dict[str, list[float]] = {}
+    if len(models) > 1 and len(negative_models) > 1:
+        intervals = _intervals(members, others, matrix, sizes, metrics, threshold, seed, bootstrap)
     metrics["streisand"] = bool("auc" in intervals and intervals["auc"][1] < 0.5)
-    return Evaluation(metrics, intervals, curve, verdict(area, intervals.get("auc")), matrix)
+    return Evaluation(metrics, intervals, curve, verdict(area, intervals.get("auc")), matrix, sizes, negative_models)
 
 
 def verdict(area: float, interval: list[float] | None) -> str:
@@ -86,32 +93,56 @@ def verdict(area: float, interval: list[float] | None) -> str:
             f"Over-unlearned (Streisand effect): {shown} lies below 0.5, so forget samples stand out by too little confidence; "
             "an attacker who turns the score round finds them."
         )
+    if max(high - 0.5, 0.5 - low) > WIDE:
+        return f"Not decided: {shown} includes 0.5, but is so wide that strong recognition is not ruled out; more models narrow it."
     return f"Forgot, as far as this attack can tell: {shown} includes 0.5."
 
 
 def paired_difference(
     method: Evaluation, reference: Evaluation, *, seed: int = 0, bootstrap: int = 2000
-) -> tuple[float, list[float]]:
+) -> tuple[float, list[float] | None]:
     """Returns AUC(method) − AUC(reference) and its interval; both were attacked against the same retrained models.
 
-    The shared negatives are resampled together, so their part of the spread cancels.
+    The shared negatives are resampled together, so their part of the spread cancels. The interval is None where a side
+    has one model.
+
+    **Raises:** `ValueError` where the retrained models are not the same.
     """
-    a, b = method.auc_matrix, reference.auc_matrix
-    if a.shape[1] != b.shape[1]:
-        raise ValueError(
-            f"method and reference were measured against {a.shape[1]} and {b.shape[1]} retrained models, not the same"
-        )
+    if not np.array_equal(method.negative_models, reference.negative_models):
+        raise ValueError("negative: method and reference were not measured against the same retrained models")
+    difference = method.metrics["auc"] - reference.metrics["auc"]
+    fewest = min(*method.auc_matrix.shape, *reference.auc_matrix.shape)
+    if fewest < 2:
+        return difference, None
     generator = np.random.default_rng(seed)
-    columns = generator.integers(0, a.shape[1], (bootstrap, a.shape[1]))
-    differences = _resampled_means(a, columns, generator) - _resampled_means(b, columns, generator)
-    return float(a.mean() - b.mean()), expanded_interval(differences, min(*a.shape, *b.shape))
+    columns = resampled_weights(method.auc_matrix.shape[1], bootstrap, generator)
+    means = []
+    for side in (method, reference):
+        rows = resampled_weights(side.auc_matrix.shape[0], bootstrap, generator)
+        means.append(weighted_means(side.auc_matrix, side.sizes, rows, columns))
+    return difference, expanded_interval(means[0] - means[1], fewest)
 
 
-def _resampled_means(matrix: np.ndarray, columns: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    rows = generator.integers(0, matrix.shape[0], (len(columns), matrix.shape[0]))
-    weights_r = np.stack([np.bincount(r, minlength=matrix.shape[0]) for r in rows]) / matrix.shape[0]
-    weights_c = np.stack([np.bincount(c, minlength=matrix.shape[1]) for c in columns]) / matrix.shape[1]
-    return np.einsum("bi,ij,bj->b", weights_r, matrix, weights_c, optimize=True)
+def worst_samples(positive: Scores, negative: Scores, count: int = 10) -> list[dict[str, Any]]:
+    """Returns the samples that are told apart best, each `{"sample_id", "auc", "score_difference"}`, worst first.
+
+    `auc` is over the models of both sides on that sample alone; between equal ones the mean scores' difference decides.
+    """
+    from .metrics import pair_auc
+
+    ids, owner = np.unique(np.concatenate([positive.sample_ids, negative.sample_ids]), return_inverse=True)
+    split = len(positive.sample_ids)
+    sides = []
+    for scores, places in ((positive.scores, owner[:split]), (negative.scores, owner[split:])):
+        order = np.argsort(places, kind="stable")
+        ends = np.cumsum(np.bincount(places, minlength=len(ids)))[:-1]
+        sides.append(np.split(scores[order], ends))
+    found = []
+    for sample, members, others in zip(ids, *sides, strict=True):
+        if len(members) and len(others):
+            found.append((pair_auc(members, others), float(np.mean(members) - np.mean(others)), int(sample)))
+    found.sort(key=lambda item: (-item[0], -item[1], item[2]))
+    return [{"sample_id": i, "auc": a, "score_difference": d} for a, d, i in found[:count]]
 
 
 def _thresholded(positive: np.ndarray, negative: np.ndarray, threshold: float | None) -> dict[str, float | None]:
@@ -135,73 +166,31 @@ def _intervals(
     members: list[np.ndarray],
     others: list[np.ndarray],
     matrix: np.ndarray,
-    weights: np.ndarray,
+    sizes: np.ndarray,
     metrics: dict[str, Any],
     threshold: float | None,
     seed: int,
     bootstrap: int,
 ) -> dict[str, list[float]]:
     """Bootstraps over models. AUC is a mean over pairs of models, so resampling models is resampling rows and columns."""
-    if len(members) < 2 or len(others) < 2:
-        return {}
     generator = np.random.default_rng(seed)
-    rows = generator.integers(0, len(members), (bootstrap, len(members)))
-    columns = generator.integers(0, len(others), (bootstrap, len(others)))
-    w_rows = np.stack([np.bincount(r, minlength=len(members)) for r in rows]).astype(np.float64)
-    w_columns = np.stack([np.bincount(c, minlength=len(others)) for c in columns]).astype(np.float64)
-    total = np.einsum("bi,ij,bj->b", w_rows, weights.astype(np.float64), w_columns, optimize=True)
-    areas = np.einsum("bi,ij,bj->b", w_rows, matrix * weights, w_columns, optimize=True) / total
+    rows = resampled_weights(len(members), bootstrap, generator)
+    columns = resampled_weights(len(others), bootstrap, generator)
     fewest = min(len(members), len(others))
-    found = {"auc": expanded_interval(areas, fewest)}
+    found = {"auc": expanded_interval(weighted_means(matrix, sizes, rows, columns), fewest)}
     for rate in LOW_FPRS:
         if metrics[f"tpr_at_fpr_{rate:g}"] is not None:
-            found[f"tpr_at_fpr_{rate:g}"] = expanded_interval(_resampled_tpr(members, others, w_rows, w_columns, rate), fewest)
+            found[f"tpr_at_fpr_{rate:g}"] = expanded_interval(
+                resampled_tpr(members, others, rows, columns, rate), fewest
+            )
     if threshold is not None:
-        hit = np.asarray([(m >= threshold).sum() for m in members], dtype=np.float64)
-        alarm = np.asarray([(o >= threshold).sum() for o in others], dtype=np.float64)
-        n_members = w_rows @ np.asarray([len(m) for m in members], dtype=np.float64)
-        n_others = w_columns @ np.asarray([len(o) for o in others], dtype=np.float64)
-        recall, false_rate = (w_rows @ hit) / n_members, (w_columns @ alarm) / n_others
-        found["balanced_accuracy"] = expanded_interval((recall + 1.0 - false_rate) / 2.0, fewest)
-        found["recall"] = expanded_interval(recall, fewest)
+        hits = rows @ np.asarray([(m >= threshold).sum() for m in members], dtype=np.float64)
+        alarms = columns @ np.asarray([(o >= threshold).sum() for o in others], dtype=np.float64)
+        of_members = rows @ np.asarray([len(m) for m in members], dtype=np.float64)
+        of_others = columns @ np.asarray([len(o) for o in others], dtype=np.float64)
+        found["balanced_accuracy"] = expanded_interval((hits / of_members + 1.0 - alarms / of_others) / 2.0, fewest)
+        found["recall"] = expanded_interval(hits / of_members, fewest)
+        found["f1"] = expanded_interval(2.0 * hits / (hits + alarms + of_members), fewest)
+        if metrics["precision"] is not None and ((hits + alarms) > 0).all():
+            found["precision"] = expanded_interval(hits / (hits + alarms), fewest)
     return found
-
-
-def _resampled_tpr(
-    members: list[np.ndarray], others: list[np.ndarray], w_rows: np.ndarray, w_columns: np.ndarray, rate: float
-) -> np.ndarray:
-    """TPR at a fixed FPR for every bootstrap sample: weighted counts over one common sort of all scores."""
-    negatives = np.concatenate(others)
-    owner = np.repeat(np.arange(len(others)), [len(o) for o in others])
-    order = np.argsort(-negatives, kind="stable")
-    negatives, owner = negatives[order], owner[order]
-    ends = np.append(np.flatnonzero(np.diff(negatives)), len(negatives) - 1)
-    found = np.empty(len(w_rows))
-    sizes = np.asarray([len(m) for m in members], dtype=np.float64)
-    ordered = [np.sort(m) for m in members]
-    for index, (w_row, w_column) in enumerate(zip(w_rows, w_columns, strict=True)):
-        counts = np.cumsum(w_column[owner])
-        within = np.flatnonzero(counts[ends] <= rate * counts[-1] + 1e-9)
-        # The threshold may fall to just above the first negative that would be one too many.
-        if len(within) == len(ends):
-            threshold, strict = -np.inf, False
-        else:
-            threshold, strict = negatives[ends[0 if not len(within) else within[-1] + 1]], True
-        side = "right" if strict else "left"
-        above = np.asarray([len(m) - np.searchsorted(m, threshold, side=side) for m in ordered], dtype=np.float64)
-        found[index] = (w_row @ above) / (w_row @ sizes)
-    return found
-
-
-def expanded_interval(values: np.ndarray, models: int) -> list[float]:
-    """Returns the expanded percentile interval: the percentile bootstrap is too narrow for few models.
-
-    Its tails are moved out to where Student's t with n − 1 degrees of freedom, and the bootstrap's missing factor
-    n/(n − 1) in the variance, would put them. Source: Hesterberg, The American Statistician 69 (2015), section 5.
-    """
-    from scipy.special import stdtrit
-
-    quantile = float(stdtrit(models - 1, (1 + LEVEL) / 2)) * math.sqrt(models / (models - 1))
-    tail = NormalDist().cdf(-quantile)
-    low, high = np.quantile(values, [tail, 1.0 - tail])
-    return [float(low), float(high)]

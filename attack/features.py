@@ -1,31 +1,82 @@
-"""Features of the shadow attack: softmax outputs ⊕ one-hot label."""
+"""Features of the shadow attack: softmax outputs ⊕ the label, one-hot or as one categorical column."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 
-from .outputs import log_softmax, logits_matrix
+from .outputs import BLOCK_VALUES, log_softmax, logit_classes, logits_matrix
+
+ENCODINGS = ("one_hot", "categorical")
 
 
-def shadow_features(table: pa.Table, label_classes: int) -> np.ndarray:
-    """Returns softmax over the table's logits beside the one-hot label, float32 `(rows, C + label_classes)`.
+def probabilities(table: pa.Table, forget_classes: Sequence[int] = ()) -> np.ndarray:
+    """Returns the softmax over the kept classes, float32 `(rows, kept)`.
 
-    In class removal the table holds the kept classes' logits only: the softmax is then over the kept classes, for
-    every model alike, while the label may be a forgotten class. Source: the paper's supplement, section 1.1.
+    **Arguments:**
+
+    - `forget_classes`: in class removal, classes whose logits are dropped *before* the softmax, for every model alike: an
+        unlearned model has no such outputs, so originals and retrained models are renormalised over the kept classes too.
+        Classes that the table already holds no column of are passed over.
+
+    **Raises:** `ValueError` where a logit is not finite, or no class is left.
+    """
+    logits = logits_matrix(table)
+    if forget_classes:
+        classes = logit_classes(table) or list(range(logits.shape[1]))
+        kept = [column for column, name in enumerate(classes) if name not in set(forget_classes)]
+        if not kept:
+            raise ValueError(f"forget_classes: {list(forget_classes)!r} leaves no class of {len(classes)}")
+        logits = logits[:, kept]
+    finite = np.isfinite(logits).all(axis=1)
+    if not finite.all():
+        rows = np.flatnonzero(~finite)
+        first = int(rows[0])
+        raise ValueError(
+            f"logits: {len(rows)} rows are not finite, the first for sample_id {table['sample_id'][first].as_py()} of model "
+            f"{table['model_id'][first].as_py()!r}"
+        )
+    found = np.empty(logits.shape, dtype=np.float32)
+    step = max(1, BLOCK_VALUES // max(1, logits.shape[1]))
+    for start in range(0, len(logits), step):
+        found[start : start + step] = np.exp(log_softmax(logits[start : start + step]))
+    return found
+
+
+def with_labels(softmax: np.ndarray, labels: np.ndarray, label_classes: int, encoding: str = "one_hot") -> np.ndarray:
+    """Returns the softmax beside its labels, float32 `(rows, K + label_classes)`, or `(rows, K + 1)` where categorical.
+
+    **Raises:** `ValueError` where a label lies outside 0 … label_classes−1.
+    """
+    if len(labels) and (labels.min() < 0 or labels.max() >= label_classes):
+        worst = int(labels.min() if labels.min() < 0 else labels.max())
+        raise ValueError(f"label: {worst} lies outside 0 … {label_classes - 1}")
+    width = softmax.shape[1]
+    extra = label_classes if encoding == "one_hot" else 1
+    features = np.zeros((len(labels), width + extra), dtype=np.float32)
+    features[:, :width] = softmax
+    if encoding == "one_hot":
+        features[np.arange(len(labels)), width + labels] = 1.0
+    else:
+        features[:, width] = labels
+    return features
+
+
+def shadow_features(
+    table: pa.Table, label_classes: int, forget_classes: Sequence[int] = (), encoding: str = "one_hot"
+) -> np.ndarray:
+    """Returns the shadow attack's features, float32.
+
+    In class removal the table holds the kept classes' logits only, or `forget_classes` says which to drop; the label
+    stays the original one and may be a forgotten class. Source: the paper's supplement, section 1.1.
 
     **Raises:** `ValueError` where a logit is not finite or a label lies outside 0 … label_classes−1.
     """
-    logits = logits_matrix(table)
-    labels = table["label"].to_numpy()
-    if not np.isfinite(logits).all():
-        rows = np.flatnonzero(~np.isfinite(logits).all(axis=1))
-        raise ValueError(
-            f"logits: {len(rows)} rows are not finite, the first for sample_id {table['sample_id'][int(rows[0])].as_py()}"
-        )
-    if len(labels) and (labels.min() < 0 or labels.max() >= label_classes):
-        raise ValueError(f"label: {int(labels.max())} lies outside 0 … {label_classes - 1}")
-    features = np.zeros((len(labels), logits.shape[1] + label_classes), dtype=np.float32)
-    features[:, : logits.shape[1]] = np.exp(log_softmax(logits))
-    features[np.arange(len(labels)), logits.shape[1] + labels] = 1.0
-    return features
+    return with_labels(probabilities(table, forget_classes), table["label"].to_numpy(), label_classes, encoding)
+
+
+def feature_types(columns: int, encoding: str) -> list[str] | None:
+    """Returns XGBoost's types of `columns` features: None where all are numbers."""
+    return None if encoding == "one_hot" else ["q"] * (columns - 1) + ["c"]

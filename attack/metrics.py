@@ -68,6 +68,50 @@ def pair_auc(positive: np.ndarray, negative: np.ndarray) -> float:
     return float((below + not_above).sum() / (2.0 * len(positive) * len(negative)))
 
 
+def auc_matrix(positive: list[np.ndarray], negative: list[np.ndarray]) -> np.ndarray:
+    """Returns the area of every pair of models, float64 `(len(positive), len(negative))`; ties count half.
+
+    One common sort, then for each model of the negative side one pass over it.
+    """
+    members, others = np.concatenate(positive), np.concatenate(negative)
+    ordered = np.unique(np.concatenate([members, others]))
+    member_place, other_place = np.searchsorted(ordered, members), np.searchsorted(ordered, others)
+    owner = np.repeat(np.arange(len(positive)), [len(p) for p in positive])
+    ends = np.cumsum([0, *(len(n) for n in negative)])
+    matrix = np.empty((len(positive), len(negative)))
+    for column in range(len(negative)):
+        places = other_place[ends[column] : ends[column + 1]]
+        equal = np.bincount(places, minlength=len(ordered))
+        below_or_half = np.cumsum(equal) - 0.5 * equal
+        matrix[:, column] = np.bincount(owner, below_or_half[member_place], minlength=len(positive))
+    return matrix / np.outer([len(p) for p in positive], [len(n) for n in negative])
+
+
+def best_f1(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
+    """Returns the threshold on `scores` (predict member where score ≥ threshold) with the best F1, and that F1.
+
+    Of equal ones the highest threshold.
+    """
+    order = np.argsort(-scores, kind="stable")
+    truth, values = labels[order], scores[order]
+    last_of_tie = np.append(np.flatnonzero(np.diff(values)), len(values) - 1)
+    true_positives = np.cumsum(truth)[last_of_tie]
+    predicted = last_of_tie + 1
+    f1 = 2.0 * true_positives / (predicted + truth.sum())
+    best = int(np.argmax(f1))
+    return float(values[last_of_tie[best]]), float(f1[best])
+
+
+def ks_distance(first: np.ndarray, second: np.ndarray) -> float:
+    """Returns the two-sample Kolmogorov–Smirnov distance: the largest gap between the two distribution functions."""
+    if len(first) == 0 or len(second) == 0:
+        raise ValueError("first and second: both samples need values")
+    values = np.concatenate([first, second])
+    a = np.searchsorted(np.sort(first), values, side="right") / len(first)
+    b = np.searchsorted(np.sort(second), values, side="right") / len(second)
+    return float(np.abs(a - b).max())
+
+
 def _checked(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     truth = np.asarray(labels).astype(np.int64)
     values = np.asarray(scores, dtype=np.float64)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 ROLES = ("original", "retrained", "unlearned")
 FOLDS = ("train", "validation", "test")
+CLASSES_KEY = b"attack.classes"  # schema metadata: which class each column of the logits is, where some were dropped
+BLOCK_VALUES = 4_000_000  # logits turned into float64 at a time: 32 MB
 
 
 def OUTPUTS_SCHEMA(num_classes: int) -> pa.Schema:
@@ -34,6 +40,7 @@ def outputs_table(
     sample_ids: np.ndarray,
     labels: np.ndarray,
     logits: np.ndarray,
+    classes: Sequence[int] | None = None,
 ) -> pa.Table:
     """Returns one model's outputs.
 
@@ -41,6 +48,8 @@ def outputs_table(
 
     - `sample_ids`, `labels`: integers `(n,)`. `logits`: `(n, C)`, stored as float32.
     - `params`: the method's parameters as JSON text, `{}` where there are none.
+    - `classes`: in class removal, the class that each column of the logits stands for (the forgotten ones are dropped
+        from every model alike, so that the width is uniform); labels stay the original ones. None: column c is class c.
 
     **Raises:** `ValueError` for an unknown role or fold, or arrays of different lengths.
     """
@@ -66,7 +75,12 @@ def outputs_table(
         pa.array(np.asarray(labels, dtype=np.int64)),
         pa.FixedSizeListArray.from_arrays(pa.array(logits.ravel()), logits.shape[1]),
     ]
-    return pa.Table.from_arrays(columns, schema=OUTPUTS_SCHEMA(logits.shape[1]))
+    schema = OUTPUTS_SCHEMA(logits.shape[1])
+    if classes is not None:
+        if len(classes) != logits.shape[1]:
+            raise ValueError(f"classes: {len(classes)} are given for {logits.shape[1]} columns of logits")
+        schema = schema.with_metadata({CLASSES_KEY: json.dumps([int(c) for c in classes]).encode()})
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def logits_matrix(table: pa.Table) -> np.ndarray:
@@ -80,9 +94,82 @@ def logits_matrix(table: pa.Table) -> np.ndarray:
     return flat.reshape(-1, width)
 
 
+def coded_column(table: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns a column's distinct values, sorted, and each row's index into them, int64 `(rows,)`."""
+    if len(table) == 0:
+        return np.empty(0, dtype=object), np.empty(0, dtype=np.int64)
+    # Encoded before the chunks are joined: the joined text of a long table may be too long for one Arrow array.
+    encoded = table[name].dictionary_encode().unify_dictionaries().combine_chunks()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.chunk(0)
+    values = encoded.dictionary.to_numpy(zero_copy_only=False)
+    order = np.argsort(values, kind="stable")
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    used = np.zeros(len(values), dtype=bool)
+    used[codes] = True
+    if used.all():
+        return values[order], rank[codes]
+    kept = values[order][used[order]]  # a filtered dictionary may hold values that no row has
+    return kept, (np.cumsum(used[order]) - 1)[rank[codes]]
+
+
 def text_column(table: pa.Table, name: str) -> np.ndarray:
-    """Returns a text column as a NumPy array of str."""
-    return np.asarray(table[name].to_pylist(), dtype=object)
+    """Returns a text column as a NumPy array of str objects."""
+    values, codes = coded_column(table, name)
+    return values[codes] if len(values) else np.empty(0, dtype=object)
+
+
+def rows_where(table: pa.Table, **allowed: str | Sequence[str]) -> pa.Table:
+    """Returns the rows whose columns hold one of the values allowed, for example `role="original"`."""
+    mask: pa.ChunkedArray | None = None
+    for name, values in allowed.items():
+        listed = [values] if isinstance(values, str) else list(values)
+        found = pc.is_in(table[name], value_set=pa.array(listed, pa.string()))
+        mask = found if mask is None else pc.and_(mask, found)
+    return table if mask is None else table.filter(mask)
+
+
+def label_columns(table: pa.Table) -> np.ndarray:
+    """Returns the column of the logits that stands for each row's label, int64 `(rows,)`; −1 where it was dropped.
+
+    **Raises:** `ValueError` where a label lies outside the table's classes although none was dropped.
+    """
+    labels = table["label"].to_numpy()
+    width = table["logits"].type.list_size
+    classes = logit_classes(table)
+    if classes is not None:
+        position = {c: i for i, c in enumerate(classes)}
+        values, inverse = np.unique(labels, return_inverse=True)
+        return np.asarray([position.get(int(v), -1) for v in values], dtype=np.int64)[inverse]
+    if len(labels) and (labels.min() < 0 or labels.max() >= width):
+        worst = int(labels.min() if labels.min() < 0 else labels.max())
+        raise ValueError(
+            f"label: {worst} lies outside 0 … {width - 1}, the columns of the logits; "
+            "where forgotten classes were dropped, use xgboost or entropy_threshold, which do not read the label's logit"
+        )
+    return labels.astype(np.int64, copy=False)
+
+
+def logit_classes(table: pa.Table) -> list[int] | None:
+    """Returns the class of each column of the logits where the table says so, else None (column c is class c)."""
+    metadata = table.schema.metadata or {}
+    return list(json.loads(metadata[CLASSES_KEY])) if CLASSES_KEY in metadata else None
+
+
+def own_columns(table: pa.Table, attack: str) -> np.ndarray:
+    """Returns `label_columns`, for attacks that read the label's own logit.
+
+    **Raises:** `ValueError` where a label's class was dropped from the logits.
+    """
+    columns = label_columns(table)
+    if len(columns) and columns.min() < 0:
+        raise ValueError(
+            f"{attack}: the label's own logit is needed, but {int((columns < 0).sum())} rows are of classes dropped from the logits; "
+            "use xgboost or entropy_threshold"
+        )
+    return columns
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -96,12 +183,42 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 def phi(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Returns the logit-scaled confidence φ = log p_y − log Σ_{c≠y} p_c = z_y − logsumexp(z_{c≠y}), float64 `(rows,)`.
 
+    **Arguments:** `logits`: `(rows, C)`, C ≥ 2. `labels`: the label's column, integers `(rows,)`.
+
     Source: Carlini et al. 2022, eq. 3, in the stable form.
     """
-    scores = logits.astype(np.float64)
-    rows = np.arange(len(scores))
-    own = scores[rows, labels]
-    others = scores.copy()
-    others[rows, labels] = -np.inf
-    top = others.max(axis=1)
-    return own - (top + np.log(np.exp(others - top[:, None]).sum(axis=1)))
+    width = logits.shape[1]
+    if width < 2:
+        raise ValueError(
+            f"logits: {width} columns are not allowed; φ compares the label with the other classes: 2 or more"
+        )
+    found = np.empty(len(logits), dtype=np.float64)
+    step = max(1, BLOCK_VALUES // width)
+    for start in range(0, len(logits), step):
+        block = logits[start : start + step].astype(np.float64)
+        rows = np.arange(len(block))
+        columns = labels[start : start + step]
+        own = block[rows, columns].copy()
+        block[rows, columns] = -np.inf
+        top = block.max(axis=1)
+        block -= top[:, None]
+        np.exp(block, out=block)
+        found[start : start + step] = own - (top + np.log(block.sum(axis=1)))
+    return found
+
+
+def log_confidence(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Returns log p_y, float64 `(rows,)`: minus the cross-entropy. `labels` are columns of the logits."""
+    margin = phi(logits, labels)
+    # log p_y = −log(1 + exp(−φ)), which keeps what softmax would round away for confident rows.
+    return -np.logaddexp(0.0, -margin)
+
+
+def entropy(logits: np.ndarray) -> np.ndarray:
+    """Returns the entropy of the softmax in nats, float64 `(rows,)`."""
+    found = np.empty(len(logits), dtype=np.float64)
+    step = max(1, BLOCK_VALUES // max(1, logits.shape[1]))
+    for start in range(0, len(logits), step):
+        logs = log_softmax(logits[start : start + step])
+        found[start : start + step] = -(np.exp(logs) * logs).sum(axis=1)
+    return found

@@ -9,6 +9,11 @@ from typing import Any
 
 _BUILT_IN = {
     "xgboost": "attack.xgboost_attack:XGBoostAttack",
+    "lira": "attack.lira:LiRA",
+    "u_lira": "attack.u_lira:ULiRA",
+    "rmia": "attack.rmia:RMIA",
+    "loss_threshold": "attack.thresholds:LossThreshold",
+    "entropy_threshold": "attack.thresholds:EntropyThreshold",
 }
 
 

@@ -7,6 +7,7 @@ beside it.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,11 +16,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .features import shadow_features
-from .outputs import text_column
+from .features import ENCODINGS, feature_types, shadow_features
+from .lira import check_choice
+from .metrics import best_f1
+from .outputs import rows_where
 
 MODEL_FILE = "attacker.ubj"
 FACTS_FILE = "attacker.json"
+CONSTANT = "every feature is constant: the attack saw nothing and its AUC means nothing"
+BLOCK_FEATURES = 20_000_000  # feature values built at a time when scoring: 80 MB
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,10 @@ class XGBoostAttack:
     - `max_depth`, `subsample`, `reg_lambda`, `min_child_weight`, `eta`: XGBoost's own; the defaults are those of the
         paper's public release.
     - `rounds`: most trees; `early_stopping`: rounds without a better validation log-loss before it stops.
-    - `seed`: of the row sampling.
+    - `seed`: of the row sampling. `threads`: of XGBoost in one process; the result does not depend on it.
+    - `forget_classes`: in class removal, classes whose logits are dropped before the softmax, for tables that hold all
+        classes' logits. Tables of kept classes only need none.
+    - `label`: `one_hot`, or `categorical`: one column split by sets of classes, for many classes.
     """
 
     name: ClassVar[str] = "xgboost"
@@ -45,8 +53,13 @@ class XGBoostAttack:
     rounds: int = 300
     early_stopping: int = 20
     seed: int = 0
+    threads: int = 1
+    forget_classes: tuple[int, ...] = ()
+    label: str = "one_hot"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "forget_classes", tuple(self.forget_classes))
+        check_choice("label", self.label, ENCODINGS)
         ranges = {
             "max_depth": (1, 64),
             "subsample": (0.01, 1.0),
@@ -55,6 +68,8 @@ class XGBoostAttack:
             "eta": (1e-6, 1.0),
             "rounds": (1, 100_000),
             "early_stopping": (1, 100_000),
+            "seed": (0, 2**31 - 1),
+            "threads": (1, 4096),
         }
         for name, (low, high) in ranges.items():
             if not low <= getattr(self, name) <= high:
@@ -63,14 +78,7 @@ class XGBoostAttack:
     @staticmethod
     def candidates() -> list[dict[str, Any]]:
         """Returns the settings that tuning tries: the release's own, and shallower and slower ones for small data."""
-        return [
-            {"max_depth": 10, "eta": 0.2, "min_child_weight": 0.1},
-            {"max_depth": 10, "eta": 0.05, "min_child_weight": 0.1},
-            {"max_depth": 6, "eta": 0.1, "min_child_weight": 1.0},
-            {"max_depth": 4, "eta": 0.1, "min_child_weight": 1.0},
-            {"max_depth": 3, "eta": 0.05, "min_child_weight": 5.0},
-            {"max_depth": 2, "eta": 0.1, "min_child_weight": 5.0},
-        ]
+        return candidates()
 
     def parameters(self) -> dict[str, Any]:
         """Returns XGBoost's training parameters."""
@@ -86,38 +94,55 @@ class XGBoostAttack:
             "seed": self.seed,
         }
 
-    def fit(self, outputs: pa.Table, *, threads: int = 1) -> FittedXGBoost:
+    def features(self, table: pa.Table, label_classes: int) -> np.ndarray:
+        """Returns the table's features, float32 `(rows, features)`."""
+        return shadow_features(table, label_classes, self.forget_classes, self.label)
+
+    def fit(self, outputs: pa.Table, *, threads: int | None = None, device: str = "cpu") -> FittedXGBoost:
         """Fits on originals (1) and retrained models (0) of the train fold, stopped and tuned on the validation fold.
 
         Rows are put in the order of (model, sample) first: the same table in any order gives the same attacker.
+
+        **Arguments:** `threads`: in place of the field. `device`: `cpu`, or `cuda` with a GPU build of XGBoost.
 
         **Raises:** `ValueError` where a role is missing from a fold or a logit is not finite.
         """
         import xgboost
 
         label_classes = label_count(outputs)
-        parts = {}
+        threads = threads or self.threads
+        matrices: dict[str, Any] = {}
+        notes: list[str] = []
         for fold in ("train", "validation"):
             table = shadow_rows(outputs, fold)
-            parts[fold] = (
-                shadow_features(table, label_classes),
-                (text_column(table, "role") == "original").astype(np.float32),
+            features, targets = self.features(table, label_classes), membership(table)
+            if fold == "train":
+                notes = constant_feature_notes(features, self.label_columns(label_classes))
+            matrices[fold] = xgboost.QuantileDMatrix(
+                features,
+                targets,
+                nthread=threads,
+                ref=matrices.get("train"),
+                feature_types=feature_types(features.shape[1], self.label),
+                enable_categorical=self.label == "categorical",
             )
-        notes = constant_feature_notes(parts["train"][0])
-        train = xgboost.QuantileDMatrix(*parts["train"], nthread=threads)
-        validation = xgboost.QuantileDMatrix(*parts["validation"], ref=train, nthread=threads)
+            del table, features  # binned by now: not to be held twice
         booster = xgboost.train(
-            {**self.parameters(), "nthread": threads},
-            train,
+            {**self.parameters(), "nthread": threads, "device": device},
+            matrices["train"],
             num_boost_round=self.rounds,
-            evals=[(validation, "validation")],
+            evals=[(matrices["validation"], "validation")],
             early_stopping_rounds=self.early_stopping,
             verbose_eval=False,
         )
         booster = booster[: booster.best_iteration + 1]
-        scores = booster.predict(validation).astype(np.float64)
-        threshold, f1 = best_f1(parts["validation"][1], scores)
+        scores = booster.predict(matrices["validation"]).astype(np.float64)
+        threshold, f1 = best_f1(targets, scores)
         return FittedXGBoost(self, booster, label_classes, threshold, f1, notes)
+
+    def label_columns(self, label_classes: int) -> int:
+        """Returns how many columns of the features are the label's."""
+        return label_classes if self.label == "one_hot" else 1
 
     @staticmethod
     def load(folder: Path) -> FittedXGBoost:
@@ -150,8 +175,21 @@ class FittedXGBoost:
 
     def score(self, outputs: pa.Table) -> np.ndarray:
         """Returns the probability that each row's sample was trained on, float64 `(rows,)`."""
-        features = shadow_features(outputs, self.label_classes)
-        return np.asarray(self.booster.inplace_predict(features), dtype=np.float64)
+        import xgboost
+
+        step = max(1, BLOCK_FEATURES // (2 * self.label_classes))
+        found = np.empty(len(outputs), dtype=np.float64)
+        for start in range(0, len(outputs), step):
+            part = outputs.slice(start, step)
+            features = self.attack.features(part, self.label_classes)
+            matrix = xgboost.DMatrix(
+                features,
+                feature_types=feature_types(features.shape[1], self.attack.label),
+                enable_categorical=self.attack.label == "categorical",
+                nthread=self.attack.threads,
+            )
+            found[start : start + step] = self.booster.predict(matrix)
+        return found
 
     def save(self, folder: Path) -> None:
         """Writes the attacker into `folder`."""
@@ -166,22 +204,49 @@ class FittedXGBoost:
         (folder / FACTS_FILE).write_text(json.dumps(facts))
 
 
+def candidates() -> list[dict[str, Any]]:
+    """Returns the settings that tuning tries: the release's own, and shallower and slower ones for small data."""
+    return [
+        {"max_depth": 10, "eta": 0.2, "min_child_weight": 0.1},
+        {"max_depth": 10, "eta": 0.05, "min_child_weight": 0.1},
+        {"max_depth": 6, "eta": 0.1, "min_child_weight": 1.0},
+        {"max_depth": 4, "eta": 0.1, "min_child_weight": 1.0},
+        {"max_depth": 3, "eta": 0.05, "min_child_weight": 5.0},
+        {"max_depth": 2, "eta": 0.1, "min_child_weight": 5.0},
+    ]
+
+
+def fit_candidate(table: pa.Table, params: Mapping[str, Any]) -> FittedXGBoost:
+    """Returns the attacker that `params` give on `table`: a pure function of both, wherever it runs."""
+    return XGBoostAttack(**params).fit(table)
+
+
+def tune(table: pa.Table, settings: Sequence[Mapping[str, Any]] | None = None) -> FittedXGBoost:
+    """Returns the attacker with the best validation F1 among `settings` (default: `candidates()`); of equals the first."""
+    fitted = [fit_candidate(table, params) for params in (candidates() if settings is None else settings)]
+    if not fitted:
+        raise ValueError("settings: no candidate was given")
+    return max(fitted, key=lambda attacker: attacker.validation_f1)
+
+
 def shadow_rows(outputs: pa.Table, fold: str) -> pa.Table:
     """Returns the fold's rows of originals and retrained models in the order of (model, sample).
 
     **Raises:** `ValueError` where a role has no row in the fold.
     """
-    mask = pc.and_(
-        pc.equal(outputs["fold"], fold), pc.is_in(outputs["role"], value_set=pa.array(["original", "retrained"]))
-    )
-    table = outputs.filter(mask)
+    table = rows_where(outputs, fold=fold, role=("original", "retrained"))
     present = set(pc.unique(table["role"]).to_pylist())
     for role in ("original", "retrained"):
         if role not in present:
             raise ValueError(
                 f"role: no {role!r} rows in fold {fold!r}; the shadow attack needs models of both roles there"
             )
-    return table.sort_by([("model_id", "ascending"), ("sample_id", "ascending")])
+    return table.sort_by([("model_id", "ascending"), ("role", "ascending"), ("sample_id", "ascending")])
+
+
+def membership(table: pa.Table) -> np.ndarray:
+    """Returns 1 for rows of originals and 0 for others, float32 `(rows,)`."""
+    return pc.equal(table["role"], "original").to_numpy().astype(np.float32)
 
 
 def label_count(outputs: pa.Table) -> int:
@@ -190,24 +255,12 @@ def label_count(outputs: pa.Table) -> int:
     return max(outputs["logits"].type.list_size, (top if top is not None else -1) + 1)
 
 
-def best_f1(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
-    """Returns the threshold on `scores` (predict member where score ≥ threshold) with the best F1, and that F1.
+def constant_feature_notes(features: np.ndarray, label_columns: int = 0) -> list[str]:
+    """Returns a note where the model outputs do not vary: an attack on constant features says nothing.
 
-    Of equal ones the highest threshold.
+    **Arguments:** `label_columns`: how many of the last columns are the label, which varies by itself.
     """
-    order = np.argsort(-scores, kind="stable")
-    truth, values = labels[order], scores[order]
-    last_of_tie = np.append(np.flatnonzero(np.diff(values)), len(values) - 1)
-    true_positives = np.cumsum(truth)[last_of_tie]
-    predicted = last_of_tie + 1
-    f1 = 2.0 * true_positives / (predicted + truth.sum())
-    best = int(np.argmax(f1))
-    return float(values[last_of_tie[best]]), float(f1[best])
-
-
-def constant_feature_notes(features: np.ndarray) -> list[str]:
-    """Returns a note where the model outputs do not vary: an attack on constant features says nothing."""
-    varying = (features != features[:1]).any(axis=0)
-    if not varying.any():
-        return ["every feature is constant: the attack saw nothing and its AUC means nothing"]
+    outputs = features[:, : features.shape[1] - label_columns]
+    if len(outputs) == 0 or not (outputs != outputs[:1]).any():
+        return [CONSTANT]
     return []

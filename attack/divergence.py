@@ -1,0 +1,73 @@
+"""Distances between unlearned and retrained models, sample by sample: metrics that name no single model a member."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from .grid import Grid
+from .outputs import logits_matrix, own_columns, phi
+
+_BUILT_IN = {"klom": "attack.klom:KLoM", "forgetting_quality": "attack.forgetting_quality:ForgettingQuality"}
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """A distance for each sample. `samples` int64 `(S,)`, `values` float64 `(S,)`, and the `summary` that a table shows."""
+
+    samples: np.ndarray
+    values: np.ndarray
+    summary: dict[str, float | None]
+    notes: list[str]
+
+    def worst(self, count: int = 10) -> list[tuple[int, float]]:
+        """Returns (sample id, value) of the samples with the largest distance, largest first."""
+        order = np.argsort(-self.values, kind="stable")[:count]
+        return [(int(self.samples[i]), float(self.values[i])) for i in order]
+
+
+class PerSampleDivergence(Protocol):
+    """A frozen dataclass whose fields are its settings."""
+
+    def measure(self, unlearned: pa.Table, retrained: pa.Table) -> Divergence:
+        """Compares two groups of models on the samples that both have."""
+        ...
+
+
+def margins(unlearned: pa.Table, retrained: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the sample ids, and the margins z_y − logsumexp(z_{≠y}) of both groups, each float64 `(models, S)`.
+
+    **Raises:** `ValueError` where a group has fewer than two models, or the groups have not the same samples.
+    """
+    grids = [Grid.of(table) for table in (unlearned, retrained)]
+    for role, grid in zip(("unlearned", "retrained"), grids, strict=True):
+        if len(grid.models) < 2:
+            raise ValueError(
+                f"role: {len(grid.models)} {role} models; {name} compares distributions over models: at least 2"
+            )
+    if not np.array_equal(grids[0].samples, grids[1].samples):
+        raise ValueError("sample_id: unlearned and retrained models were not measured on the same samples")
+    both = [
+        grid.spread(phi(logits_matrix(table), own_columns(table, name)))
+        for grid, table in zip(grids, (unlearned, retrained), strict=True)
+    ]
+    for role, matrix in zip(("unlearned", "retrained"), both, strict=True):
+        if np.isnan(matrix).any():
+            raise ValueError(f"sample_id: some {role} models lack samples that others have")
+    return grids[0].samples.astype(np.int64), both[0], both[1]
+
+
+class _Registry(dict[str, Any]):
+    def __missing__(self, name: str) -> Any:
+        import importlib
+
+        if name not in _BUILT_IN:
+            raise KeyError(name)
+        module, _, attribute = _BUILT_IN[name].partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+
+DIVERGENCES = _Registry()

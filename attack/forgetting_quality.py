@@ -1,0 +1,111 @@
+"""Forgetting quality ε: the best attack on each sample, as a bound like differential privacy's (arXiv 2406.09073)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from .divergence import Divergence, margins
+from .gaussians import VARIANCE_FLOOR, log_density
+
+BLOCK_SAMPLES = 4_000
+
+
+@dataclass(frozen=True)
+class ForgettingQuality:
+    """Per sample ε = max over attacks of max{log(1−δ−FPR) − log FNR, log(1−δ−FNR) − log FPR}.
+
+    The attacks decide between unlearned and retrained models by every threshold, in both directions, on φ and on the
+    log-likelihood ratio of two Gaussians of φ. Perfect separation is ε = ∞; a point where just one rate is 0 tells
+    nothing with so few models and is left out, as in the competition's evaluation.
+
+    **Arguments:**
+
+    - `delta`: δ. `width`: of the bins of ε; a sample scores 2/2^bin, bin 1 being ε < width. `bins`: the last bin.
+
+    With N models a side, ε below ∞ cannot exceed log((1 − δ − 1/N)·N): few models hide how much is left.
+    """
+
+    name: ClassVar[str] = "forgetting_quality"
+
+    delta: float = 0.0
+    width: float = 0.5
+    bins: int = 13
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("delta", 0.0, 0.5), ("width", 1e-3, 100.0), ("bins", 1, 1000)):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name}: {getattr(self, name)!r} is not allowed; give {low:g} to {high:g}")
+
+    def measure(self, unlearned: pa.Table, retrained: pa.Table) -> Divergence:
+        """Returns ε of each sample; the summary has the score in (0, 1] (1 = nothing left), the median ε and the share at ∞."""
+        samples, mine, theirs = margins(unlearned, retrained, self.name)
+        values = self.of_margins(mine, theirs)
+        median = float(np.median(values))
+        summary: dict[str, float | None] = {
+            "score": float(self.scores(values).mean()),
+            "epsilon_median": median if np.isfinite(median) else None,
+            "epsilon_infinite": float(np.isinf(values).mean()),
+        }
+        fewest = min(len(mine), len(theirs))
+        ceiling = np.log((1.0 - self.delta - 1.0 / fewest) * fewest)
+        notes = [f"forgetting_quality: with {fewest} models on a side ε is at most {ceiling:.2f}, or infinite"]
+        return Divergence(samples, values, summary, notes)
+
+    def scores(self, epsilon: np.ndarray) -> np.ndarray:
+        """Returns each sample's score 2/2^bin."""
+        number = np.where(np.isinf(epsilon), self.bins, np.floor(np.maximum(epsilon, 0.0) / self.width) + 1)
+        return 2.0 / 2.0 ** np.minimum(number, self.bins)
+
+    def final(self, epsilon: np.ndarray, retain_ratio: float, test_ratio: float) -> float:
+        """Returns the competition's score: mean × retain accuracy ratio × test accuracy ratio, unlearned over retrained."""
+        return float(self.scores(epsilon).mean()) * retain_ratio * test_ratio
+
+    def of_margins(self, unlearned: np.ndarray, retrained: np.ndarray) -> np.ndarray:
+        """Returns ε for φ of each group, `(models, S)`; float64 `(S,)`, at least 0."""
+        found = np.empty(unlearned.shape[1])
+        for start in range(0, len(found), BLOCK_SAMPLES):
+            part = slice(start, start + BLOCK_SAMPLES)
+            u, r = unlearned[:, part], retrained[:, part]
+            by_value = self._best(u, r)
+            by_ratio = self._best(_log_ratio(u, u, r), _log_ratio(r, u, r))
+            found[part] = np.maximum(by_value, by_ratio)
+        return found
+
+    def _best(self, unlearned: np.ndarray, retrained: np.ndarray) -> np.ndarray:
+        """Returns the largest ε over all thresholds of a score, both directions."""
+        values = np.concatenate([unlearned, retrained])
+        is_unlearned = np.repeat([True, False], [len(unlearned), len(retrained)])
+        order = np.argsort(values, axis=0, kind="stable")
+        values = np.take_along_axis(values, order, axis=0)
+        mine = is_unlearned[order]
+        # Cuts lie after each value, but not within a tie.
+        cut = np.concatenate([values[1:] > values[:-1], np.zeros((1, values.shape[1]), dtype=bool)])
+        low_mine = np.cumsum(mine, axis=0) / len(unlearned)
+        low_theirs = np.cumsum(~mine, axis=0) / len(retrained)
+        best = np.zeros(values.shape[1])
+        # Predict "unlearned" above the cut, then below it.
+        for false_positive, false_negative in ((1.0 - low_theirs, low_mine), (low_theirs, 1.0 - low_mine)):
+            best = np.maximum(best, np.where(cut, self._epsilon(false_positive, false_negative), 0.0).max(axis=0))
+        return best
+
+    def _epsilon(self, fpr: np.ndarray, fnr: np.ndarray) -> np.ndarray:
+        no_fpr, no_fnr = fpr < 1e-12, fnr < 1e-12
+        with np.errstate(divide="ignore", invalid="ignore"):
+            one = np.log(1.0 - self.delta - fpr) - np.log(fnr)
+            two = np.log(1.0 - self.delta - fnr) - np.log(fpr)
+        found = np.fmax(one, two)
+        found = np.where(no_fpr ^ no_fnr, 0.0, found)
+        found = np.where(no_fpr & no_fnr, np.inf, found)
+        return np.nan_to_num(found, nan=0.0, posinf=np.inf, neginf=0.0)
+
+
+def _log_ratio(values: np.ndarray, unlearned: np.ndarray, retrained: np.ndarray) -> np.ndarray:
+    densities = [
+        log_density(values, side.mean(axis=0), np.maximum(side.var(axis=0), VARIANCE_FLOOR))
+        for side in (unlearned, retrained)
+    ]
+    return densities[0] - densities[1]

@@ -1,0 +1,97 @@
+"""Per-sample Gaussians of φ over one side's models, with the model under attack left out of its own reference."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+VARIANCE_FLOOR = 1e-12
+PER_SAMPLE_MODELS = 64  # Carlini et al. 2022, section VI: below this a variance per sample is too noisy
+VARIANCES = ("auto", "per_sample", "fixed")
+
+
+@dataclass(frozen=True)
+class Gaussians:
+    """One Gaussian a sample, fitted to φ of one side's models.
+
+    **Arguments:**
+
+    - `models`: their keys `(M,)`. `values`: φ, float64 `(M, S)`, NaN where a model lacks a sample.
+    - `fixed`: one within-sample variance for all samples, for few models; else each sample's own.
+    """
+
+    models: np.ndarray
+    values: np.ndarray
+    fixed: bool
+    count: np.ndarray
+    mean: np.ndarray
+    squares: np.ndarray  # Σ (φ − mean)² of each sample
+
+    @classmethod
+    def fit(cls, models: np.ndarray, values: np.ndarray, variance: str) -> Gaussians:
+        """Fits the side. `variance` is `auto`, `per_sample` or `fixed`; `auto` is fixed below 64 models."""
+        known = ~np.isnan(values)
+        count = known.sum(axis=0)
+        filled = np.where(known, values, 0.0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean = filled.sum(axis=0) / count
+        squares = np.where(known, values - mean, 0.0)
+        np.square(squares, out=squares)
+        fixed = variance == "fixed" or (variance == "auto" and len(models) < PER_SAMPLE_MODELS)
+        return cls(models, values, fixed, count, mean, squares.sum(axis=0))
+
+    @property
+    def constant(self) -> bool:
+        """Whether φ varies over no sample's models."""
+        return bool((self.squares <= VARIANCE_FLOOR).all())
+
+    def at(self, sample: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns mean and variance for rows, each fitted without the row's own model.
+
+        **Arguments:** `sample`: column of each row. `target`: the row's model among this side's, −1 where it is not one.
+
+        **Raises:** `ValueError` where too few models are left.
+        """
+        count = self.count[sample].astype(np.float64)
+        mean, squares = self.mean[sample].copy(), self.squares[sample].copy()
+        held = np.flatnonzero(target >= 0)
+        if len(held):
+            own = self.values[target[held], sample[held]]
+            n, centre = count[held], mean[held]
+            deviation = own - centre
+            with np.errstate(invalid="ignore", divide="ignore"):
+                mean[held] = centre - deviation / (n - 1)
+                squares[held] -= deviation**2 * n / (n - 1)
+            count[held] -= 1
+        if len(count) and count.min() < 2:
+            raise ValueError(
+                f"models: a sample has {int(count.min())} reference models besides the one under attack; "
+                "at least 2 on each side are needed, and several more for an answer worth having"
+            )
+        variance = self._fixed_variance()[target] if self.fixed else squares / (count - 1)
+        return mean, np.maximum(variance, VARIANCE_FLOOR)
+
+    def _fixed_variance(self) -> np.ndarray:
+        """Within-sample variance pooled over samples, `(M + 1,)`: without each model, and (last, so index −1) with all."""
+        pooled = np.empty(len(self.models) + 1)
+        pooled[-1] = _pooled(self.squares, self.count)
+        for index, own in enumerate(self.values):
+            known = ~np.isnan(own) & (self.count > 1)
+            n = self.count.astype(np.float64)
+            squares = self.squares.copy()
+            squares[known] -= (own[known] - self.mean[known]) ** 2 * n[known] / (n[known] - 1)
+            pooled[index] = _pooled(squares, self.count - ~np.isnan(own))
+        return pooled
+
+
+def _pooled(squares: np.ndarray, count: np.ndarray) -> float:
+    usable = count > 1
+    freedom = float((count[usable] - 1).sum())
+    return float(squares[usable].sum()) / freedom if freedom else math.nan  # refused by `at`, which counts models
+
+
+def log_density(values: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """Returns the Gaussian log-density."""
+    return -0.5 * (np.log(2.0 * np.pi * variance) + (values - mean) ** 2 / variance)

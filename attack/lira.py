@@ -1,0 +1,49 @@
+"""LiRA: a likelihood-ratio attack for each sample (Carlini et al. 2022, arXiv 2112.03570)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pyarrow as pa
+
+from .gaussians import VARIANCES
+from .references import FittedLikelihoodRatio, fit_likelihood_ratio
+
+
+@dataclass(frozen=True)
+class LiRA:
+    """Per sample, Gaussians of φ over models trained with it (originals) and without it (retrained).
+
+    **Arguments:**
+
+    - `mode`: `online` scores by the log-likelihood ratio; `offline` by the one-sided tail of the OUT Gaussian.
+    - `variance`: `per_sample`, `fixed` (one within-sample variance a side, for few models), or `auto`: fixed below 64 models.
+
+    Models of the test fold are never fitted on.
+    """
+
+    name: ClassVar[str] = "lira"
+    per_method: ClassVar[bool] = False
+
+    mode: str = "online"
+    variance: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_choice("mode", self.mode, ("online", "offline"))
+        check_choice("variance", self.variance, VARIANCES)
+
+    def fit(self, outputs: pa.Table) -> FittedLikelihoodRatio:
+        """Fits on originals (IN) and retrained models (OUT) of the train and validation folds.
+
+        **Raises:** `ValueError` where a role has fewer than two models there.
+        """
+        return fit_likelihood_ratio(
+            outputs, self.name, ("original", "retrained"), self.variance, offline=self.mode == "offline"
+        )
+
+
+def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raises `ValueError` where `value` is not one of `allowed`."""
+    if value not in allowed:
+        raise ValueError(f"{name}: {value!r} is not allowed; allowed are {', '.join(allowed)}")

@@ -1,0 +1,167 @@
+"""RMIA: robust membership inference by pairwise likelihood ratios (Zarifzadeh et al. 2024, arXiv 2312.03262)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from .lira import check_choice
+from .outputs import log_confidence, logits_matrix, own_columns
+from .references import Side, few_models_notes, row_places, sides
+
+NO_POPULATION = (
+    "no population samples: z are the forget samples under retrained models, which makes the score a rank of p(x|θ)/p(x) "
+    "without calibration to the model under attack"
+)
+
+
+@dataclass(frozen=True)
+class RMIA:
+    """Score(x, θ) = Pr_z[ (p(x|θ)/p(x)) / (p(z|θ)/p(z)) ≥ γ ], where p(x|θ) is the softmax of x's label.
+
+    **Arguments:**
+
+    - `gamma`: how much likelier x must be than z. Larger values tie more rows at 0, so 1 tells most apart.
+    - `mode`: p(x) is the mean over reference models: `online` half originals (IN) and half retrained (OUT); `offline`
+        ½((1 + a)·OUT mean + 1 − a), which needs no model trained on x.
+    - `a`: of the offline form, in [0, 1].
+    - `references`: reference models of a role, the first by id; 0 takes all of the train and validation folds.
+
+    The z are population samples that no model was trained on. A table of forget samples has none: without `population`
+    they are forget samples under retrained models, and the fitted attack says so in its notes.
+    """
+
+    name: ClassVar[str] = "rmia"
+    per_method: ClassVar[bool] = False
+
+    gamma: float = 1.0
+    mode: str = "online"
+    a: float = 0.3
+    references: int = 0
+
+    def __post_init__(self) -> None:
+        check_choice("mode", self.mode, ("online", "offline"))
+        for name, low, high in (("gamma", 1e-6, 1e6), ("a", 0.0, 1.0), ("references", 0, 1_000_000)):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name}: {getattr(self, name)!r} is not allowed; give {low:g} to {high:g}")
+
+    def fit(self, outputs: pa.Table, population: pa.Table | None = None) -> FittedRMIA:
+        """Takes reference models from the train and validation folds.
+
+        **Arguments:**
+
+        - `outputs`: the forget samples' table. `population`: the same models' outputs on samples that none was trained on.
+
+        **Raises:** `ValueError` where a role has fewer than two models there.
+        """
+        roles = ("retrained",) if self.mode == "offline" else ("retrained", "original")
+        samples, found = sides(outputs, self.name, roles, _probability)
+        found = [self._first(side) for side in found]
+        notes = few_models_notes(
+            *((role, len(s.models)) for role, s in zip(roles, found, strict=True) if len(s.models) < 2)
+        )
+        others = None
+        if population is None:
+            notes.append(NO_POPULATION)
+        else:
+            ids, chosen = sides(population, self.name, roles, _probability)
+            others = _References(ids, [self._first(side) for side in chosen], self)
+        return FittedRMIA(self, _References(samples, found, self), others, notes)
+
+    def _first(self, side: Side) -> Side:
+        keep = self.references or len(side.models)
+        return Side(side.models[:keep], side.values[:keep])
+
+
+@dataclass(frozen=True)
+class _References:
+    samples: np.ndarray
+    sides: list[Side]
+    attack: RMIA
+
+    def ratio(self, table: pa.Table) -> np.ndarray:
+        """Returns p(x|θ)/p(x) of each row; a row's own model is left out of p(x)."""
+        columns, targets = row_places(table, self.samples, *(side.models for side in self.sides))
+        means = [_mean_without(side.values, columns, target) for side, target in zip(self.sides, targets, strict=True)]
+        if self.attack.mode == "offline":
+            prior = 0.5 * ((1.0 + self.attack.a) * means[0] + 1.0 - self.attack.a)
+        else:
+            prior = 0.5 * (means[0] + means[1])
+        return _probability(table) / prior
+
+    def outside_ratios(self) -> np.ndarray:
+        """Returns p(z|θ′)/p(z) of every sample under every retrained reference model, each left out of its own p(z)."""
+        side = self.sides[0]
+        models, samples = np.nonzero(~np.isnan(side.values))
+        if len(side.models) < 2:
+            means = [side.values[models, samples]]
+        else:
+            means = [_mean_without(side.values, samples, models)]
+        if self.attack.mode == "offline":
+            prior = 0.5 * ((1.0 + self.attack.a) * means[0] + 1.0 - self.attack.a)
+        else:
+            inside = _mean_without(self.sides[1].values, samples, np.full(len(samples), -1))
+            prior = 0.5 * (means[0] + inside)
+        return side.values[models, samples] / prior
+
+
+@dataclass(frozen=True)
+class FittedRMIA:
+    """Reference probabilities, and the score that they give."""
+
+    attack: RMIA
+    references: _References
+    population: _References | None
+    notes: list[str]
+
+    def score(self, outputs: pa.Table, population: pa.Table | None = None) -> np.ndarray:
+        """Returns the share of z that each row beats by a factor γ, float64 `(rows,)`, in [0, 1].
+
+        **Arguments:** `population`: the outputs of the models under attack on the population samples, where `fit` had them.
+        """
+        ratio = self.references.ratio(outputs) if len(outputs) else np.empty(0)
+        if self.population is None:
+            return _share_beaten(ratio, np.sort(self.references.outside_ratios()), self.attack.gamma)
+        if population is None:
+            raise ValueError(
+                "population: the attack was fitted with population samples; give those of the models to score"
+            )
+        from .grid import Grid, positions
+
+        others = self.population.ratio(population)
+        mine, theirs = Grid.of(outputs), Grid.of(population)
+        found = np.empty(len(ratio))
+        match = positions(mine.models, theirs.models)
+        for index, model in enumerate(mine.models):
+            if match[index] < 0:
+                raise ValueError(f"population: no rows of model {model.partition('/')[2]!r}")
+            rows = mine.model_of == index
+            z = np.sort(others[theirs.model_of == match[index]])
+            found[rows] = _share_beaten(ratio[rows], z, self.attack.gamma)
+        return found
+
+
+def _share_beaten(ratio: np.ndarray, ordered: np.ndarray, gamma: float) -> np.ndarray:
+    return np.searchsorted(ordered, ratio / gamma, side="right") / len(ordered)
+
+
+def _probability(table: pa.Table) -> np.ndarray:
+    # Floored where float64 would round to zero, so that a ratio of two impossible events stays defined.
+    return np.maximum(np.exp(log_confidence(logits_matrix(table), own_columns(table, RMIA.name))), 1e-300)
+
+
+def _mean_without(values: np.ndarray, columns: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Returns the mean over models of each row's sample, without the model `target` (−1: none to leave out)."""
+    known = ~np.isnan(values)
+    count, total = known.sum(axis=0)[columns].astype(np.float64), np.where(known, values, 0.0).sum(axis=0)[columns]
+    held = np.flatnonzero(target >= 0)
+    count[held] -= 1
+    total[held] -= values[target[held], columns[held]]
+    if len(count) and count.min() < 1:
+        raise ValueError(
+            "models: a sample has no reference model besides the one under attack; give at least 2 of each role"
+        )
+    return np.maximum(total / count, 1e-300)

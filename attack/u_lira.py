@@ -1,0 +1,43 @@
+"""U-LiRA: can unlearned models be told from models that never saw the sample? (Hayes et al. 2024, arXiv 2403.01218)"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pyarrow as pa
+
+from .gaussians import VARIANCES
+from .lira import check_choice
+from .references import FittedLikelihoodRatio, fit_likelihood_ratio, single_method
+
+
+@dataclass(frozen=True)
+class ULiRA:
+    """Per sample, Gaussians of φ over models that were trained with it and unlearned (IN), and that never saw it (OUT).
+
+    The pool gives both without further training: each original unlearned once, and the retrained models. It is fitted anew
+    for each method. The model under attack is held out of the fit: models of the test fold are never in it, and a model
+    of another fold is left out of the Gaussians that score it.
+
+    **Arguments:**
+
+    - `variance`: `per_sample`, `fixed` (one within-sample variance a side, for few models), or `auto`: fixed below 64 models.
+    """
+
+    name: ClassVar[str] = "u_lira"
+    per_method: ClassVar[bool] = True
+
+    variance: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_choice("variance", self.variance, VARIANCES)
+
+    def fit(self, outputs: pa.Table) -> FittedLikelihoodRatio:
+        """Fits on unlearned (IN) and retrained models (OUT) of the train and validation folds.
+
+        **Raises:** `ValueError` where a role has fewer than two models there, or unlearned rows are of several methods.
+        """
+        return fit_likelihood_ratio(
+            single_method(outputs, self.name), self.name, ("unlearned", "retrained"), self.variance
+        )
