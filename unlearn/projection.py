@@ -22,6 +22,8 @@ from .tensor_files import read_tensors, write_tensors
 CRITERIA = ("singular", "energy")
 # Negative eigenvalues up to this share of the largest are rounding; larger ones mean that the wrong data was subtracted.
 ROUNDING = 1e-5
+# What float32 products leave where an eigenvalue should be nought, as a share of the largest: at most this.
+NOISE = 1e-7
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class CoreBasis:
         for name, part in moments.parts.items():
             left = part if minus is None else combine(part, minus.parts[name], -1)
             vectors[name], values[name] = _decompose(left, target)
-            largest, smallest = (float(v) for v in _range(values[name]))
+            smallest, largest = _range(values[name])
             if smallest < -ROUNDING * max(largest, 1e-300):
                 warnings.append(
                     f"{name}: an eigenvalue of {smallest:.3g} beside a largest of {largest:.3g}: more was subtracted than the moments held; "
@@ -128,7 +130,7 @@ class CoreBasis:
         found = []
         size = self.vectors[layer].shape[1]
         for row in self.values[layer]:
-            positive = row.clamp(min=0.0)
+            positive = row.where(row > _noise(row), 0.0)
             weights = positive.sqrt() if criterion == "singular" else positive
             total = float(weights.sum())
             if gamma >= 1.0:
@@ -206,10 +208,19 @@ class CoreBasis:
         )
 
 
-def _range(values: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest and the smallest, nought among them: a thin moment leaves noughts out and may hold nothing."""
+def _noise(values: Tensor) -> float:
+    """How far rounding moves eigenvalues `(r,)` from nought: as far as the most negative one shows, if it is that.
+
+    Without it, hundreds of directions that hold nothing (dead units, few samples) would each add √noise to Σ s.
+    """
+    lowest, highest = _range(values)
+    return min(-lowest, NOISE * highest)
+
+
+def _range(values: Tensor) -> tuple[float, float]:
+    """The smallest and the largest, nought among them: a thin moment leaves noughts out and may hold nothing."""
     padded = torch.cat([values.reshape(-1), values.new_zeros(1)])
-    return padded.max(), padded.min()
+    return float(padded.min()), float(padded.max())
 
 
 def _decompose(part: Tensor | ThinMoment, device: torch.device) -> tuple[Tensor, Tensor]:

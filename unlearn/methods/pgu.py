@@ -166,8 +166,6 @@ class PGU:
         names = self._moving_layers(result)
         basis = self._basis(model, moments, forget, names)
         missing = [name for name in names if name not in basis.vectors]
-        if len(missing) == len(names):
-            raise IncompatibleMoments(f"moments: they hold none of the layers {', '.join(names[:5])}")
         extra = (
             int(bool(forget_classes) and self.criterion == "singular") if self.extra_rank is None else self.extra_rank
         )
@@ -239,9 +237,13 @@ class PGU:
         if not isinstance(moments, SecondMoments | CoreBasis):
             raise IncompatibleMoments(f"moments: {type(moments).__name__} is neither SecondMoments nor CoreBasis")
         moments.check_model(model)
+        layers = moments.vectors if isinstance(moments, CoreBasis) else moments.parts
+        wanted = [name for name in names if name in layers]
+        if not wanted:
+            raise IncompatibleMoments(f"moments: they hold none of the layers {', '.join(names[:5])}")
         if isinstance(moments, CoreBasis):
             return moments
-        held = moments.select(name for name in names if name in moments.parts)
+        held = moments.select(wanted)
         return CoreBasis.from_moments(held, minus=second_moments(model, forget, layers=held.parts))
 
 
