@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +30,10 @@ class Divergence:
 
 
 class PerSampleDivergence(Protocol):
-    """A frozen dataclass whose fields are its settings."""
+    """A frozen dataclass whose fields are its settings; `headline` names the number of its summary that a table leads with."""
+
+    name: ClassVar[str]
+    headline: ClassVar[str]
 
     def measure(self, unlearned: pa.Table, retrained: pa.Table) -> Divergence:
         """Compares two groups of models on the samples that both have."""

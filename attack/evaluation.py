@@ -47,7 +47,13 @@ class Evaluation:
 
 
 def evaluate(
-    positive: Scores, negative: Scores, *, threshold: float | None = None, seed: int = 0, bootstrap: int = 2000
+    positive: Scores,
+    negative: Scores,
+    *,
+    threshold: float | None = None,
+    seed: int = 0,
+    bootstrap: int = 2000,
+    directional: bool = True,
 ) -> Evaluation:
     """Compares members' scores with non-members'.
 
@@ -56,6 +62,8 @@ def evaluate(
     - `positive`: rows of the models under test. `negative`: rows of retrained models.
     - `threshold`: the attacker's tuned threshold; None leaves the thresholded metrics out (None).
     - `seed`, `bootstrap`: of the intervals, resampled over models on both sides.
+    - `directional`: high scores mean "trained on". False for attacks fitted on the method's own models (U-LiRA): there
+        they mean "unlearned", whether too little or too much was forgotten.
 
     **Raises:** `ValueError` where a side is empty or a score is NaN.
     """
@@ -76,18 +84,24 @@ def evaluate(
     intervals: dict[str, list[float]] = {}
     if len(models) > 1 and len(negative_models) > 1:
         intervals = _intervals(members, others, matrix, sizes, metrics, threshold, seed, bootstrap)
-    metrics["streisand"] = bool("auc" in intervals and intervals["auc"][1] < 0.5)
-    return Evaluation(metrics, intervals, curve, verdict(area, intervals.get("auc")), matrix, sizes, negative_models)
+    metrics["streisand"] = bool(directional and "auc" in intervals and intervals["auc"][1] < 0.5)
+    return Evaluation(
+        metrics, intervals, curve, verdict(area, intervals.get("auc"), directional), matrix, sizes, negative_models
+    )
 
 
-def verdict(area: float, interval: list[float] | None) -> str:
+def verdict(area: float, interval: list[float] | None, directional: bool = True) -> str:
     """Returns in words what an AUC and its interval say about forgetting."""
     if interval is None:
         return f"Not decided: AUC {area:.3f}, but with one model on a side there is no interval."
     low, high = interval
     shown = f"AUC {area:.3f} [{low:.3f}, {high:.3f}]"
+    if low > 0.5 and not directional:
+        return f"Told apart: {shown} lies above 0.5, so unlearned models differ from retrained ones, by too little or too much forgetting."
     if low > 0.5:
         return f"Did not forget: {shown} lies above 0.5, so the attacker still recognises the forget set."
+    if high < 0.5 and not directional:
+        return f"Not decided: {shown} lies below 0.5, which an attack fitted on the method's own models gives by chance only; use more models."
     if high < 0.5:
         return (
             f"Over-unlearned (Streisand effect): {shown} lies below 0.5, so forget samples stand out by too little confidence; "

@@ -30,6 +30,7 @@ class ForgettingQuality:
     """
 
     name: ClassVar[str] = "forgetting_quality"
+    headline: ClassVar[str] = "score"
 
     delta: float = 0.0
     width: float = 0.5

@@ -27,6 +27,7 @@ class KLoM:
     """
 
     name: ClassVar[str] = "klom"
+    headline: ClassVar[str] = "p95"
 
     bins: int = 20
     clip: float = 100.0

@@ -121,6 +121,21 @@ def text_column(table: pa.Table, name: str) -> np.ndarray:
     return values[codes] if len(values) else np.empty(0, dtype=object)
 
 
+def joined(tables: Sequence[pa.Table]) -> pa.Table:
+    """Returns tables as one, with the schema's columns only and text as plain strings. Their types are those of `OUTPUTS_SCHEMA`."""
+    parts = []
+    for table in tables:
+        schema = OUTPUTS_SCHEMA(table.schema.field("logits").type.list_size).with_metadata(table.schema.metadata)
+        parts.append(table.select(schema.names).cast(schema))
+    return pa.concat_tables(parts)
+
+
+def sorted_by_id(table: pa.Table) -> pa.Table:
+    """Returns the rows in the order of (role, method, params, model, sample)."""
+    keys = ["role", "method", "params", "model_id", "sample_id"]
+    return table.sort_by([(name, "ascending") for name in keys])
+
+
 def rows_where(table: pa.Table, **allowed: str | Sequence[str]) -> pa.Table:
     """Returns the rows whose columns hold one of the values allowed, for example `role="original"`."""
     mask: pa.ChunkedArray | None = None
