@@ -30,6 +30,7 @@ COMMANDS = {
     "recipes": ("recipes", "list the recipes that come with the package"),
     "show": ("show", "print a recipe with every default written out"),
     "schema": ("schema", "print the JSON Schema of recipes"),
+    "audit": ("audit", "attack the outputs of your own models"),
     "unlearn": ("unlearn", "unlearn from one model of your own"),
     "doctor": ("doctor", "look at Ray, GPUs, storage and MLflow, and say what is wrong"),
     "store": ("store", "verify a store or clean it up"),
