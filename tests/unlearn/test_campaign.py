@@ -44,7 +44,22 @@ def arguments(tmp_path):
             encoded.append({"bytes": buffer.getvalue(), "path": ""})
         paths.append(tmp_path / f"{part}.parquet")
         pq.write_table(pa.table({"img": encoded, "label": images.labels}), paths[-1])
-    sizes = ["--width", "0.125", "--originals", "3", "--retrained", "3", "--split", "1,1,1", "--per-class", "5", "--epochs", "2", "--batch-size", "64"]
+    sizes = [
+        "--width",
+        "0.125",
+        "--originals",
+        "3",
+        "--retrained",
+        "3",
+        "--split",
+        "1,1,1",
+        "--per-class",
+        "5",
+        "--epochs",
+        "2",
+        "--batch-size",
+        "64",
+    ]
     where = ["--train", str(paths[0]), "--test", str(paths[1]), "--output", str(tmp_path / "out")]
     return [*where, *sizes, "--device", "cpu", "--methods", json.dumps(METHODS)]
 
