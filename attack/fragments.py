@@ -1,0 +1,129 @@
+"""Parquet outputs in fragments: what can be dealt out to workers from the files' footers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from .features import probabilities
+
+BATCH_VALUES = 2_000_000  # logits in one piece: 8 MB
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """Rows `start` to `stop` of one row group of a Parquet file: the unit that is dealt out to workers."""
+
+    path: str
+    group: int
+    start: int
+    stop: int
+
+
+def fragments(
+    paths: Sequence[str],
+    filesystem: Any = None,
+    *,
+    roles: Sequence[str] | None = None,
+    folds: Sequence[str] | None = None,
+    least: int = 1,
+) -> list[Fragment]:
+    """Returns the row groups that may hold rows of `roles` and `folds`, from the files' footers alone.
+
+    Where there are fewer than `least`, each is divided into ranges of rows.
+    """
+    found = []
+    for path in paths:
+        with pq.ParquetFile(path, filesystem=filesystem) as file:
+            metadata, schema = file.metadata, file.schema_arrow
+        for group in range(metadata.num_row_groups):
+            row_group = metadata.row_group(group)
+            if row_group.num_rows and all(
+                _may_hold(row_group, schema, name, allowed) for name, allowed in (("role", roles), ("fold", folds))
+            ):
+                found.append(Fragment(path, group, 0, row_group.num_rows))
+    pieces = -(-least // len(found)) if found else 1
+    return [piece for part in found for piece in _divided(part, pieces)]
+
+
+def _divided(part: Fragment, pieces: int) -> list[Fragment]:
+    edges = np.linspace(part.start, part.stop, min(pieces, part.stop - part.start) + 1).round().astype(int)
+    return [Fragment(part.path, part.group, int(a), int(b)) for a, b in pairwise(edges)]
+
+
+def _may_hold(row_group: Any, schema: pa.Schema, name: str, allowed: Sequence[str] | None) -> bool:
+    """Says whether a row group's statistics leave open that it holds one of the values allowed."""
+    if allowed is None:
+        return True
+    for index in range(row_group.num_columns):
+        column = row_group.column(index)
+        if column.path_in_schema == name:
+            statistics = column.statistics
+            if statistics is None or not statistics.has_min_max:
+                return True
+            return any(statistics.min <= value <= statistics.max for value in allowed)
+    raise ValueError(f"{name}: the column is missing; there are {', '.join(schema.names)}")
+
+
+def deal(parts: Sequence[Fragment], workers: int) -> list[list[Fragment]]:
+    """Returns each worker's fragments: dealt round in file order, so that every worker gets all roles and folds alike."""
+    return [list(parts[rank::workers]) for rank in range(workers)]
+
+
+def label_classes_of(paths: Sequence[str | Path], filesystem: Any = None) -> int:
+    """Returns how many classes the one-hot label needs, from the files' schema and statistics where they have them."""
+    widest = 0
+    for path in paths:
+        with pq.ParquetFile(str(path), filesystem=filesystem) as file:
+            widest = max(widest, file.schema_arrow.field("logits").type.list_size)
+            for group in range(file.metadata.num_row_groups):
+                row_group = file.metadata.row_group(group)
+                column = next(
+                    c for c in map(row_group.column, range(row_group.num_columns)) if c.path_in_schema == "label"
+                )
+                if column.statistics is not None and column.statistics.has_min_max:
+                    top = column.statistics.max
+                else:
+                    top = pc.max(file.read_row_group(group, columns=["label"])["label"]).as_py()
+                widest = max(widest, int(top if top is not None else -1) + 1)
+    return widest
+
+
+def softmax_width(paths: Sequence[str | Path], forget_classes: Sequence[int] = (), filesystem: Any = None) -> int:
+    """Returns how many columns the softmax has once the forgotten classes' logits are dropped.
+
+    **Raises:** `ValueError` where files differ in the number of logits.
+    """
+    widths = set()
+    for path in paths:
+        with pq.ParquetFile(str(path), filesystem=filesystem) as file:
+            empty = file.schema_arrow.empty_table()
+        widths.add(probabilities(empty, forget_classes).shape[1])
+    if len(widths) != 1:
+        raise ValueError(
+            f"logits: {len(widths)} widths ({', '.join(map(str, sorted(widths)))}) in the files; one is needed"
+        )
+    return widths.pop()
+
+
+def pieces(part: Fragment, filesystem: Any, columns: Sequence[str] | None) -> Iterator[pa.Table]:
+    """Yields a fragment's rows in order, in pieces of about `BATCH_VALUES` logits."""
+    if part.group < 0:  # a worker without fragments
+        return
+    with pq.ParquetFile(part.path, filesystem=filesystem) as file:
+        width = file.schema_arrow.field("logits").type.list_size
+        size = max(1, BATCH_VALUES // max(1, width))
+        position = 0
+        for batch in file.iter_batches(size, row_groups=[part.group], columns=columns):
+            start, stop = max(part.start - position, 0), min(part.stop - position, len(batch))
+            position += len(batch)
+            if start < stop:
+                yield pa.Table.from_batches([batch.slice(start, stop - start)])
