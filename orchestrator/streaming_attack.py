@@ -9,6 +9,7 @@ a training run that lost a worker and began again gives the same attacker.
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -315,16 +316,26 @@ def _train_worker(config: dict[str, Any]) -> None:
         train.report({})  # once: each report waits for a poll of the controller
 
 
+_RAISED = re.compile(r"^(?:[\w.]+\.)?(\w*(?:Error|Exception)): (.+)$", re.MULTILINE)
+_WRAPPERS = ("RayTaskError", "TrainingFailedError", "WorkerGroupError", "ControllerError", "UserCodeException")
+
+
 def _first_line(error: BaseException) -> str:
-    """Returns the innermost cause's last line: Ray Train wraps and shortens what a worker raised."""
-    current: BaseException = error
+    """Returns the line with which a worker's own exception began: Ray wraps it, quotes its traceback and adds advice."""
+    texts, current = [], error
     for _ in range(10):
+        texts.append(str(current))
         inner = getattr(current, "cause", None) or current.__cause__
         failures = getattr(current, "worker_failures", None)
         if isinstance(failures, dict) and failures:
-            inner = next(iter(failures.values()))
+            # The others fail too, of a collective that lost a member: theirs is not the cause.
+            inner = min(failures.values(), key=lambda failure: "XGBoostError" in f"{type(failure)}{failure}")
         if not isinstance(inner, BaseException):
             break
         current = inner
+    for text in reversed(texts):
+        raised = [text for name, text in _RAISED.findall(text) if name not in _WRAPPERS]
+        if raised:
+            return raised[-1].strip()
     lines = [line for line in str(current).strip().splitlines() if line.strip()]
     return lines[-1] if lines else type(current).__name__
