@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -97,13 +96,11 @@ def test_run_status_report_table_compare(recipe_file: Path, tmp_path: Path) -> N
     assert list((folder / "outputs").glob("*.parquet"))
     assert list((folder / "figures").glob("*.svg"))
 
-    started = time.monotonic()
     again = cli("run", str(recipe_file), "--address", "inline", "--json", cwd=tmp_path)
     assert again.returncode == 0
     repeated = json.loads(again.stdout)
     assert repeated["environment"]["work"]["units_executed"] == 0
     assert repeated["rows"] == document["rows"]
-    assert time.monotonic() - started < 120
 
     status = cli("status", str(folder), "--json", cwd=tmp_path)
     assert json.loads(status.stdout)["state"] == "finished"
