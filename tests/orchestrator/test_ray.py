@@ -97,9 +97,7 @@ def _cmdline(process: psutil.Process) -> list[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_is_130_and_leaves_no_process(
-    tiny: dict[str, Any], tmp_path: Path, number: int
-) -> None:
+def test_interrupted_is_130_and_leaves_no_process(tiny: dict[str, Any], tmp_path: Path, number: int) -> None:
     tiny["training"]["epochs"] = 60
     out = tmp_path / "out"
     process = start(write(tiny, tmp_path / "tiny.yaml"), out)
