@@ -172,7 +172,7 @@ class CountProgress:
 
     def __call__(self, done: int, total: int) -> None:
         now = time.monotonic()
-        if now - self.last < 3 or not done:
+        if now - self.last < 3 or not 0 < done < total:
             return
         self.last = now
         left = (now - self.started) / done * (total - done)
