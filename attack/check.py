@@ -143,10 +143,13 @@ def _values(table: pa.Table, num_classes: int | None, attacks: Sequence[str]) ->
                 f"classes have a column; use {' or '.join(LABEL_FREE)}, or store the columns' classes with the table",
             )
         )
-    samples = np.unique(np.stack([table["sample_id"].to_numpy(), labels]), axis=1)
-    twice = np.flatnonzero(np.diff(samples[0]) == 0)
-    if len(twice):
-        found.append(Problem("label", f"sample_id {int(samples[0][twice[0]])} has different labels in different rows"))
+    samples, sample_of = coded_column(table, "sample_id")
+    label_of = np.zeros(len(samples), dtype=np.int64)
+    label_of[sample_of] = labels
+    disagreeing = np.flatnonzero(label_of[sample_of] != labels)
+    if len(disagreeing):
+        which = int(samples[sample_of[disagreeing]].min())
+        found.append(Problem("label", f"sample_id {which} has different labels in different rows"))
     return found
 
 
@@ -222,20 +225,21 @@ def _unlearned_pools(models: Sequence[dict[str, str]]) -> list[Problem]:
 def _order(table: pa.Table) -> list[Problem]:
     """Checks each model's sample ids: each once, ascending, and the same for every model."""
     found = []
-    identity = ["role", "method", "params", "model_id"]
     group = np.zeros(len(table), dtype=np.int64)
-    for name in identity:
+    for name in ("role", "method", "params", "model_id"):
         values, codes = coded_column(table, name)
-        _, group = np.unique(group * len(values) + codes, return_inverse=True)
+        group = _renumbered(group * len(values) + codes)
     ids = table["sample_id"].to_numpy()
-    order = np.lexsort((ids, group))
-    same = (np.diff(group[order]) == 0) & (np.diff(ids[order]) == 0)
-    if same.any():
-        row = int(order[1:][same][0])
+    samples, sample_of = coded_column(table, "sample_id")
+    times = np.bincount(group * len(samples) + sample_of)
+    duplicates = int((times - 1)[times > 1].sum())
+    if duplicates:
+        place = int(np.flatnonzero(times > 1)[0])
+        row = int(np.flatnonzero((group == place // len(samples)) & (sample_of == place % len(samples)))[0])
         found.append(
             Problem(
                 "sample_id",
-                f"{int(same.sum())} rows are duplicates, the first {_row_name(table, row)}; give each (model, sample) once",
+                f"{duplicates} rows are duplicates, the first {_row_name(table, row)}; give each (model, sample) once",
             )
         )
     stable = np.argsort(group, kind="stable")
@@ -250,18 +254,24 @@ def _order(table: pa.Table) -> list[Problem]:
             )
         )
     present = np.bincount(group)
-    samples = len(np.unique(ids))
-    short = np.flatnonzero(present < samples)
-    if len(short) and not same.any():
+    short = np.flatnonzero(present < len(samples))
+    if len(short) and not duplicates:
         row = int(np.flatnonzero(group == short[0])[0])
         found.append(
             Problem(
                 "sample_id",
                 f"{len(short)} models lack samples that others have, the first is model "
-                f"{table['model_id'][row].as_py()!r} with {int(present[short[0]])} of {samples}; measure every model on the same forget set",
+                f"{table['model_id'][row].as_py()!r} with {int(present[short[0]])} of {len(samples)}; measure every model on the same forget set",
             )
         )
     return found
+
+
+def _renumbered(codes: np.ndarray) -> np.ndarray:
+    """Returns codes as 0, 1, 2 … without gaps, in the same order."""
+    used = np.zeros(int(codes.max()) + 1, dtype=np.int64)
+    used[codes] = 1
+    return (np.cumsum(used) - 1)[codes]
 
 
 def _row_name(table: pa.Table, row: int) -> str:

@@ -192,11 +192,10 @@ def _intervals(
     columns = resampled_weights(len(others), bootstrap, generator)
     fewest = min(len(members), len(others))
     found = {"auc": expanded_interval(weighted_means(matrix, sizes, rows, columns), fewest)}
-    for rate in LOW_FPRS:
-        if metrics[f"tpr_at_fpr_{rate:g}"] is not None:
-            found[f"tpr_at_fpr_{rate:g}"] = expanded_interval(
-                resampled_tpr(members, others, rows, columns, rate), fewest
-            )
+    measurable = [rate for rate in LOW_FPRS if metrics[f"tpr_at_fpr_{rate:g}"] is not None]
+    if measurable:
+        for rate, values in zip(measurable, resampled_tpr(members, others, rows, columns, measurable), strict=True):
+            found[f"tpr_at_fpr_{rate:g}"] = expanded_interval(values, fewest)
     if threshold is not None:
         hits = rows @ np.asarray([(m >= threshold).sum() for m in members], dtype=np.float64)
         alarms = columns @ np.asarray([(o >= threshold).sum() for o in others], dtype=np.float64)

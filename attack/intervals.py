@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -39,9 +40,13 @@ def expanded_interval(values: np.ndarray, models: int) -> list[float]:
 
 
 def resampled_tpr(
-    members: list[np.ndarray], others: list[np.ndarray], rows: np.ndarray, columns: np.ndarray, rate: float
-) -> np.ndarray:
-    """Returns the true-positive rate at false-positive rate ≤ `rate` in each bootstrap sample, float64 `(draws,)`.
+    members: list[np.ndarray],
+    others: list[np.ndarray],
+    rows: np.ndarray,
+    columns: np.ndarray,
+    rates: Sequence[float],
+) -> list[np.ndarray]:
+    """Returns the true-positive rate at each false-positive rate in each bootstrap sample, float64 `(draws,)` for each rate.
 
     The threshold falls to just above the first negative that would be one too many. Where that is, is looked up on a
     coarse grid of the sorted negatives and then row by row within one cell, so a draw costs its models, not its rows.
@@ -51,27 +56,32 @@ def resampled_tpr(
     order = np.argsort(-negatives, kind="stable")
     negatives, owner = negatives[order], owner[order]
     ends = np.append(np.flatnonzero(np.diff(negatives)), len(negatives) - 1)  # of each run of equal scores
-    # counts[c, j]: rows of model j among the first c·cell runs.
+    # counts[c, j]: rows of model j in the first c + 1 cells, each of `cell` runs.
     cell = max(1, math.ceil(len(ends) / COARSE))
     stops = np.append(ends[cell - 1 :: cell], len(negatives) - 1) + 1
     starts = np.append(0, stops[:-1])
-    chunks = np.repeat(np.arange(len(stops)), stops - starts)
-    table = np.bincount(chunks * len(others) + owner, minlength=len(stops) * len(others))
+    table = np.bincount(
+        np.repeat(np.arange(len(stops)) * len(others), stops - starts) + owner, minlength=len(stops) * len(others)
+    )
     counts = np.cumsum(table.reshape(len(stops), len(others)), axis=0)
-    allowed = rate * (columns @ counts[-1]) + 1e-9
-    thresholds = np.empty(len(columns))
     reached = columns @ counts.T  # (draws, cells), rising
-    for index, weight in enumerate(columns):
-        whole = int(np.searchsorted(reached[index], allowed[index], side="right"))  # cells that fit in entirely
-        if whole == len(stops):
-            thresholds[index] = -np.inf
-            continue
-        begin = int(starts[whole])
-        before = reached[index, whole - 1] if whole else 0.0
-        running = before + np.cumsum(weight[owner[begin : int(stops[whole])]])
-        inside = ends[whole * cell : (whole + 1) * cell]
-        first_over = int(np.searchsorted(running[inside - begin], allowed[index], side="right"))
-        thresholds[index] = negatives[inside[min(first_over, len(inside) - 1)]]
-    above = np.stack([len(m) - np.searchsorted(np.sort(m), thresholds, side="right") for m in members], axis=1)
-    sizes = np.asarray([len(m) for m in members], dtype=np.float64)
-    return (rows * above).sum(axis=1) / (rows @ sizes)
+    ordered = [np.sort(m) for m in members]
+    of_members = rows @ np.asarray([len(m) for m in members], dtype=np.float64)
+    found = []
+    for rate in rates:
+        thresholds = np.empty(len(columns))
+        for index, weight in enumerate(columns):
+            allowed = rate * reached[index, -1] + 1e-9
+            whole = int(np.searchsorted(reached[index], allowed, side="right"))  # cells that fit in entirely
+            if whole == len(stops):
+                thresholds[index] = -np.inf
+                continue
+            begin = int(starts[whole])
+            before = reached[index, whole - 1] if whole else 0.0
+            running = before + np.cumsum(weight[owner[begin : int(stops[whole])]])
+            inside = ends[whole * cell : (whole + 1) * cell]
+            first_over = int(np.searchsorted(running[inside - begin], allowed, side="right"))
+            thresholds[index] = negatives[inside[first_over]]
+        above = np.stack([len(m) - np.searchsorted(m, thresholds, side="right") for m in ordered], axis=1)
+        found.append((rows * above).sum(axis=1) / of_members)
+    return found

@@ -39,7 +39,7 @@ def test_resampled_rates_agree_with_a_roc_of_the_resampled_rows(rate: float, dig
     members = [np.round(generator.normal(1.0, 1, 150), digits) for _ in range(5)]
     others = [np.round(generator.normal(0.0, 1, 1 + 300 * (1 + j % 2)), digits) for j in range(4)]
     rows, columns = resampled_weights(5, 40, generator), resampled_weights(4, 40, generator)
-    found = resampled_tpr(members, others, rows, columns, rate)
+    [found] = resampled_tpr(members, others, rows, columns, [rate])
     for draw in range(40):
         positive = np.concatenate([np.tile(m, int(w)) for m, w in zip(members, rows[draw], strict=True)])
         negative = np.concatenate([np.tile(o, int(w)) for o, w in zip(others, columns[draw], strict=True)])
