@@ -18,7 +18,7 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from .layers import weight_matrix_shape
-from .moments_accumulate import CHUNK, pad
+from .moments_accumulate import CHUNK, PatchSum, ThinMoment, pad
 
 # Positions in one float32 weight gradient. Those kernels sum serially, so rounding grows faster with it than in a matrix
 # product: at 2,048 it stays under 2e-7 of the sum, and shorter ones are slower.
@@ -36,14 +36,33 @@ def can_shift(layer: nn.Conv2d) -> bool:
 
 
 class ShiftSum:
-    """Sum over the patches of a stride-1 convolution, by shifts of the image."""
+    """Sum over the patches of a stride-1 convolution, by shifts of the image.
+
+    While there are fewer patches than dimensions the images are kept: should it stay so, the patches themselves are
+    the smaller side.
+    """
 
     def __init__(self, layer: nn.Conv2d, device: torch.device) -> None:
         self.layer, self.device = layer, device
         self.sizes: dict[tuple[int, int], _OneSize] = {}
+        self.waiting: list[Tensor] = []
+        self.patches: int | None = 0 if layer.groups == 1 else None  # seen while waiting; None: no longer waiting
 
     def add(self, inputs: Tensor) -> None:
         """Adds images `(n, C, H, W)`, before padding."""
+        if self.patches is None:
+            self._sum(inputs)
+            return
+        self.patches += len(inputs) * _outputs(self.layer, inputs)
+        if self.patches < weight_matrix_shape(self.layer)[2]:
+            self.waiting.append(inputs.clone())
+            return
+        self.patches = None
+        for images in (*self.waiting, inputs):
+            self._sum(images)
+        self.waiting = []
+
+    def _sum(self, inputs: Tensor) -> None:
         layer = self.layer
         plain = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
         images = inputs if plain else pad(inputs, layer)
@@ -57,13 +76,27 @@ class ShiftSum:
         for part in images.split(max(1, CHUNK // max(height, width))):
             one.add_strips(part)
 
-    def finish(self) -> Tensor:
-        """Returns the sum, float64 `(groups, d, d)`."""
+    def finish(self) -> Tensor | ThinMoment:
+        """Returns the sum, float64 `(groups, d, d)`, or the patches where those are fewer than d."""
+        if self.patches is not None:
+            rows = PatchSum(self.layer, self.device)
+            for images in self.waiting:
+                rows.add(images)
+            return rows.finish()
         groups, _, size = weight_matrix_shape(self.layer)
         total = torch.zeros(groups, size, size, dtype=torch.float64, device=self.device)
         for one in self.sizes.values():
             one.add_to(total)
         return total
+
+
+def _outputs(layer: nn.Conv2d, inputs: Tensor) -> int:
+    """Output positions of one image."""
+    found = 1
+    for axis, size in enumerate(inputs.shape[2:]):
+        before, after = layer._reversed_padding_repeated_twice[2 - 2 * axis : 4 - 2 * axis]
+        found *= size + before + after - layer.dilation[axis] * (layer.kernel_size[axis] - 1)
+    return found
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,23 @@ def test_shifts_are_taken_where_they_are_faster() -> None:
         assert not can_shift(slow)
 
 
+@pytest.mark.parametrize("options", [{"padding": 1}, {"padding": (0, 2), "dilation": (2, 1)}, {"padding": "same"}])
+def test_few_patches_of_a_convolution_are_kept_themselves(options: dict) -> None:
+    """While there are fewer patches than dimensions, here 144; from then on the matrix."""
+    layer = nn.Conv2d(16, 4, 3, **options)
+    images = relu_images(30, 16, 5)
+    positions = reference.patches(images[:1], layer).shape[1]
+    few = 143 // positions
+    for count, kind in ((few, ThinMoment), (few + 1, Tensor), (30, Tensor)):
+        total = ShiftSum(layer, images.device)
+        for part in images[:count].split(2):
+            total.add(part)
+        found = total.finish()
+        assert isinstance(found, kind)
+        x = reference.patches(images[:count], layer)
+        assert error(found.dense() if isinstance(found, ThinMoment) else found, x.transpose(1, 2) @ x) < 1e-6
+
+
 def test_images_of_several_sizes() -> None:
     layer = nn.Conv2d(16, 4, 3, padding=1)
     parts = [relu_images(3, 16, 8), relu_images(2, 16, 6, seed=1)]

@@ -47,8 +47,8 @@ class PGU:
     - `early_stop`: `gap` (validation accuracy above forget accuracy; data removal), `retain_drop` (accuracy on the
         monitored set `watch` has fallen by more than `drop_points`; the last epoch before that is kept), None for
         exactly `epochs` passes. `watch` None is `retain`, in depoisoning `test`.
-    - `monitor_every`: epochs between evaluations of the loaders given for monitoring and of validation data that no
-        early stop needs.
+    - `monitor_every`: epochs between evaluations (of the forget set, validation data and the loaders given for
+        monitoring) that no early stop needs. The last epoch is always evaluated.
     - `precision`: `float32` or `bfloat16` autocast. `compile`: by `torch.compile`, which takes longer than a few
         hundred steps save. `seed`: of dropout and of the order.
 

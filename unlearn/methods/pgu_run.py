@@ -242,10 +242,10 @@ class Run:
         return torch.bmm(torch.bmm(image, scale), core.transpose(1, 2)).reshape(gradient.shape)
 
     def _evaluate(self, epoch: int) -> dict[str, Any]:
-        """Accuracies after an epoch; validation and monitored sets only as often as asked, or as the early stop needs."""
+        """Accuracies after an epoch, only as often as asked, or as the early stop needs."""
         method = self.method
         found: dict[str, Any] = {"validation_accuracy": None}
-        needed = {"forget"} | {{"gap": "validation", "retain_drop": method.watched}.get(method.early_stop or "", "")}
+        needed = {"gap": ("forget", "validation"), "retain_drop": (method.watched,)}.get(method.early_stop or "", ())
         due = epoch % method.monitor_every == 0 or epoch == method.epochs
         for name, loader in self.sets.items():
             value = accuracy(self.changing, loader, precision=method.precision) if due or name in needed else None

@@ -153,6 +153,7 @@ def test_history(model, forget, moments, held_out, data) -> None:
     assert [row["epoch"] for row in rows] == [0, 1, 2, 3, 4]
     assert [row["retain_accuracy"] is not None for row in rows] == [True, False, False, True, True]
     assert [row["validation_accuracy"] is not None for row in rows] == [True, False, False, True, True]
+    assert [row["forget_accuracy"] is not None for row in rows] == [True, False, False, True, True]
     assert "loss" not in rows[0]
     for row in rows[1:]:
         assert row["loss"] == pytest.approx(row["loss_forget"] + 0.2 * row["loss_entropy"], rel=1e-5)
