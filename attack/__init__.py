@@ -11,6 +11,7 @@ from typing import Any
 _EXPORTS = {
     "ATTACKS": "attack.registry",
     "XGBoostAttack": "attack.xgboost_attack",
+    "tune": "attack.xgboost_attack",
     "LiRA": "attack.lira",
     "ULiRA": "attack.u_lira",
     "RMIA": "attack.rmia",
@@ -26,7 +27,6 @@ _EXPORTS = {
     "evaluate": "attack.evaluation",
     "Scores": "attack.evaluation",
     "paired_difference": "attack.evaluation",
-    "check": "attack.check",
     "run_attacks": "attack.audit",
     "read_outputs": "attack.readers",
     "read_logits": "attack.readers",

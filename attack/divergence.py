@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from .grid import Grid
-from .outputs import logits_matrix, own_columns, phi
+from .outputs import finite_logits, own_columns, phi
 
 _BUILT_IN = {"klom": "attack.klom:KLoM", "forgetting_quality": "attack.forgetting_quality:ForgettingQuality"}
 
@@ -54,7 +54,7 @@ def margins(unlearned: pa.Table, retrained: pa.Table, name: str) -> tuple[np.nda
     if not np.array_equal(grids[0].samples, grids[1].samples):
         raise ValueError("sample_id: unlearned and retrained models were not measured on the same samples")
     both = [
-        grid.spread(phi(logits_matrix(table), own_columns(table, name)))
+        grid.spread(phi(finite_logits(table), own_columns(table, name)))
         for grid, table in zip(grids, (unlearned, retrained), strict=True)
     ]
     for role, matrix in zip(("unlearned", "retrained"), both, strict=True):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from .outputs import BLOCK_VALUES, log_softmax, logit_classes, logits_matrix
+from .outputs import BLOCK_VALUES, log_softmax, logit_classes, logits_matrix, require_finite
 
 ENCODINGS = ("one_hot", "categorical")
 
@@ -30,14 +30,7 @@ def probabilities(table: pa.Table, forget_classes: Sequence[int] = ()) -> np.nda
         if not kept:
             raise ValueError(f"forget_classes: {list(forget_classes)!r} leaves no class of {len(classes)}")
         logits = logits[:, kept]
-    finite = np.isfinite(logits).all(axis=1)
-    if not finite.all():
-        rows = np.flatnonzero(~finite)
-        first = int(rows[0])
-        raise ValueError(
-            f"logits: {len(rows)} rows are not finite, the first for sample_id {table['sample_id'][first].as_py()} of model "
-            f"{table['model_id'][first].as_py()!r}"
-        )
+    require_finite(table, logits)  # of what is kept only: dropped classes may be masked by −∞
     found = np.empty(logits.shape, dtype=np.float32)
     step = max(1, BLOCK_VALUES // max(1, logits.shape[1]))
     for start in range(0, len(logits), step):

@@ -94,6 +94,31 @@ def logits_matrix(table: pa.Table) -> np.ndarray:
     return flat.reshape(-1, width)
 
 
+def finite_logits(table: pa.Table) -> np.ndarray:
+    """Returns `logits_matrix`, for attacks: a NaN would pass as a sample that a model lacks, or as a score.
+
+    **Raises:** `ValueError` where a logit is not finite, naming the first such row.
+    """
+    return require_finite(table, logits_matrix(table))
+
+
+def require_finite(table: pa.Table, logits: np.ndarray) -> np.ndarray:
+    """Returns `logits`, which are columns of the table's, where all are finite.
+
+    **Raises:** `ValueError` where one is not, naming the first such row.
+    """
+    with np.errstate(invalid="ignore"):
+        # A sum is finite only where all of its terms are; float64 holds any sum of float32 without overflow.
+        bad = ~np.isfinite(logits.sum(axis=1, dtype=np.float64))
+    if bad.any():
+        first = int(np.flatnonzero(bad)[0])
+        raise ValueError(
+            f"logits: {int(bad.sum())} rows are not finite, the first for sample_id {table['sample_id'][first].as_py()} of model "
+            f"{table['model_id'][first].as_py()!r}"
+        )
+    return logits
+
+
 def coded_column(table: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns a column's distinct values, sorted, and each row's index into them, int64 `(rows,)`."""
     if len(table) == 0:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from .gaussians import Gaussians, log_density
 from .grid import Grid, locate, positions
-from .outputs import logits_matrix, own_columns, phi, rows_where
+from .outputs import finite_logits, own_columns, phi, rows_where
 
 FITTED_FOLDS = ("train", "validation")
 FEW_MODELS = 8
@@ -59,7 +59,7 @@ def row_places(table: pa.Table, samples: np.ndarray, *models: np.ndarray) -> tup
 
 def confidence(table: pa.Table, attack: str) -> np.ndarray:
     """Returns φ of each row."""
-    return phi(logits_matrix(table), own_columns(table, attack))
+    return phi(finite_logits(table), own_columns(table, attack))
 
 
 def few_models_notes(*counted: tuple[str, int]) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from .lira import check_choice
-from .outputs import log_confidence, logits_matrix, own_columns
+from .outputs import finite_logits, log_confidence, own_columns
 from .references import Side, few_models_notes, row_places, sides
 
 NO_POPULATION = (
@@ -150,7 +150,7 @@ def _share_beaten(ratio: np.ndarray, ordered: np.ndarray, gamma: float) -> np.nd
 
 def _probability(table: pa.Table) -> np.ndarray:
     # Floored where float64 would round to zero, so that a ratio of two impossible events stays defined.
-    return np.maximum(np.exp(log_confidence(logits_matrix(table), own_columns(table, RMIA.name))), 1e-300)
+    return np.maximum(np.exp(log_confidence(finite_logits(table), own_columns(table, RMIA.name))), 1e-300)
 
 
 def _mean_without(values: np.ndarray, columns: np.ndarray, target: np.ndarray) -> np.ndarray:

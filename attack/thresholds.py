@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from .metrics import best_f1
-from .outputs import entropy, log_confidence, logits_matrix, own_columns
+from .outputs import entropy, finite_logits, log_confidence, own_columns
 from .xgboost_attack import membership, shadow_rows
 
 
@@ -22,7 +22,7 @@ class LossThreshold:
 
     def values(self, outputs: pa.Table) -> np.ndarray:
         """Returns log p_y of each row."""
-        return log_confidence(logits_matrix(outputs), own_columns(outputs, self.name))
+        return log_confidence(finite_logits(outputs), own_columns(outputs, self.name))
 
     def fit(self, outputs: pa.Table) -> FittedThreshold:
         """Finds the threshold with the best F1 on the validation fold."""
@@ -38,7 +38,7 @@ class EntropyThreshold:
 
     def values(self, outputs: pa.Table) -> np.ndarray:
         """Returns minus the entropy of each row, in nats."""
-        return -entropy(logits_matrix(outputs))
+        return -entropy(finite_logits(outputs))
 
     def fit(self, outputs: pa.Table) -> FittedThreshold:
         """Finds the threshold with the best F1 on the validation fold."""

@@ -105,10 +105,11 @@ class XGBoostAttack:
 
         **Arguments:** `threads`: in place of the field. `device`: `cpu`, or `cuda` with a GPU build of XGBoost.
 
-        **Raises:** `ValueError` where a role is missing from a fold or a logit is not finite.
+        **Raises:** `ValueError` where a role is missing from a fold, a model is in both folds, or a logit is not finite.
         """
         import xgboost
 
+        refuse_split_by_row(outputs)
         label_classes = label_count(outputs)
         threads = threads or self.threads
         matrices: dict[str, Any] = {}
@@ -242,6 +243,22 @@ def shadow_rows(outputs: pa.Table, fold: str) -> pa.Table:
                 f"role: no {role!r} rows in fold {fold!r}; the shadow attack needs models of both roles there"
             )
     return table.sort_by([("model_id", "ascending"), ("role", "ascending"), ("sample_id", "ascending")])
+
+
+def refuse_split_by_row(outputs: pa.Table) -> None:
+    """Raises `ValueError` where an original or retrained model has rows in several folds.
+
+    Rows of one model are alike: trained on some of them, the attacker would be tuned on what it has seen.
+    """
+    models = rows_where(outputs, role=("original", "retrained")).group_by(["role", "model_id", "fold"]).aggregate([])
+    folds = models.group_by(["role", "model_id"]).aggregate([("fold", "count")])
+    split = folds.filter(pc.greater(folds["fold_count"], 1)).sort_by([("role", "ascending"), ("model_id", "ascending")])
+    if len(split):
+        first = split.slice(0, 1).to_pylist()[0]
+        raise ValueError(
+            f"fold: {first['role']} model {first['model_id']!r} has rows in {first['fold_count']} folds ({len(split)} such models); "
+            "split by model, never by row"
+        )
 
 
 def membership(table: pa.Table) -> np.ndarray:

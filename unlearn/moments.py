@@ -19,7 +19,7 @@ from .fit import Loader, device_of, to_device
 from .layers import projectable_layers
 from .memory import keep_freed_memory
 from .methods.base import IncompatibleMoments
-from .moments_accumulate import Accumulator, ThinMoment, accumulator, full_float32
+from .moments_accumulate import Accumulator, ThinMoment, accumulator, deterministic_convolutions, full_float32
 from .tensor_files import read_tensors, write_tensors
 from .training import evaluating
 
@@ -218,7 +218,7 @@ def second_moments(
     handles = [found[name].register_forward_pre_hook(_feed(name, sums[name], reached)) for name in wanted]
     count, data = 0, 0
     try:
-        with evaluating(model), torch.no_grad(), full_float32(), keep_freed_memory():
+        with evaluating(model), torch.no_grad(), full_float32(), deterministic_convolutions(), keep_freed_memory():
             for index in range(augment_passes):
                 for batch in loader:
                     images, _ = to_device(batch, target)

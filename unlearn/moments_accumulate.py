@@ -215,6 +215,17 @@ def full_float32() -> Iterator[None]:
             backend.fp32_precision = precision
 
 
+@contextlib.contextmanager
+def deterministic_convolutions() -> Iterator[None]:
+    """Inside, cuDNN takes kernels that give the same bits every time."""
+    before = torch.backends.cudnn.deterministic
+    try:
+        torch.backends.cudnn.deterministic = True
+        yield
+    finally:
+        torch.backends.cudnn.deterministic = before
+
+
 def accumulator(layer: Projectable, device: torch.device) -> Accumulator:
     """Returns what sums a layer's inputs fastest."""
     from .moments_conv import ShiftSum, can_shift

@@ -22,7 +22,10 @@ def write_tensors(path: str | Path, kind: str, tensors: Mapping[str, Tensor], fa
     temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     metadata = {"unlearn": json.dumps({"kind": kind, **facts})}
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # safetensors makes files that only their owner can read
         save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata=metadata)
+        temporary.chmod(mode)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, target)

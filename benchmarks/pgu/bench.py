@@ -1,6 +1,6 @@
 """Projected-gradient unlearning beside the plain way of doing it, how its time grows, and its memory.
 
-    UNLEARN_DATA=… python benchmarks/pgu/bench.py [--images 5000] [--forget 200] [--width 0.25] [--epochs 12]
+    UNLEARN_DATA=… python benchmarks/pgu/bench.py [--images 5000] [--forget 200] [--width 0.25] [--epochs 20]
                                                   [--threads N] [--repeats 2] [--full] [--growth FILE.svg]
 
 Each measurement is a process of its own, so that its peak of memory is its own. Both ways get the same model, the same
@@ -321,7 +321,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--forget", type=int, default=200)
     parser.add_argument("--width", type=float, default=0.25)
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--train-epochs", type=int, default=4)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--repeats", type=int, default=2)
@@ -343,6 +343,7 @@ def main() -> None:
         "epochs": args.epochs,
         "threads": args.threads,
         "torch": torch.__version__,
+        "cores": os.cpu_count(),
         "load_average": os.getloadavg()[0],
     }
     with tempfile.TemporaryDirectory() as temporary:

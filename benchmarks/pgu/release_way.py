@@ -27,10 +27,11 @@ def moments(model: nn.Module, loader: Batches) -> dict[str, Tensor]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             x = inputs[0]
             if isinstance(module, nn.Conv2d):
+                assert not isinstance(module.padding, str)
                 x = functional.unfold(x, module.kernel_size, module.dilation, module.padding, module.stride)
                 x = x.transpose(1, 2).reshape(-1, x.shape[1])
             x = x.double()
-            sums[name] = sums.get(name, 0) + x.T @ x
+            sums[name] = sums[name] + x.T @ x if name in sums else x.T @ x
 
         return hook
 
@@ -97,9 +98,10 @@ def unlearn(
             rate = lr * (final_lr / lr) ** (epoch / epochs)
             with torch.no_grad():
                 for name, space in spaces.items():
-                    weight = model.get_submodule(name).weight
+                    weight = model.get_parameter(f"{name}.weight")
+                    assert weight.grad is not None
                     gradient = weight.grad.reshape(len(weight), -1)
-                    weight -= rate * (gradient - gradient @ space).reshape(weight.shape)
+                    weight.sub_(rate * (gradient - gradient @ space).reshape(weight.shape))
         accuracy(model, forget)
         accuracy(model, retain)  # the retain set, in every epoch
     return model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import re
@@ -118,7 +119,7 @@ class RaySession:
             return
         token = folder / "token"
         token.touch(mode=0o600)
-        token.write_text(secrets.token_hex(32))
+        token.write_text(_process_token())
         for name, value in (("RAY_AUTH_MODE", "token"), ("RAY_AUTH_TOKEN_PATH", str(token))):
             self._restore[name] = os.environ.get(name)
             os.environ[name] = value
@@ -149,6 +150,12 @@ class RaySession:
         self._filter.close()
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+@functools.cache
+def _process_token() -> str:
+    """Returns this process's token: Ray reads a token once and keeps it, so that a second cluster needs the same one."""
+    return secrets.token_hex(32)
 
 
 def _loopback() -> str:

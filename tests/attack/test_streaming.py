@@ -71,6 +71,34 @@ def test_test_fold_row_groups_are_not_even_opened(table: pa.Table, tmp_path: Pat
         fragments([str(tmp_path / "x.parquet")], folds=("train",))
 
 
+def test_fragments_are_read_from_s3_as_from_disk(
+    table: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server_module = pytest.importorskip("moto.server")
+    import boto3
+    from pyarrow.fs import S3FileSystem
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        client = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
+        client.create_bucket(Bucket="outputs")
+        local = written(table, tmp_path, 700)
+        for path in local:
+            client.upload_file(str(path), "outputs", path.name)
+        remote = [f"outputs/{path.name}" for path in local]
+        store = S3FileSystem(endpoint_override=f"{host}:{port}", scheme="http", region="us-east-1")
+        assert label_classes_of(remote, store) == softmax_width(remote, (), store) == 4
+        for mine, theirs in zip(fragments([str(p) for p in local]), fragments(remote, store), strict=True):
+            here, there = (pa.concat_tables(pieces(part, fs, None)) for part, fs in ((mine, None), (theirs, store)))
+            assert here.equals(there)
+    finally:
+        server.stop()
+
+
 def spooled(table: pa.Table, folder: Path, label: str = "one_hot") -> Spool:
     spool = Spool(folder, 4, 4, label)
     rows = rows_where(table, fold=("train", "validation"), role=("original", "retrained"))
@@ -120,7 +148,17 @@ class DyingAttack(XGBoostAttack):
         return super().parameters()
 
 
+def test_a_worker_without_rows_of_a_fold_has_an_empty_matrix(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, 4, 4, "one_hot")
+    spool.fill(iter([]))
+    [(features, targets)] = spool.batches("validation")
+    assert features.shape == (0, 8)
+    assert targets.shape == (0,)
+    assert spool.bytes_in_memory() == 0
+
+
 @pytest.mark.ray
+@pytest.mark.timeout(300)
 def test_distributed_and_in_process_agree_also_where_a_worker_dies(
     table: pa.Table, tmp_path: Path, ray_session: None
 ) -> None:

@@ -258,6 +258,8 @@ def test_files(vgg: nn.Module, images: Tensor, tmp_path: Path) -> None:
     moments.save(path)
     moments.save(path)  # over an older one
     assert [file.name for file in tmp_path.iterdir()] == ["moments.safetensors"], "nothing temporary is left"
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode, "others may read it as they may other files"
     loaded = SecondMoments.load(path, model=vgg)
     assert (loaded.count, loaded.model_digest, loaded.data_digest) == (40, moments.model_digest, moments.data_digest)
     assert list(loaded.parts) == list(moments.parts)
