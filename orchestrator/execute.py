@@ -231,6 +231,8 @@ def execute_unlearn(unit: Unit, context: Context, attempt: Attempt) -> dict[str,
     """Applies one method to one model. The method is handed what it declares and nothing more."""
     from unlearn import METHODS, CoreBasis
 
+    from .incremental import unlearn_in_steps
+
     spec = unit.spec
     params = dict(spec["params"])
     if "seed" in params:
@@ -242,11 +244,10 @@ def execute_unlearn(unit: Unit, context: Context, attempt: Attempt) -> dict[str,
         given["moments"] = context.cached(
             spec["basis"], lambda: CoreBasis.load(context.store.fetch(spec["basis"], "basis.safetensors"))
         )
-    model = context.load_model(spec["model"])
     if "moments" in spec:
-        result, steps = _unlearn_in_steps(method, model, spec["moments"], context, given)
+        result, steps = unlearn_in_steps(unit, method, context, given)
     else:
-        result = method.unlearn(model, **given)
+        result = method.unlearn(context.load_model(spec["model"]), **given)
     save_model(attempt, result.model)
     return {
         "model": context.store.meta(spec["model"])["model"],
@@ -257,33 +258,6 @@ def execute_unlearn(unit: Unit, context: Context, attempt: Attempt) -> dict[str,
         "steps": steps,
         "basis_seconds": context.store.meta(spec["basis"])["seconds"] if "basis" in spec else 0.0,
     }
-
-
-def _unlearn_in_steps(
-    method: Any, model: nn.Module, moments: str, context: Context, given: dict[str, Any]
-) -> tuple[Any, list[dict[str, Any]]]:
-    """Forgets the split's steps one after another; returns the last result, with the history of all, and a row a step."""
-    from unlearn import SecondMoments, UnlearnError, UnlearnResult, accuracy
-    from unlearn.methods.pgu_incremental import incremental
-
-    split = context.data.split
-    running = SecondMoments.load(context.store.fetch(moments, "moments.safetensors"))
-    loaders = (context.loader("train", step, batch_size=method.batch_size) for step in split.steps)
-    history: list[dict[str, Any]] = []
-    rows: list[dict[str, Any]] = []
-    result = UnlearnResult(model)
-    passed = 0
-    results = incremental(model, method, loaders, running, validation=given.get("validation"))
-    for number, step in enumerate(split.steps, start=1):
-        try:
-            result = next(results)
-        except UnlearnError as error:
-            raise UnlearnError(f"step {number} of {len(split.steps)}: {error}") from error
-        history += [{**row, "step": number, "epoch": passed + row["epoch"]} for row in result.history]
-        passed = history[-1]["epoch"]
-        tested = accuracy(result.model, context.loader("test", split.test))
-        rows.append({"step": number, "forgotten": len(step), "test_accuracy": tested, "stopped_at": result.stopped_at})
-    return UnlearnResult(result.model, history, None, result.notes), rows
 
 
 def method_inputs(method: Any, context: Context, seed: int) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from typing import Any
 
 from .data import ExperimentData
 from .errors import Fault, RecipeError
-from .options import canonical_params, plain
+from .incremental import grouped_steps
+from .options import canonical_params, fault_from, plain
 from .recipe import Recipe, expand_methods, method_defaults
 from .units import Unit, canonical, digest, seed_for
 
@@ -73,7 +74,7 @@ class _Planner:
         population = tuple(
             self._outputs(unit, role, fold)
             for role, units in (("original", self.originals), ("retrained", self.retrained))
-            for unit, fold in zip(units, self._folds(), strict=True)
+            for unit, fold in zip(units, self._folds() if units else (), strict=True)
         )
         attackers = self._attackers(population)
         rows: list[Row] = []
@@ -146,6 +147,7 @@ class _Planner:
             "params": resolved,
             "seed": seed_for(self.recipe.seed, "unlearn", original.label["index"], resolved.get("seed", 0)),
         }
+        self._check_steps(name, resolved)
         if method.access == "moments" and len(self.data.split.steps) > 1:
             # Incremental: every step subtracts its own forget set, with the model of that step, from running moments.
             moments = self._moments(original)
@@ -167,6 +169,23 @@ class _Planner:
             tuple(needs),
             cost,
         )
+
+    def _check_steps(self, name: str, resolved: dict[str, Any]) -> None:
+        """Refuses, before anything runs, steps that the scenario cannot be divided into."""
+        if name != "pgu_incremental":
+            return
+        fault = None
+        if len(self.data.split.steps) < 2:
+            fault = Fault(
+                "scenario", dict(self.recipe.scenario), "pgu_incremental forgets in steps", "kind: incremental"
+            )
+        else:
+            try:
+                grouped_steps(self.data, resolved["step"])
+            except ValueError as error:
+                fault = fault_from(error, "methods", resolved)
+        if fault is not None:
+            raise RecipeError([fault], self.recipe.name)
 
     def _moments(self, original: Unit) -> Unit:
         """Second moments of all training data: they belong to a model and its data, whatever will be forgotten."""

@@ -25,8 +25,14 @@ class _Strict(BaseModel):
 class Shadows(_Strict):
     """How many shadow models are trained and how the attacker divides them."""
 
-    originals: Annotated[int, Field(ge=3, description="models trained on all data")] = 50
-    retrained: Annotated[int, Field(ge=3, description="models trained on the retain set")] = 50
+    originals: Annotated[int, Field(ge=1, description="models trained on all data")] = 50
+    retrained: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="models trained on the retain set for the attacker; 0 where there are no attacks (`retrain` is measured on models of its own)",
+        ),
+    ] = 50
     split: Annotated[
         tuple[int, int, int],
         Field(
@@ -334,7 +340,7 @@ def _shadow_faults(recipe: Recipe) -> list[Fault]:
     shadows = recipe.shadows
     found = []
     for role, count in (("originals", shadows.originals), ("retrained", shadows.retrained)):
-        if sum(shadows.split) != count:
+        if sum(shadows.split) != count and not (role == "retrained" and count == 0 and not recipe.attacks):
             _, validation, test = shadows.split
             likely = max(1, count - validation - test)
             found.append(
@@ -346,9 +352,18 @@ def _shadow_faults(recipe: Recipe) -> list[Fault]:
                 )
             )
             break
-    if min(shadows.split) < 1:
+    if recipe.attacks and min(shadows.split) < 1:
         found.append(
             Fault("shadows.split", list(shadows.split), "each fold needs a model", "three numbers of at least 1")
+        )
+    elif shadows.split[2] < 1 or min(shadows.split) < 0:
+        found.append(
+            Fault(
+                "shadows.split",
+                list(shadows.split),
+                "the test fold needs a model",
+                "for example [0, 0, 3] without attacks",
+            )
         )
     return found
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from .data import ExperimentData
+from .incremental import failing_point
 from .options import plain
 from .plan import Plan, Row
 from .recipe import Recipe
@@ -48,7 +49,8 @@ def collect(
     """
     retrain = next(row for row in plan.rows if row.method == "retrain")
     retrain_seconds = _mean_seconds(store, retrain.producers)
-    rows, curves = [], {"roc": [], "confidence": [], "training": [], "unlearning": []}  # type: ignore[var-annotated]
+    rows: list[dict[str, Any]] = []
+    curves: dict[str, Any] = {"roc": [], "confidence": [], "training": [], "unlearning": [], "incremental": []}
     for index, row in enumerate(plan.rows):
         rows.append(_row(row, store, failures, retrain_seconds, plan.recipe.seed))
         for unit in row.scores:
@@ -63,6 +65,8 @@ def collect(
                 curves["unlearning"].append(
                     {"row": index, "model_id": unit.name, "stopped_at": meta["stopped_at"], "history": meta["history"]}
                 )
+                if meta["steps"]:
+                    curves["incremental"].append({"row": index, "model_id": unit.name, "steps": meta["steps"]})
     for unit in plan.stages["train"]:
         if store.has(unit.key):
             curves["training"].append(
@@ -89,6 +93,7 @@ def _row(
     if metrics["seconds_per_model"] and retrain_seconds:
         metrics["speedup_vs_retrain"] = retrain_seconds / metrics["seconds_per_model"]
     metrics["epochs"] = _mean_epochs(store, row.producers) if row.method != "no_unlearn" else None
+    _add_incremental(row, store, seed, metrics, intervals)
     verdict, attack_info, notes = "", {}, []
     for unit in row.scores:
         if not store.has(unit.key):
@@ -119,6 +124,34 @@ def _row(
     if attack_info:
         result["attacks"] = attack_info
     return result
+
+
+def _add_incremental(
+    row: Row, store: Store, seed: int, metrics: dict[str, Any], intervals: dict[str, list[float]]
+) -> None:
+    """Adds what a stress test measures: where models fail, how far moments drift, what fine-tuning brings back.
+
+    `failing_point` is null where a model got through all steps; `failing_point_least` is then what all of them withstood.
+    """
+    metas = [store.meta(unit.key) for unit in row.producers if unit.kind == "unlearn" and store.has(unit.key)]
+    chains = [(meta["steps"], meta["spec"]["params"].get("fail_points")) for meta in metas if meta["steps"]]
+    if not chains:
+        return
+    points = [failing_point(steps, limit) for steps, limit in chains]
+    drifts = [max((step.get("drift") or 0.0) for step in steps) for steps, _ in chains]
+    recovered = [steps[-1].get("recovered_test_accuracy") for steps, _ in chains]
+    found: dict[str, list[float]] = {
+        "failing_point": [] if None in points else [float(point) for point in points if point is not None],
+        "failing_point_least": [
+            float(p if p is not None else s[-1]["per_class"]) for p, (s, _) in zip(points, chains, strict=True)
+        ],
+        "error_recovered": [100.0 * (1.0 - value) for value in recovered if value is not None],
+        "moment_drift": drifts if any(drifts) else [],
+    }
+    for name, values in found.items():
+        metrics[name] = float(np.mean(values)) if values else None
+        if len(values) > 1:
+            intervals[name] = bootstrap_mean(values, seed_for(seed, name))
 
 
 def _problems(row: Row, store: Store, failures: Mapping[str, str]) -> list[str]:

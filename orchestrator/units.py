@@ -59,9 +59,14 @@ class Unit:
     def ancestors(self) -> dict[str, Unit]:
         """Returns every unit that this one needs, directly or not, by key, parents before children."""
         found: dict[str, Unit] = {}
-        for unit in self.needs:
-            found.update(unit.ancestors())
-            found[unit.key] = unit
+
+        def visit(unit: Unit) -> None:
+            for need in unit.needs:
+                if need.key not in found:  # once each: in a chain of diamonds the paths are too many to walk
+                    visit(need)
+                    found[need.key] = need
+
+        visit(self)
         return found
 
 

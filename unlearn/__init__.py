@@ -33,6 +33,7 @@ _EXPORTS = {
     "UnlearnResult": "unlearn.methods",
     "UnlearnError": "unlearn.methods",
     "PGU": "unlearn.methods",
+    "IncrementalPGU": "unlearn.methods",
     "EUk": "unlearn.methods",
     "CFk": "unlearn.methods",
     "Retrain": "unlearn.methods",

@@ -71,4 +71,10 @@ def _used(folders: list[Path]) -> set[str]:
             for key in list(store.keys())
             if store.meta(key).get("kind") == "dataset" and store.meta(key).get("digest") == data.digest
         )
+        # Steps of an incremental run that is not finished yet: its unit goes on from them.
+        used.update(
+            key
+            for key in list(store.keys())
+            if store.meta(key).get("kind") in ("step", "running") and store.meta(key)["spec"]["model"] in used
+        )
     return used

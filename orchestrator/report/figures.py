@@ -10,6 +10,7 @@ import numpy as np
 
 from . import words
 from .drawing import INK, LINES, MARKERS, MUTED, PAPER, SERIES, SOFT, Figure, Panel, plain_log
+from .growth import incremental_figure
 from .histories import training_figure, unlearning_figure
 from .rows import Report, ResultRow
 from .sweeps import sweep_figure
@@ -17,7 +18,7 @@ from .sweeps import sweep_figure
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FIGURES = ("auc", "privacy_utility", "roc", "confidence", "unlearning", "sweep", "training")
+FIGURES = ("auc", "privacy_utility", "roc", "confidence", "unlearning", "incremental", "sweep", "training")
 FOREST_ROWS = 30
 CURVES = 8
 CURVES_PER_METHOD = 4
@@ -59,6 +60,7 @@ def draw(report: Report) -> list[Figure]:
         roc_figure,
         confidence_figure,
         unlearning_figure,
+        incremental_figure,
         sweep_figure,
         training_figure,
     )

@@ -114,6 +114,9 @@ METRICS: dict[str, Metric] = {
         Metric("seconds_per_model", "Time per model", "seconds", None, "s"),
         Metric("speedup_vs_retrain", "Speed-up", "times", "high"),
         Metric("epochs", "Epochs", "count"),
+        Metric("failing_point", "Fails at", "count", None, "samples/class"),
+        Metric("error_recovered", "Error fine-tuned", "percent", None, "%"),
+        Metric("moment_drift", "Moment drift", "fraction"),
     )
 }
 

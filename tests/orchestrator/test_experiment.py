@@ -217,8 +217,8 @@ def test_incremental_steps_are_forgotten_one_after_another(tiny: dict[str, Any],
     done = [meta for meta in metas if meta["kind"] == "unlearn" and meta["spec"]["method"] == "pgu"]
     assert len(done) == 2
     for meta in done:
-        assert [row["step"] for row in meta["steps"]] == [1, 2, 3]
-        assert [row["forgotten"] for row in meta["steps"]] == [20, 20, 20]
+        assert [row["step"] for row in meta["steps"]] == [0, 1, 2, 3]
+        assert [row["forgotten"] for row in meta["steps"]] == [0, 20, 40, 60]
         assert all(0 <= row["test_accuracy"] <= 1 for row in meta["steps"])
         assert max(row["epoch"] for row in meta["history"]) == 6
 

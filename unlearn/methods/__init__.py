@@ -18,6 +18,7 @@ from .base import (
 
 _BUILT_IN = {
     "pgu": "unlearn.methods.pgu:PGU",
+    "pgu_incremental": "unlearn.methods.pgu_incremental:IncrementalPGU",
     "eu_k": "unlearn.methods.last_layers:EUk",
     "cf_k": "unlearn.methods.last_layers:CFk",
     "retrain": "unlearn.methods.retrain:Retrain",
@@ -47,7 +48,7 @@ class _Registry(Mapping[str, Any]):
 
 METHODS = _Registry()
 
-_CLASSES = {"PGU": "pgu", "EUk": "eu_k", "CFk": "cf_k", "Retrain": "retrain"}
+_CLASSES = {"PGU": "pgu", "IncrementalPGU": "pgu_incremental", "EUk": "eu_k", "CFk": "cf_k", "Retrain": "retrain"}
 
 __all__ = [
     "METHODS",
@@ -55,6 +56,7 @@ __all__ = [
     "CFk",
     "EUk",
     "IncompatibleMoments",
+    "IncrementalPGU",
     "Method",
     "MethodDidNothing",
     "Retrain",

@@ -20,6 +20,10 @@ class UnlearnTooFast(UnlearnError):
     """Early stop fell on epoch 0: the step size passes the stopping point within one pass."""
 
 
+class NothingToForget(UnlearnError):
+    """Early stop is passed before the first step: the model knows the forget set no better than unseen data."""
+
+
 class MethodDidNothing(UnlearnError):
     """The method returned the weights it was given."""
 

@@ -24,6 +24,7 @@ from .pgu_losses import TERMS
 from .pgu_run import Run
 
 EARLY_STOPS = ("gap", "retain_drop", None)
+OPTIMIZERS = ("sgd", "momentum", "adam")
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,10 @@ class PGU:
     - `criterion`: `singular` or `energy` (see `CoreBasis.ranks`); `extra_rank` is added to k. None: 1 where whole
         classes are forgotten by the singular criterion, as the published release does, else 0.
     - `lr`, `final_lr`, `epochs`: pass e = 0, 1, … uses lr·(final_lr/lr)^(e/epochs). Plain SGD without momentum.
+    - `stop_after`: ends after this many passes of the schedule that `epochs` sets: what early stopping looks at, or 0 for
+        a model whose forgotten classes are cut off and nothing else.
+    - `optimizer`: `sgd` as published, `momentum` (0.9), or `adam`, whose step is projected once more, since dividing each
+        weight's step by its own size leads out of the residual space.
     - `release_schedule`: counts passes from 1, as the published release does, whose epoch 0 only evaluates.
     - `offset`, `forget_weight` (w1), `entropy_weight` (w2): of the loss.
     - `objective`: `forget`, or `depoison`: the second term drives each sample to its most likely other class, and a
@@ -76,6 +81,8 @@ class PGU:
     watch: str | None = None
     monitor_every: int = 1
     extra_rank: int | None = None
+    stop_after: int | None = None
+    optimizer: str = "sgd"
     release_schedule: bool = False
     precision: str = "float32"
     compile: bool = False
@@ -87,6 +94,7 @@ class PGU:
             "objective": tuple(TERMS),
             "unit": ("layers", "blocks"),
             "early_stop": EARLY_STOPS,
+            "optimizer": OPTIMIZERS,
             "precision": ("float32", "bfloat16"),
         }
         for name, allowed in choices.items():
@@ -110,9 +118,10 @@ class PGU:
         for name in ("lr",) if self.final_lr is None else ("lr", "final_lr"):
             if not _is_number(getattr(self, name)) or getattr(self, name) <= 0.0:
                 raise ValueError(f"{name}: {getattr(self, name)!r} is not allowed; give a number above 0")
-        for name, least in (("epochs", 0), ("batch_size", 1), ("monitor_every", 1), ("extra_rank", 0), ("top_k", 1)):
+        least_of = {"epochs": 0, "batch_size": 1, "monitor_every": 1, "extra_rank": 0, "top_k": 1, "stop_after": 0}
+        for name, least in least_of.items():
             value = getattr(self, name)
-            if value is None and name in ("extra_rank", "top_k"):
+            if value is None and name in ("extra_rank", "top_k", "stop_after"):
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{name}: {value!r} is not allowed; give an integer of {least} or more")
@@ -122,6 +131,11 @@ class PGU:
         """Moments; validation for the gap; retain data to watch (never to train on) for the retain drop."""
         stops = {"gap": {"validation"}, "retain_drop": {"monitor"}}
         return frozenset({"moments"} | stops.get(self.early_stop or "", set()))
+
+    @property
+    def passes(self) -> int:
+        """The most passes over the forget set."""
+        return self.epochs if self.stop_after is None else min(self.epochs, self.stop_after)
 
     def rate(self, step: int) -> float:
         """The learning rate of pass `step` = 0, 1, …"""

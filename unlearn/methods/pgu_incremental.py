@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import nn
 
@@ -44,14 +46,11 @@ def incremental(
     moments.check_model(model)
     left = None if remaining is None else iter(remaining)
     for forget in steps:
-        if left is None:
-            forgotten = second_moments(model, forget, layers=moments.parts)
-            moments = moments.subtract(forgotten, allow_model_change=True)
-        else:
-            try:
-                moments = second_moments(model, next(left), layers=moments.parts)
-            except StopIteration:
-                raise ValueError("remaining: it ends before the steps do; give one loader for each step") from None
+        try:
+            rest = None if left is None else next(left)
+        except StopIteration:
+            raise ValueError("remaining: it ends before the steps do; give one loader for each step") from None
+        moments = next_moments(model, forget, moments, remaining=rest)
         result = method.unlearn(
             model,
             forget=forget,
@@ -62,3 +61,52 @@ def incremental(
         )
         model = result.model
         yield result
+
+
+def next_moments(
+    model: nn.Module, forget: Loader, moments: SecondMoments, *, remaining: Loader | None = None
+) -> SecondMoments:
+    """Returns the moments of what is left after a step's forget set: the running ones less its own, or computed anew.
+
+    **Arguments:** `model`: the model that the step starts from. `remaining`: of the data left; touches the retain data.
+    """
+    if remaining is not None:
+        return second_moments(model, remaining, layers=moments.parts)
+    return moments.subtract(second_moments(model, forget, layers=moments.parts), allow_model_change=True)
+
+
+@dataclass(frozen=True)
+class IncrementalPGU(PGU):
+    """Projected-gradient unlearning step after step until it fails: a stress test.
+
+    **Arguments**, beside those of `PGU`:
+
+    - `step`: samples of each class in one step, a multiple of the scenario's; None: as in the scenario.
+    - `fail_points`: ends once test accuracy has fallen by more than this many points below the original model's; None:
+        goes through all steps.
+    - `recompute_moments`: computes the moments of the data that is left anew before each step and measures how far the
+        running ones have drifted from them. Reads the retain data.
+    - `recover_epochs`, `recover_lr`: passes of plain fine-tuning on the data that is left, after the last step. Trains
+        on the retain data.
+    """
+
+    name: ClassVar[str] = "pgu_incremental"
+
+    step: int | None = None
+    fail_points: float | None = None
+    recompute_moments: bool = False
+    recover_epochs: int = 0
+    recover_lr: float = 0.005
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, least in (("step", 1), ("recover_epochs", 0)):
+            value = getattr(self, name)
+            if value is None and name == "step":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name}: {value!r} is not allowed; give an integer of {least} or more")
+        if self.fail_points is not None and not 0.0 < self.fail_points <= 100.0:
+            raise ValueError(f"fail_points: {self.fail_points!r} is not allowed; give a number above 0, up to 100")
+        if self.recover_lr <= 0.0:
+            raise ValueError(f"recover_lr: {self.recover_lr!r} is not allowed; give a number above 0")

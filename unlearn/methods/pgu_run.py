@@ -18,7 +18,7 @@ from ..moments_accumulate import deterministic_convolutions
 from ..projection import CoreBasis, Projector
 from ..seeds import seeded, stream
 from ..training import accuracy
-from .base import EpochCallback, MethodDidNothing, UnlearnError, UnlearnResult, UnlearnTooFast
+from .base import EpochCallback, MethodDidNothing, NothingToForget, UnlearnError, UnlearnResult, UnlearnTooFast
 from .features import FeatureLoader, compute, room_for_features
 from .pgu_losses import TERMS
 from .pgu_prefix import cut
@@ -56,6 +56,7 @@ class Run:
         self.projectors: dict[str, Projector] = {}
         self.cores: dict[str, tuple[Tensor, Tensor]] = {}
         self.inputs: dict[str, _InputSide] = {}
+        self.state: dict[str, dict[str, Any]] = {}  # the optimiser's
         for name in names:
             layer, gamma = layers[name], method.gamma_of(name)
             weight = layer.weight
@@ -132,11 +133,11 @@ class Run:
         method = self.method
         history = [self._report({"epoch": 0, **self._evaluate(0), "seconds": 0.0})]
         if method.early_stop == "gap" and _gap(history[0]) > 0:
-            raise UnlearnError(
+            raise NothingToForget(
                 f"early_stop: 'gap' is passed before the first step (forget accuracy {history[0]['forget_accuracy']:.3f}, validation accuracy "
                 f"{history[0]['validation_accuracy']:.3f}): the model does not know the forget set better than unseen data; use early_stop=None"
             )
-        for step in range(method.epochs):
+        for step in range(method.passes):
             previous = self._copy() if method.early_stop else {}
             started = time.perf_counter()
             row = {"epoch": step + 1, "lr": method.rate(step), **self._pass(step), **self._evaluate(step + 1)}
@@ -151,7 +152,7 @@ class Run:
                     raise self._too_fast(f"{method.watched} accuracy fell by more than drop_points within one pass")
                 self._restore(previous)
                 return history, step
-        if method.early_stop == "gap" and method.epochs:
+        if method.early_stop == "gap" and method.passes == method.epochs > 0:
             self.notes.append(
                 f"the early stop was not reached in {method.epochs} epochs: forget accuracy is still {-_gap(history[-1]):.3f} above validation accuracy; "
                 "raise lr or epochs, or lower gamma"
@@ -231,9 +232,26 @@ class Run:
         if residual is None:
             residual = projector.residual(gradient)
         kept += torch.stack([residual.square().sum(), gradient.square().sum()])
-        weight.sub_(residual.to(weight.dtype), alpha=rate)
+        weight.sub_(self._direction(name, residual).to(weight.dtype), alpha=rate)
         if name in self.cores:
             weight.sub_(self._scale_step(name, gradient).to(weight.dtype), alpha=rate / 10)
+
+    def _direction(self, name: str, residual: Tensor) -> Tensor:
+        """What the optimiser makes of a projected gradient; it stays in the residual space."""
+        if self.method.optimizer == "sgd":
+            return residual
+        state = self.state.setdefault(name, {"step": 0})
+        if not state["step"]:
+            state.update(mean=torch.zeros_like(residual), square=torch.zeros_like(residual))
+        state["step"] += 1
+        if self.method.optimizer == "momentum":
+            direction: Tensor = state["mean"].mul_(0.9).add_(residual)
+            return direction
+        state["mean"].lerp_(residual, 0.1)
+        state["square"].lerp_(residual.square(), 0.001)
+        mean = state["mean"] / (1 - 0.9 ** state["step"])
+        size = (state["square"] / (1 - 0.999 ** state["step"])).sqrt()
+        return self.projectors[name].residual(mean / (size + 1e-8))
 
     def _scale_step(self, name: str, gradient: Tensor) -> Tensor:
         """The effect on W_eff = W − W M Mᵀ + W M S Mᵀ of a gradient step on S: A (Aᵀ G M) Mᵀ."""
@@ -247,7 +265,7 @@ class Run:
         method = self.method
         found: dict[str, Any] = {"validation_accuracy": None}
         needed = {"gap": ("forget", "validation"), "retain_drop": (method.watched,)}.get(method.early_stop or "", ())
-        due = epoch % method.monitor_every == 0 or epoch == method.epochs
+        due = epoch % method.monitor_every == 0 or epoch == method.passes
         for name, loader in self.sets.items():
             value = accuracy(self.changing, loader, precision=method.precision) if due or name in needed else None
             found[f"{name}_accuracy"] = value
@@ -263,8 +281,8 @@ class Run:
             self.notes.append(
                 "nothing could move: every layer is frozen (γ = 1, or the core space is the whole space); the model is as it was"
             )
-        elif self.method.epochs == 0:
-            self.notes.append("epochs is 0: the model is as it was")
+        elif self.method.passes == 0:
+            self.notes.append("no pass was made: the weights are as they were")
         elif all(torch.equal(weight, before[name]) for name, weight in self.weights.items()):
             raise MethodDidNothing(
                 "lr: PGU left every weight as it was: the gradient vanished (is the label's probability already nought?) or lr is too small to count"

@@ -171,7 +171,7 @@ def test_moments_of_other_data_are_noted(model, forget, moments, data) -> None:
 def test_doing_nothing_is_reported(model, forget, moments) -> None:
     with pytest.raises(MethodDidNothing, match="lr: PGU left every weight as it was"):
         ten_steps(lr=1e-30, final_lr=None).unlearn(model, forget=forget, moments=moments)
-    assert "epochs is 0" in ten_steps(epochs=0).unlearn(model, forget=forget, moments=moments).notes[0]
+    assert "no pass was made" in ten_steps(epochs=0).unlearn(model, forget=forget, moments=moments).notes[0]
 
 
 def test_a_loss_that_blows_up_is_told(model, forget, moments) -> None:

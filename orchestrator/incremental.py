@@ -1,0 +1,245 @@
+"""Forgetting in steps, until a model fails: every step is stored as soon as it is done, so that a stress test resumes.
+
+Of the running second moments only the last two states are kept: one to go on from, one in case that one is torn.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .data import ExperimentData, array_digest
+from .store import CorruptObject
+from .units import Unit
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from unlearn import SecondMoments, UnlearnResult
+
+    from .execute import Context
+
+# Options that say when to stop and what follows; what a step does to a model does not depend on them.
+_NOT_OF_A_STEP = ("fail_points", "recover_epochs", "recover_lr")
+
+
+def grouped_steps(data: ExperimentData, step: int | None) -> list[np.ndarray]:
+    """Returns the sample ids of each step, `step` samples of each class at a time.
+
+    **Raises:** `ValueError` where the scenario's steps do not add up to steps of this size.
+    """
+    finest = data.split.steps
+    each = max(1, len(finest[0]) // data.dataset.num_classes)
+    together, rest = divmod(step or each, each)
+    if rest or together < 1 or len(finest) % together:
+        sizes = [each * k for k in range(1, len(finest) + 1) if len(finest) % k == 0]
+        raise ValueError(
+            f"step: {step!r} is not allowed; give one of {', '.join(map(str, sizes))} "
+            f"(scenario.step is {each}, and there are {len(finest)} of them)"
+        )
+    return [np.sort(np.concatenate(finest[i : i + together])) for i in range(0, len(finest), together)]
+
+
+def unlearn_in_steps(
+    unit: Unit, method: Any, context: Context, given: Mapping[str, Any]
+) -> tuple[UnlearnResult, list[dict[str, Any]]]:
+    """Forgets step after step from the model and the moments that `unit` names.
+
+    **Returns:** the last model with the history of all steps, and a row for each step: `step`, `per_class` (forgotten so
+    far), `test_accuracy`, `forget_accuracy` of this step's samples before and after, `epochs`, `stopped_at`, `seconds`, and where
+    moments are recomputed `drift`, the largest relative Frobenius distance of a layer's running moments from those.
+    The row of step 0 is the model as given; `recovered_test_accuracy` is on the last row where there was fine-tuning.
+    """
+    return _Chain(unit, method, context, given).run()
+
+
+class _Chain:
+    def __init__(self, unit: Unit, method: Any, context: Context, given: Mapping[str, Any]):
+        self.unit, self.method, self.context, self.given = unit, method, context, given
+        self.store = context.store
+        self.steps = grouped_steps(context.data, getattr(method, "step", None))
+        self.recompute = bool(getattr(method, "recompute_moments", False))
+        self.spec = {
+            **{name: unit.spec[name] for name in ("model", "moments", "method", "seed")},
+            "params": {k: v for k, v in unit.spec["params"].items() if k not in _NOT_OF_A_STEP},
+        }
+        self.digests = [array_digest(step) for step in self.steps]
+        # Of the step that was made last in this process: what the next one starts from.
+        self.model: tuple[int, nn.Module] | None = None
+        self.running: tuple[int, SecondMoments] | None = None
+
+    def run(self) -> tuple[UnlearnResult, list[dict[str, Any]]]:
+        from unlearn import UnlearnResult
+
+        rows = [self._start()]
+        history: list[dict[str, Any]] = []
+        notes: list[str] = []
+        for number in range(1, len(self.steps) + 1):
+            unit = self._unit("step", number)
+            if not self.store.has(unit.key):
+                self._forget(number)
+            meta = self.store.meta(unit.key)
+            passed = history[-1]["epoch"] if history else 0
+            history += [{**row, "step": number, "epoch": passed + row["epoch"]} for row in meta["history"]]
+            notes += [note for note in meta["notes"] if note not in notes]
+            rows.append(dict(meta["row"]))
+            if self._failed(rows):
+                break
+        last = len(rows) - 1
+        model = self._model(last)
+        recovered = self._recovered(model, last)
+        if recovered is not None:
+            rows[-1]["recovered_test_accuracy"] = recovered
+        for number in (last - 1, last):
+            self.store.remove(self._unit("running", number).key)
+        return UnlearnResult(model, history, None, notes), rows
+
+    def _unit(self, kind: str, number: int) -> Unit:
+        """The unit of a step, or of the running moments after it: it depends on the steps up to it, not on later ones."""
+        return Unit(kind, {**self.spec, "steps": self.digests[:number]}, f"{self.unit.name} {kind} {number}")
+
+    def _start(self) -> dict[str, Any]:
+        from unlearn import accuracy
+
+        model = self._model(0)
+        tested = accuracy(model, self.context.loader("test", self.context.data.split.test))
+        return {"step": 0, "per_class": 0, "forgotten": 0, "test_accuracy": tested}
+
+    def _failed(self, rows: Sequence[Mapping[str, Any]]) -> bool:
+        limit = getattr(self.method, "fail_points", None)
+        return limit is not None and failed(rows[0], rows[-1], limit)
+
+    def _forget(self, number: int) -> None:
+        """Makes one step and commits its model, and then the running moments."""
+        from unlearn import UnlearnError, UnlearnResult, accuracy
+        from unlearn.methods.base import NothingToForget, UnlearnTooFast
+        from unlearn.methods.pgu_incremental import next_moments
+
+        from .execute import commit_unit, save_model
+
+        started = time.perf_counter()
+        unit, data = self._unit("step", number), self.context.data
+        ids = self.steps[number - 1]
+        model, before = self._model(number - 1), self._running(number - 1)
+        forget = self.context.loader("train", ids, batch_size=self.method.batch_size)
+        running = next_moments(model, forget, before)
+        moments, drift = running, None
+        if self.recompute:
+            moments = next_moments(model, forget, before, remaining=self.context.loader("train", self._left(number)))
+            drift = largest_drift(running, moments)
+        try:
+            result = self.method.unlearn(
+                model, forget=forget, moments=moments.decompose(), validation=self.given.get("validation")
+            )
+        except (NothingToForget, UnlearnTooFast) as error:
+            # The model as it is lies nearer to the goal than any pass would bring it: the step is made by leaving it.
+            result = UnlearnResult(model, [{"epoch": 0}], 0, [f"steps may leave the model as it was: {error}"])
+        except UnlearnError as error:
+            raise UnlearnError(f"step {number} of {len(self.steps)}: {error}") from error
+        forgotten = np.concatenate(self.steps[:number])
+        row = {
+            "step": number,
+            "per_class": len(forgotten) // data.dataset.num_classes,
+            "forgotten": len(forgotten),
+            "test_accuracy": accuracy(result.model, self.context.loader("test", data.split.test)),
+            "forget_accuracy_before": accuracy(model, forget),
+            "forget_accuracy": accuracy(result.model, forget),
+            "forgotten_accuracy": accuracy(result.model, self.context.loader("train", forgotten)),
+            "epochs": result.history[-1]["epoch"],
+            "stopped_at": result.stopped_at,
+            "drift": drift,
+            "seconds": time.perf_counter() - started,
+        }
+        meta = {
+            "model": self.store.meta(self.spec["model"])["model"],
+            "dropped_classes": [],
+            "history": result.history,
+            "row": row,
+            "notes": list(result.notes),
+        }
+        # The moments first: a step that is committed can be gone on from.
+        with self.store.attempt(self._unit("running", number).key) as attempt:
+            running.save(attempt.path("moments.safetensors"))
+            commit_unit(self._unit("running", number), attempt, {}, 0.0)
+        with self.store.attempt(unit.key) as attempt:
+            save_model(attempt, result.model)
+            commit_unit(unit, attempt, meta, row["seconds"])
+        if number >= 2:
+            self.store.remove(self._unit("running", number - 2).key)
+        self.model, self.running = (number, result.model), (number, running)
+
+    def _left(self, number: int) -> np.ndarray:
+        """Returns the sample ids that are left after a step."""
+        gone = np.concatenate([np.zeros(0, dtype=np.int64), *self.steps[:number]])
+        return np.setdiff1d(np.arange(len(self.context.data.dataset.train.labels)), gone)
+
+    def _model(self, number: int) -> nn.Module:
+        if self.model is not None and self.model[0] == number:
+            return self.model[1]
+        return self.context.load_model(self._unit("step", number).key if number else self.spec["model"])
+
+    def _running(self, number: int) -> SecondMoments:
+        """Returns the running moments after a step: held, stored, or carried on from the last state that is stored."""
+        from unlearn import SecondMoments
+        from unlearn.methods.pgu_incremental import next_moments
+
+        if self.running is not None and self.running[0] == number:
+            return self.running[1]
+        found = None
+        for back in range(number, 0, -1):
+            key = self._unit("running", back).key
+            if self.store.has(key):
+                try:
+                    found = SecondMoments.load(self.store.fetch(key, "moments.safetensors"))
+                    break
+                except CorruptObject:
+                    continue
+        else:
+            back = 0
+        if found is None:
+            found = SecondMoments.load(self.store.fetch(self.spec["moments"], "moments.safetensors"))
+        for step in range(back + 1, number + 1):
+            found = next_moments(self._model(step - 1), self.context.loader("train", self.steps[step - 1]), found)
+        return found
+
+    def _recovered(self, model: nn.Module, last: int) -> float | None:
+        """Returns test accuracy after fine-tuning a copy on what is left, where that is asked for."""
+        import copy
+
+        from unlearn import Training, accuracy, train
+
+        epochs = getattr(self.method, "recover_epochs", 0)
+        if not epochs:
+            return None
+        rate = self.method.recover_lr
+        training = Training(lr=rate, final_lr=rate / 10, epochs=epochs, augment=None)
+        tuned = copy.deepcopy(model)
+        loader = self.context.loader(
+            "train", self._left(last), batch_size=training.batch_size, shuffle=True, seed=self.unit.spec["seed"]
+        )
+        train(tuned, loader, training, seed=self.unit.spec["seed"], device=self.context.device)
+        return accuracy(tuned, self.context.loader("test", self.context.data.split.test))
+
+
+def failed(first: Mapping[str, Any], last: Mapping[str, Any], points: float) -> bool:
+    """Whether test accuracy has fallen by more than `points` from one row of a chain to another."""
+    return 100.0 * (float(first["test_accuracy"]) - float(last["test_accuracy"])) > points
+
+
+def failing_point(rows: Sequence[Mapping[str, Any]], points: float | None) -> int | None:
+    """Returns the samples of each class that were forgotten when the model first failed; None where it did not."""
+    if points is None:
+        return None
+    return next((int(row["per_class"]) for row in rows[1:] if failed(rows[0], row, points)), None)
+
+
+def largest_drift(running: SecondMoments, fresh: SecondMoments) -> float:
+    """Returns the largest relative Frobenius distance of a layer's running moments from those computed anew."""
+    found = 0.0
+    for name, matrix in fresh.matrices.items():
+        apart = (running.matrices[name].double() - matrix.double()).norm() / matrix.double().norm()
+        found = max(found, float(apart))
+    return found
