@@ -16,6 +16,7 @@ METHODS = {
     "no_unlearn": "No unlearning",
     "retrain": "Retrain",
     "pgu": "PGU",
+    "pgu_incremental": "PGU, step by step",
     "eu_k": "EU-k",
     "cf_k": "CF-k",
     "finetune": "Finetune",

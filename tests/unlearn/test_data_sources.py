@@ -114,6 +114,18 @@ def test_parquet_limits_keep_the_classes_of_the_whole_file(files):
     assert np.array_equal(dataset.train.images, pixels(10)[:2])
 
 
+def test_parquet_keeps_the_first_classes_and_counts_what_is_kept(files):
+    kept = [i for i in range(10) if i % 3 < 2]
+    dataset = load_dataset("parquet", **files, classes=2)
+    assert dataset.num_classes == 2
+    assert np.array_equal(dataset.train.images, pixels(10)[kept])
+    assert dataset.train.labels.tolist() == [i % 3 for i in kept]
+    limited = load_dataset("parquet", **files, classes=2, limit={"train": 3})
+    assert np.array_equal(limited.train.images, pixels(10)[kept[:3]])
+    with pytest.raises(ValueError, match="dataset.classes: 4 is not allowed; give 2 to 3"):
+        load_dataset("parquet", **files, classes=4)
+
+
 def test_parquet_takes_lists_and_globs(files, tmp_path):
     images = pixels(14, seed=2)
     for part in range(2):

@@ -91,6 +91,7 @@ class Parquet:
         c)` or `(c, h, w)`.
     - `label_column`: integers from 0, or names, numbered in sorted order.
     - `image_size`: resize to this many pixels; None requires images of one size.
+    - `classes`: keep the first so many classes and none of the other rows; a `limit` counts the rows that are kept.
 
     A set in which every image is greyscale has one channel; greyscale images among colour ones become RGB.
     """
@@ -100,9 +101,14 @@ class Parquet:
     image_column: str = "image"
     label_column: str = "label"
     image_size: int | None = None
+    classes: int | None = None
 
     def __post_init__(self) -> None:
         check_image_size(self.image_size)
+        if self.classes is not None and (
+            isinstance(self.classes, bool) or not isinstance(self.classes, int) or self.classes < 2
+        ):
+            raise ValueError(f"dataset.classes: {self.classes!r} is not allowed; give an integer of 2 or more")
 
     def load(self, *, limit: Limit | None = None, on_progress: Progress | None = None) -> ImageDataset:
         """Reads and decodes. Raises `ValueError` with one line naming the file, column or row that is wrong."""
@@ -123,9 +129,16 @@ class Parquet:
         highest = int(max(values.max(initial=0) for values in labels.values()))
         if names is not None and highest >= len(names):
             names = None  # the file's own list of names does not cover its labels
+        kept: dict[str, np.ndarray] = {}
+        if self.classes is not None:
+            if self.classes > highest + 1:
+                raise ValueError(f"dataset.classes: {self.classes} is not allowed; give 2 to {highest + 1}")
+            kept = {part: np.flatnonzero(values < self.classes) for part, values in labels.items()}
+            labels = {part: values[kept[part]] for part, values in labels.items()}
+            names, highest = names[: self.classes] if names else None, self.classes - 1
         counts = {part: check_limit(limit_of(limit, part), len(labels[part]), part) for part in files}
         decoder = Decoder(self.image_size, on_progress, sum(counts.values()))
-        images = {part: self._images(files[part], counts[part], decoder) for part in files}
+        images = {part: self._images(files[part], counts[part], decoder, kept.get(part)) for part in files}
         if decoder.grey:
             images = {part: np.ascontiguousarray(array[..., :1]) for part, array in images.items()}
         sets = {part: ImageSet(images[part], labels[part][: counts[part]]) for part in files}
@@ -136,7 +149,7 @@ class Parquet:
 
     def fingerprint(self) -> str:
         """SHA-256 of the contents of local files, or of path, size and modification time on S3, and of the options."""
-        sha = hashlib.sha256(repr((self.image_column, self.label_column, self.image_size)).encode())
+        sha = hashlib.sha256(repr((self.image_column, self.label_column, self.image_size, self.classes)).encode())
         for part in ("train", "test"):
             for file in expand(getattr(self, part), f"dataset.{part}"):
                 if "://" in file.shown:
@@ -185,15 +198,22 @@ class Parquet:
             )
         return np.concatenate(parts)
 
-    def _images(self, files: list[_File], count: int, decoder: Decoder) -> np.ndarray:
+    def _images(self, files: list[_File], count: int, decoder: Decoder, kept: np.ndarray | None) -> np.ndarray:
+        """Decodes the first `count` rows, or those of them that `kept` names, which are then the rows of the dataset."""
+        import pyarrow as pa
+
         parts: list[np.ndarray] = []
-        left = count
+        left, passed = count, 0
         for file in files:
             with file.open() as parquet:
                 for batch in parquet.iter_batches(batch_size=8192, columns=[self.image_column]):
                     if left == 0:
                         break
-                    column = batch.column(0)[:left]
+                    column = batch.column(0)
+                    if kept is not None:
+                        low, high = np.searchsorted(kept, (passed, passed + len(column)))
+                        column, passed = column.take(pa.array(kept[low:high] - passed)), passed + len(column)
+                    column = column[:left]
                     parts.append(self._decode(column, file, sum(map(len, parts)), decoder))
                     left -= len(column)
         return np.concatenate(parts) if len(parts) != 1 else parts[0]
