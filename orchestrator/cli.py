@@ -19,6 +19,7 @@ from .errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_USAGE, UserError
 # Command → (module below `orchestrator.commands`, one line of help). The module has `arguments(parser)` and `main(args)`.
 COMMANDS = {
     "run": ("run", "run a whole experiment; running it again resumes"),
+    "search": ("search", "find good settings of a method within a budget, then measure them"),
     "plan": ("plan", "say what would run: units for each stage, stored or missing, and what they may cost"),
     "submit": ("submit", "run an experiment as a Ray job on a cluster; submitting it twice attaches"),
     "status": ("status", "say what is done, running, failed and left"),
@@ -31,6 +32,7 @@ COMMANDS = {
     "show": ("show", "print a recipe with every default written out"),
     "schema": ("schema", "print the JSON Schema of recipes"),
     "audit": ("audit", "attack the outputs of your own models"),
+    "reproduce": ("reproduce", "run the paper's tables and figures and put them beside the published numbers"),
     "unlearn": ("unlearn", "unlearn from one model of your own"),
     "doctor": ("doctor", "look at Ray, GPUs, storage and MLflow, and say what is wrong"),
     "store": ("store", "verify a store or clean it up"),

@@ -81,6 +81,27 @@ class Resources(_Strict):
     ] = 2_000_000
 
 
+class Search(_Strict):
+    """What `orchestrator search` looks for; `run` ignores it."""
+
+    method: Annotated[
+        dict[str, Any],
+        Field(description="one method as in `methods`, with uniform, loguniform, grid or zip in place of values"),
+    ]
+    samples: Annotated[int, Field(ge=1, description="settings tried at most")] = 24
+    objective: Annotated[
+        Literal["auc_gap"], Field(description="what is made small: auc_gap is |AUC − 0.5| of the primary attack")
+    ] = "auc_gap"
+    bound: Annotated[
+        dict[Literal["error_test_increase"], Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None,
+        Field(description="error_test_increase: percentage points of test error over no unlearning; null for none"),
+    ] = {"error_test_increase": 2.0}
+    grace: Annotated[int, Field(ge=1, description="models measured before ASHA may stop a setting")] = 1
+    reduction: Annotated[
+        float, Field(gt=1, allow_inf_nan=False, description="ASHA carries about one setting in so many on")
+    ] = 3
+
+
 class Recipe(_Strict):
     """A whole experiment. `dataset`, `scenario`, `model`, `training`, `methods` and `attacks` take the options of what they name."""
 
@@ -98,6 +119,8 @@ class Recipe(_Strict):
     attacks: list[dict[str, Any]] = Field(default_factory=lambda: [{"name": "xgboost"}])
     tracking: Tracking = Tracking()
     resources: Resources = Resources()
+    # Left out where there is none: recipes without a search are the experiments that they were.
+    search: Annotated[Search | None, Field(exclude_if=lambda search: search is None)] = None
 
 
 def shipped_recipes() -> dict[str, Path]:

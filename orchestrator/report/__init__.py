@@ -27,6 +27,7 @@ def write_report(output_dir: str | Path) -> list[Path]:
     from .drawing import render
     from .figures import FIGURES, draw
     from .page import page
+    from .pareto import PARETO, search_figures
     from .rows import Report
 
     folder = Path(output_dir)
@@ -41,12 +42,12 @@ def write_report(output_dir: str | Path) -> list[Path]:
 
     for name, format in TABLES.items():
         write(folder / "tables" / name, tables.render(report, format))
-    figures = draw(report)
+    figures = draw(report) + search_figures(folder, report)
     for figure in figures:
         svg, png = render(figure)
         write(folder / "figures" / f"{figure.name}.svg", svg)
         write(folder / "figures" / f"{figure.name}.png", png)
-    for name in FIGURES:
+    for name in (*FIGURES, PARETO):
         if name not in {figure.name for figure in figures}:
             for ending in ("svg", "png"):
                 (folder / "figures" / f"{name}.{ending}").unlink(missing_ok=True)

@@ -1,0 +1,97 @@
+"""`orchestrator search`: hyperparameters of a method under a budget, the best of them measured on the test fold."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import EXIT_OK, EXIT_UNITS_FAILED
+from . import common
+
+if TYPE_CHECKING:
+    from ..search import SearchResult
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    common.recipe_arguments(parser)
+    common.output_arguments(parser)
+    common.run_arguments(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    from ..cli import print_json
+    from ..experiment import RunOptions
+    from ..search import search
+
+    recipe = common.load(args)
+    options = RunOptions(
+        output=args.output or Path("runs") / recipe.name,
+        store=args.store,
+        address=args.address or os.environ.get("RAY_ADDRESS"),
+        quiet=args.quiet,
+        allow_factory=args.allow_factory,
+    )
+    result = search(recipe, options)
+    if args.json:
+        print_json(result.document)
+    else:
+        print_search(result)
+    complete = result.run is not None and not result.run.failed and result.document["winner"] is not None
+    return EXIT_OK if complete else EXIT_UNITS_FAILED
+
+
+def print_search(result: SearchResult) -> None:
+    """Prints the chosen settings with what search and test fold say of them, and the result table of the run."""
+    from rich.console import Console
+
+    from .run import print_table
+
+    console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 160)
+    document = result.document
+    if result.run is not None:
+        print_table(result.run)
+        console.print(_table(document))
+    for note in document["notes"]:
+        print(note)
+    counts = {status: sum(t["status"] == status for t in document["trials"]) for status in ("finished", "stopped")}
+    failed = len(document["trials"]) - sum(counts.values())
+    print(
+        f"search: {len(document['trials'])} settings, {counts['finished']} measured on all models, {counts['stopped']} stopped "
+        f"early, {failed} failed: {result.folder / 'search.json'}"
+    )
+    if result.run is not None:
+        print(f"figure: {result.folder / 'figures' / 'pareto.svg'}")
+    for trial in document["trials"]:
+        if trial["status"] == "failed":
+            print(f"failed: {trial['params']}: {trial['why']}", file=sys.stderr)
+
+
+def _table(document: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    from ..report import words
+    from ..report.rows import varying_names
+
+    def text(value: float | None, form: str) -> str:
+        return words.NOT_MEASURABLE if value is None else format(value, form)
+
+    names = varying_names([trial["params"] for trial in document["trials"]])
+    table = Table(title=f"Search for {words.method_name(document['method'])}: settings that no other one beats")
+    for heading in ("", "setting", "search |AUC−½|", "error rise", "test-fold AUC", "|AUC−½|", "error rise"):
+        table.add_column(heading, justify="left" if heading in ("", "setting") else "right")
+    for method, final in zip(document["methods"], document["final"], strict=True):
+        params = {k: v for k, v in method.items() if k != "name"}
+        trial = next(trial for trial in document["trials"] if trial["params"] == params)
+        table.add_row(
+            "★ winner" if trial["winner"] else "",
+            words.parameters_text(params, names),
+            text(trial["auc_gap"], ".3f"),
+            text(trial["error_rise"], "+.2f"),
+            words.with_interval(final["auc"], final["auc_interval"], "fraction"),
+            text(final["auc_gap"], ".3f"),
+            text(final["error_test_rise"], "+.2f"),
+        )
+    return table

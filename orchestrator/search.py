@@ -1,0 +1,349 @@
+"""Hyperparameter search: settings compared on the validation fold under ASHA, the best of them measured on the test fold.
+
+Everything is made of units, so a search that was killed goes on where it was, and what it unlearned serves other recipes.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .data import ExperimentData, load_data
+from .engine import Engine, InlineEngine
+from .errors import EXIT_UNITS_FAILED, UserError
+from .execute import Context, default_threads
+from .experiment import INLINE, RunOptions, RunResult, run
+from .folder import OutputFolder
+from .options import plain
+from .outputs import write_outputs
+from .plan import check_stored_models
+from .progress import Progress
+from .recipe import Recipe
+from .results import PRIMARY, finite
+from .search_choice import BROKEN, FINISHED, STOPPED, front_of, winner_of
+from .search_space import BOUND, FOLD, SearchPlan, bound_of, check_search, plan_search
+from .store import Store, open_store
+from .store.local import write_synced
+from .units import Outcome, Unit
+
+SCHEMA_VERSION = 1
+FILE = "search.json"
+FEW_MODELS = 8
+OPTIMISTIC = (
+    "The attacker was tuned on the validation fold, and the settings were chosen there: the search's own numbers are slightly "
+    "optimistic. The chosen settings are measured anew on the test fold, whose models the search never saw."
+)
+MEASURED_ON = (
+    "The search measures errors on the validation half of the test images; results report the other half. Rises are over the same "
+    "models before unlearning."
+)
+
+
+class SearchFailed(UserError):
+    """Shadow models or attackers that every setting needs could not be made."""
+
+    exit_code = EXIT_UNITS_FAILED
+
+
+@dataclass
+class SearchResult:
+    """What a search came to: the document of `search.json`, and the run of the chosen settings, None where there are none."""
+
+    document: dict[str, Any]
+    folder: Path
+    run: RunResult | None
+
+
+def search(recipe: Recipe, options: RunOptions) -> SearchResult:
+    """Searches as the recipe's `search` section says, then runs the chosen settings as ordinary methods.
+
+    **Raises:** `RecipeError` before anything is started where the section does not fit; `SearchFailed` where shadow models
+    or attackers fail; `EnvironmentFault` where storage, cluster or disk fail. Settings that fail are trials that say why.
+    """
+    document = find(recipe, options)
+    folder = options.output
+    if not document["methods"]:
+        return SearchResult(document, folder, None)
+    if not _is_drawn(folder, document):
+        (folder / "report.html").unlink(missing_ok=True)  # it shows another search: the run below draws it again
+    result = run(recipe.model_copy(update={"methods": document["methods"]}), options)
+    document["final"] = final_rows(document, result.document)
+    _write(folder, document)
+    return SearchResult(document, folder, result)
+
+
+def find(recipe: Recipe, options: RunOptions) -> dict[str, Any]:
+    """Compares settings on the validation fold and writes `search.json`; touches no model of the test fold.
+
+    A search that was finished before is read back. Raises as `search`.
+    """
+    if options.address == INLINE:
+        raise UserError("--address inline: a search runs on Ray Tune; allowed: local, auto, HOST:PORT")
+    folder = OutputFolder(options.output)
+    folder.create()
+    folder.lock()
+    progress = Progress(quiet=options.quiet)
+    try:
+        return _Search(recipe, options, folder, progress).find()
+    except KeyboardInterrupt:
+        folder.append_event({"event": "interrupted"})
+        raise
+    finally:
+        progress.close()
+        folder.unlock()
+
+
+def final_rows(document: dict[str, Any], results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns what the test fold says of the chosen settings, in the order of `document["methods"]`."""
+    rows = results["rows"]
+    before = next(row["metrics"].get("error_test") for row in rows if row["method"] == "no_unlearn")
+    prefix = "" if document["attack"] == PRIMARY else f"{document['attack']}/"
+    found = []
+    for method in document["methods"]:
+        params = {k: v for k, v in method.items() if k != "name"}
+        row = next(row for row in rows if row["method"] == method["name"] and row["params"] == params)
+        metrics = row["metrics"]
+        auc = metrics.get(f"{prefix}auc")
+        error = metrics.get("error_test")
+        found.append(
+            {
+                "params": params,
+                "status": row["status"],
+                "auc": auc,
+                "auc_interval": row["ci"].get(f"{prefix}auc"),
+                "auc_gap": None if auc is None else abs(auc - 0.5),
+                "error_test": error,
+                "error_test_rise": None if error is None or before is None else error - before,
+            }
+        )
+    return found
+
+
+class _Search:
+    def __init__(self, recipe: Recipe, options: RunOptions, folder: OutputFolder, progress: Progress):
+        self.recipe = recipe
+        self.search = check_search(recipe)
+        self.options = options
+        self.folder = folder
+        self.progress = progress
+
+    def find(self) -> dict[str, Any]:
+        store = open_store(self.options.store or str(self.folder.path / "store"))
+        data = load_data(
+            self.recipe, store, self.progress.counting("decoding images"), allow_factory=self.options.allow_factory
+        )
+        plan = plan_search(self.recipe, data)
+        check_stored_models(plan.plan, sum(store.has(unit.key) for unit in plan.plan.stages["train"]))
+        known = read(self.folder.path)
+        if known.get("key") == plan.key:
+            self.progress.say(f"search: all {len(known['trials'])} settings already settled")
+            return known
+        self.folder.write_recipe(self.recipe, store.uri)
+        self.folder.append_event({"event": "start", "recipe": self.recipe.name})
+        models = len(plan.references)
+        if models < FEW_MODELS:
+            self.progress.say(few_models(models))
+        from .engine.ray_engine import RayEngine
+
+        self.progress.say("starting Ray" if self.options.address in (None, "local") else "joining Ray")
+        engine = RayEngine(
+            self.options.address,
+            store,
+            data,
+            self.recipe.resources,
+            outputs_folder=self.folder.path / "outputs",
+            allow_factory=self.options.allow_factory,
+        )
+        try:
+            self.progress.say(engine.describe())
+            self._prepare(plan, store, data, engine)
+            trials = self._settle(plan, data, engine)
+        finally:
+            engine.close()
+        document = self._document(plan, store, trials)
+        _write(self.folder.path, document)
+        return document
+
+    def _prepare(self, plan: SearchPlan, store: Store, data: ExperimentData, engine: Engine) -> None:
+        """Makes what the settings share: models and attackers of the attacker's folds, never of the test fold."""
+        self._stage("train", plan.models, store, engine)
+        # Moments and bases now, once each: two settings that need the same one would both make it.
+        self._stage("unlearn", plan.shared, store, engine)
+        self._stage("outputs", (*plan.population, *plan.references), store, engine)
+        write_outputs(plan.plan, store, self.folder.path / "outputs")  # the distributed attacker reads these files
+        self._stage("attack", plan.attackers, store, engine)
+        threads = default_threads(self.recipe.resources.cpus_per_unit)
+        self._stage("score", (plan.baseline,), store, InlineEngine(Context(store, data, threads=threads)))
+
+    def _stage(self, stage: str, units: Sequence[Unit], store: Store, engine: Engine) -> None:
+        missing = [unit for unit in units if not store.has(unit.key)]
+        reused = len(units) - len(missing)
+        self.progress.stage(stage, missing, reused)
+        self.folder.append_event({"event": "stage_start", "stage": stage, "units": len(missing), "reused": reused})
+        if not missing:
+            return
+        failed: list[Outcome] = []
+        started = time.monotonic()
+
+        def listen(outcome: Outcome) -> None:
+            self.folder.log_outcome(stage, outcome)
+            self.progress.unit(outcome)
+            if outcome.failed:
+                failed.append(outcome)
+
+        engine.run(stage, missing, listen)
+        self._stage_end(stage, started)
+        self.progress.end_stage()
+        if failed:
+            first = f"{failed[0].name}: {failed[0].error}"
+            more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+            raise SearchFailed(f"{self.recipe.name}: every setting needs what failed: {first}{more}")
+
+    def _stage_end(self, stage: str, started: float) -> None:
+        seconds = round(time.monotonic() - started, 3)
+        self.folder.append_event({"event": "stage_end", "stage": stage, "seconds": seconds})
+
+    def _settle(self, plan: SearchPlan, data: ExperimentData, engine: Any) -> list[dict[str, Any]]:
+        from .engine.search_trials import run_settings
+
+        models = len(plan.references)
+        most = sum(len(step.units()) for setting in plan.settings for step in setting.steps)
+        self.progress.say(
+            f"search: {len(plan.settings)} settings on up to {models} models each, stopped early by ASHA from "
+            f"{self.search.grace} on"
+        )
+        self.folder.append_event({"event": "stage_start", "stage": "search", "units": most, "reused": 0})
+        started = time.monotonic()
+        book = _Book(plan, self.search.reduction, self.folder, self.progress)
+        run_settings(engine, data, plan.settings, plan.references, self.search, book)
+        self._stage_end("search", started)
+        return book.trials
+
+    def _document(self, plan: SearchPlan, store: Store, trials: list[dict[str, Any]]) -> dict[str, Any]:
+        from .engine.search_trials import MEASURED_ERROR
+
+        winner, front = winner_of(trials), front_of(trials)
+        chosen = [winner, *(i for i in front if i != winner)] if winner is not None else front
+        for index, trial in enumerate(trials):
+            trial |= {"pareto": index in front, "winner": index == winner}
+        models = len(plan.references)
+        auc = float(store.meta(plan.baseline.key)["metrics"]["auc"])
+        errors = [float(store.meta(unit.key)["errors"][MEASURED_ERROR]) for unit in plan.references]
+        notes = [OPTIMISTIC, MEASURED_ON]
+        if models < FEW_MODELS:
+            notes.append(few_models(models))
+        if winner is None:
+            notes.append(no_winner(trials, bound_of(self.search)))
+        return finite(
+            {
+                "schema": SCHEMA_VERSION,
+                "key": plan.key,
+                "recipe": self.recipe.name,
+                "search": self.search.model_dump(mode="json"),
+                "method": self.search.method["name"],
+                "attack": plan.baseline.label["attack"],
+                "fold": FOLD,
+                "models": models,
+                "bound": bound_of(self.search),
+                "no_unlearn": {"auc": auc, "auc_gap": abs(auc - 0.5), "error": sum(errors) / models},
+                "trials": trials,
+                "winner": winner,
+                "front": front,
+                "methods": [{"name": self.search.method["name"], **trials[i]["params"]} for i in chosen],
+                "notes": notes,
+            }
+        )
+
+
+class _Book:
+    """Keeps account of the trials, in the log of events and in records for `search.json`."""
+
+    def __init__(self, plan: SearchPlan, reduction: float, folder: OutputFolder, progress: Progress):
+        self._models = len(plan.references)
+        self._reduction = reduction
+        self._folder = folder
+        self._progress = progress
+        self._logged: set[str] = set()
+        self._settled = 0
+        empty = {"models": 0, "objective": None, "auc": None, "auc_gap": None, "error": None, "error_rise": None}
+        self.trials: list[dict[str, Any]] = [
+            {"params": plain(setting.params), **empty, "within_bound": None, "status": BROKEN, "why": "not tried"}
+            for setting in plan.settings
+        ]
+
+    def measured(self, index: int, result: dict[str, Any]) -> None:
+        for fields in result["outcomes"]:
+            outcome = Outcome(**fields)
+            if outcome.key not in self._logged:
+                self._logged.add(outcome.key)
+                self._folder.log_outcome("search", outcome)
+        trial = self.trials[index]
+        if "failed" in result:
+            trial |= {"status": BROKEN, "why": result["failed"], "objective": result["objective"]}
+            return
+        trial |= {name: result[name] for name in trial if name in result}
+        if trial["models"] == self._models:
+            trial |= {"status": FINISHED, "why": ""}
+        else:
+            share = f"{100 / self._reduction:.0f} %"
+            why = f"ASHA stopped it after {trial['models']} of {self._models} models: not in the best {share} so far"
+            trial |= {"status": STOPPED, "why": why}
+
+    def ended(self, index: int, problem: str) -> None:
+        trial = self.trials[index]
+        if problem:
+            trial |= {"status": BROKEN, "why": f"lost with its worker: {problem}"}
+        self._settled += 1
+        self._progress.say(f"  {self._settled}/{len(self.trials)} {describe(trial)}")
+
+
+def describe(trial: dict[str, Any]) -> str:
+    """Returns one line about a trial."""
+    params = ", ".join(f"{name}={value}" for name, value in trial["params"].items())
+    if trial["status"] == BROKEN:
+        return f"{params}: failed: {trial['why']}"
+    rise = f"error {trial['error_rise']:+.2f} points"
+    beyond = "" if trial["within_bound"] else ", beyond the bound"
+    models = f"{trial['models']} model{'s' if trial['models'] != 1 else ''}"
+    return f"{params}: {trial['status']} on {models}: |AUC − 0.5| {trial['auc_gap']:.3f}, {rise}{beyond}"
+
+
+def few_models(models: int) -> str:
+    """Returns the remark that so few models cannot tell near settings apart."""
+    return (
+        f"The validation fold has {models} models: differences between near settings may be chance; a larger middle number of "
+        "shadows.split makes the choice surer."
+    )
+
+
+def no_winner(trials: Sequence[dict[str, Any]], bound: float | None) -> str:
+    """Returns why there is no winner."""
+    finished = sum(trial["status"] == FINISHED for trial in trials)
+    if not finished:
+        return f"No winner: none of the {len(trials)} settings was measured on all models."
+    return (
+        f"No winner: none of the {finished} settings that were measured on all models stays within the bound of {bound:g} points; "
+        f"raise search.bound.{BOUND}, widen the ranges or try more samples."
+    )
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Returns the search that lies in a folder, empty where there is none that can be read."""
+    try:
+        document = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) and document.get("schema") == SCHEMA_VERSION else {}
+
+
+def _write(folder: Path, document: dict[str, Any]) -> None:
+    write_synced(folder / FILE, json.dumps(finite(document), indent=1, ensure_ascii=False).encode())
+
+
+def _is_drawn(folder: Path, document: dict[str, Any]) -> bool:
+    """Whether the page in the folder already shows this search: its final rows are written after the page."""
+    return "final" in document and (folder / "figures" / "pareto.svg").is_file()
