@@ -32,6 +32,7 @@ COMMANDS = {
     "show": ("show", "print a recipe with every default written out"),
     "schema": ("schema", "print the JSON Schema of recipes"),
     "audit": ("audit", "attack the outputs of your own models"),
+    "reproduce": ("reproduce", "run the paper's tables and figures and put them beside the published numbers"),
     "unlearn": ("unlearn", "unlearn from one model of your own"),
     "doctor": ("doctor", "look at Ray, GPUs, storage and MLflow, and say what is wrong"),
     "store": ("store", "verify a store or clean it up"),

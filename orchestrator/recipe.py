@@ -14,8 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from . import sweep
 from .errors import Fault, RecipeError, nearest
 from .options import canonical_params, fault_from, option_faults, option_names, validation_faults
-
-SHIPPED = Path(__file__).parent / "recipes"
+from .recipe_files import apply_override, read_document, shipped_recipes
 
 
 class _Strict(BaseModel):
@@ -123,11 +122,6 @@ class Recipe(_Strict):
     search: Annotated[Search | None, Field(exclude_if=lambda search: search is None)] = None
 
 
-def shipped_recipes() -> dict[str, Path]:
-    """Returns the recipes that come with the package, name to file."""
-    return {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
-
-
 def load_recipe(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """Returns a checked recipe.
 
@@ -139,9 +133,9 @@ def load_recipe(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     **Raises:** `RecipeError` naming every fault.
     """
     label = str(source)
-    document = _read(source)
+    document = read_document(source)
     for override in overrides:
-        _override(document, override, label)
+        apply_override(document, override, label)
     return check_recipe(document, label)
 
 
@@ -183,73 +177,6 @@ def expand_methods(recipe: Recipe) -> list[dict[str, Any]]:
 def to_yaml(recipe: Recipe) -> str:
     """Returns the resolved recipe as YAML, every default written out."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
-
-
-def _read(source: str | Path) -> Any:
-    path = Path(source)
-    if not path.is_file():
-        shipped = shipped_recipes()
-        if str(source) not in shipped:
-            guess = nearest(str(source), shipped)
-            raise RecipeError(
-                [
-                    Fault(
-                        "RECIPE",
-                        str(source),
-                        "no such file and no shipped recipe of this name",
-                        f"a path, or {', '.join(shipped)}",
-                        guess,
-                    )
-                ],
-                "orchestrator",
-            )
-        path = shipped[str(source)]
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise RecipeError(
-            [Fault("RECIPE", str(path), f"not UTF-8 text ({error.reason})", "a YAML file")], str(source)
-        ) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "somewhere"
-        problem = getattr(error, "problem", None) or "not YAML"
-        raise RecipeError(
-            [Fault("RECIPE", str(path), f"not readable as YAML at {where}: {problem}")], str(source)
-        ) from None
-
-
-def _override(document: Any, text: str, label: str) -> None:
-    path, separator, raw = text.partition("=")
-    if not separator or not path:
-        raise RecipeError(
-            [Fault("--set", text, "not of the form a.b=value", "for example --set training.epochs=10")], label
-        )
-    try:
-        value = yaml.safe_load(raw)
-    except yaml.YAMLError:
-        raise RecipeError(
-            [Fault("--set", text, "the value is not YAML", "a number, a text, or [a, b]")], label
-        ) from None
-    *parents, last = path.split(".")
-    node = document
-    for part in parents:
-        if isinstance(node, list) and part.isdigit() and int(part) < len(node):
-            node = node[int(part)]
-        elif isinstance(node, dict):
-            node = node.setdefault(part, {})
-        else:
-            raise RecipeError(
-                [Fault("--set", text, f"there is nothing at {part!r}", "an existing list index or a mapping")], label
-            )
-    if isinstance(node, list) and last.isdigit() and int(last) < len(node):
-        node[int(last)] = value
-    elif isinstance(node, dict):
-        node[last] = value
-    else:
-        raise RecipeError(
-            [Fault("--set", text, f"there is nothing at {last!r}", "an existing list index or a mapping")], label
-        )
 
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")

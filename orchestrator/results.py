@@ -80,12 +80,15 @@ def _row(
 ) -> dict[str, Any]:
     metrics: dict[str, Any] = {}
     intervals: dict[str, list[float]] = {}
+    by_model: dict[str, list[float]] = {}
     done = [unit for unit in row.targets if store.has(unit.key)]
     problems = _problems(row, store, failures)
     for name in ("error_forget", "error_retain", "error_val", "error_test"):
         values = [store.meta(unit.key)["errors"].get(name) for unit in done]
         known = [float(value) for value in values if value is not None]
         metrics[name] = float(np.mean(known)) if known else None
+        if known:
+            by_model[name] = known
         if len(known) > 1:
             intervals[name] = bootstrap_mean(known, seed_for(seed, name))
     metrics["seconds_per_model"] = None if row.method == "no_unlearn" else _mean_seconds(store, row.producers)
@@ -93,7 +96,7 @@ def _row(
     if metrics["seconds_per_model"] and retrain_seconds:
         metrics["speedup_vs_retrain"] = retrain_seconds / metrics["seconds_per_model"]
     metrics["epochs"] = _mean_epochs(store, row.producers) if row.method != "no_unlearn" else None
-    _add_incremental(row, store, seed, metrics, intervals)
+    _add_incremental(row, store, seed, metrics, intervals, by_model)
     verdict, attack_info, notes = "", {}, []
     for unit in row.scores:
         if not store.has(unit.key):
@@ -104,6 +107,7 @@ def _row(
         intervals.update({f"{prefix}{name}": value for name, value in meta["ci"].items()})
         verdict = verdict if verdict and prefix else meta["verdict"]
         attack_info[unit.label["attack"]] = meta["attack"]
+        by_model.update({f"{prefix}{name}": values for name, values in meta["by_model"].items()})
     for unit in row.producers:
         if unit.kind == "unlearn" and store.has(unit.key):
             notes += store.meta(unit.key)["notes"]
@@ -116,6 +120,7 @@ def _row(
         "seconds": metrics["seconds_per_model"],
         "verdict": verdict,
         "models": len(done),
+        "by_model": by_model,
     }
     if problems:
         result["error"] = problems[0] if len(problems) == 1 else f"{problems[0]} (and {len(problems) - 1} more)"
@@ -127,7 +132,12 @@ def _row(
 
 
 def _add_incremental(
-    row: Row, store: Store, seed: int, metrics: dict[str, Any], intervals: dict[str, list[float]]
+    row: Row,
+    store: Store,
+    seed: int,
+    metrics: dict[str, Any],
+    intervals: dict[str, list[float]],
+    by_model: dict[str, list[float]],
 ) -> None:
     """Adds what a stress test measures: where models fail, how far moments drift, what fine-tuning brings back.
 
@@ -150,6 +160,8 @@ def _add_incremental(
     }
     for name, values in found.items():
         metrics[name] = float(np.mean(values)) if values else None
+        if values:
+            by_model[name] = values
         if len(values) > 1:
             intervals[name] = bootstrap_mean(values, seed_for(seed, name))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,8 +13,12 @@ from .outputs import labelled_tables
 from .store import Attempt, Store
 from .units import Unit
 
+if TYPE_CHECKING:
+    from attack.evaluation import Scores
+
 CURVE_POINTS = 400
 CONFIDENCE_BINS = 40
+TINY = 0.05
 
 
 def fit_candidate(unit: Unit, store: Store, attempt: Attempt, threads: int) -> dict[str, Any]:
@@ -100,7 +104,36 @@ def score_row(unit: Unit, store: Store, attempt: Attempt) -> dict[str, Any]:
         },
     }
     attempt.path("curves.json").write_text(json.dumps(curves))
-    return {"metrics": evaluation.metrics, "ci": evaluation.ci, "verdict": evaluation.verdict, "attack": chosen}
+    sizes = evaluation.sizes
+    by_model = ((evaluation.auc_matrix * sizes).sum(axis=1) / sizes.sum(axis=1)).tolist()
+    tiny, tiny_interval, tiny_by_model = tiny_scores(positive, negative, spec["seed"])
+    return {
+        "metrics": {**evaluation.metrics, "tiny_scores": tiny},
+        "ci": {**evaluation.ci, **({} if tiny_interval is None else {"tiny_scores": tiny_interval})},
+        "by_model": {"auc": by_model, "tiny_scores": tiny_by_model},
+        "verdict": evaluation.verdict,
+        "attack": chosen,
+    }
+
+
+def tiny_scores(positive: Scores, negative: Scores, seed: int) -> tuple[float, list[float] | None, list[float]]:
+    """Returns the share of a model's outputs that score under the 5th percentile of retrained models' outputs.
+
+    It is 0.05 where unlearned models cannot be told from retrained ones; a pile of scores that are too small (the
+    Streisand effect, supplement Fig. 3) lifts it though the AUC may still look well.
+
+    **Returns:** the mean over models, its 95 % interval over models (None where there is one), the value of each model.
+    """
+    from .results import bootstrap_mean
+
+    floor = np.quantile(negative.scores, TINY)
+    _, by_model = positive.by_model()
+    # Tied scores at the floor count in part, so that equal distributions give 0.05 also where scores are coarse.
+    under, at = (float((test(negative.scores, floor)).mean()) for test in (np.less, np.equal))
+    weight = (TINY - under) / at if at else 0.0
+    shares = [float((scores < floor).mean() + weight * (scores == floor).mean()) for scores in by_model]
+    interval = bootstrap_mean(shares, seed) if len(shares) > 1 else None
+    return float(np.mean(shares)), interval, shares
 
 
 def _edges(*scores: np.ndarray) -> np.ndarray:

@@ -10,14 +10,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    import yaml
-
     from ..cli import print_json
-    from ..recipe import shipped_recipes
+    from ..recipe_files import read_document, shipped_recipes
 
     found = {
-        name: str(yaml.safe_load(path.read_text(encoding="utf-8")).get("description", ""))
-        for name, path in shipped_recipes().items()
+        name: str(read_document(name).get("description", "")) for name in shipped_recipes() if not name.startswith("_")
     }
     if args.json:
         print_json(found)

@@ -57,7 +57,7 @@ def put(document: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("training.augment", "crop-flip", ["training.augment", "'crop-flip'", "crop_flip"]),
         ("shadows.split", [3, 1, 2], ["shadows.split", "adds up to 6", "originals is 5", "[2, 1, 2]"]),
         ("shadows.split", [4, 0, 1], ["shadows.split", "each fold needs a model"]),
-        ("shadows.originals", 0, ["shadows.originals", "at least 3"]),
+        ("shadows.originals", 0, ["shadows.originals", "at least 1"]),
         ("shadows.unlearn", "tests", ["shadows.unlearn", "did you mean 'test'"]),
         ("methods.0.name", "pgd", ["methods.0.name", "did you mean 'pgu'"]),
         ("methods.0.gama", 0.5, ["methods.0.gama", "did you mean 'gamma'"]),

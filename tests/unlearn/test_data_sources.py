@@ -122,7 +122,7 @@ def test_parquet_keeps_the_first_classes_and_counts_what_is_kept(files):
     assert dataset.train.labels.tolist() == [i % 3 for i in kept]
     limited = load_dataset("parquet", **files, classes=2, limit={"train": 3})
     assert np.array_equal(limited.train.images, pixels(10)[kept[:3]])
-    with pytest.raises(ValueError, match="dataset.classes: 4 is not allowed; give 2 to 3"):
+    with pytest.raises(ValueError, match=r"dataset\.classes: 4 is not allowed; give 2 to 3"):
         load_dataset("parquet", **files, classes=4)
 
 

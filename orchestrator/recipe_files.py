@@ -1,0 +1,126 @@
+"""Recipe files: shipped ones by name, one that extends another, and values set from the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .errors import Fault, RecipeError, nearest
+
+SHIPPED = Path(__file__).parent / "recipes"
+DEEPEST = 5
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Returns the recipes that come with the package, name to file; those that others only extend begin with an underscore."""
+    return {path.stem: path for path in sorted(SHIPPED.rglob("*.yaml"))}
+
+
+def read_document(source: str | Path) -> Any:
+    """Returns what a recipe file says, with what it `extends` filled in: mappings are merged, lists and values replaced.
+
+    **Arguments:** `source`: a path, or the name of a shipped recipe. `extends` is the same, a path relative to the file.
+
+    **Raises:** `RecipeError` where there is no such file or it is not YAML.
+    """
+    document, path = _load(source)
+    for _ in range(DEEPEST):
+        if not isinstance(document, dict) or "extends" not in document:
+            return document
+        parent = document.pop("extends")
+        if not isinstance(parent, str):
+            raise RecipeError(
+                [Fault("extends", parent, "not a recipe", "a path, or the name of a shipped recipe")], str(source)
+            )
+        beside = path.parent / parent
+        base, path = _load(beside if beside.is_file() else parent)
+        if not isinstance(base, dict):
+            raise RecipeError([Fault("extends", parent, "not a recipe", "a YAML mapping")], str(source))
+        document = _merged(base, document)
+    raise RecipeError(
+        [Fault("extends", parent, f"more than {DEEPEST} recipes extend one another", "a shorter chain")], str(source)
+    )
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        # Another scenario, source or model takes options of its own: only sections of one kind are merged.
+        same = both and all(merged[key].get(k) == value.get(k, merged[key].get(k)) for k in ("kind", "source", "name"))
+        merged[key] = _merged(merged[key], value) if same else value
+    return merged
+
+
+def _load(source: str | Path) -> tuple[Any, Path]:
+    path = Path(source)
+    if not path.is_file():
+        shipped = shipped_recipes()
+        if str(source) not in shipped:
+            guess = nearest(str(source), shipped)
+            raise RecipeError(
+                [
+                    Fault(
+                        "RECIPE",
+                        str(source),
+                        "no such file and no shipped recipe of this name",
+                        f"a path, or {', '.join(name for name in shipped if not name.startswith('_'))}",
+                        guess,
+                    )
+                ],
+                "orchestrator",
+            )
+        path = shipped[str(source)]
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8")), path
+    except UnicodeDecodeError as error:
+        raise RecipeError(
+            [Fault("RECIPE", str(path), f"not UTF-8 text ({error.reason})", "a YAML file")], str(source)
+        ) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "somewhere"
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise RecipeError(
+            [Fault("RECIPE", str(path), f"not readable as YAML at {where}: {problem}")], str(source)
+        ) from None
+
+
+def apply_override(document: Any, text: str, label: str) -> None:
+    """Sets one `a.b=value` (a YAML value) in a document; `methods.0.gamma` reaches into lists.
+
+    **Raises:** `RecipeError` where the text or the place is not one.
+    """
+    path, separator, raw = text.partition("=")
+    if not separator or not path:
+        raise RecipeError(
+            [Fault("--set", text, "not of the form a.b=value", "for example --set training.epochs=10")], label
+        )
+    try:
+        value = yaml.safe_load(raw)
+    except yaml.YAMLError:
+        raise RecipeError(
+            [Fault("--set", text, "the value is not YAML", "a number, a text, or [a, b]")], label
+        ) from None
+    *parents, last = path.split(".")
+    node = document
+    for part in parents:
+        if isinstance(node, list) and part.isdigit() and int(part) < len(node):
+            node = node[int(part)]
+        elif isinstance(node, dict):
+            node = node.setdefault(part, {})
+        else:
+            raise RecipeError(
+                [Fault("--set", text, f"there is nothing at {part!r}", "an existing list index or a mapping")], label
+            )
+    if isinstance(node, list) and last.isdigit() and int(last) < len(node):
+        node[int(last)] = value
+    elif isinstance(node, dict):
+        node[last] = value
+    else:
+        raise RecipeError(
+            [Fault("--set", text, f"there is nothing at {last!r}", "an existing list index or a mapping")], label
+        )

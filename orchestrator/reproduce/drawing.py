@@ -1,0 +1,79 @@
+"""Panels that several items share, in the look of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..report.drawing import INK, MARKERS, MUTED, SERIES, Figure, Panel
+from .measure import Quantity
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Series = Mapping[str, Sequence[tuple[float, Quantity]]]
+DASHES = ((0, (4, 2)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
+
+
+def lines_figure(
+    name: str, title: str, x: str, y: str, series: Series, levels: Mapping[str, float], caption: str
+) -> Figure:
+    """Returns a figure of one panel: lines with bands of their 95 % intervals, and dashed levels."""
+    return Figure(name, title, f"{caption} Bands are 95 % intervals over models.", (lines_panel(x, y, series, levels),))
+
+
+def lines_panel(x: str, y: str, series: Series, levels: Mapping[str, float], first: int = 0) -> Panel:
+    """Returns a panel of lines with bands; `first` is the place of the first colour."""
+
+    def draw(ax: Axes) -> None:
+        for place, (label, points) in enumerate(series.items(), start=first):
+            colour, marker = SERIES[place % len(SERIES)], MARKERS[place % len(MARKERS)]
+            xs = [at for at, _ in points]
+            ax.plot(xs, [q.value for _, q in points], color=colour, marker=marker, markersize=4, label=label)
+            banded = [(at, q) for at, q in points if q.interval]
+            if len(banded) > 1:
+                ax.fill_between(
+                    [at for at, _ in banded],
+                    [q.low for _, q in banded],
+                    [q.high for _, q in banded],
+                    color=colour,
+                    alpha=0.15,
+                    linewidth=0,
+                )
+        for place, (label, level) in enumerate(levels.items()):
+            ax.axhline(
+                level, color=INK if place == 0 else MUTED, linewidth=1.0, linestyle=DASHES[place % 3], label=label
+            )
+        ax.set_xlabel(x)
+        ax.set_ylabel(y)
+        ax.legend(loc="best")
+
+    parts = [
+        f"{label}: " + ", ".join(f"{at:g} → {q.value:.3g}" for at, q in points) for label, points in series.items()
+    ]
+    return Panel(draw, f"{y} over {x}. " + "; ".join(parts), width=4.6, height=3.4)
+
+
+def confidence_panel(curve: Mapping[str, Any], title: str) -> Panel:
+    """Returns histograms of the attacker's confidence on unlearned (blue) and retrained (grey) models."""
+    edges = np.asarray(curve["edges"], float)
+    shares = {side: _shares(curve[side]) for side in ("retrained", "unlearned")}
+
+    def draw(ax: Axes) -> None:
+        for side, colour in (("retrained", MUTED), ("unlearned", SERIES[0])):
+            ax.stairs(shares[side], edges, fill=True, color=colour, alpha=0.3, label=f"{side} models")
+            ax.stairs(shares[side], edges, color=colour, linewidth=1.1)
+        ax.set_xlim(edges[0], edges[-1])
+        ax.set_xlabel("attacker's confidence")
+        ax.set_ylabel("share of outputs (%)")
+        ax.set_title(title)
+        ax.legend(loc="best")
+
+    return Panel(draw, f"Histogram of the attacker's confidence, {title}", width=3.6, height=2.8)
+
+
+def _shares(counts: Sequence[float]) -> np.ndarray:
+    array = np.asarray(counts, float)
+    return 100.0 * array / array.sum() if array.sum() else array

@@ -1,0 +1,245 @@
+"""Figures 1 to 4 of the supplement: what happens past the early stop, epoch by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..report.drawing import Figure
+from .claims import HOLDS, OPEN, Claim, Verdict, above, chance, difference, every, some, within
+from .drawing import confidence_panel, lines_panel
+from .item import Comparison, Experiments, Item, Run
+from .measure import Experiment, Quantity, quantity
+
+# How far under chance an AUC may reach and still not count as under it, and how far a plateau may move.
+SLACK = 0.05
+SAFE = 2.0
+
+
+def _epochs(experiment: Experiment) -> list[tuple[int, Mapping[str, Any]]]:
+    """Returns (epoch, row), epoch 0 being the models as they were."""
+    before = experiment.find("no_unlearn")
+    return ([(0, before)] if before else []) + experiment.sweep("pgu", "stop_after")
+
+
+def _early(experiment: Experiment) -> Mapping[str, Any] | None:
+    return next((row for row in experiment.rows if row["method"] == "pgu" and "stop_after" not in row["params"]), None)
+
+
+def _early_epoch(experiment: Experiment) -> float | None:
+    row = _early(experiment)
+    return None if row is None else row["metrics"].get("epochs")
+
+
+def _loss(experiment: Experiment, row: Mapping[str, Any] | None, metric: str) -> Quantity | None:
+    """Accuracy lost against the original models, in points."""
+    return difference(quantity(row, metric), quantity(experiment.find("no_unlearn"), metric))
+
+
+def _compare(experiment: Experiment, published: str) -> Comparison:
+    rows = [_line(experiment, f"epoch {epoch}", row) for epoch, row in _epochs(experiment)]
+    early = _early(experiment)
+    if early is not None:
+        at = _early_epoch(experiment)
+        rows.append(
+            _line(experiment, f"early stop (epoch {at:.1f} on average)" if at is not None else "early stop", early)
+        )
+    columns = ("", "AUC", "retain accuracy lost", "test accuracy lost", "tiny scores")
+    return Comparison(
+        columns,
+        tuple(rows),
+        f"{published} Tiny scores: share of unlearned outputs under the 5th percentile of retrained ones (0.05 where nothing shows).",
+        digits=3,
+    )
+
+
+def _line(experiment: Experiment, label: str, row: Mapping[str, Any]) -> tuple[Any, ...]:
+    lost = [_loss(experiment, row, metric) for metric in ("error_retain", "error_test")]
+    return (label, quantity(row, "auc"), *lost, quantity(row, "tiny_scores"))
+
+
+def _epoch_figures(name: str, experiment: Experiment) -> list[Figure]:
+    losses: dict[str, list[tuple[float, Quantity]]] = {"retain set": [], "test data": []}
+    areas: list[tuple[float, Quantity]] = []
+    for epoch, row in _epochs(experiment):
+        for metric, label in (("error_retain", "retain set"), ("error_test", "test data")):
+            lost = _loss(experiment, row, metric) if epoch else Quantity(0.0)
+            if lost is not None:
+                losses[label].append((epoch, lost))
+        auc = quantity(row, "auc")
+        if auc is not None:
+            areas.append((epoch, auc))
+    early = _early(experiment)
+    stop = quantity(early, "auc") if early else None
+    levels = {"chance": 0.5} | ({f"at the early stop: {stop.value:.3f}": stop.value} if stop else {})
+    return [
+        Figure(
+            name,
+            "Accuracy lost, and AUC, over the epochs of unlearning",
+            "Left: accuracy lost against the original models. Right: attack AUC; below 0.5 the forget set is found by too little confidence. Bands are "
+            "95 % intervals over models.",
+            (
+                lines_panel("epoch of unlearning", "accuracy lost (points)", losses, {}),
+                lines_panel("epoch of unlearning", "attack AUC", {"PGU": areas}, levels, first=2),
+            ),
+        )
+    ]
+
+
+def _confidence_figures(name: str, experiment: Experiment) -> list[Figure]:
+    indices = {id(row): index for index, row in enumerate(experiment.rows)}
+    wanted = [("epoch 0", experiment.find("no_unlearn")), ("early stop", _early(experiment))]
+    wanted += [(f"epoch {epoch}", row) for epoch, row in experiment.sweep("pgu", "stop_after")[-2:]]
+    panels = []
+    for title, row in wanted:
+        curves = [c for c in experiment.curves["confidence"] if row is not None and c["row"] == indices[id(row)]]
+        if curves:
+            panels.append(confidence_panel(curves[0], title))
+    if not panels:
+        return []
+    caption = "Attacker's confidence on the forget set, for unlearned and for retrained models, at several points of unlearning."
+    return [Figure(name, "How sure the attacker is", caption, tuple(panels))]
+
+
+def _last(experiment: Experiment) -> tuple[int, Mapping[str, Any]] | None:
+    found = experiment.sweep("pgu", "stop_after")
+    return found[-1] if found else None
+
+
+def _falls_under_chance(experiments: Experiments) -> Verdict:
+    experiment = experiments["figure1"]
+    stop = _early_epoch(experiment) or 0.0
+    later = [(epoch, row) for epoch, row in experiment.sweep("pgu", "stop_after") if epoch > stop]
+    return some(
+        above(
+            f"0.5 less AUC at epoch {epoch}",
+            difference(Quantity(0.5, (0.5, 0.5)), _loose(quantity(row, "auc"))),
+            0.0,
+            3,
+        )
+        for epoch, row in later
+    )
+
+
+def _loose(value: Quantity | None) -> Quantity | None:
+    """The quantity without its values by model, so that a constant can be taken from its interval."""
+    return None if value is None else Quantity(value.value, value.interval)
+
+
+def _never_under_chance(experiments: Experiments) -> Verdict:
+    found = []
+    for epoch, row in experiments["figure2"].sweep("pgu", "stop_after"):
+        auc = quantity(row, "auc")
+        if auc is None or not auc.interval:
+            found.append(Verdict(OPEN, f"AUC at epoch {epoch} has no interval"))
+        elif auc.high < 0.5:
+            found.append(Verdict("does not hold", f"AUC at epoch {epoch}: {auc.text(3)} lies under 0.5"))
+        else:
+            word = HOLDS if auc.low > 0.5 - SLACK else OPEN
+            found.append(Verdict(word, f"AUC at epoch {epoch}: {auc.text(3)}, to stay above {0.5 - SLACK:g}"))
+    return every(found)
+
+
+def _early_is_near_chance(experiments: Experiments) -> Verdict:
+    return chance("AUC at the early stop", quantity(_early(experiments["figure1"]), "auc"))
+
+
+def _small_drops(experiment: Experiment, row: Mapping[str, Any] | None) -> Verdict:
+    return every(
+        within(f"{metric.removeprefix('error_')} accuracy lost", _loss(experiment, row, metric), SAFE)
+        for metric in ("error_retain", "error_test")
+    )
+
+
+def _plateau(experiments: Experiments) -> Verdict:
+    found = experiments["figure2"].sweep("pgu", "stop_after")
+    if len(found) < 2:
+        return Verdict(OPEN, "fewer than two epochs were measured")
+    (before, first), (last, second) = found[-2:]
+    return within(
+        f"AUC at epoch {last} less AUC at epoch {before}",
+        difference(quantity(second, "auc"), quantity(first, "auc")),
+        SLACK,
+        3,
+    )
+
+
+def _pile(experiment: Experiment) -> Verdict:
+    last = _last(experiment)
+    if last is None:
+        return Verdict(OPEN, "no late epoch was measured")
+    return above(f"share of tiny scores at epoch {last[0]}", quantity(last[1], "tiny_scores"), 0.05, 3)
+
+
+def _more_than_early(experiment: Experiment) -> Verdict:
+    last = _last(experiment)
+    late, early = quantity(last[1] if last else None, "tiny_scores"), quantity(_early(experiment), "tiny_scores")
+    return above("tiny scores late less at the early stop", difference(late, early), 0.0, 3)
+
+
+def _no_pile(experiments: Experiments) -> Verdict:
+    last = _last(experiments["figure4"])
+    late = quantity(last[1] if last else None, "tiny_scores")
+    return within(
+        "share of tiny scores late, less 0.05", difference(_loose(late), Quantity(0.05, (0.05, 0.05))), 0.1, 3
+    )
+
+
+FIGURE1 = Item(
+    "figure1",
+    "Figure 1: epochs, removing samples",
+    "SmallVGG: accuracy lost and AUC after so many epochs of unlearning, with and past the early stop.",
+    (Run("figure1", "figure1"),),
+    lambda e: _compare(e["figure1"], "Published: early stop at epoch 12, AUC under 0.5 after it (no numbers given)."),
+    lambda e: _epoch_figures("figure1", e["figure1"]),
+    (
+        Claim("At the early stop AUC is at chance.", _early_is_near_chance),
+        Claim("Past the early stop AUC falls under 0.5 (Streisand effect).", _falls_under_chance),
+        Claim(
+            f"At the early stop retain and test accuracy lose little (within {SAFE:g} points).",
+            lambda e: _small_drops(e["figure1"], _early(e["figure1"])),
+        ),
+    ),
+)
+
+FIGURE2 = Item(
+    "figure2",
+    "Figure 2: epochs, removing classes",
+    "ResNet-18: accuracy lost and AUC after so many epochs of unlearning whole classes.",
+    (Run("figure2", "figure2"),),
+    lambda e: _compare(
+        e["figure2"], "Published: AUC never under 0.5, stable from about epoch 70 of 100 (no numbers given)."
+    ),
+    lambda e: _epoch_figures("figure2", e["figure2"]),
+    (
+        Claim("AUC never goes under 0.5 when classes are removed.", _never_under_chance),
+        Claim("AUC is stable over the last epochs.", _plateau),
+        Claim(
+            f"At the early stop retain and test accuracy lose little (within {SAFE:g} points).",
+            lambda e: _small_drops(e["figure2"], _early(e["figure2"])),
+        ),
+    ),
+)
+
+FIGURE3 = Item(
+    "figure3",
+    "Figure 3: attacker's confidence, removing samples",
+    "SmallVGG: histograms of the attacker's confidence before unlearning, at the early stop and late.",
+    (Run("figure3", "figure1"),),
+    lambda e: _compare(e["figure3"], "Published: histograms at epochs 0, 12 and 40."),
+    lambda e: _confidence_figures("figure3", e["figure3"]),
+    (
+        Claim("Over-fitted unlearning shows as a pile of tiny scores.", lambda e: _pile(e["figure3"])),
+        Claim("There are more of them late than at the early stop.", lambda e: _more_than_early(e["figure3"])),
+    ),
+)
+
+FIGURE4 = Item(
+    "figure4",
+    "Figure 4: attacker's confidence, removing classes",
+    "ResNet-18: histograms of the attacker's confidence before unlearning, at the early stop and late.",
+    (Run("figure4", "figure2"),),
+    lambda e: _compare(e["figure4"], "Published: histograms at epochs 0, 70 and 99."),
+    lambda e: _confidence_figures("figure4", e["figure4"]),
+    (Claim("No such pile when classes are removed.", _no_pile),),
+)

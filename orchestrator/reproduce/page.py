@@ -1,0 +1,165 @@
+"""The page of a reproduction: Markdown for repositories, HTML for readers, and each table as CSV, Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from ..report.tables import escape_markdown, markdown_line
+from .claims import FAILS, HOLDS, OPEN
+from .item import Comparison
+from .measure import Quantity
+
+if TYPE_CHECKING:
+    from .runner import Finding
+
+SYMBOLS = {HOLDS: "✓", FAILS: "✗", OPEN: "?"}
+
+
+def to_csv(table: Comparison) -> str:
+    """Returns the table for programs: full precision, a low and a high column beside what has intervals."""
+    ranged = [any(isinstance(row[i], Quantity) for row in table.rows) for i in range(len(table.columns))]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    header: list[str] = []
+    for name, has in zip(table.columns, ranged, strict=True):
+        header += [name, f"{name} low", f"{name} high"] if has else [name]
+    writer.writerow(header)
+    for row in table.rows:
+        line: list[Any] = []
+        for cell, has in zip(row, ranged, strict=True):
+            if isinstance(cell, Quantity):
+                line += [repr(cell.value), *([repr(v) for v in cell.interval] if cell.interval else ["", ""])]
+            else:
+                line += ["" if cell is None else cell, *(["", ""] if has else [])]
+        writer.writerow(line)
+    return out.getvalue()
+
+
+def to_markdown(table: Comparison) -> str:
+    """Returns the table as GitHub-flavoured Markdown with its note."""
+    lines = [markdown_line([escape_markdown(name) for name in table.columns])]
+    lines.append(markdown_line(["---", *["---:"] * (len(table.columns) - 1)]))
+    lines += [markdown_line([escape_markdown(text) for text in row]) for row in table.texts()]
+    note = f"\n{escape_markdown(table.note)} [low, high]: 95 % intervals over models.\n"
+    return "\n".join(lines) + "\n" + note
+
+
+def to_latex(table: Comparison) -> str:
+    """Returns the table as LaTeX (booktabs)."""
+    from ..report.tables import tex
+
+    body = [" & ".join(tex(text) for text in row) + r" \\" for row in table.texts()]
+    head = " & ".join(tex(name) for name in table.columns) + r" \\"
+    lines = [r"\begin{tabular}{l" + "r" * (len(table.columns) - 1) + "}", r"\toprule", head, r"\midrule", *body]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+FORMATS: Mapping[str, Callable[[Comparison], str]] = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
+
+
+def facts(findings: Sequence[Finding], size: str) -> list[str]:
+    """Returns what was run where: the command, the commit, the machine, the time."""
+    environments = [e.environment for finding in findings for e in finding.experiments.values()]
+    commits = sorted({_commit(each) for each in environments})
+    machines = sorted({f"{each['hardware']['cpus']} CPU cores ({each['hardware']['where']})" for each in environments})
+    names = " ".join(finding.item.name for finding in findings)
+    return [
+        f"Command: `orchestrator reproduce {names} --size {size}`",
+        f"Commit: {', '.join(commits)}",
+        f"Machine: {', '.join(machines)}",
+    ]
+
+
+def _commit(environment: Mapping[str, Any]) -> str:
+    git = environment.get("git") or {}
+    return f"{git.get('commit', 'unknown')[:10]}{' (changed since)' if git.get('dirty') else ''}"
+
+
+def counts(findings: Sequence[Finding]) -> str:
+    """Returns how many claims hold, in words."""
+    words = [verdict.word for finding in findings for _, verdict in finding.verdicts]
+    return f"{words.count(HOLDS)} of {len(words)} claims hold here, {words.count(FAILS)} do not, {words.count(OPEN)} are not measurable at this size."
+
+
+def markdown(findings: Sequence[Finding], size: str) -> str:
+    """Returns the whole page as Markdown, with links to the figures."""
+    parts = [f"# Reproduction at size {size}\n", *(f"{line}  " for line in facts(findings, size))]
+    parts += ["", counts(findings) + " Verdicts are computed from 95 % intervals; none is written by hand.", ""]
+    lines = [markdown_line(["item", "claim", "verdict"]), markdown_line(["---", "---", "---"])]
+    for finding in findings:
+        for text, verdict in finding.verdicts:
+            lines.append(
+                markdown_line([finding.item.title, escape_markdown(text), f"{SYMBOLS[verdict.word]} {verdict.word}"])
+            )
+    parts += ["\n".join(lines), ""]
+    for finding in findings:
+        parts += [f"## {finding.item.title}\n", f"{finding.item.about} {_recipe(finding)}\n"]
+        if finding.comparison is not None:
+            parts.append(to_markdown(finding.comparison))
+        for text, verdict in finding.verdicts:
+            parts.append(
+                f"- {SYMBOLS[verdict.word]} **{verdict.word}**: {escape_markdown(text)}  \n  {escape_markdown(verdict.because)}"
+            )
+        parts.append("")
+        for figure in finding.item.figures(finding.experiments):
+            parts += [f"![{figure.title}](figures/{figure.name}.png)\n", f"{figure.caption}\n"]
+    return "\n".join(parts)
+
+
+def _recipe(finding: Finding) -> str:
+    """Says in one sentence what was trained on what."""
+    experiment = next(iter(finding.experiments.values()))
+    recipe, data = experiment.recipe, experiment.environment["dataset"]
+    model = recipe["model"]
+    width = f" at width {model['width']:g}" if model.get("width", 1.0) != 1.0 else ""
+    shadows = recipe["shadows"]
+    return (
+        f"Measured with {model['name']}{width} on {data['train']:,} training images of {data['classes']} classes, "
+        f"{shadows['originals']} original and {shadows['retrained']} retrained models, {shadows['split'][2]} of each under test."
+    )
+
+
+def html(findings: Sequence[Finding], size: str) -> str:
+    """Returns the whole page as one HTML file that loads nothing from elsewhere."""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    from ..report.drawing import DARK_SERIES, inline_svg
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string((resources.files(__package__) / "page.html").read_text(encoding="utf-8"))
+    css = (resources.files("orchestrator.report") / "page.css").read_text(encoding="utf-8")
+    dark = "".join(f"--series-{i}: {colour}; " for i, colour in enumerate(DARK_SERIES, start=1))
+    items = [
+        {
+            "name": finding.item.name,
+            "title": finding.item.title,
+            "about": f"{finding.item.about} {_recipe(finding)}",
+            "columns": finding.comparison.columns if finding.comparison else (),
+            "rows": finding.comparison.texts() if finding.comparison else [],
+            "note": finding.comparison.note if finding.comparison else "",
+            "claims": [
+                (text, verdict.word, SYMBOLS[verdict.word], verdict.because) for text, verdict in finding.verdicts
+            ],
+            "figures": [
+                {
+                    "title": figure.title,
+                    "caption": figure.caption,
+                    "panels": [Markup(inline_svg(p, f"{figure.name}-{i}")) for i, p in enumerate(figure.panels)],
+                }
+                for figure in finding.item.figures(finding.experiments)
+            ],
+        }
+        for finding in findings
+    ]
+    return template.render(
+        title=f"Reproduction at size {size}",
+        css=Markup(css.replace("/* dark series */", dark)),
+        facts=[line.replace("`", "") for line in facts(findings, size)],
+        counts=counts(findings),
+        items=items,
+    )

@@ -1,0 +1,152 @@
+"""Runs the experiments of items into one folder with one store, and writes what came of them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..experiment import RunOptions, run
+from ..recipe import Recipe, load_recipe
+from ..results import finite
+from ..store.local import write_synced
+from .claims import OPEN, Verdict
+from .item import Comparison, Experiments, Item, Run
+from .measure import Experiment, Quantity
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What came of an item: its table, the verdict on each claim, where it was measured, or why it could not be."""
+
+    item: Item
+    comparison: Comparison | None
+    verdicts: tuple[tuple[str, Verdict], ...]
+    experiments: Experiments
+    error: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that the stages of the item's experiments took when they ran, with what other items had made not counted."""
+        return sum(_stage_seconds(experiment) for experiment in self.experiments.values())
+
+
+def _stage_seconds(experiment: Experiment) -> float:
+    document = json.loads((experiment.folder / "results.json").read_text(encoding="utf-8"))
+    return float(sum(value or 0.0 for value in document["stages"].values()))
+
+
+def recipe_of(planned: Run, size: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Returns the checked recipe of one experiment."""
+    return load_recipe(f"{planned.recipe}-{size}", [*planned.settings(size), *overrides])
+
+
+def run_items(
+    items: Sequence[Item],
+    size: str,
+    folder: Path,
+    *,
+    overrides: Sequence[str] = (),
+    store: str | None = None,
+    address: str | None = None,
+    quiet: bool = False,
+    say: Say = print,
+) -> tuple[list[Finding], int]:
+    """Runs what is missing of every item's experiments and writes the page after each item.
+
+    **Returns:** a finding for each item, and how many rows of all experiments failed.
+
+    **Raises:** `RecipeError` before anything starts where a recipe does not fit; as `experiment.run` else.
+    """
+    planned: dict[str, Run] = {each.name: each for item in items for each in item.runs}
+    recipes = {name: recipe_of(each, size, overrides) for name, each in planned.items()}
+    experiments: dict[str, Experiment] = {}
+    findings: list[Finding] = []
+    failed = 0
+    for place, item in enumerate(items, start=1):
+        say(f"[{place}/{len(items)}] {item.title}")
+        for each in item.runs:
+            if each.name in experiments:
+                continue
+            started = time.monotonic()
+            options = RunOptions(
+                output=folder / each.name, store=store or str(folder / "store"), address=address, quiet=quiet
+            )
+            result = run(recipes[each.name], options)
+            failed += result.failed
+            work = result.document["environment"]["work"]
+            say(
+                f"    {each.name}: {work['units_executed']} units executed, {work['units_reused']} reused, "
+                f"{time.monotonic() - started:.0f} s"
+            )
+            experiments[each.name] = Experiment.load(each.name, folder / each.name)
+        findings.append(assess(item, {each.name: experiments[each.name] for each in item.runs}))
+        write_findings(findings, size, folder)
+    return findings, failed
+
+
+def assess(item: Item, experiments: Experiments) -> Finding:
+    """Computes an item's table and the verdict on each of its claims."""
+    verdicts = []
+    for claim in item.claims:
+        try:
+            verdict = claim.test(experiments)
+        except (KeyError, TypeError, ValueError) as error:
+            verdict = Verdict(OPEN, f"could not be computed: {type(error).__name__}: {error}")
+        verdicts.append((claim.text, verdict))
+    return Finding(item, item.compare(experiments), tuple(verdicts), experiments)
+
+
+def write_findings(findings: Sequence[Finding], size: str, folder: Path) -> None:
+    """Writes tables, figures, `reproduce.json`, `README.md` and `index.html` into `folder`."""
+    from ..report.drawing import render
+    from . import page
+
+    def write(path: Path, content: str | bytes) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_synced(path, content if isinstance(content, bytes) else content.encode())
+
+    for finding in findings:
+        name = finding.item.name
+        for figure in finding.item.figures(finding.experiments):
+            svg, png = render(figure)
+            write(folder / "figures" / f"{figure.name}.svg", svg)
+            write(folder / "figures" / f"{figure.name}.png", png)
+        if finding.comparison is not None:
+            for ending, make in page.FORMATS.items():
+                write(folder / "tables" / f"{name}.{ending}", make(finding.comparison))
+    write(folder / "reproduce.json", json.dumps(document(findings, size), indent=1))
+    write(folder / "README.md", page.markdown(findings, size))
+    write(folder / "index.html", page.html(findings, size))
+
+
+def document(findings: Sequence[Finding], size: str) -> dict[str, Any]:
+    """Returns everything as one JSON document."""
+
+    def plain(cell: Any) -> Any:
+        if isinstance(cell, Quantity):
+            return {"value": cell.value, "ci": list(cell.interval) if cell.interval else None}
+        return cell
+
+    items = [
+        {
+            "item": finding.item.name,
+            "title": finding.item.title,
+            "columns": list(finding.comparison.columns) if finding.comparison else [],
+            "rows": [[plain(cell) for cell in row] for row in finding.comparison.rows] if finding.comparison else [],
+            "claims": [
+                {"claim": text, "verdict": verdict.word, "because": verdict.because}
+                for text, verdict in finding.verdicts
+            ],
+            "seconds": round(finding.seconds, 1),
+            "git": [experiment.environment.get("git", {}) for experiment in finding.experiments.values()],
+        }
+        for finding in findings
+    ]
+    made: dict[str, Any] = finite({"schema": 1, "size": size, "items": items})
+    return made
