@@ -13,6 +13,7 @@ import numpy as np
 
 SEED = 0
 DRAWS = 4000
+FEWEST_MODELS = 3
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,10 @@ class Quantity:
         """Returns the difference, model by model where both were measured on the same originals, else of the two means."""
         mine, theirs = np.asarray(self.by_model), np.asarray(other.by_model)
         value = self.value - other.value
-        if self.paired and other.paired and len(mine) == len(theirs) > 1:
+        if self.paired and other.paired and len(mine) == len(theirs) >= FEWEST_MODELS:
             apart = mine - theirs
             return Quantity(value, _interval(_means(apart, 1), len(apart)), tuple(apart.tolist()))
-        if len(mine) > 1 and len(theirs) > 1:
+        if min(len(mine), len(theirs)) >= FEWEST_MODELS:
             return Quantity(value, _interval(_means(mine, 1) - _means(theirs, 2), min(len(mine), len(theirs))))
         if self.interval and other.interval:
             return Quantity(value, (self.low - other.high, self.high - other.low))
@@ -103,8 +104,9 @@ def quantity(row: Mapping[str, Any] | None, metric: str) -> Quantity | None:
     """Returns a metric of a row; None where there is no such row or it was not measured."""
     if row is None or row["metrics"].get(metric) is None:
         return None
-    bounds = row["ci"].get(metric)
     by_model = tuple(row.get("by_model", {}).get(metric, ()))
+    # A bootstrap over two models covers far too seldom (docs/LOG.md): no verdict is built on it.
+    bounds = row["ci"].get(metric) if row.get("models", 0) >= FEWEST_MODELS else None
     # Retrain's models are others: their differences to a method's cannot be taken pair by pair.
     return Quantity(
         float(row["metrics"][metric]),
