@@ -115,7 +115,7 @@ class _Chain:
     def _forget(self, number: int) -> None:
         """Makes one step and commits its model, and then the running moments."""
         from unlearn import UnlearnError, UnlearnResult, accuracy
-        from unlearn.methods.base import NothingToForget, UnlearnTooFast
+        from unlearn.methods.base import MethodDidNothing, NothingToForget, UnlearnTooFast
         from unlearn.methods.pgu_incremental import next_moments
 
         from .execute import commit_unit, save_model
@@ -134,7 +134,9 @@ class _Chain:
             result = self.method.unlearn(
                 model, forget=forget, moments=moments.decompose(), validation=self.given.get("validation")
             )
-        except (NothingToForget, UnlearnTooFast) as error:
+        except (NothingToForget, UnlearnTooFast, MethodDidNothing) as error:
+            if number == 1 and isinstance(error, MethodDidNothing):
+                raise  # settings that move nothing, not a model that has nothing left to forget
             # The model as it is lies nearer to the goal than any pass would bring it: the step is made by leaving it.
             result = UnlearnResult(model, [{"epoch": 0}], 0, [f"steps may leave the model as it was: {error}"])
         except UnlearnError as error:

@@ -194,20 +194,20 @@ def _shallow_eu_k_leaves_samples(experiments: Experiments) -> Verdict:
     return every(above(f"AUC of EU-k, k = {k}", _by_layers(experiment, k, "eu_k"), 0.5, 3) for k in (1, 2))
 
 
-def _eu_k_removes_classes(experiments: Experiments) -> Verdict:
-    """The paper's EU-1 takes the AUC from 0.71 to 0.54: most of the way. Asked here: at least half of it."""
-    experiment = experiments["table3"]
-    before, after = _by_layers(experiment, 0, "eu_k"), _by_layers(experiment, 1, "eu_k")
-    if before is None or after is None:
-        return Verdict("not measurable at this size", "AUC was not measured")
-    half = Quantity(
+def _takes_most(experiment: Experiment, method: str, k: int) -> Verdict:
+    """Most: at least half of what AUC has over 0.5 before unlearning. In the paper EU-1 takes it from 0.71 to 0.54."""
+    before, after = _by_layers(experiment, 0, method), _by_layers(experiment, k, method)
+    if before is None or after is None or not before.interval or not after.interval:
+        return Verdict("not measurable at this size", f"AUC of {method} with k = {k} has no interval")
+    left = Quantity(
         after.value - 0.5 - (before.value - 0.5) / 2,
-        (after.low - 0.5 - (before.high - 0.5) / 2, after.high - 0.5 - (before.low - 0.5) / 2)
-        if after.interval and before.interval
-        else None,
+        (after.low - 0.5 - (before.high - 0.5) / 2, after.high - 0.5 - (before.low - 0.5) / 2),
     )
     return every(
-        [_attack_works(experiment), below("AUC that EU-1 leaves over 0.5, less half of what there was", half, 0.0, 3)]
+        [
+            _attack_works(experiment),
+            below(f"AUC over 0.5 that {method} leaves with k = {k}, less half of what there was", left, 0.0, 3),
+        ]
     )
 
 
@@ -237,10 +237,10 @@ TABLE3 = Item(
         Claim("The attack recognises the forgotten classes before unlearning.", lambda e: _attack_works(e["table3"])),
         Claim("PGU on the last block alone does not forget.", lambda e: _one_layer_is_not_enough(e["table3"])),
         Claim(
-            "PGU needs more blocks here; with enough of them (3 to 6) AUC comes to chance.",
-            lambda e: _few_layers_suffice(e["table3"], (3, 4, 5, 6)),
+            "PGU needs more blocks here; three or more take most of it away.",
+            lambda e: some(_takes_most(e["table3"], "pgu", k) for k in (3, 4, 5, 6)),
         ),
-        Claim("EU-k on the last block alone takes most of the classes away.", _eu_k_removes_classes),
+        Claim("EU-k on the last block alone takes most of it away.", lambda e: _takes_most(e["table3"], "eu_k", 1)),
     ),
 )
 

@@ -1,0 +1,183 @@
+"""Incremental unlearning: resumed step by step, stopped by its criterion, its running moments bounded and healed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from orchestrator.data import load_data
+from orchestrator.errors import RecipeError
+from orchestrator.execute import Context, execute
+from orchestrator.incremental import failing_point, grouped_steps
+from orchestrator.plan import make_plan
+from orchestrator.recipe import check_recipe
+from orchestrator.store import LocalStore
+from orchestrator.units import Unit
+from unlearn.methods.pgu import PGU
+
+METHOD = {
+    "name": "pgu_incremental",
+    "gamma": 0.8,
+    "lr": 0.1,
+    "final_lr": 0.05,
+    "epochs": 2,
+    "batch_size": 10,
+    "early_stop": None,
+}
+
+
+@pytest.fixture
+def stress(tiny: dict[str, Any]) -> dict[str, Any]:
+    tiny["scenario"] = {"kind": "incremental", "step": 1, "steps": 6}
+    tiny["shadows"] = {"originals": 1, "retrained": 0, "split": [0, 0, 1]}
+    tiny["attacks"] = []
+    tiny["methods"] = [dict(METHOD)]
+    return tiny
+
+
+def planned(document: dict[str, Any], folder: Path) -> tuple[Unit, Context]:
+    recipe = check_recipe(document)
+    store = LocalStore(folder / "store")
+    data = load_data(recipe, store)
+    (unit,) = make_plan(recipe, data).stages["unlearn"]
+    return unit, Context(store, data)
+
+
+def steps_of(unit: Unit, context: Context) -> list[dict[str, Any]]:
+    outcome = execute(unit, context)
+    assert not outcome.failed, outcome.traceback
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in context.store.meta(unit.key)["steps"]]
+
+
+def stored(context: Context, kind: str) -> list[str]:
+    return [key for key in list(context.store.keys()) if context.store.meta(key)["kind"] == kind]
+
+
+def model_bytes(unit: Unit, context: Context) -> bytes:
+    return context.store.fetch(unit.key, "model.safetensors").read_bytes()
+
+
+class Counted:
+    """PGU that counts its runs, and is interrupted in the one that it is told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, interrupt: int | None = None):
+        self.runs = 0
+        original = PGU.unlearn
+
+        def unlearn(method: PGU, *args: Any, **kwargs: Any) -> Any:
+            self.runs += 1
+            if self.runs == interrupt:
+                raise KeyboardInterrupt
+            return original(method, *args, **kwargs)
+
+        monkeypatch.setattr(PGU, "unlearn", unlearn)
+
+
+def test_an_interrupted_chain_goes_on_where_it_was(
+    stress: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unit, context = planned(stress, tmp_path / "whole")
+    whole = steps_of(unit, context)
+    assert [row["per_class"] for row in whole] == [0, 1, 2, 3, 4, 5, 6]
+    assert whole[-1]["forgotten"] == 60
+    again, resumed = planned(stress, tmp_path / "cut")
+    with monkeypatch.context() as patch:
+        Counted(patch, interrupt=4)
+        with pytest.raises(KeyboardInterrupt):
+            execute(again, resumed)
+    assert len(stored(resumed, "step")) == 3
+    assert len(stored(resumed, "running")) == 2, "older moments go as soon as newer ones are safe"
+    with monkeypatch.context() as patch:
+        counted = Counted(patch)
+        fresh = Context(resumed.store, resumed.data)
+        assert steps_of(again, fresh) == whole
+    assert counted.runs == 3, "finished steps are not made again"
+    assert model_bytes(again, fresh) == model_bytes(unit, context)
+    assert stored(fresh, "running") == [], "nothing of them is left at the end"
+
+
+@pytest.mark.parametrize("damaged", [1, 2])
+def test_damaged_running_moments_are_carried_on_from_older_ones(
+    stress: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: int
+) -> None:
+    unit, context = planned(stress, tmp_path / "whole")
+    steps_of(unit, context)
+    again, cut = planned(stress, tmp_path / "cut")
+    with monkeypatch.context() as patch:
+        Counted(patch, interrupt=4)
+        with pytest.raises(KeyboardInterrupt):
+            execute(again, cut)
+    newest_first = sorted(stored(cut, "running"), key=lambda key: -len(cut.store.meta(key)["spec"]["steps"]))
+    for key in newest_first[:damaged]:
+        path = next((tmp_path / "cut" / "store").rglob(f"*{key}*/moments.safetensors"))
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 255
+        path.write_bytes(content)
+    fresh = Context(cut.store, cut.data)
+    steps_of(again, fresh)
+    assert model_bytes(again, fresh) == model_bytes(unit, context)
+
+
+def test_a_failure_criterion_ends_the_chain(stress: dict[str, Any], tmp_path: Path) -> None:
+    stress["training"]["epochs"] = 20
+    harsh = {**METHOD, "lr": 0.05, "final_lr": 0.05, "gamma": 0.1}
+    stress["methods"] = [{**harsh, "fail_points": 5.0}]
+    unit, context = planned(stress, tmp_path)
+    rows = steps_of(unit, context)
+    point = failing_point(rows, 5.0)
+    assert point == rows[-1]["per_class"] < 6
+    lost = [100 * (rows[0]["test_accuracy"] - row["test_accuracy"]) for row in rows]
+    assert lost[-1] > 5.0
+    assert max(lost[:-1]) <= 5.0
+    # Another criterion goes on from the same steps.
+    stress["methods"] = [harsh]
+    longer, _ = planned(stress, tmp_path)
+    assert steps_of(longer, context)[: len(rows)] == rows
+
+
+def test_recomputed_moments_and_recovery(stress: dict[str, Any], tmp_path: Path) -> None:
+    stress["methods"] = [{**METHOD, "recompute_moments": True, "recover_epochs": 2, "step": 2}]
+    unit, context = planned(stress, tmp_path)
+    rows = steps_of(unit, context)
+    drifts = [row["drift"] for row in rows[1:]]
+    assert drifts[0] == pytest.approx(0.0, abs=1e-5), "before the model moves, both ways are the same"
+    assert drifts[-1] > 1e-4
+    assert 0 <= rows[-1]["recovered_test_accuracy"] <= 1
+
+
+def test_steps_of_other_sizes_hold_the_same_samples(stress: dict[str, Any], tmp_path: Path) -> None:
+    data = load_data(check_recipe(stress), None)
+    finest = grouped_steps(data, None)
+    for size in (2, 3, 6):
+        steps = grouped_steps(data, size)
+        assert len(steps) == 6 // size
+        assert np.array_equal(np.sort(np.concatenate(steps)), np.sort(np.concatenate(finest)))
+        assert np.array_equal(steps[0], np.sort(np.concatenate(finest[:size])))
+    with pytest.raises(ValueError, match="step: 4 is not allowed; give one of 1, 2, 3, 6"):
+        grouped_steps(data, 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"methods": [{**METHOD, "step": 4}]}, "one of 1, 2, 3, 6"),
+        ({"scenario": {"kind": "samples", "per_class": 5}}, "forgets in steps"),
+    ],
+)
+def test_what_cannot_be_stepped_is_told_before_anything_runs(
+    stress: dict[str, Any], change: dict[str, Any], words: str
+) -> None:
+    recipe = check_recipe({**stress, **change})
+    with pytest.raises(RecipeError, match=words):
+        make_plan(recipe, load_data(recipe, None))
+
+
+def test_hundreds_of_units_that_build_on_one_another_are_walked_at_once() -> None:
+    """Each needs the two before it: walking every path would never end."""
+    units = [Unit("step", {"n": 0}, "0"), Unit("step", {"n": 1}, "1")]
+    for n in range(2, 150):
+        units.append(Unit("step", {"n": n}, str(n), needs=(units[-1], units[-2])))
+    assert len(units[-1].ancestors()) == 149
