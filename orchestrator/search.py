@@ -23,6 +23,7 @@ from .outputs import write_outputs
 from .plan import check_stored_models
 from .progress import Progress
 from .recipe import Recipe
+from .report.rows import varying_names
 from .results import PRIMARY, finite
 from .search_choice import BROKEN, FINISHED, STOPPED, front_of, winner_of
 from .search_space import BOUND, FOLD, SearchPlan, bound_of, check_search, plan_search
@@ -81,8 +82,8 @@ def find(recipe: Recipe, options: RunOptions) -> dict[str, Any]:
 
     A search that was finished before is read back. Raises as `search`.
     """
-    if options.address == INLINE:
-        raise UserError("--address inline: a search runs on Ray Tune; allowed: local, auto, HOST:PORT")
+    if options.address == INLINE and not read(options.output):
+        raise _needs_ray()
     folder = OutputFolder(options.output)
     folder.create()
     folder.lock()
@@ -109,6 +110,7 @@ def final_rows(document: dict[str, Any], results: dict[str, Any]) -> list[dict[s
         metrics = row["metrics"]
         auc = metrics.get(f"{prefix}auc")
         error = metrics.get("error_test")
+        rise = None if error is None or before is None else error - before
         found.append(
             {
                 "params": params,
@@ -117,10 +119,22 @@ def final_rows(document: dict[str, Any], results: dict[str, Any]) -> list[dict[s
                 "auc_interval": row["ci"].get(f"{prefix}auc"),
                 "auc_gap": None if auc is None else abs(auc - 0.5),
                 "error_test": error,
-                "error_test_rise": None if error is None or before is None else error - before,
+                "error_test_rise": rise,
+                "within_bound": None if rise is None else document["bound"] is None or rise <= document["bound"],
             }
         )
     return found
+
+
+def beyond_bound(document: dict[str, Any]) -> str:
+    """Returns the remark that the winner did not keep the bound on the test fold, empty where it did."""
+    winner = next(iter(document.get("final", ())), None)
+    if document["winner"] is None or winner is None or winner["within_bound"] is not False:
+        return ""
+    return (
+        f"On the test fold the winner's test error rises by {winner['error_test_rise']:.2f} points, beyond the bound of "
+        f"{document['bound']:g}: other models and other images than it was chosen on."
+    )
 
 
 class _Search:
@@ -142,6 +156,8 @@ class _Search:
         if known.get("key") == plan.key:
             self.progress.say(f"search: all {len(known['trials'])} settings already settled")
             return known
+        if self.options.address == INLINE:
+            raise _needs_ray()
         self.folder.write_recipe(self.recipe, store.uri)
         self.folder.append_event({"event": "start", "recipe": self.recipe.name})
         models = len(plan.references)
@@ -269,6 +285,7 @@ class _Book:
         self._progress = progress
         self._logged: set[str] = set()
         self._settled = 0
+        self._names = varying_names([setting.params for setting in plan.settings])
         empty = {"models": 0, "objective": None, "auc": None, "auc_gap": None, "error": None, "error_rise": None}
         self.trials: list[dict[str, Any]] = [
             {"params": plain(setting.params), **empty, "within_bound": None, "status": BROKEN, "why": "not tried"}
@@ -298,12 +315,12 @@ class _Book:
         if problem:
             trial |= {"status": BROKEN, "why": f"lost with its worker: {problem}"}
         self._settled += 1
-        self._progress.say(f"  {self._settled}/{len(self.trials)} {describe(trial)}")
+        self._progress.say(f"  {self._settled}/{len(self.trials)} {describe(trial, self._names)}")
 
 
-def describe(trial: dict[str, Any]) -> str:
-    """Returns one line about a trial."""
-    params = ", ".join(f"{name}={value}" for name, value in trial["params"].items())
+def describe(trial: dict[str, Any], names: Sequence[str]) -> str:
+    """Returns one line about a trial; `names`: the parameters that tell it from others."""
+    params = ", ".join(f"{name}={value}" for name, value in trial["params"].items() if name in names)
     if trial["status"] == BROKEN:
         return f"{params}: failed: {trial['why']}"
     rise = f"error {trial['error_rise']:+.2f} points"
@@ -329,6 +346,10 @@ def no_winner(trials: Sequence[dict[str, Any]], bound: float | None) -> str:
         f"No winner: none of the {finished} settings that were measured on all models stays within the bound of {bound:g} points; "
         f"raise search.bound.{BOUND}, widen the ranges or try more samples."
     )
+
+
+def _needs_ray() -> UserError:
+    return UserError("--address inline: a search runs on Ray Tune; allowed: local, auto, HOST:PORT")
 
 
 def read(folder: Path) -> dict[str, Any]:

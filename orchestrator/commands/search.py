@@ -47,6 +47,7 @@ def print_search(result: SearchResult) -> None:
     """Prints the chosen settings with what search and test fold say of them, and the result table of the run."""
     from rich.console import Console
 
+    from ..search import beyond_bound
     from .run import print_table
 
     console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 160)
@@ -54,7 +55,7 @@ def print_search(result: SearchResult) -> None:
     if result.run is not None:
         print_table(result.run)
         console.print(_table(document))
-    for note in document["notes"]:
+    for note in filter(None, (*document["notes"], beyond_bound(document))):
         print(note)
     counts = {status: sum(t["status"] == status for t in document["trials"]) for status in ("finished", "stopped")}
     failed = len(document["trials"]) - sum(counts.values())

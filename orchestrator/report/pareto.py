@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import words
-from .drawing import INK, MUTED, SERIES, Figure, Panel
+from .drawing import INK, MUTED, PAPER, SERIES, Figure, Panel
 from .rows import Report, varying_names
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def pareto_figure(document: Mapping[str, Any]) -> Figure:
         left = min([0.0, *(trial["error_rise"] for trial in measured)])
         ax.set_xlim(left - 0.06 * (right - left), right)
         highest = max([0.05, document["no_unlearn"]["auc_gap"], *(trial["auc_gap"] for trial in measured)])
-        ax.set_ylim(0, 1.12 * highest)
+        ax.set_ylim(-0.03 * highest, 1.12 * highest)  # a point at 0 is seen whole
         for trial in front[:LABELLED]:
             if trial["error_rise"] <= right:
                 _label(ax, trial, _short(trial["params"], names), left, right)
@@ -121,4 +121,5 @@ def _label(ax: Axes, trial: Mapping[str, Any], text: str, left: float, right: fl
         ha="right" if far else "left",
         fontsize=7,
         color=INK,
+        bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 0.8},
     )
