@@ -7,7 +7,7 @@ comma := ,
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: demo test test-all lint types check install lock clean
+.PHONY: demo reproduce-mini test test-all lint types check install lock clean
 
 install: $(STAMP)
 
@@ -25,6 +25,11 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -q
+
+# The paper's tables and figures at small size, about an hour on two cores; killed and started again it goes on.
+# Needs the images: UNLEARN_DATA=… make reproduce-mini
+reproduce-mini: $(STAMP)
+	$(BIN)/orchestrator reproduce all --size mini
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -51,7 +51,19 @@ def recipe_schema() -> dict[str, Any]:
         {k: v for name in MODELS for k, v in _options(MODELS[name], skip).get("properties", {}).items()}
     )
     schema["properties"]["model"] = models
-    return schema
+    return _or_extending(schema)
+
+
+def _or_extending(schema: dict[str, Any]) -> dict[str, Any]:
+    """Lets a recipe that extends another leave out what that one says, also inside `dataset` and `model`."""
+    properties = schema["properties"]
+    whole = {"required": schema.pop("required"), "properties": {k: properties[k] for k in ("dataset", "model")}}
+    properties.update({name: {"type": "object"} for name in whole["properties"]})
+    properties["extends"] = {
+        "type": "string",
+        "description": "a recipe to fill this one in from: a path or a shipped name",
+    }
+    return {**schema, "if": {"required": ["extends"]}, "else": whole}
 
 
 def _options(target: Any, skip: tuple[str, ...] = ()) -> dict[str, Any]:

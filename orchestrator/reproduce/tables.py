@@ -341,7 +341,7 @@ def _table4_figures(experiments: Experiments) -> list[Figure]:
 TABLE4 = Item(
     "table4",
     "Table 4: depoisoning",
-    "ResNet-18 trained with labels swapped between paired classes, repaired by PGU from the poisoned samples alone.",
+    "Labels swapped between paired classes in training, repaired by PGU from the poisoned samples alone (the paper: ResNet-18 on TinyImageNet).",
     (
         *(
             Run(_budget(share), "table4", {size: [f"scenario.count={round(share * n)}"] for size, n in COUNTS.items()})

@@ -11,6 +11,7 @@ import yaml
 
 from orchestrator.errors import RecipeError
 from orchestrator.recipe import check_recipe, expand_methods, load_recipe, shipped_recipes, to_yaml
+from orchestrator.recipe_files import read_document
 
 
 def faults(document: Any) -> list[str]:
@@ -165,7 +166,7 @@ def test_shipped_recipes_are_right_and_resolve_to_themselves(monkeypatch: pytest
     assert "demo" in shipped_recipes()
     for name in shipped_recipes():
         recipe = load_recipe(name)
-        assert recipe.name == name
+        assert recipe.name == name.removeprefix("_")
         assert recipe.description
         assert check_recipe(yaml.safe_load(to_yaml(recipe))) == recipe
 
@@ -188,6 +189,34 @@ def test_the_schema_accepts_recipes_and_refuses_a_typo(tiny: dict[str, Any]) -> 
     document = json.loads(json.dumps(tiny))
     assert not list(validator.iter_errors(document))
     for name in shipped_recipes():
+        assert not list(validator.iter_errors(read_document(name))), name
         assert not list(validator.iter_errors(yaml.safe_load(shipped_recipes()[name].read_text()))), name
     for path in ("training.epocs", "methods.0.gama", "dataset.tets", "seeed"):
         assert list(validator.iter_errors(put(json.loads(json.dumps(tiny)), path, 1))), path
+
+
+def test_a_recipe_extends_another(tiny: dict[str, Any], tmp_path: Path) -> None:
+    base, child = tmp_path / "base.yaml", tmp_path / "child.yaml"
+    base.write_text(yaml.safe_dump(tiny))
+    child.write_text(
+        yaml.safe_dump(
+            {
+                "extends": "base.yaml",
+                "name": "child",
+                "training": {"epochs": 7},
+                "scenario": {"kind": "classes", "classes": [1]},
+                "methods": [],
+            }
+        )
+    )
+    recipe = load_recipe(child)
+    assert recipe.training == {**tiny["training"], "epochs": 7}, "sections of one kind are merged"
+    assert recipe.scenario == {"kind": "classes", "classes": [1]}, "a scenario of another kind takes the other's place"
+    assert recipe.methods == []
+    assert (recipe.name, recipe.dataset) == ("child", tiny["dataset"])
+    base.write_text(yaml.safe_dump({"extends": "child.yaml"}))
+    with pytest.raises(RecipeError, match="extend one another"):
+        load_recipe(child)
+    child.write_text(yaml.safe_dump({"extends": "demmo"}))
+    with pytest.raises(RecipeError, match="did you mean 'demo'"):
+        load_recipe(child)

@@ -170,7 +170,26 @@ def sweep(lira: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:
     curves = {
         kind: [each for _, found in built for each in found[kind]] for kind in ("roc", "confidence", "unlearning")
     }
-    return document(rows), {**curves, "training": training_curves()}
+    return document(rows), {**curves, "training": training_curves(), "incremental": stress_curves()}
+
+
+def stress_curves() -> list[dict[str, Any]]:
+    """Returns two chains of steps of row 2, one of which measured the drift of its moments."""
+    return [
+        {
+            "row": 2,
+            "model_id": f"chain {model}",
+            "steps": [
+                {
+                    "per_class": 10 * n,
+                    "test_accuracy": 0.9 - 0.01 * n * (model + 1),
+                    "drift": 0.02 * n if model else None,
+                }
+                for n in range(6)
+            ],
+        }
+        for model in range(2)
+    ]
 
 
 def many(n: int = 200) -> tuple[dict[str, Any], dict[str, Any]]:
