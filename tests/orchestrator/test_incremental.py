@@ -181,3 +181,28 @@ def test_hundreds_of_units_that_build_on_one_another_are_walked_at_once() -> Non
     for n in range(2, 150):
         units.append(Unit("step", {"n": n}, str(n), needs=(units[-1], units[-2])))
     assert len(units[-1].ancestors()) == 149
+
+
+def test_many_steps_hold_neither_memory_nor_disk(stress: dict[str, Any], tmp_path: Path) -> None:
+    """120 steps: of models one is held, of running moments two are stored; both stay as they were after 20."""
+    import psutil
+
+    stress["dataset"] = {"source": "digits", "limit": {"test": 50}}
+    stress["scenario"] = {"kind": "incremental", "step": 1, "steps": 120}
+    stress["training"]["epochs"] = 1
+    stress["methods"] = [{**METHOD, "epochs": 1, "lr": 0.01, "final_lr": 0.01}]
+    unit, context = planned(stress, tmp_path)
+    process, seen = psutil.Process(), []
+    original = PGU.unlearn
+
+    def watched(method: PGU, *args: Any, **kwargs: Any) -> Any:
+        seen.append((process.memory_info().rss, len(stored(context, "running"))))
+        return original(method, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PGU, "unlearn", watched)
+        rows = steps_of(unit, context)
+    assert rows[-1]["per_class"] == 120
+    assert max(held for _, held in seen) <= 2
+    early, late = (float(np.median([rss for rss, _ in part])) for part in (seen[20:40], seen[-20:]))
+    assert late - early < 30 * 2**20, "the moments of 100 steps would take 200 MiB"
