@@ -192,10 +192,8 @@ def test_differences_are_paired_where_models_are_the_same() -> None:
     assert quantity(row("pgu"), "auc") is None
 
 
-def test_every_shipped_recipe_is_sound_and_named_after_its_item() -> None:
-    import os
-
-    os.environ.setdefault("UNLEARN_DATA", "/nowhere")
+def test_every_shipped_recipe_is_sound_and_named_after_its_item(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNLEARN_DATA", "/nowhere")
     for item in ITEMS.values():
         for planned in item.runs:
             for size in SIZES:
