@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import tomllib
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +93,7 @@ def _check_pip(command: str, name: str) -> list[str]:
         words = shlex.split(part, comments=True)
         if "install" not in words or not any(word.endswith("pip") for word in words):
             continue
-        lock = next(
-            (after for word, after in zip(words, words[1:], strict=False) if word in ("-c", "--constraint")), ""
-        )
+        lock = next((after for word, after in pairwise(words) if word in ("-c", "--constraint")), "")
         if Path(lock).name != "requirements.lock":
             faults.append(f"pip install: not held to requirements.lock ({part.strip()})")
         for word in words:
@@ -200,9 +199,9 @@ def _check_service(service: dict[str, Any], services: dict[str, Any]) -> list[st
     elif ":" not in service["image"] or service["image"].endswith(":latest"):
         faults.append(f"image {service['image']}: name a version")
     environment = service.get("environment", {})
-    if any(word == "ray" for word in (service.get("command") or [])[:1]):
-        if environment.get("RAY_AUTH_MODE") != "token" or not environment.get("RAY_AUTH_TOKEN"):
-            faults.append("environment: no token is asked for")
+    is_ray = (service.get("command") or [""])[0] == "ray"
+    if is_ray and (environment.get("RAY_AUTH_MODE") != "token" or not environment.get("RAY_AUTH_TOKEN")):
+        faults.append("environment: no token is asked for")
     for key, value in environment.items():
         # The filled-in value shows that it came from .env.
         if _SECRET.search(key) and "0123abcd" not in value:
