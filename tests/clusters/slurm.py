@@ -60,7 +60,7 @@ def check_sbatch(text: str) -> list[str]:
             faults += check_script(inner.replace('"$@"', found.group(1)))
     faults += check_script(re.sub(r"<<'WAIT'.*?\nWAIT\n", "\n", body, flags=re.DOTALL))
     shown = re.findall(r"^#\s{3,}sbatch (.*)$", text, re.MULTILINE)
-    faults += [fault for usage in shown for fault in _check_usage(usage)]
+    faults += [fault for usage in shown for fault in check_usage(usage)]
     if not shown:
         faults.append("the header shows no usage")
     return faults
@@ -123,7 +123,8 @@ def _check_steps(line: str) -> list[str]:
     return faults
 
 
-def _check_usage(usage: str) -> list[str]:
+def check_usage(usage: str) -> list[str]:
+    """Returns what is wrong with the arguments of an `sbatch` that is shown to readers."""
     words = shlex.split(usage.replace("…", "").replace("[", "").replace("]", ""))
     script = next((number for number, word in enumerate(words) if word.endswith(".sbatch")), None)
     if script is None or not (SCRIPT.parents[2] / words[script]).is_file():
