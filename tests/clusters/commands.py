@@ -6,6 +6,7 @@ import contextlib
 import io
 import re
 import shlex
+import warnings
 from functools import cache
 from typing import Any
 
@@ -163,14 +164,20 @@ def _check_parsed(command: click.Command, rest: list[str], name: str) -> list[st
 
 @cache
 def _ray() -> Any:
-    from ray.scripts.scripts import cli
+    with warnings.catch_warnings():  # about Ray's own use of its dependencies
+        warnings.simplefilter("ignore")
+        from ray.scripts.scripts import cli
 
     return cli
 
 
 @cache
 def _mlflow() -> Any:
-    from mlflow.cli import cli
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from mlflow.cli import cli
+
+        cli.list_commands(click.Context(cli))
 
     return cli
 

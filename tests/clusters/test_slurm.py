@@ -172,25 +172,27 @@ def test_usage_without_a_recipe(job: Job) -> None:
     assert "usage" in output
 
 
-SMALL = [
-    "shadows.originals=3",
-    "shadows.retrained=3",
-    "shadows.split=[1,1,1]",
-    "training.epochs=1",
-    "dataset.limit.train=100",
-    "scenario.per_class=1",
-    "tracking.uri=null",
-]
+SMALL = """
+name: small
+dataset: {source: digits, limit: {train: 100}}
+scenario: {kind: samples, per_class: 1}
+model: {name: small_vgg, width: 0.125}
+training: {epochs: 1, batch_size: 32, augment: null}
+shadows: {originals: 3, retrained: 3, split: [1, 1, 1]}
+methods: [{name: cf_k, k: 1, epochs: 1}]
+attacks: [{name: loss_threshold}]
+tracking: {uri: null}
+"""
 
 
 @pytest.mark.slow
 @pytest.mark.ray
 def test_runs_an_experiment_on_a_real_ray(tmp_path: Path) -> None:
     install(tmp_path / "bin", SHIMS)
-    settings = [word for setting in SMALL for word in ("--set", setting)]
+    (tmp_path / "small.yaml").write_text(SMALL, encoding="utf-8")
     number = 900_000 + os.getpid() % 100_000
     process = subprocess.Popen(
-        ["bash", str(SCRIPT), "demo", *settings],
+        ["bash", str(SCRIPT), "small.yaml"],
         env=environment(tmp_path, number, OMP_NUM_THREADS="1"),
         cwd=tmp_path,
         stdout=subprocess.PIPE,
