@@ -39,11 +39,14 @@ _PREFIXES = {"exec", "export", "time", "nohup"}
 
 def check_command(words: list[str]) -> list[str]:
     """Returns what is wrong with one command, given as words; nothing where its program is not known."""
-    if not words:
-        return []
+    return list(_check(tuple(words))) if words else []
+
+
+@cache  # a file with one planted fault repeats all the other commands
+def _check(words: tuple[str, ...]) -> list[str]:
     program, *arguments = words
     program = program.rpartition("/")[2]
-    if program in ("python", "python3") and arguments[:2] == ["-m", "orchestrator"]:
+    if program in ("python", "python3") and tuple(arguments[:2]) == ("-m", "orchestrator"):
         program, arguments = "orchestrator", arguments[2:]
     if program == "orchestrator":
         return _check_orchestrator(arguments)
@@ -112,14 +115,13 @@ def _expand(line: str) -> str:
 
 
 def _check_orchestrator(arguments: list[str]) -> list[str]:
-    from orchestrator.cli import build_parser
     from orchestrator.errors import UserError
     from orchestrator.recipe import load_recipe
 
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint), contextlib.redirect_stdout(io.StringIO()):
-            parsed = build_parser().parse_args(arguments)
+            parsed = _orchestrator().parse_args(arguments)
     except SystemExit as end:
         return [] if end.code in (0, None) else [complaint.getvalue().strip() or "refused"]
     # Capitals and expanded variables stand for the reader's own recipe.
@@ -160,6 +162,13 @@ def _check_parsed(command: click.Command, rest: list[str], name: str) -> list[st
     except click.ClickException as error:
         return [f"{name} {command.name}: {error.format_message()}"]
     return []
+
+
+@cache
+def _orchestrator() -> Any:
+    from orchestrator.cli import build_parser
+
+    return build_parser()
 
 
 @cache
