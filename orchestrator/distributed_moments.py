@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -70,7 +71,7 @@ def second_moments_on_ray(
         compute=ActorPoolStrategy(size=workers),
         num_cpus=cpus_per_worker,
         num_gpus=gpus_per_worker or None,
-        fn_constructor_args=(model.cpu(), prepare, batch_size, max(1, int(cpus_per_worker))),
+        fn_constructor_args=(copy.deepcopy(model).cpu(), prepare, batch_size, max(1, int(cpus_per_worker))),
     )
     try:
         return SecondMoments.merge(_from_bytes(row["moments"]) for row in blocks.iter_rows())

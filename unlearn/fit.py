@@ -47,8 +47,13 @@ def to_device(batch: tuple[Tensor, Tensor], device: torch.device, channels_last:
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
-    """Computation in `precision`, weights untouched. Weights are used once a step, so casts are not cached."""
+    """Computation in `precision`, weights untouched, also where the caller has an autocast of its own.
+
+    Weights are used once a step, so casts are not cached.
+    """
     if precision == "float32":
+        if torch.is_autocast_enabled(device.type):
+            return torch.autocast(device.type, enabled=False)
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=False)
 
@@ -161,7 +166,9 @@ def fit(
     # cuDNN may otherwise choose its algorithms by timing them, and two runs could then differ.
     cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
     memory = keep_freed_memory() if fast else contextlib.nullcontext()
-    with seeded(seed), cudnn, memory, _channels_last(model, fast):
+    # Around the whole loop: a caller's autocast would round the backward pass too, which runs outside the step's own.
+    exact = autocast(device, "float32")
+    with seeded(seed), exact, cudnn, memory, _channels_last(model, fast):
         optimizer = make_optimizer(parameters, training, device)
         kind = _GraphedStep if fast and device.type == "cuda" else _Step
         step = kind(model, optimizer, device, training.precision)

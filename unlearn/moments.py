@@ -148,10 +148,11 @@ class SecondMoments:
         write_tensors(path, "second_moments", tensors, {"layers": list(self.parts), "count": self.count, **digests})
 
     @classmethod
-    def load(cls, path: str | Path, *, model: nn.Module | None = None) -> SecondMoments:
-        """Reads moments that `save` wrote, and checks that they are `model`'s where it is given.
+    def load(cls, path: str | Path, *, model: nn.Module | None = None, data: Loader | None = None) -> SecondMoments:
+        """Reads moments that `save` wrote, and checks that they are of `model` and of the images of `data` where given.
 
-        Raises `IncompatibleMoments` where the file is something else or cut short, or belongs to another model.
+        Raises `IncompatibleMoments` where the file is something else or cut short, or belongs to another model or to
+        other data.
         """
         tensors, facts = read_tensors(path, "second_moments")
         parts: dict[str, Tensor | ThinMoment] = {}
@@ -163,6 +164,8 @@ class SecondMoments:
         moments = cls(parts, facts["count"], facts["model_digest"], facts["data_digest"])
         if model is not None:
             moments.check_model(model)
+        if data is not None:
+            moments.check_data(data)
         return moments
 
 
@@ -215,10 +218,21 @@ def second_moments(
     target = device_of(model) if device is None else torch.device(device)
     sums: dict[str, Accumulator] = {name: accumulator(found[name], target) for name in wanted}
     reached: set[str] = set()
-    handles = [found[name].register_forward_pre_hook(_feed(name, sums[name], reached)) for name in wanted]
+    handles = [
+        found[name].register_forward_pre_hook(_feed(name, sums[name], reached), with_kwargs=True) for name in wanted
+    ]
     count, data = 0, 0
+    # A caller's autocast would round activations and sums alike to bfloat16.
+    exact = torch.autocast(target.type, enabled=False)
     try:
-        with evaluating(model), torch.no_grad(), full_float32(), deterministic_convolutions(), keep_freed_memory():
+        with (
+            evaluating(model),
+            torch.no_grad(),
+            exact,
+            full_float32(),
+            deterministic_convolutions(),
+            keep_freed_memory(),
+        ):
             for index in range(augment_passes):
                 for batch in loader:
                     images, _ = to_device(batch, target)
@@ -240,9 +254,9 @@ def second_moments(
     return SecondMoments(parts, count, digest_model(model), f"{data % _DIGEST_MODULUS:064x}")
 
 
-def _feed(name: str, total: Accumulator, reached: set[str]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-    def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        values = inputs[0].detach()
+def _feed(name: str, total: Accumulator, reached: set[str]) -> Callable[..., None]:
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...], named: Mapping[str, Tensor]) -> None:
+        values = (inputs[0] if inputs else named["input"]).detach()
         if values.dtype not in (torch.float32, torch.float64):
             values = values.float()
         if isinstance(module, nn.Conv2d) and values.ndim == 3:

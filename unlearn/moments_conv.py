@@ -157,12 +157,18 @@ class _OneSize:
     def add_shifts(self, images: Tensor) -> None:
         dh, dw = self.layer.dilation
         below, beside = dh * (self.kh - 1), dw * (self.kw - 1)
-        # The gradient of weight (p, q, a, b) is Σ grad_p(u, v) input_q(u + a·dh, v + b·dw − beside): all shifts at once.
-        _, totals, _ = torch.ops.aten.convolution_backward(
-            images, functional.pad(images, (0, 0, 0, below)), images.new_empty(self.totals.shape), None, [1, 1], [0, beside],
-            [dh, dw], False, [0, 0], self.layer.groups, [False, True, False],
-        )  # fmt: skip
-        self.totals += totals
+        padded = functional.pad(images, (0, 0, 0, below))
+        height, width = images.shape[2:]
+        # An image of more positions than one sum may have goes band by band, each beside the rows that its shifts reach.
+        band = -(-height // -(-height * width // POSITIONS))
+        for top in range(0, height, band):
+            own = images[:, :, top : top + band]
+            # The gradient of weight (p, q, a, b) is Σ grad_p(u, v) input_q(u + a·dh, v + b·dw − beside): all shifts at once.
+            _, totals, _ = torch.ops.aten.convolution_backward(
+                own, padded[:, :, top : top + own.shape[2] + below], images.new_empty(self.totals.shape), None, [1, 1],
+                [0, beside], [dh, dw], False, [0, 0], self.layer.groups, [False, True, False],
+            )  # fmt: skip
+            self.totals += totals
 
     def add_strips(self, images: Tensor) -> None:
         for strip, total in self.strips.items():

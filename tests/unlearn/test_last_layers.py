@@ -140,6 +140,22 @@ def test_computing_the_frozen_part_once_changes_nothing(cls, name, k, digits, sp
         assert first["forget_accuracy"] == second["forget_accuracy"]
 
 
+def test_the_frozen_part_is_computed_once_however_many_epochs(digits, split, monkeypatch):
+    loaders = {"forget": loader_of(digits, split.forget), "retain": loader_of(digits, split.retain)}
+
+    def forwards(epochs):
+        model, seen = model_of(), []
+        model.conv1.register_forward_hook(lambda *args: seen.append(1))  # the copy that is trained carries it too
+        CFk(k=2, **{**SETTINGS, "epochs": epochs}).unlearn(model, **loaders)
+        return len(seen)
+
+    once = forwards(1)
+    assert once > 0
+    assert forwards(4) == once
+    monkeypatch.setattr(module, "room_for_features", lambda device: 0)
+    assert forwards(4) > 2 * once
+
+
 def test_augmentation_reaches_the_frozen_part(trained, digits, split):
     loaders = {"forget": loader_of(digits, split.forget), "retain": loader_of(digits, split.retain)}
     plain, augmented = (

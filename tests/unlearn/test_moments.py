@@ -113,6 +113,18 @@ def test_images_of_several_sizes() -> None:
     assert error(total.finish(), exact) < 1e-6
 
 
+@pytest.mark.parametrize("options", [{"padding": 1}, {"dilation": (3, 1)}, {"groups": 2, "padding": (0, 2)}])
+def test_large_images_stay_within_a_millionth(options: dict) -> None:
+    """One image alone has more positions than one float32 sum may have, so it goes band by band."""
+    layer = nn.Conv2d(32, 4, 3, **options)
+    images = relu_images(2, 32, 150)
+    total = ShiftSum(layer, images.device)
+    total.add(images)
+    found, x = total.finish(), reference.patches(images, layer)
+    assert isinstance(found, Tensor)
+    assert error(found, x.transpose(1, 2) @ x) < 1e-6
+
+
 def test_many_samples_stay_within_a_millionth() -> None:
     """Float32 rounding grows with the length of a sum; these are summed in chunks. 400,000 vectors, all positive."""
     layer = nn.Conv2d(16, 4, 3, padding=1)
@@ -192,6 +204,28 @@ def test_the_model_and_the_settings_are_left_as_they_were(odd: Odd, images: Tens
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 
+def test_a_callers_autocast_does_not_round_them(odd: Odd, images: Tensor) -> None:
+    exact = second_moments(odd, batches(images)).matrices
+    with torch.autocast("cpu", torch.bfloat16):
+        found = second_moments(odd, batches(images)).matrices
+        assert torch.is_autocast_enabled("cpu")
+    assert all(torch.equal(found[name], matrix) for name, matrix in exact.items())
+
+
+def test_inputs_given_by_name() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(6, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(input=x)
+
+    rows = torch.randn(9, 6, generator=torch.Generator().manual_seed(0))
+    found = second_moments(Named(), batches(rows)).matrices["layer"][0]
+    assert error(found, rows.double().T @ rows.double()) < 1e-6
+
+
 def test_mistakes_are_told(odd: Odd, images: Tensor) -> None:
     with pytest.raises(ValueError, match="'nose' is no convolution or linear layer of the model; it has stem, twice"):
         second_moments(odd, batches(images), layers=["nose"])
@@ -260,7 +294,7 @@ def test_files(vgg: nn.Module, images: Tensor, tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["moments.safetensors"], "nothing temporary is left"
     (tmp_path / "plain").touch()
     assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode, "others may read it as they may other files"
-    loaded = SecondMoments.load(path, model=vgg)
+    loaded = SecondMoments.load(path, model=vgg, data=batches(images))
     assert (loaded.count, loaded.model_digest, loaded.data_digest) == (40, moments.model_digest, moments.data_digest)
     assert list(loaded.parts) == list(moments.parts)
     for name, matrix in moments.matrices.items():
@@ -269,6 +303,8 @@ def test_files(vgg: nn.Module, images: Tensor, tmp_path: Path) -> None:
     assert all(torch.equal(loaded.matrices[name], moments.matrices[name]) for name in dense)
     with pytest.raises(IncompatibleMoments, match="other weights"):
         SecondMoments.load(path, model=build_model("small_vgg", num_classes=10, width=0.25, image_size=16, seed=1))
+    with pytest.raises(IncompatibleMoments, match="other images"):
+        SecondMoments.load(path, data=batches(images[1:]))
     moments.decompose().save(tmp_path / "basis.safetensors")
     with pytest.raises(IncompatibleMoments, match="holds core_basis, not second_moments"):
         SecondMoments.load(tmp_path / "basis.safetensors")

@@ -207,6 +207,20 @@ def test_bfloat16_keeps_float32_weights(digits):
     assert history[-1]["loss"] != exact[-1]["loss"]
 
 
+def test_a_callers_autocast_changes_nothing(digits):
+    def run():
+        model = vgg()
+        history = train(model, loader_of(digits), Training(epochs=1), seed=0)
+        return weights(model), history[0]["loss"], predict(model, loader_of(digits, "test", shuffle=False))[0]
+
+    exact = run()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = run()
+    assert torch.equal(found[0], exact[0])
+    assert found[1] == exact[1]
+    assert torch.equal(found[2], exact[2])
+
+
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from ..fit import Loader
+from ..fit import Loader, autocast, device_of
 from ..layers import deepest_layers, projectable_layers
 from ..moments import SecondMoments, second_moments
 from ..projection import CRITERIA, CoreBasis
@@ -178,6 +178,22 @@ class PGU:
         self._check_inputs(validation, monitor, forget_classes)
         result = copy.deepcopy(model)
         names = self._moving_layers(result)
+        # A caller's autocast would round moments, spaces and steps that are to be float32.
+        with autocast(device_of(model), "float32"):
+            return self._run(model, result, names, forget, moments, validation, forget_classes, monitor, on_epoch)
+
+    def _run(
+        self,
+        model: nn.Module,
+        result: nn.Module,
+        names: list[str],
+        forget: Loader,
+        moments: SecondMoments | CoreBasis | None,
+        validation: Loader | None,
+        forget_classes: tuple[int, ...],
+        monitor: Mapping[str, Loader] | None,
+        on_epoch: EpochCallback | None,
+    ) -> UnlearnResult:
         basis = self._basis(model, moments, forget, names)
         missing = [name for name in names if name not in basis.vectors]
         extra = (

@@ -303,12 +303,19 @@ class _InputSide:
         self.layer, self.projector = layer, projector
         self.total: Tensor | None = None
         self.cheaper = True
-        self.handle = layer.register_forward_hook(self._watch)
+        self.handle = layer.register_forward_hook(self._watch, with_kwargs=True)
 
-    def _watch(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def _watch(
+        self, module: nn.Module, inputs: tuple[Tensor, ...], named: Mapping[str, Tensor], output: Tensor
+    ) -> None:
         if not (torch.is_grad_enabled() and output.requires_grad and self.projector.factor is not None):
             return
-        rows = inputs[0].detach().reshape(-1, self.layer.in_features).to(self.projector.factor.dtype)
+        rows = (
+            (inputs[0] if inputs else named["input"])
+            .detach()
+            .reshape(-1, self.layer.in_features)
+            .to(self.projector.factor.dtype)
+        )
         rank, outputs = self.projector.factor.shape[2], self.layer.out_features
         # A layer that is called twice in one pass goes by its inputs only if that is cheaper for both calls.
         self.cheaper &= len(rows) * (4 * rank + 2 * outputs) < 4 * outputs * rank

@@ -199,3 +199,27 @@ def test_shared_and_computed_weights_are_refused() -> None:
     ):
         with pytest.raises(UnlearnError, match=told):
             ten_steps().unlearn(net, forget=given, moments=second_moments(net, given))
+
+
+class ByKeyword(torch.nn.Module):
+    """A linear layer whose input is given by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.linear = torch.nn.Linear(300, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(input=x.flatten(1))
+
+
+def test_inputs_by_keyword_and_a_callers_autocast_change_nothing(data) -> None:
+    model, loader = ByKeyword(), batches(*data)
+    moments = second_moments(model, loader)
+    method = ten_steps(gamma=0.9, epochs=2)
+    plain = method.unlearn(model, forget=loader[:1], moments=moments).model
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = method.unlearn(model, forget=loader[:1], moments=second_moments(model, loader)).model
+    assert not torch.equal(plain.linear.weight, model.linear.weight)
+    assert torch.equal(plain.linear.weight, inside.linear.weight)
