@@ -9,7 +9,7 @@ import socket
 import time
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 HEAL_LIMIT = 5
+POLL_SECONDS = 0.5  # how often a unit that another worker is making is looked for
 
 
 class Context:
@@ -38,12 +39,15 @@ class Context:
         device: str = "cpu",
         threads: int = 1,
         allow_factory: bool = False,
+        where: str = "",
     ):
+        """**Arguments:** `where`: what outcomes call the place of work (default: this machine's name)."""
         self._store = store
         self.data = data
         self.device = device
         self.threads = threads
         self.allow_factory = allow_factory
+        self.where = where or socket.gethostname()
         self._cache: OrderedDict[str, Any] = OrderedDict()
         self._images: dict[str, torch.Tensor] = {}
 
@@ -127,17 +131,40 @@ def save_model(attempt: Attempt, model: nn.Module) -> None:
     save_file(state, attempt.path("model.safetensors"))
 
 
-def execute(unit: Unit, context: Context) -> Outcome:
+class Held(Exception):
+    """Another worker, of this experiment or of one that shares the store, is making the unit now."""
+
+
+def execute_each(units: Sequence[Unit], context: Context) -> Iterator[Outcome]:
+    """Executes `units` and yields the outcome of each. One that another worker is making is left for later.
+
+    **Raises:** as `execute`.
+    """
+    waiting = list(units)
+    while waiting:
+        held = []
+        for unit in waiting:
+            try:
+                yield execute(unit, context, wait=False)
+            except Held:
+                held.append(unit)
+        if len(held) == len(waiting):
+            time.sleep(POLL_SECONDS)
+        waiting = held
+
+
+def execute(unit: Unit, context: Context, *, wait: bool = True) -> Outcome:
     """Makes sure that `unit` is in the store. Never raises for a fault of the unit's own: the outcome carries it.
 
-    **Raises:** `EnvironmentFault` where the store itself cannot be used, since then no unit could succeed.
+    **Raises:** `EnvironmentFault` where the store itself cannot be used, since then no unit could succeed; `Held` where
+    another worker is making the unit and `wait` is off.
     """
     if context.store.has(unit.key):
         return Outcome(unit.key, unit.name, unit.kind, "reused")
     started = time.perf_counter()
     try:
-        _ensure(unit, context)
-    except EnvironmentFault:
+        status = "done" if _ensure(unit, context, wait) else "reused"
+    except (EnvironmentFault, Held):
         raise
     except Exception as error:
         text = str(error).strip().splitlines()
@@ -150,37 +177,48 @@ def execute(unit: Unit, context: Context) -> Outcome:
             time.perf_counter() - started,
             line,
             traceback.format_exc(),
-            socket.gethostname(),
+            context.where,
         )
-    return Outcome(unit.key, unit.name, unit.kind, "done", time.perf_counter() - started, where=socket.gethostname())
+    return Outcome(unit.key, unit.name, unit.kind, status, time.perf_counter() - started, where=context.where)
 
 
-def _ensure(unit: Unit, context: Context) -> None:
-    for heal in range(HEAL_LIMIT):
-        if context.store.has(unit.key):
-            return
-        for need in unit.needs:
-            _ensure(need, context)
-        try:
-            with context.store.attempt(unit.key) as attempt:
-                started = time.perf_counter()
-                meta = KINDS[unit.kind](unit, context, attempt)
-                commit_unit(unit, attempt, meta, time.perf_counter() - started)
-            return
-        except CorruptObject:
-            # A parent was damaged and has been set aside: make it again, then this unit.
-            if heal == HEAL_LIMIT - 1:
-                raise
+def _ensure(unit: Unit, context: Context, wait: bool = True) -> bool:
+    """Makes `unit` where it is missing; returns whether this call made it. Claims it first, so that nobody else does."""
+    heals = 0
+    while not context.store.has(unit.key):
+        claim = context.store.claim(unit.key)
+        if claim is None:
+            if not wait:
+                raise Held(unit.name)
+            time.sleep(POLL_SECONDS)
+            continue
+        with claim:
+            if context.store.has(unit.key):  # committed between the look and the claim
+                return False
+            try:
+                for need in unit.needs:
+                    _ensure(need, context)
+                with context.store.attempt(unit.key) as attempt:
+                    started = time.perf_counter()
+                    meta = KINDS[unit.kind](unit, context, attempt)
+                    commit_unit(unit, attempt, meta, time.perf_counter() - started, context.where)
+                return True
+            except CorruptObject:
+                # A parent was damaged and has been set aside: make it again, then this unit.
+                heals += 1
+                if heals == HEAL_LIMIT:
+                    raise
+    return False
 
 
-def commit_unit(unit: Unit, attempt: Attempt, meta: dict[str, Any], seconds: float) -> None:
+def commit_unit(unit: Unit, attempt: Attempt, meta: dict[str, Any], seconds: float, where: str = "") -> None:
     """Commits what a unit produced, with the facts that every unit carries."""
     common = {
         "kind": unit.kind,
         "name": unit.name,
         "spec": dict(unit.spec),
         "seconds": seconds,
-        "host": socket.gethostname(),
+        "host": where or socket.gethostname(),
         "finished": time.time(),
     }
     attempt.commit({**common, **meta})

@@ -83,7 +83,7 @@ class _Run:
         self.folder.append_event({"event": "start", "recipe": self.recipe.name})
         self.failures = self.folder.failures()
         tracker = Tracker(self.recipe, plan, data, store, self.folder.path)
-        if not all(store.has(unit.key) for unit in plan.units()) or not tracker.is_complete():
+        if not self._all_stored(plan, store) or not tracker.is_complete():
             tracker.start()
         try:
             engine = self._run_stages(plan, data, store, tracker)
@@ -97,6 +97,11 @@ class _Run:
         except BaseException:
             tracker.close("FAILED")
             raise
+
+    @staticmethod
+    def _all_stored(plan: Plan, store: Store) -> bool:
+        wanted = {unit.key for unit in plan.units()}
+        return store.committed(wanted) == wanted
 
     def _run_stages(self, plan: Plan, data: ExperimentData, store: Store, tracker: Tracker) -> Engine | None:
         engine: Engine | None = None
@@ -145,8 +150,9 @@ class _Run:
 
     def _missing(self, units: Sequence[Unit], store: Store, tracker: Tracker) -> list[Unit]:
         missing = []
+        stored = store.committed(unit.key for unit in units)
         for unit in units:
-            if store.has(unit.key):
+            if unit.key in stored:
                 self.work["units_reused"] += 1
                 tracker.unit_done(unit)
             elif self.options.only is None or self.options.only & {unit.key, unit.name, *unit.ancestors()}:

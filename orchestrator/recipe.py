@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from . import sweep
 from .errors import Fault, RecipeError, nearest
@@ -64,7 +64,14 @@ class Resources(_Strict):
     """What one unit of work takes and how many run at once."""
 
     cpus_per_unit: Annotated[float, Field(gt=0, description="CPU cores of one unit")] = 1
-    gpus_per_unit: Annotated[float, Field(ge=0, description="GPUs of one unit; a fraction shares a GPU")] = 0
+    gpus_per_unit: Annotated[
+        float, Field(ge=0, description="GPUs of one unit; a fraction below 1 shares a GPU, else a whole number")
+    ] = 0
+    # Left out where there is none: recipes without it are the experiments that they were.
+    accelerator_type: Annotated[
+        str | None,
+        Field(description="kind of GPU as Ray names it, such as H100; null: any", exclude_if=lambda kind: kind is None),
+    ] = None
     concurrency: Annotated[int | None, Field(ge=1, description="most units at once; null: as many as fit")] = None
     units_per_trial: Annotated[
         int | None, Field(ge=1, description="units in one Ray Tune trial; null: chosen from the number of units")
@@ -78,6 +85,13 @@ class Resources(_Strict):
             ge=0, description="from this many attacker rows on, XGBoost trains on Ray Train instead of in one process"
         ),
     ] = 2_000_000
+
+    @field_validator("gpus_per_unit")
+    @classmethod
+    def _whole_or_part(cls, value: float) -> float:
+        if value > 1 and value != int(value):
+            raise ValueError("give a whole number, or a fraction below 1")  # Ray gives out nothing else
+        return value
 
 
 class Search(_Strict):

@@ -235,7 +235,7 @@ class _Search:
         self.folder.append_event({"event": "stage_start", "stage": "search", "units": most, "reused": 0})
         started = time.monotonic()
         book = _Book(plan, self.search.reduction, self.folder, self.progress)
-        run_settings(engine, data, plan.settings, plan.references, self.search, book)
+        run_settings(engine, plan.settings, plan.references, self.search, book)
         self._stage_end("search", started)
         return book.trials
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from ..errors import UserError
 
+LITTER_SECONDS = 24 * 3600.0  # no attempt takes longer without a sign of life
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -39,11 +41,14 @@ def main(args: argparse.Namespace) -> int:
             raise UserError("--keep: missing: name the output folders whose objects stay")
         used = _used(args.keep)
         doomed = [key for key in keys if key not in used]
+        litter = store.litter(LITTER_SECONDS)
         if args.yes:
             for key in doomed:
                 store.remove(key)
-        document = {"objects": len(keys), "removed" if args.yes else "would_remove": doomed}
-        text = f"{len(keys)} objects, {len(doomed)} unused{', removed' if args.yes else '; add --yes to remove them'}"
+            store.clear(litter)
+        document = {"objects": len(keys), "removed" if args.yes else "would_remove": doomed, "litter": litter}
+        left = f", {len(litter)} leftovers of attempts that died" if litter else ""
+        text = f"{len(keys)} objects, {len(doomed)} unused{left}{', removed' if args.yes else '; add --yes to remove them'}"
     if args.json:
         print_json(document)
     else:

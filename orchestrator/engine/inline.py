@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..execute import Context, execute
+from ..execute import Context, execute_each
 from ..units import Unit
 from .base import Listener
 
@@ -22,8 +22,8 @@ class InlineEngine:
         import torch
 
         torch.set_num_threads(self.context.threads)
-        for unit in units:
-            listener(execute(unit, self.context))
+        for outcome in execute_each(units, self.context):
+            listener(outcome)
 
     def close(self) -> None:
         pass

@@ -9,7 +9,6 @@ import contextlib
 import io
 import json
 import logging
-import math
 import shutil
 import tempfile
 import time
@@ -24,10 +23,12 @@ from ..options import build
 from ..recipe import Resources
 from ..scoring import save_fitted
 from ..store import Store
+from ..store.base import sha256_file
 from ..streaming_attack import choose_path, fit_distributed
 from ..units import Outcome, Unit
 from .base import Listener
 from .chunks import make_chunks
+from .placement import GPU_STAGES, place
 from .session import RaySession
 
 
@@ -55,36 +56,24 @@ class RayEngine:
             "allow_factory": allow_factory,
         }
         try:
-            self.slots = self._slots()
+            self.placement = place(self.session.node_resources(), resources, self.session.may_grow())
         except EnvironmentFault:
             self.close()
             raise
-        self._arrays = data.to_arrays()
-        self._shared = self.session.ray.put(self._arrays)
+        self.slots = self.placement.slots("train")
+        self._arrays = self.session.ray.put(data.to_arrays())
         self._scratch = tempfile.mkdtemp(prefix="orc-tune-")
-
-    def _slots(self) -> int:
-        """Returns how many units fit at once; refuses what could never run."""
-        needed = self.resources
-        cpus, gpus = self.session.cpus(), self.session.gpus()
-        if needed.gpus_per_unit > gpus:
-            raise EnvironmentFault(
-                f"resources.gpus_per_unit: {needed.gpus_per_unit:g}: the cluster has {gpus:g} GPUs; use --set resources.gpus_per_unit=0 for CPU"
-            )
-        if needed.cpus_per_unit > cpus:
-            raise EnvironmentFault(
-                f"resources.cpus_per_unit: {needed.cpus_per_unit:g}: the cluster has {cpus:g} CPUs; use at most --set resources.cpus_per_unit={cpus:g}"
-            )
-        slots = math.floor(cpus / needed.cpus_per_unit)
-        if needed.gpus_per_unit:
-            slots = min(slots, math.floor(gpus / needed.gpus_per_unit))
-        return max(1, min(slots, needed.concurrency or slots))
 
     def describe(self) -> str:
         where = "local Ray" if self.session.started_here else "Ray cluster"
         gpus = f", {self.session.gpus():g} GPUs" if self.session.gpus() else ""
         nodes = self.session.nodes()
         return f"{where}: {nodes} node{'s' if nodes != 1 else ''}, {self.session.cpus():g} CPUs{gpus}, {self.slots} units at once"
+
+    @property
+    def shared(self) -> bytes:
+        """The pickled reference of the data's arrays, for `worker_context`."""
+        return bytes(self.session.ray.cloudpickle.dumps(self._arrays))
 
     def run(self, stage: str, units: Sequence[Unit], listener: Listener) -> None:
         if stage == "outputs":
@@ -105,8 +94,9 @@ class RayEngine:
         """Fits the candidates one after another, each on many workers; Ray Train is never nested in Tune's trials."""
         from attack import ATTACKS
 
-        paths = [self.outputs_folder / f"{role}.parquet" for role in ("original", "retrained")]
-        workers = max(2, self.slots // 2)
+        cpus = self.resources.cpus_per_unit / 2
+        workers = min(max(2, self.slots // 2), self.placement.workers_beside_data(cpus))
+        paths = [self._shared_file(self.outputs_folder / f"{role}.parquet") for role in ("original", "retrained")]
         for unit in units:
             started = time.perf_counter()
             try:
@@ -114,7 +104,8 @@ class RayEngine:
                     paths,
                     build(ATTACKS[unit.spec["attack"]], unit.spec["params"]),
                     num_workers=workers,
-                    resources_per_worker={"CPU": self.resources.cpus_per_unit / 2},
+                    resources_per_worker={"CPU": cpus},
+                    filesystem=self.store.filesystem(),
                 )
                 with self.store.attempt(unit.key) as attempt:
                     meta = save_fitted(fitted, attempt, "distributed", self._attacker_rows(unit))
@@ -126,18 +117,45 @@ class RayEngine:
                 outcome = Outcome(unit.key, unit.name, unit.kind, "failed", seconds, line, traceback.format_exc())
             listener(outcome)
 
+    def _shared_file(self, path: Path) -> str:
+        """Returns where every node can read the file: the driver's folder may be its own, so the store takes a copy."""
+        unit = Unit("table", {"file": path.name, "sha256": sha256_file(path)}, path.name)
+        if not self.store.has(unit.key):
+            with self.store.attempt(unit.key) as attempt:
+                shutil.copyfile(path, attempt.path(path.name))
+                commit_unit(unit, attempt, {}, 0.0)
+        return self.store.location(unit.key, path.name)
+
     def _run_tune(self, stage: str, units: Sequence[Unit], listener: Listener) -> None:
+        reported: set[str] = set()
+        problem = self._run_trials(
+            stage, make_chunks(units, self.placement.slots(stage), self.resources.units_per_trial), listener, reported
+        )
+        # A unit that takes its worker down takes its chunk along. The others of the chunk get trials of their own.
+        lost = [unit for unit in units if unit.key not in reported and not self.store.has(unit.key)]
+        if len(lost) > 1:
+            problem = self._run_trials(stage, [[unit] for unit in lost], listener, reported) or problem
+        self._account(units, reported, listener, problem)
+
+    def _run_trials(self, stage: str, chunks: list[list[Unit]], listener: Listener, reported: set[str]) -> str:
+        """Runs each chunk as a trial of Ray Tune; returns the last line of a trial's error, empty where there was none."""
         from ray import tune
         from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
 
         from .trainable import OutcomeCallback, UnitTrainable
 
-        reported: set[str] = set()
-        chunks = make_chunks(units, self.slots, self.resources.units_per_trial)
-        needed = {"cpu": self.resources.cpus_per_unit, "gpu": 0 if stage == "attack" else self.resources.gpus_per_unit}
+        needed: dict[str, float] = {"cpu": self.resources.cpus_per_unit}
+        if stage in GPU_STAGES and self.resources.gpus_per_unit:
+            needed["gpu"] = self.resources.gpus_per_unit
+            if self.resources.accelerator_type:
+                needed[f"accelerator_type:{self.resources.accelerator_type}"] = 0.001
         trainable = tune.with_resources(
             tune.with_parameters(
-                UnitTrainable, store_uri=self.store.uri, arrays=self._arrays, chunks=chunks, options=self.options
+                UnitTrainable,
+                store_uri=self.store.uri,
+                shared=self.shared,
+                chunks=chunks,
+                options=self.options,
             ),
             needed,
         )
@@ -160,7 +178,7 @@ class RayEngine:
         environment = next((e for e in errors if isinstance(_cause(e), EnvironmentFault)), None)
         if environment is not None:
             raise EnvironmentFault(str(_cause(environment)))
-        self._account(units, reported, listener, str(errors[0]).strip().splitlines()[-1] if errors else "")
+        return str(errors[0]).strip().splitlines()[-1] if errors else ""
 
     def _run_data(self, units: Sequence[Unit], listener: Listener) -> None:
         import ray
@@ -174,11 +192,9 @@ class RayEngine:
         context.print_on_execution_start = False
         reported: set[str] = set()
         # Half a unit's CPUs each: actors and Ray Data's own tasks must fit side by side even on two cores.
-        actors = max(1, min(self.slots, len(units)))
+        actors = max(1, min(self.placement.slots("outputs"), len(units)))
         ordered = sorted(units, key=lambda unit: -unit.cost)
-        # As bytes: Ray warns of references among the arguments of an actor that it may restart. The driver keeps both alive.
-        references = [self._shared, ray.put(ordered)]
-        shared = ray.cloudpickle.dumps(references)
+        kept = ray.put(ordered)
         rows = ray.data.from_items([{"index": i} for i in range(len(ordered))], override_num_blocks=len(ordered))
         outcomes = rows.map_batches(
             OutputsActor,
@@ -186,7 +202,12 @@ class RayEngine:
             compute=ActorPoolStrategy(size=actors),
             num_cpus=self.resources.cpus_per_unit / 2,
             num_gpus=self.resources.gpus_per_unit or None,
-            fn_constructor_kwargs={"store_uri": self.store.uri, "shared": shared, "options": self.options},
+            fn_constructor_kwargs={
+                "store_uri": self.store.uri,
+                "shared": self.shared,
+                "units": ray.cloudpickle.dumps(kept),
+                "options": self.options,
+            },
         )
         problem = ""
         try:

@@ -13,7 +13,6 @@ from typing import Any, Protocol
 import numpy as np
 from ray import tune
 
-from ..data import ExperimentData
 from ..errors import EnvironmentFault
 from ..execute import execute
 from ..recipe import Search
@@ -72,13 +71,13 @@ class SettingTrainable(tune.Trainable):
         config: dict[str, Any],
         *,
         store_uri: str = "",
-        arrays: dict[str, np.ndarray] | None = None,
+        shared: bytes = b"",
         settings: Sequence[Setting] = (),
         references: Sequence[Unit] = (),
         bound: float | None = None,
         options: dict[str, Any] | None = None,
     ) -> None:
-        self._context = worker_context(store_uri, arrays or {}, options or {})
+        self._context = worker_context(store_uri, shared, options or {})
         self._settings = settings
         self._references = references
         self._bound = bound
@@ -137,7 +136,6 @@ class _Tell(tune.Callback):
 
 def run_settings(
     engine: RayEngine,
-    data: ExperimentData,
     settings: Sequence[Setting],
     references: Sequence[Unit],
     search: Search,
@@ -157,7 +155,7 @@ def run_settings(
         tune.with_parameters(
             SettingTrainable,
             store_uri=engine.store.uri,
-            arrays=data.to_arrays(),
+            shared=engine.shared,
             settings=list(settings),
             references=list(references),
             bound=bound_of(search),

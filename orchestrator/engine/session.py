@@ -132,6 +132,19 @@ class RaySession:
         """Returns the GPUs of the whole cluster."""
         return float(self.ray.cluster_resources().get("GPU", 0.0))
 
+    def node_resources(self) -> list[dict[str, float]]:
+        """Returns what each node that is alive has in all, as Ray names it."""
+        return [dict(node["Resources"]) for node in self.ray.nodes() if node["Alive"]]
+
+    def may_grow(self) -> bool:
+        """Whether an autoscaler has told the cluster of node groups that it may add to."""
+        from ray._private.state import state
+
+        try:
+            return bool(state.get_max_resources_from_cluster_config())
+        except Exception:  # Ray's own interface, not a public one: without it the nodes that are there must do
+            return False
+
     def nodes(self) -> int:
         """Returns how many nodes are alive."""
         return sum(1 for node in self.ray.nodes() if node["Alive"])

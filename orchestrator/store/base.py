@@ -6,10 +6,12 @@ import hashlib
 import json
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from .claims import Claim, ClaimBoard, Claims
 
 COMMIT_MARK = "commit.json"
 LAYOUT_VERSION = 1
@@ -92,6 +94,17 @@ class Store(ABC):
     """A content-addressed store of finished units. Keys are SHA-256 in hexadecimal."""
 
     uri: str
+    _claims: Claims | None = None
+
+    @abstractmethod
+    def claim_board(self) -> ClaimBoard:
+        """Returns where claims on this store's keys are written."""
+
+    def claim(self, key: str) -> Claim | None:
+        """Returns this process's claim on making `key`, or None while another worker that seems alive holds it."""
+        if self._claims is None:
+            self._claims = Claims(self.claim_board())
+        return self._claims.take(key)
 
     @abstractmethod
     def attempt(self, key: str) -> Attempt:
@@ -127,9 +140,29 @@ class Store(ABC):
     def remove(self, key: str) -> None:
         """Deletes an object."""
 
+    @abstractmethod
+    def litter(self, older_than: float) -> list[str]:
+        """Returns what dead attempts left behind more than `older_than` seconds ago, in names that `clear` takes."""
+
+    @abstractmethod
+    def clear(self, names: Iterable[str]) -> None:
+        """Deletes what `litter` named."""
+
+    @abstractmethod
+    def location(self, key: str, name: str) -> str:
+        """Returns where a file of `key` lies, as every node sees it: a path, or an address that `filesystem` opens."""
+
+    def filesystem(self) -> Any:
+        """Returns the `pyarrow.fs` file system of `location`; None for plain paths."""
+        return None
+
     def has(self, key: str) -> bool:
         """Whether `key` is committed (sizes checked; checksums are checked when a file is read)."""
         return self.mark(key) is not None
+
+    def committed(self, keys: Iterable[str]) -> set[str]:
+        """Returns those of `keys` that are committed; where a look-up crosses a network, many at once."""
+        return {key for key in keys if self.has(key)}
 
     def meta(self, key: str) -> dict[str, Any]:
         """Returns the metadata committed with `key`; raises KeyError where there is none."""

@@ -13,14 +13,13 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ..errors import EnvironmentFault
 from .base import COMMIT_MARK, Attempt, CorruptObject, Store, commit_document, parse_commit, sha256_file
-
-STALE_SECONDS = 7 * 24 * 3600
+from .claims import ClaimBoard
 
 
 class LocalStore(Store):
@@ -31,7 +30,7 @@ class LocalStore(Store):
         self.uri = str(self.root)
         self._verified: dict[tuple[str, str], tuple[int, int]] = {}
         try:
-            for name in ("objects", "tmp", "aside"):
+            for name in ("objects", "tmp", "aside", "claims"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise EnvironmentFault(
@@ -40,6 +39,9 @@ class LocalStore(Store):
 
     def _folder(self, key: str) -> Path:
         return self.root / "objects" / key[:2] / key
+
+    def claim_board(self) -> ClaimBoard:
+        return _Folder(self.root / "claims")
 
     def attempt(self, key: str) -> Attempt:
         folder = self.root / "tmp" / f"{key[:16]}-{uuid.uuid4().hex}"
@@ -139,14 +141,60 @@ class LocalStore(Store):
             os.rename(self._folder(key), doomed)  # it vanishes at once, then its bytes go
             shutil.rmtree(doomed, ignore_errors=True)
 
-    def sweep_temporary(self) -> int:
-        """Removes what attempts that died a week or more ago left behind; returns how many there were."""
-        swept = 0
-        for folder in (self.root / "tmp").iterdir():
-            if time.time() - folder.stat().st_mtime > STALE_SECONDS:
-                shutil.rmtree(folder, ignore_errors=True)
-                swept += 1
-        return swept
+    def litter(self, older_than: float) -> list[str]:
+        found = []
+        for part in ("tmp", "claims"):
+            for path in (self.root / part).iterdir():
+                with contextlib.suppress(FileNotFoundError):
+                    if time.time() - path.stat().st_mtime > older_than:
+                        found.append(f"{part}/{path.name}")
+        return sorted(found)
+
+    def clear(self, names: Iterable[str]) -> None:
+        for name in names:
+            path = self.root / name
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+    def location(self, key: str, name: str) -> str:
+        return str(self._folder(key) / name)
+
+
+class _Folder(ClaimBoard):
+    """Claims as files of a folder. A claim appears whole, by a hard link, and only where there is none."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def create(self, key: str, text: str) -> bool:
+        temporary = self.folder / f".{uuid.uuid4().hex}"
+        try:
+            temporary.write_text(text)
+            os.link(temporary, self.folder / key)
+            return True
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise EnvironmentFault(f"store {self.folder.parent}: cannot be written ({error.strerror})") from None
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def read(self, key: str) -> str | None:
+        try:
+            return (self.folder / key).read_text()
+        except FileNotFoundError:
+            return None
+
+    def replace(self, key: str, text: str) -> None:
+        temporary = self.folder / f".{uuid.uuid4().hex}"
+        temporary.write_text(text)
+        os.replace(temporary, self.folder / key)
+
+    def delete(self, key: str, text: str) -> None:
+        if self.read(key) == text:
+            (self.folder / key).unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

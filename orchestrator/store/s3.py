@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from ..errors import EnvironmentFault
 from .base import COMMIT_MARK, Attempt, CorruptObject, Store, commit_document, parse_commit, sha256_file
+from .claims import ClaimBoard
+
+LOOKUPS = 32  # requests under way at once
+ABSENT = ("NoSuchKey", "404")
+TAKEN = ("PreconditionFailed", "412", "ConditionalRequestConflict")
 
 
 class S3Store(Store):
@@ -34,12 +39,17 @@ class S3Store(Store):
         bucket, _, prefix = self.uri.removeprefix("s3://").partition("/")
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
-        self._client = boto3.client("s3")
+        from botocore.config import Config
+
+        self._client = boto3.client("s3", config=Config(max_pool_connections=LOOKUPS, retries={"mode": "standard"}))
         cache = (
             os.environ.get("ORCHESTRATOR_CACHE") or Path(tempfile.gettempdir()) / f"orchestrator-cache-{os.getuid()}"
         )
         self._cache = Path(cache)
         self._cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Commits never change, so one that was seen needs no second look; where it has been set aside since, reading its
+        # files says so and the unit is made again.
+        self._committed: set[str] = set()
         try:
             self._client.head_bucket(Bucket=bucket)
         except Exception as error:
@@ -50,6 +60,19 @@ class S3Store(Store):
 
     def _key(self, key: str, name: str) -> str:
         return f"{self._prefix}objects/{key[:2]}/{key}/{name}"
+
+    def claim_board(self) -> ClaimBoard:
+        return _Prefix(self._client, self._bucket, f"{self._prefix}claims/")
+
+    def has(self, key: str) -> bool:
+        if key not in self._committed and self.mark(key) is not None:
+            self._committed.add(key)
+        return key in self._committed
+
+    def committed(self, keys: Iterable[str]) -> set[str]:
+        wanted = list(keys)
+        with ThreadPoolExecutor(LOOKUPS) as pool:
+            return {key for key, there in zip(wanted, pool.map(self.has, wanted), strict=True) if there}
 
     def attempt(self, key: str) -> Attempt:
         return Attempt(self, key, Path(tempfile.mkdtemp(prefix=f"{key[:12]}-", dir=self._cache)))
@@ -65,7 +88,7 @@ class S3Store(Store):
             body = json.dumps(document, sort_keys=True).encode()
             self._client.put_object(Bucket=self._bucket, Key=self._key(key, COMMIT_MARK), Body=body, IfNoneMatch="*")
         except Exception as error:
-            if _code(error) in ("PreconditionFailed", "412", "ConditionalRequestConflict"):
+            if _code(error) in TAKEN:
                 return False
             raise EnvironmentFault(f"store {self.uri}: cannot be written ({_reason(error)})") from error
         return True
@@ -74,7 +97,7 @@ class S3Store(Store):
         try:
             text = self._client.get_object(Bucket=self._bucket, Key=self._key(key, COMMIT_MARK))["Body"].read()
         except Exception as error:
-            if _code(error) in ("NoSuchKey", "404"):
+            if _code(error) in ABSENT:
                 return None
             raise EnvironmentFault(f"store {self.uri}: cannot be read ({_reason(error)})") from error
         try:
@@ -100,7 +123,7 @@ class S3Store(Store):
                 os.replace(temporary, cached)
                 return cached
         except Exception as error:
-            if _code(error) not in ("NoSuchKey", "404"):
+            if _code(error) not in ABSENT:
                 raise EnvironmentFault(f"store {self.uri}: cannot be read ({_reason(error)})") from error
         finally:
             temporary.unlink(missing_ok=True)
@@ -120,6 +143,7 @@ class S3Store(Store):
         return folder
 
     def set_aside(self, key: str, reason: str) -> None:
+        self._committed.discard(key)
         source = {"Bucket": self._bucket, "Key": self._key(key, COMMIT_MARK)}
         note = f"{self._prefix}aside/{key}-{uuid.uuid4().hex[:8]}"
         try:
@@ -127,32 +151,95 @@ class S3Store(Store):
             body = json.dumps({"key": key, "reason": reason, "time": time.time()}).encode()
             self._client.put_object(Bucket=self._bucket, Key=f"{note}.json", Body=body)
         except Exception as error:
-            if _code(error) not in ("NoSuchKey", "404"):
+            if _code(error) not in ABSENT:
                 raise EnvironmentFault(f"store {self.uri}: cannot be written ({_reason(error)})") from error
         self._client.delete_object(Bucket=self._bucket, Key=self._key(key, COMMIT_MARK))
 
     def keys(self) -> Iterator[str]:
-        pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=self._bucket, Prefix=f"{self._prefix}objects/"
-        )
-        for page in pages:
-            for item in page.get("Contents", []):
-                if item["Key"].endswith(f"/{COMMIT_MARK}"):
-                    yield item["Key"].split("/")[-2]
+        for item in self._list(f"{self._prefix}objects/"):
+            if item["Key"].endswith(f"/{COMMIT_MARK}"):
+                yield item["Key"].split("/")[-2]
 
     def remove(self, key: str) -> None:
-        self._client.delete_object(
-            Bucket=self._bucket, Key=self._key(key, COMMIT_MARK)
-        )  # the mark first: it vanishes at once
-        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._key(key, ""))
-        for page in pages:
-            for item in page.get("Contents", []):
-                self._client.delete_object(Bucket=self._bucket, Key=item["Key"])
+        self._committed.discard(key)
+        # The mark first: the object vanishes at once.
+        self._client.delete_object(Bucket=self._bucket, Key=self._key(key, COMMIT_MARK))
+        self._delete(item["Key"] for item in self._list(self._key(key, "")))
 
-    def clear_cache(self) -> None:
-        """Deletes the local copies."""
-        shutil.rmtree(self._cache, ignore_errors=True)
-        self._cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    def litter(self, older_than: float) -> list[str]:
+        found: list[str] = []
+        kept: dict[str, str] = {}
+        now = time.time()
+        for item in self._list(f"{self._prefix}objects/"):
+            key, *rest = item["Key"].removeprefix(f"{self._prefix}objects/").split("/")[1:]
+            if rest == [COMMIT_MARK] or len(rest) != 2 or now - item["LastModified"].timestamp() <= older_than:
+                continue
+            if key not in kept:
+                kept[key] = str((self.mark(key) or {}).get("attempt", ""))
+            if rest[0] != kept[key]:
+                found.append(item["Key"])
+        claims = self._list(f"{self._prefix}claims/")
+        found += [item["Key"] for item in claims if now - item["LastModified"].timestamp() > older_than]
+        return [name.removeprefix(self._prefix) for name in found]
+
+    def clear(self, names: Iterable[str]) -> None:
+        self._delete(f"{self._prefix}{name}" for name in names)
+
+    def location(self, key: str, name: str) -> str:
+        mark = self.mark(key)
+        if mark is None:
+            raise KeyError(f"{key[:12]}/{name}")
+        return f"{self._bucket}/{self._key(key, mark['attempt'])}/{name}"
+
+    def filesystem(self) -> Any:
+        from pyarrow.fs import S3FileSystem
+
+        # Arrow finds credentials in the same places as boto3.
+        options: dict[str, Any] = {"region": self._client.meta.region_name or "us-east-1"}
+        if os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT_URL_S3"):
+            options["endpoint_override"] = self._client.meta.endpoint_url
+        return S3FileSystem(**options)
+
+    def _list(self, prefix: str) -> Iterator[dict[str, Any]]:
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
+        for page in pages:
+            yield from page.get("Contents", [])
+
+    def _delete(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._client.delete_object(Bucket=self._bucket, Key=name)
+
+
+class _Prefix(ClaimBoard):
+    """Claims as small objects below a prefix; one appears only where there is none."""
+
+    def __init__(self, client: Any, bucket: str, prefix: str):
+        self._client, self._bucket, self._prefix = client, bucket, prefix
+
+    def create(self, key: str, text: str) -> bool:
+        try:
+            self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=text.encode(), IfNoneMatch="*")
+            return True
+        except Exception as error:
+            if _code(error) in TAKEN:
+                return False
+            raise EnvironmentFault(f"store s3://{self._bucket}: cannot be written ({_reason(error)})") from error
+
+    def read(self, key: str) -> str | None:
+        try:
+            body: bytes = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)["Body"].read()
+            return body.decode(errors="replace")
+        except Exception as error:
+            if _code(error) in ABSENT:
+                return None
+            raise EnvironmentFault(f"store s3://{self._bucket}: cannot be read ({_reason(error)})") from error
+
+    def replace(self, key: str, text: str) -> None:
+        self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=text.encode())
+
+    def delete(self, key: str, text: str) -> None:
+        if self.read(key) == text:
+            self._client.delete_object(Bucket=self._bucket, Key=self._prefix + key)
 
 
 def _code(error: Exception) -> str:

@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import pickle
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,40 +17,6 @@ from orchestrator.store import CorruptObject, LocalStore, Store, open_store
 from orchestrator.units import digest
 
 KEY = digest("an object")
-
-
-@pytest.fixture(scope="module")
-def s3_server() -> Iterator[str]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def s3(s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A client of the S3 server on loopback; `open_store` reads the same variables."""
-    import boto3
-
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("ORCHESTRATOR_CACHE", str(tmp_path / "cache"))
-    return boto3.client("s3")
-
-
-@pytest.fixture(params=["local", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    if request.param == "local":
-        return LocalStore(tmp_path / "store")
-    client = request.getfixturevalue("s3")
-    bucket = f"bucket-{os.urandom(6).hex()}"
-    client.create_bucket(Bucket=bucket)
-    return open_store(f"s3://{bucket}/deep/prefix")
 
 
 def commit(store: Store, key: str = KEY, content: bytes = b"content", **meta: Any) -> bool:
@@ -220,7 +185,10 @@ def test_sigkill_while_writing_leaves_no_object(tmp_path: Path) -> None:
     assert commit(store)
     (folder,) = [p for p in (store.root / "tmp").iterdir() if p.name.startswith(KEY[:16])]
     os.utime(folder, (1, 1))
-    assert store.sweep_temporary() == 1
+    assert store.litter(60.0) == [f"tmp/{folder.name}"]
+    store.clear(store.litter(60.0))
+    assert store.litter(0.0) == []
+    assert store.has(KEY)
 
 
 def test_an_unwritable_place_is_one_clear_line(tmp_path: Path, s3: Any) -> None:
@@ -230,3 +198,38 @@ def test_an_unwritable_place_is_one_clear_line(tmp_path: Path, s3: Any) -> None:
         LocalStore(blocker / "store")
     with pytest.raises(EnvironmentFault, match="no-such-bucket"):
         open_store("s3://no-such-bucket-anywhere/x")
+
+
+def test_s3_litter_is_what_no_mark_names(s3: Any) -> None:
+    bucket = f"bucket-{os.urandom(6).hex()}"
+    s3.create_bucket(Bucket=bucket)
+    store = open_store(f"s3://{bucket}/prefix")
+    assert commit(store)
+    assert not commit(store, content=b"a lost attempt, uploaded in vain")
+    claim = store.claim(digest("held"))
+    assert claim is not None
+    assert store.litter(3600.0) == []
+    with claim:
+        names = store.litter(-60.0)
+        assert sorted(name.split("/")[0] for name in names) == ["claims", "objects"]
+        store.clear(names)
+    assert store.litter(-60.0) == []
+    assert store.verify(KEY)
+
+
+def test_where_a_file_lies_can_be_read_by_arrow(store: Store) -> None:
+    assert commit(store, content=b"by address")
+    filesystem = store.filesystem()
+    if filesystem is None:
+        content = Path(store.location(KEY, "data.bin")).read_bytes()
+    else:
+        with filesystem.open_input_file(store.location(KEY, "data.bin")) as file:
+            content = file.read()
+    assert content == b"by address"
+
+
+def test_many_look_ups_at_once(store: Store) -> None:
+    keys = [digest(i) for i in range(40)]
+    for key in keys[:5]:
+        assert commit(store, key)
+    assert store.committed(keys) == set(keys[:5])

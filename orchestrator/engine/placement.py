@@ -1,0 +1,116 @@
+"""How many units fit on a cluster at once, node by node, and what could never run there: refused before anything starts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..errors import EnvironmentFault
+from ..recipe import Resources
+
+GPU_STAGES = ("train", "unlearn", "outputs")
+DATA_CPUS = 1.0  # what a task of Ray Data's own asks for
+
+
+@dataclass(frozen=True)
+class Node:
+    """What one node of the cluster has in all, whoever uses it now."""
+
+    cpus: float
+    gpus: float = 0.0
+    accelerator: str = ""
+
+    @classmethod
+    def of(cls, resources: Mapping[str, float]) -> Node:
+        """Returns the node that Ray describes as `resources`."""
+        kind = next((name.split(":", 1)[1] for name in resources if name.startswith("accelerator_type:")), "")
+        return cls(float(resources.get("CPU", 0.0)), float(resources.get("GPU", 0.0)), kind)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Units of a stage that run at once, and the cluster that this was worked out for."""
+
+    nodes: tuple[Node, ...]
+    resources: Resources
+    may_grow: bool = False
+
+    def slots(self, stage: str) -> int:
+        """Returns how many units of `stage` fit at once: whole units on each node, at most `resources.concurrency`.
+
+        Attackers need no GPU and so fit on nodes without one too.
+        """
+        fitting = sum(_on(node, self.resources, stage in GPU_STAGES) for node in self.nodes)
+        return max(1, min(fitting, self.resources.concurrency or fitting))
+
+    def check(self) -> None:
+        """Raises `EnvironmentFault` naming the setting and the fix, where a stage could never run."""
+        needed = self.resources
+        cpus, gpus = sum(node.cpus for node in self.nodes), sum(node.gpus for node in self.nodes)
+        if self.may_grow:
+            return  # an autoscaler may bring what is missing, and says itself what it cannot
+        if needed.accelerator_type:
+            kinds = sorted({node.accelerator for node in self.nodes if node.accelerator})
+            if needed.accelerator_type not in kinds:
+                raise EnvironmentFault(
+                    f"resources.accelerator_type: {needed.accelerator_type!r}: the cluster has "
+                    f"{', '.join(kinds) or 'no accelerators'}; leave it out or name one of these"
+                )
+        if needed.gpus_per_unit > gpus:
+            raise EnvironmentFault(
+                f"resources.gpus_per_unit: {needed.gpus_per_unit:g}: the cluster has {gpus:g} GPUs; "
+                "use --set resources.gpus_per_unit=0 for CPU"
+            )
+        if needed.cpus_per_unit > cpus:
+            raise EnvironmentFault(
+                f"resources.cpus_per_unit: {needed.cpus_per_unit:g}: the cluster has {cpus:g} CPUs; "
+                f"use at most --set resources.cpus_per_unit={max(node.cpus for node in self.nodes):g}"
+            )
+        if not any(_on(node, needed, True) for node in self.nodes):
+            largest = max(self.nodes, key=lambda node: (min(node.gpus, 1.0), node.cpus))
+            raise EnvironmentFault(
+                f"resources: one unit takes {needed.cpus_per_unit:g} CPUs and {needed.gpus_per_unit:g} GPUs, and no single "
+                f"node has both (the largest: {largest.cpus:g} CPUs, {largest.gpus:g} GPUs); lower resources.cpus_per_unit "
+                "or resources.gpus_per_unit"
+            )
+
+    def workers_beside_data(self, cpus_per_worker: float) -> int:
+        """Returns how many attacker workers fit while Ray Data keeps a CPU for itself; they would starve each other otherwise.
+
+        **Raises:** `EnvironmentFault` where not even two do.
+        """
+        fitting = sum(math.floor(node.cpus / cpus_per_worker) for node in self.nodes)
+        cpus = sum(node.cpus for node in self.nodes)
+        while fitting >= 2 and cpus - fitting * cpus_per_worker < DATA_CPUS:
+            fitting -= 1
+        if fitting < 2 and not self.may_grow:
+            raise EnvironmentFault(
+                f"resources.cpus_per_unit: {self.resources.cpus_per_unit:g}: the distributed attacker takes two workers of "
+                f"{cpus_per_worker:g} CPUs and {DATA_CPUS:g} CPU for Ray Data, and the cluster has {cpus:g}; lower "
+                "resources.cpus_per_unit, add a node, or raise resources.distributed_rows to attack in one process"
+            )
+        return max(2, fitting)
+
+
+def place(nodes: Sequence[Mapping[str, float]], resources: Resources, may_grow: bool = False) -> Placement:
+    """Returns the placement on nodes described as Ray does, checked.
+
+    **Arguments:** `may_grow`: an autoscaler may add nodes.
+    """
+    found = Placement(tuple(Node.of(node) for node in nodes), resources, may_grow)
+    found.check()
+    return found
+
+
+def _on(node: Node, needed: Resources, with_gpu: bool) -> int:
+    """Returns how many units fit on a node. Fractions of a GPU are placed on whole GPUs: two of 0.6 do not share one."""
+    fitting = math.floor(node.cpus / needed.cpus_per_unit + 1e-9)
+    if needed.accelerator_type and with_gpu and node.accelerator != needed.accelerator_type:
+        return 0
+    if with_gpu and needed.gpus_per_unit:
+        if needed.gpus_per_unit < 1:
+            fitting = min(fitting, math.floor(node.gpus) * math.floor(1 / needed.gpus_per_unit + 1e-9))
+        else:
+            fitting = min(fitting, math.floor(node.gpus / needed.gpus_per_unit))
+    return fitting

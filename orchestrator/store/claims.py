@@ -1,0 +1,151 @@
+"""Claims: of several workers that want the same object, one makes it and the others wait or do something else.
+
+A claim is advisory. It saves work; correctness rests on the commit, where the first wins. So every doubt (a holder that
+seems dead, a claim that cannot be read) is decided for working twice rather than waiting for ever.
+
+No clock of another machine is trusted: a claim carries a beat that its holder raises, and it counts as abandoned when an
+observer has seen the same beat for `ABANDONED_SECONDS` of its own monotonic clock. A holder on the same machine is looked
+up among the processes, so that what a killed worker held is free at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import threading
+import time
+import uuid
+from abc import ABC, abstractmethod
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+BEAT_SECONDS = 10.0
+ABANDONED_SECONDS = 60.0
+
+
+class ClaimBoard(ABC):
+    """Where claims are written: four operations on small texts, by key."""
+
+    @abstractmethod
+    def create(self, key: str, text: str) -> bool:
+        """Writes a claim where there is none; returns whether it did. Of several at once exactly one does."""
+
+    @abstractmethod
+    def read(self, key: str) -> str | None:
+        """Returns the claim's text, None where there is none."""
+
+    @abstractmethod
+    def replace(self, key: str, text: str) -> None:
+        """Overwrites a claim."""
+
+    @abstractmethod
+    def delete(self, key: str, text: str) -> None:
+        """Removes the claim if it still says `text`."""
+
+
+class Claims:
+    """Takes and gives back claims on a board; one for each process, since it remembers what it saw others hold."""
+
+    def __init__(self, board: ClaimBoard):
+        self.board = board
+        self._seen: dict[str, tuple[str, float]] = {}
+
+    def take(self, key: str) -> Claim | None:
+        """Returns a claim on `key`, or None while another worker that seems alive holds it."""
+        claim = Claim(self.board, key)
+        if self.board.create(key, claim.text):
+            return self._taken(claim)
+        text = self.board.read(key)
+        if text is not None:
+            if not self._abandoned(key, text):
+                return None
+            self.board.delete(key, text)
+        return self._taken(claim) if self.board.create(key, claim.text) else None
+
+    def _taken(self, claim: Claim) -> Claim:
+        self._seen.pop(claim.key, None)
+        claim.start()
+        return claim
+
+    def _abandoned(self, key: str, text: str) -> bool:
+        try:
+            holder = json.loads(text)["holder"]
+            if holder["machine"] == machine() and not is_running(holder["pid"], holder["started"]):
+                return True
+        except (ValueError, KeyError, TypeError):
+            return True
+        before, since = self._seen.get(key, ("", 0.0))
+        now = time.monotonic()
+        if before != text:
+            self._seen[key] = (text, now)
+            return False
+        return now - since > ABANDONED_SECONDS
+
+
+class Claim:
+    """A claim that this process holds, as a context manager; its beat is raised by a thread until it is given back."""
+
+    def __init__(self, board: ClaimBoard, key: str):
+        self.board = board
+        self.key = key
+        self._identity = uuid.uuid4().hex
+        self._beat = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._keep, daemon=True, name="claim")
+
+    @property
+    def text(self) -> str:
+        """What the claim says now."""
+        holder = {"machine": machine(), "pid": os.getpid(), "started": process_start(os.getpid())}
+        return json.dumps({"claim": self._identity, "beat": self._beat, "holder": holder})
+
+    def start(self) -> None:
+        """Begins to raise the beat."""
+        self._thread.start()
+
+    def _keep(self) -> None:
+        while not self._stop.wait(BEAT_SECONDS):
+            # A storage that fails for a while is no reason to stop working: at worst another worker does the same.
+            with contextlib.suppress(Exception):
+                if self._identity not in (self.board.read(self.key) or ""):
+                    return  # taken over by somebody who thought us dead
+                self._beat += 1
+                self.board.replace(self.key, self.text)
+
+    def __enter__(self) -> Claim:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        with contextlib.suppress(Exception):
+            self.board.delete(self.key, self.text)
+
+
+@functools.cache
+def machine() -> str:
+    """Returns what tells apart the process tables of machines and containers: boot and process-id namespace."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return f"{uuid.getnode():x}/{uuid.uuid4().hex}"  # like no other: then only beats count
+
+
+def process_start(pid: int) -> str:
+    """Returns when a process started, in the kernel's ticks since boot; empty where that is not known or it is no more."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "" if fields[0] == "Z" else fields[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def is_running(pid: Any, started: str) -> bool:
+    """Whether the process `pid` that started at `started` is still there: a number may have been given to another."""
+    return bool(started) and process_start(int(pid)) == started

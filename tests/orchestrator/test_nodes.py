@@ -1,0 +1,118 @@
+"""Several nodes: real raylets on loopback that join, leave and die while units run; a store on S3; units that kill."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.data import load_data
+from orchestrator.engine.ray_engine import RayEngine
+from orchestrator.engine.session import prepare_environment
+from orchestrator.experiment import RunOptions, run
+from orchestrator.plan import make_plan
+from orchestrator.recipe import Recipe, check_recipe
+from orchestrator.store import LocalStore, Store, open_store
+from orchestrator.units import Outcome, Unit
+
+from .test_experiment import untimed
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A head with one CPU; `add_node` gives it more nodes."""
+    prepare_environment()
+    # The repository on the workers' path: they import the test's model factory.
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    )
+    from ray.cluster_utils import Cluster
+
+    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "node_ip_address": "127.0.0.2"})
+    yield found
+    found.shutdown()
+
+
+def sleeping(count: int, seconds: float) -> list[Unit]:
+    return [Unit("sleep", {"seconds": seconds, "i": i}, f"sleep-{i:03d}", cost=seconds) for i in range(count)]
+
+
+def run_units(
+    address: str, recipe: Recipe, store: Store, units: list[Unit], listen: Callable[[Outcome], None], **options: Any
+) -> None:
+    engine = RayEngine(address, store, load_data(recipe, store), recipe.resources, **options)
+    try:
+        engine.run("train", units, listen)
+    finally:
+        engine.close()
+
+
+def test_nodes_join_leave_and_die_and_every_unit_is_done_once(
+    cluster: Any, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    doomed = cluster.add_node(num_cpus=1, node_ip_address="127.0.0.3")
+    cluster.wait_for_nodes()
+    store = LocalStore(tmp_path / "store")
+    recipe = check_recipe({**tiny, "resources": {"max_retries": 5}})
+    outcomes: list[Outcome] = []
+    places: Counter[str] = Counter()
+
+    def listen(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        places[outcome.where.split()[-1]] += 1
+        if len(outcomes) == 10:
+            cluster.add_node(num_cpus=1, node_ip_address="127.0.0.4")
+        if len(outcomes) == 25:
+            cluster.remove_node(doomed, allow_graceful=False)
+
+    units = sleeping(120, 0.25)
+    run_units(cluster.address, recipe, store, units, listen)
+    assert [outcome.status for outcome in outcomes if outcome.status != "done"] == []
+    assert Counter(outcome.key for outcome in outcomes) == Counter(unit.key for unit in units)
+    assert places["127.0.0.3"] > 0, "the node that died had worked"
+    assert places["127.0.0.4"] > 0, "the node that joined took part"
+    assert all(store.has(unit.key) for unit in units)
+
+
+def test_a_unit_that_kills_its_worker_fails_alone(cluster: Any, tiny: dict[str, Any], tmp_path: Path) -> None:
+    recipe = check_recipe({**tiny, "resources": {"max_retries": 1, "units_per_trial": 20}})
+    store = LocalStore(tmp_path / "store")
+    units = list(make_plan(recipe, load_data(recipe, store)).stages["train"])
+    model = {"name": "tests.orchestrator.killers:deadly"}
+    units[4] = dataclasses.replace(units[4], spec={**units[4].spec, "model": model})
+    outcomes: list[Outcome] = []
+    run_units(cluster.address, recipe, store, units, outcomes.append, allow_factory=True)
+    assert [outcome.name for outcome in outcomes if outcome.failed] == [units[4].name]
+    assert "lost with its worker" in next(outcome.error for outcome in outcomes if outcome.failed)
+    assert Counter(outcome.key for outcome in outcomes) == Counter(unit.key for unit in units)
+
+
+def test_a_whole_experiment_on_two_nodes_with_its_store_on_s3(
+    s3: Any, cluster: Any, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    cluster.add_node(num_cpus=1, node_ip_address="127.0.0.3")
+    cluster.wait_for_nodes()
+    bucket = f"bucket-{os.urandom(6).hex()}"
+    s3.create_bucket(Bucket=bucket)
+    uri = f"s3://{bucket}/store"
+    tiny["resources"] = {"distributed_rows": 1}
+    recipe = check_recipe(tiny)
+    options = RunOptions(tmp_path / "out", store=uri, address=cluster.address, quiet=True)
+    first = run(recipe, options)
+    assert first.failed == 0
+    assert first.document["environment"]["attack"]["path"] == "distributed"
+    assert first.document["environment"]["work"]["units_reused"] == 0
+    again = run(recipe, dataclasses.replace(options, output=tmp_path / "again"))
+    assert again.document["environment"]["work"]["units_executed"] == 0
+    assert json.dumps(untimed(again.document["rows"])) == json.dumps(untimed(first.document["rows"]))
+    store = open_store(uri)
+    assert store.litter(0.0) == []
+    assert all(store.verify(key) for key in list(store.keys()))
