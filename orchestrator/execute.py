@@ -160,7 +160,7 @@ def execute(unit: Unit, context: Context, *, wait: bool = True) -> Outcome:
     another worker is making the unit and `wait` is off.
     """
     if context.store.has(unit.key):
-        return Outcome(unit.key, unit.name, unit.kind, "reused")
+        return Outcome(unit.key, unit.name, unit.kind, "reused", where=context.where)
     started = time.perf_counter()
     try:
         status = "done" if _ensure(unit, context, wait) else "reused"

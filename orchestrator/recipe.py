@@ -74,7 +74,7 @@ class Resources(_Strict):
     ] = None
     concurrency: Annotated[int | None, Field(ge=1, description="most units at once; null: as many as fit")] = None
     units_per_trial: Annotated[
-        int | None, Field(ge=1, description="units in one Ray Tune trial; null: chosen from the number of units")
+        int | None, Field(ge=1, description="units that a worker takes from the queue together; null: one")
     ] = None
     max_retries: Annotated[
         int, Field(ge=0, description="how often a unit is tried again after its worker was lost")

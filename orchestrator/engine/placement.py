@@ -10,6 +10,7 @@ from ..errors import EnvironmentFault
 from ..recipe import Resources
 
 GPU_STAGES = ("train", "unlearn", "outputs")
+GROWTH = 200  # workers asked of an autoscaler
 DATA_CPUS = 1.0  # what a task of Ray Data's own asks for
 
 
@@ -43,6 +44,15 @@ class Placement:
         """
         fitting = sum(_on(node, self.resources, stage in GPU_STAGES) for node in self.nodes)
         return max(1, min(fitting, self.resources.concurrency or fitting))
+
+    def workers(self, stage: str, units: int) -> int:
+        """Returns how many workers to ask for: more than fit, so that nodes which join find some waiting to start.
+
+        To an autoscaler what waits is the demand; on a cluster that stays as it is, twice its size is plenty.
+        """
+        fitting = self.slots(stage)
+        wanted = GROWTH if self.may_grow else 2 * fitting + 2
+        return max(1, min(units, self.resources.concurrency or wanted))
 
     def check(self) -> None:
         """Raises `EnvironmentFault` naming the setting and the fix, where a stage could never run."""

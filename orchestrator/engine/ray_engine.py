@@ -27,9 +27,11 @@ from ..store.base import sha256_file
 from ..streaming_attack import choose_path, fit_distributed
 from ..units import Outcome, Unit
 from .base import Listener
-from .chunks import make_chunks
 from .placement import GPU_STAGES, place
 from .session import RaySession
+from .unit_queue import UnitQueue
+
+WORKER_LOSSES = 50
 
 
 class RayEngine:
@@ -127,23 +129,32 @@ class RayEngine:
         return self.store.location(unit.key, path.name)
 
     def _run_tune(self, stage: str, units: Sequence[Unit], listener: Listener) -> None:
+        """Runs units in trials of Ray Tune, each a worker that pulls from one queue, until every unit was heard of."""
         reported: set[str] = set()
-        problem = self._run_trials(
-            stage, make_chunks(units, self.placement.slots(stage), self.resources.units_per_trial), listener, reported
-        )
-        # A unit that takes its worker down takes its chunk along. The others of the chunk get trials of their own.
-        lost = [unit for unit in units if unit.key not in reported and not self.store.has(unit.key)]
-        if len(lost) > 1:
-            problem = self._run_trials(stage, [[unit] for unit in lost], listener, reported) or problem
+        problem = ""
+        left = list(units)
+        while left:
+            problem = self._run_trials(stage, left, listener, reported) or problem
+            before, left = left, [u for u in left if u.key not in reported and not self.store.has(u.key)]
+            # Workers may all have died: fresh ones go on while that gets anywhere.
+            if len(left) == len(before):
+                break
         self._account(units, reported, listener, problem)
 
-    def _run_trials(self, stage: str, chunks: list[list[Unit]], listener: Listener, reported: set[str]) -> str:
-        """Runs each chunk as a trial of Ray Tune; returns the last line of a trial's error, empty where there was none."""
+    def _run_trials(self, stage: str, units: Sequence[Unit], listener: Listener, reported: set[str]) -> str:
+        """Runs one round of workers; returns the last line of a trial's error, empty where there was none."""
         from ray import tune
         from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        from .trainable import OutcomeCallback, UnitTrainable
+        from .trainable import OutcomeCallback, UnitsReported, UnitTrainable
 
+        ray = self.session.ray
+        # Beside the driver, with which it lives and dies: other nodes may leave.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        queue = ray.remote(num_cpus=0, scheduling_strategy=here)(UnitQueue).remote(
+            list(units), self.resources.max_retries, self.resources.units_per_trial
+        )
         needed: dict[str, float] = {"cpu": self.resources.cpus_per_unit}
         if stage in GPU_STAGES and self.resources.gpus_per_unit:
             needed["gpu"] = self.resources.gpus_per_unit
@@ -154,26 +165,33 @@ class RayEngine:
                 UnitTrainable,
                 store_uri=self.store.uri,
                 shared=self.shared,
-                chunks=chunks,
+                units=list(units),
+                queue=queue,
                 options=self.options,
             ),
             needed,
         )
+        workers = self.placement.workers(stage, len(units))
         tuner = tune.Tuner(
             trainable,
-            param_space={"chunk": tune.grid_search(list(range(len(chunks))))},
+            param_space={"worker": tune.grid_search(list(range(workers)))},
             tune_config=TuneConfig(reuse_actors=True, max_concurrent_trials=self.resources.concurrency or None),
             run_config=RunConfig(
                 name=stage,
                 storage_path=self._scratch,
+                stop=UnitsReported(reported, len(reported) + len(units)),
                 callbacks=[OutcomeCallback(listener, reported)],
-                failure_config=FailureConfig(max_failures=self.resources.max_retries),
+                # A worker may be lost again and again; how often a unit may be is the queue's to count.
+                failure_config=FailureConfig(max_failures=WORKER_LOSSES),
                 checkpoint_config=CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                 verbose=0,
             ),
         )
-        with contextlib.redirect_stdout(io.StringIO()):
-            results = tuner.fit()
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                results = tuner.fit()
+        finally:
+            ray.kill(queue)
         errors = [error for error in (results[i].error for i in range(len(results))) if error is not None]
         environment = next((e for e in errors if isinstance(_cause(e), EnvironmentFault)), None)
         if environment is not None:
@@ -230,11 +248,9 @@ class RayEngine:
             if unit.key in reported:
                 continue
             if self.store.has(unit.key):
-                listener(
-                    Outcome(
-                        unit.key, unit.name, unit.kind, "done", float(self.store.meta(unit.key).get("seconds", 0.0))
-                    )
-                )
+                meta = self.store.meta(unit.key)
+                seconds, where = float(meta.get("seconds", 0.0)), str(meta.get("host", ""))
+                listener(Outcome(unit.key, unit.name, unit.kind, "done", seconds, where=where))
             else:
                 why = problem or "its worker was lost"
                 listener(Outcome(unit.key, unit.name, unit.kind, "failed", error=f"lost with its worker: {why}"))

@@ -1,26 +1,32 @@
-"""The Ray Tune trainable: a trial is a chunk of units, a step is one of them, or several short ones. Actors are reused from trial to trial."""
+"""The Ray Tune trainable: a trial is a worker that pulls units from a queue, a step is one of them, or several short ones.
+
+Workers that come late take part at once, and a finish is even, since nothing is divided up beforehand.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import socket
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import ray
 from ray import tune
 
 from ..data import ExperimentData
-from ..execute import Context, execute, execute_each
+from ..execute import POLL_SECONDS, Context, Held, execute
 from ..store import open_store
 from ..units import Outcome, Unit
 from .base import Listener
 
 STEP_SECONDS = 0.5
+LOST = "lost with its worker: workers that were given this unit died; the others are not affected"
 
 
 class UnitTrainable(tune.Trainable):
-    """Executes the units of one chunk. Results live in the store; a step reports only what became of them."""
+    """A worker that pulls units from the queue. Results live in the store; a step reports only what became of them."""
 
     def setup(
         self,
@@ -28,18 +34,21 @@ class UnitTrainable(tune.Trainable):
         *,
         store_uri: str = "",
         shared: bytes = b"",
-        chunks: list[list[Unit]] | None = None,
+        units: Sequence[Unit] = (),
+        queue: Any = None,
         options: dict[str, Any] | None = None,
     ) -> None:
-        """**Arguments:** `shared`: the pickled reference of the data's arrays in the object store."""
+        """**Arguments:** `queue`: the actor that holds a `UnitQueue` of `units`."""
         self._context = worker_context(store_uri, shared, options or {})
-        self._chunks = chunks or []
+        self._units = units
+        self._queue = queue
         self._begin(config)
 
     def _begin(self, config: dict[str, Any]) -> None:
-        chunk = self._chunks[config["chunk"]]
-        self._left = len(chunk)
-        self._outcomes = execute_each(chunk, self._context)
+        self._worker = int(config["worker"])
+        self._given_up = ray.get(self._queue.begin.remote(self._worker))
+        self._left: list[int] = []
+        self._held: set[int] = set()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         # Without this method an actor cannot be reused: Tune would wait for ever.
@@ -51,13 +60,30 @@ class UnitTrainable(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
+        told = [dataclasses.asdict(_lost(self._units[index])) for index in self._given_up]
+        self._given_up = []
         # Every report costs Tune's loop several milliseconds: short units are told together.
-        told: list[dict[str, Any]] = []
         until = time.monotonic() + STEP_SECONDS
-        while self._left and (not told or time.monotonic() < until):
-            told.append(dataclasses.asdict(next(self._outcomes)))
-            self._left -= 1
-        return {"outcomes": told, "done": not self._left}
+        while not told or time.monotonic() < until:
+            if not self._left:
+                self._left = ray.get(self._queue.take.remote(self._worker))
+            if not self._left:
+                return {"outcomes": told, "done": True}
+            outcome = self._execute(self._left.pop(0))
+            if outcome is not None:
+                told.append(dataclasses.asdict(outcome))
+        return {"outcomes": told, "done": False}
+
+    def _execute(self, index: int) -> Outcome | None:
+        """Executes a unit; gives it back to the queue, and returns None, where a worker elsewhere is making it."""
+        try:
+            return execute(self._units[index], self._context, wait=False)
+        except Held:
+            if index in self._held:
+                time.sleep(POLL_SECONDS)  # it came round again: there is little else to do
+            self._held.add(index)
+            ray.get(self._queue.put_back.remote(self._worker, index))
+            return None
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         return None  # the store is the checkpoint
@@ -83,13 +109,32 @@ class OutcomeCallback(tune.Callback):
                 self._listener(outcome)
 
 
+def _lost(unit: Unit) -> Outcome:
+    return Outcome(unit.key, unit.name, unit.kind, "failed", error=LOST)
+
+
+class UnitsReported(tune.Stopper):
+    """Ends the trials once the driver has heard of every unit: workers that never got one need not start."""
+
+    def __init__(self, reported: set[str], total: int):
+        self._reported, self._total = reported, total
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_reported": set(), "_total": self._total}
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return len(self._reported) >= self._total
+
+
 def worker_context(store_uri: str, shared: bytes, options: dict[str, Any]) -> Context:
     """Returns this worker's context: data as read-only views of the object store, one device, a fixed number of threads.
 
     **Arguments:** `shared`: the pickled reference of the data's arrays in the object store. As bytes, since Ray warns of
     references among the arguments of an actor that it may start again; the driver keeps what they name alive.
     """
-    import ray
     import torch
 
     threads = int(options["threads"])
@@ -110,8 +155,6 @@ class OutputsActor:
 
     def __init__(self, store_uri: str, shared: bytes, units: bytes, options: dict[str, Any]):
         """**Arguments:** `shared`, `units`: pickled references of the data's arrays and of the units in the object store."""
-        import ray
-
         self._units = ray.get(ray.cloudpickle.loads(units))
         self._context = worker_context(store_uri, shared, options)
 

@@ -55,6 +55,7 @@ def run_units(
         engine.close()
 
 
+@pytest.mark.slow
 def test_nodes_join_leave_and_die_and_every_unit_is_done_once(
     cluster: Any, tiny: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -68,14 +69,14 @@ def test_nodes_join_leave_and_die_and_every_unit_is_done_once(
     def listen(outcome: Outcome) -> None:
         outcomes.append(outcome)
         places[outcome.where.split()[-1]] += 1
-        if len(outcomes) == 10:
+        if len(outcomes) == 3:
             cluster.add_node(num_cpus=1, node_ip_address="127.0.0.4")
-        if len(outcomes) == 25:
+        if len(outcomes) == 12:
             cluster.remove_node(doomed, allow_graceful=False)
 
-    units = sleeping(120, 0.25)
+    units = sleeping(60, 1.0)
     run_units(cluster.address, recipe, store, units, listen)
-    assert [outcome.status for outcome in outcomes if outcome.status != "done"] == []
+    assert [outcome.error for outcome in outcomes if outcome.failed] == []
     assert Counter(outcome.key for outcome in outcomes) == Counter(unit.key for unit in units)
     assert places["127.0.0.3"] > 0, "the node that died had worked"
     assert places["127.0.0.4"] > 0, "the node that joined took part"
@@ -83,7 +84,7 @@ def test_nodes_join_leave_and_die_and_every_unit_is_done_once(
 
 
 def test_a_unit_that_kills_its_worker_fails_alone(cluster: Any, tiny: dict[str, Any], tmp_path: Path) -> None:
-    recipe = check_recipe({**tiny, "resources": {"max_retries": 1, "units_per_trial": 20}})
+    recipe = check_recipe({**tiny, "resources": {"max_retries": 1}})
     store = LocalStore(tmp_path / "store")
     units = list(make_plan(recipe, load_data(recipe, store)).stages["train"])
     model = {"name": "tests.orchestrator.killers:deadly"}
@@ -95,6 +96,7 @@ def test_a_unit_that_kills_its_worker_fails_alone(cluster: Any, tiny: dict[str, 
     assert Counter(outcome.key for outcome in outcomes) == Counter(unit.key for unit in units)
 
 
+@pytest.mark.slow
 def test_a_whole_experiment_on_two_nodes_with_its_store_on_s3(
     s3: Any, cluster: Any, tiny: dict[str, Any], tmp_path: Path
 ) -> None:

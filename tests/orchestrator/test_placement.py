@@ -68,3 +68,11 @@ def test_ray_data_keeps_a_cpu_beside_the_attackers_workers() -> None:
     with pytest.raises(EnvironmentFault, match=r"raise resources\.distributed_rows") as fault:
         place([{"CPU": 1.0}], Resources()).workers_beside_data(0.5)
     assert "1 CPU for Ray Data" in str(fault.value)
+
+
+def test_workers_wait_for_nodes_that_may_join() -> None:
+    nodes = [{"CPU": 4.0}]
+    assert place(nodes, Resources()).workers("train", 1000) == 10
+    assert place(nodes, Resources()).workers("train", 3) == 3
+    assert place(nodes, Resources(concurrency=2)).workers("train", 1000) == 2
+    assert place(nodes, Resources(), may_grow=True).workers("train", 1000) == 200

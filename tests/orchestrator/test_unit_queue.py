@@ -1,0 +1,95 @@
+"""The queue that workers pull units from: order, sharing of inputs, losses, and the finish against the bound."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from orchestrator.engine.unit_queue import UnitQueue
+from orchestrator.units import Unit
+
+
+def unit(index: int, cost: float = 1.0, basis: str | None = None) -> Unit:
+    spec = {"i": index} if basis is None else {"i": index, "basis": basis}
+    return Unit("sleep", spec, f"unit-{index:04d}", cost=cost)
+
+
+def drain(queue: UnitQueue, worker: int = 0) -> list[int]:
+    taken = []
+    while batch := queue.take(worker):
+        taken += batch
+    return taken
+
+
+def test_largest_first_and_each_once() -> None:
+    costs = [3.0, 9.0, 1.0, 5.0]
+    assert drain(UnitQueue([unit(i, c) for i, c in enumerate(costs)], retries=0)) == [1, 3, 0, 2]
+
+
+def test_units_that_share_moments_go_to_one_worker_until_the_end() -> None:
+    units = [unit(i, basis=f"basis-{i % 3}") for i in range(12)]
+    queue = UnitQueue(units, retries=0)
+    by_worker: dict[int, list[str]] = {0: [], 1: [], 2: []}
+    for _ in range(4):
+        for worker, seen in by_worker.items():
+            seen += [str(units[i].spec["basis"]) for i in queue.take(worker)]
+    assert all(len(set(seen)) == 1 for seen in by_worker.values())
+    assert queue.take(0) == []
+
+
+def test_where_models_are_fewer_than_workers_their_units_are_shared() -> None:
+    queue = UnitQueue([unit(i, basis="one") for i in range(8)], retries=0)
+    taken = [queue.take(worker) for worker in range(8)]
+    assert sorted(i for batch in taken for i in batch) == list(range(8))
+
+
+def test_what_a_lost_worker_had_comes_again_and_is_given_up_in_the_end() -> None:
+    queue = UnitQueue([unit(0, cost=9.0), unit(1)], retries=2)
+    for _ in range(2):
+        assert queue.take(7) == [0]
+        assert queue.begin(7) == []
+    assert queue.take(7) == [0]
+    assert queue.begin(7) == [0], "the third loss is one too many"
+    assert drain(queue) == [1]
+
+
+def test_finished_units_are_not_lost_with_their_worker() -> None:
+    queue = UnitQueue([unit(i) for i in range(3)], retries=5)
+    first, second = queue.take(0), queue.take(0)
+    assert queue.begin(0) == []
+    assert sorted(drain(queue)) == sorted({0, 1, 2} - set(first))
+    assert second[0] not in first
+
+
+def test_a_unit_put_back_comes_last() -> None:
+    queue = UnitQueue([unit(0, cost=9.0), unit(1), unit(2)], retries=0)
+    assert queue.take(0) == [0]
+    queue.put_back(0, 0)
+    assert queue.begin(0) == [], "it is in flight no longer"
+    assert drain(queue) == [1, 2, 0]
+
+
+def test_several_at_once() -> None:
+    queue = UnitQueue([unit(i) for i in range(5)], retries=0, at_once=2)
+    assert [len(queue.take(0)) for _ in range(4)] == [2, 2, 1, 0]
+
+
+@pytest.mark.parametrize("slots", [1, 7, 64])
+def test_the_finish_is_even(slots: int) -> None:
+    """List scheduling, largest first, ends within 4/3 of the optimum (Graham 1969), and near 1 for many units."""
+    costs = np.random.default_rng(slots).lognormal(0.0, 0.5, 40 * slots)
+    queue = UnitQueue([unit(i, float(c)) for i, c in enumerate(costs)], retries=0)
+    free = [(0.0, worker) for worker in range(slots)]
+    end, seen = 0.0, Counter[int]()
+    while free:
+        now, worker = heapq.heappop(free)
+        end = max(end, now)
+        for index in queue.take(worker):
+            seen[index] += 1
+            heapq.heappush(free, (now + costs[index], worker))
+    assert set(seen.values()) == {1}
+    assert len(seen) == len(costs)
+    assert end < 1.02 * max(costs.sum() / slots, costs.max())
