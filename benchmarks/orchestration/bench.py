@@ -1,27 +1,31 @@
 """What orchestration itself costs: no-op units on a real Ray, and how nearly sleeping units fill one, two and three nodes.
 
-    python benchmarks/orchestration/bench.py [--units 5000] [--nodes 1,2,3]
+    python benchmarks/orchestration/bench.py [--units 5000] [--nodes 1,2,3] [--plain 40]
 
-Prints what it measures as it goes; the last line is JSON.
+Beside it, on the same Ray, the usual way: one Tune trial a unit, as a function and as a class with reused actors. The floor
+is a synced, checksummed commit of one unit in this process, without Ray. Prints as it goes; the last line is JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
+import os
+import secrets
 import shutil
+import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import psutil
 
 from orchestrator.data import load_data
 from orchestrator.engine.ray_engine import RayEngine
 from orchestrator.engine.session import prepare_environment
+from orchestrator.execute import Context, execute
 from orchestrator.recipe import check_recipe
 from orchestrator.store import open_store
 from orchestrator.units import Outcome, Unit
@@ -39,7 +43,7 @@ def no_op_units(count: int) -> list[Unit]:
     return [Unit("sleep", {"seconds": 0.0, "i": i, "run": time.time()}, f"noop-{i:05d}") for i in range(count)]
 
 
-def measure_overhead(folder: Path, count: int) -> dict[str, float]:
+def measure_overhead(folder: Path, count: int, plain: int) -> dict[str, Any]:
     """Runs `count` no-op units, each committed to the store, and again with all of them stored."""
     recipe = check_recipe(RECIPE)
     store = open_store(str(folder / "store"))
@@ -48,6 +52,12 @@ def measure_overhead(folder: Path, count: int) -> dict[str, float]:
     engine = RayEngine(None, store, data, recipe.resources)
     process = psutil.Process()
     memory: list[float] = []
+    context = Context(store, data)
+    floor = []
+    for unit in no_op_units(200):
+        started = time.perf_counter()
+        execute(unit, context)
+        floor.append(time.perf_counter() - started)
     done: list[Outcome] = []
 
     def listen(outcome: Outcome) -> None:
@@ -60,6 +70,7 @@ def measure_overhead(folder: Path, count: int) -> dict[str, float]:
         started = time.perf_counter()
         engine.run("train", units, listen)
         seconds = time.perf_counter() - started
+        usual = {kind: measure_usual(kind, plain) for kind in ("function", "class")} if plain else {}
     finally:
         engine.close()
     assert len({outcome.key for outcome in done}) == count
@@ -69,16 +80,57 @@ def measure_overhead(folder: Path, count: int) -> dict[str, float]:
     result = {
         "units": count,
         "ms_per_unit": 1000 * seconds / count,
+        "floor_ms": 1000 * statistics.median(floor),
+        "usual_ms": usual,
+        "ratio_to_usual": {kind: found / (1000 * seconds / count) for kind, found in usual.items()},
         "lookup_seconds": lookup,
         "driver_mib_first": memory[0],
         "driver_mib_last": memory[-1],
     }
+    for kind, found in usual.items():
+        print(f"one Tune trial a unit ({kind}, actors reused): {found:.0f} ms each", flush=True)
     print(
-        f"{count} no-op units: {seconds:.1f} s, {result['ms_per_unit']:.1f} ms each; driver memory {memory[0]:.0f} → {memory[-1]:.0f} MiB; "
+        f"{count} no-op units: {seconds:.1f} s, {result['ms_per_unit']:.1f} ms each (floor {result['floor_ms']:.1f} ms on one process); driver memory {memory[0]:.0f} → {memory[-1]:.0f} MiB; "
         f"looking all of them up again {lookup:.2f} s",
         flush=True,
     )
     return result
+
+
+def measure_usual(kind: str, count: int) -> float:
+    """Milliseconds for each of `count` Tune trials that do nothing, actors reused; the first trials are warm-up."""
+    import contextlib
+    import io
+
+    from ray import tune
+
+    class Nothing(tune.Trainable):
+        def step(self) -> dict[str, Any]:
+            return {"done": True}
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            return True
+
+        def save_checkpoint(self, checkpoint_dir: str) -> None:
+            return None
+
+    def nothing(config: dict[str, Any]) -> None:
+        tune.report({"unit": config["unit"]})
+
+    trainable: Any = Nothing if kind == "class" else nothing
+    seconds = []
+    for trials in (4, 4 + count):
+        with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(io.StringIO()):
+            tuner = tune.Tuner(
+                tune.with_resources(trainable, {"cpu": 1}),
+                param_space={"unit": tune.grid_search(list(range(trials)))},
+                tune_config=tune.TuneConfig(reuse_actors=True),
+                run_config=tune.RunConfig(storage_path=scratch, verbose=0),
+            )
+            started = time.perf_counter()
+            tuner.fit()
+            seconds.append(time.perf_counter() - started)
+    return 1000 * (seconds[1] - seconds[0]) / count
 
 
 def measure_scaling(folder: Path, nodes: list[int], seconds: float, per_slot: int) -> list[dict[str, float]]:
@@ -128,49 +180,27 @@ def measure_scaling(folder: Path, nodes: list[int], seconds: float, per_slot: in
     return found
 
 
-def simulate_makespan(costs: np.ndarray, slots: int) -> float:
-    """Largest-first list scheduling: each unit goes to the slot that is free first. Returns the time of the last end."""
-    import heapq
-
-    free = [0.0] * slots
-    for cost in np.sort(costs)[::-1]:
-        heapq.heappush(free, heapq.heappop(free) + float(cost))
-    return max(free)
-
-
-def measure_makespan() -> list[dict[str, float]]:
-    """Makespans by simulation against the bound max(total ÷ slots, longest unit), unit times spread like measured ones (±15 %)."""
-    generator = np.random.default_rng(0)
-    found = []
-    for units in (100, 1000, 10_000, 100_000):
-        costs = generator.lognormal(0.0, 0.15, units)
-        for slots in (1, 10, 100, 1000):
-            bound = max(costs.sum() / slots, costs.max())
-            makespan = simulate_makespan(costs, slots)
-            found.append({"units": units, "slots": slots, "over_bound": makespan / bound})
-            waves = math.ceil(units / slots)
-            print(
-                f"{units:>7} units on {slots:>5} GPUs: {makespan / bound:.3f} × the bound ({waves} waves)", flush=True
-            )
-    return found
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--units", type=int, default=5000)
     parser.add_argument("--nodes", default="1,2,3")
+    parser.add_argument("--plain", type=int, default=40, help="trials for the usual way; 0 leaves it out")
     parser.add_argument("--sleep", type=float, default=2.0, help="seconds of one sleeping unit")
     parser.add_argument("--per-slot", type=int, default=20, help="sleeping units for each slot")
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="orc-bench-"))
+    # One token for every Ray of this process: Ray reads it once.
+    token = folder / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
     try:
-        overhead = measure_overhead(folder, args.units) if args.units else None
+        overhead = measure_overhead(folder, args.units, args.plain) if args.units else None
         nodes = [int(n) for n in args.nodes.split(",") if n]
         scaling = measure_scaling(folder, nodes, args.sleep, args.per_slot)
-        makespan = measure_makespan()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    print(json.dumps({"benchmark": "orchestration", "overhead": overhead, "scaling": scaling, "makespan": makespan}))
+    print(json.dumps({"benchmark": "orchestration", "overhead": overhead, "scaling": scaling}))
     return 0
 
 
