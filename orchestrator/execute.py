@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
 import traceback
@@ -18,6 +19,7 @@ from .data import ExperimentData
 from .errors import EnvironmentFault
 from .options import build
 from .store import Attempt, CorruptObject, Store
+from .unit_log import recording
 from .units import Outcome, Unit
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 HEAL_LIMIT = 5
+logger = logging.getLogger(__name__)
+logger.setLevel(logging.INFO)  # each unit says how it went, to whoever records it
 
 
 class Context:
@@ -135,24 +139,20 @@ def execute(unit: Unit, context: Context) -> Outcome:
     if context.store.has(unit.key):
         return Outcome(unit.key, unit.name, unit.kind, "reused")
     started = time.perf_counter()
-    try:
-        _ensure(unit, context)
-    except EnvironmentFault:
-        raise
-    except Exception as error:
-        text = str(error).strip().splitlines()
-        line = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
-        return Outcome(
-            unit.key,
-            unit.name,
-            unit.kind,
-            "failed",
-            time.perf_counter() - started,
-            line,
-            traceback.format_exc(),
-            socket.gethostname(),
-        )
-    return Outcome(unit.key, unit.name, unit.kind, "done", time.perf_counter() - started, where=socket.gethostname())
+    status, line, trace = "done", "", ""
+    with recording() as log:
+        try:
+            _ensure(unit, context)
+        except EnvironmentFault:
+            raise
+        except Exception as error:
+            text = str(error).strip().splitlines()
+            status, line = "failed", f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+            trace = traceback.format_exc()
+        seconds = time.perf_counter() - started
+        level = logging.ERROR if status == "failed" else logging.INFO
+        logger.log(level, "%s in %.2f s on %s, %d threads", line or "done", seconds, context.device, context.threads)
+    return Outcome(unit.key, unit.name, unit.kind, status, seconds, line, trace, socket.gethostname(), log)
 
 
 def _ensure(unit: Unit, context: Context) -> None:

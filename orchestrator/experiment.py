@@ -80,7 +80,7 @@ class _Run:
         plan = make_plan(self.recipe, data)
         check_stored_models(plan, sum(store.has(unit.key) for unit in plan.stages["train"]))
         self.folder.write_recipe(self.recipe, store.uri)
-        self.folder.append_event({"event": "start", "recipe": self.recipe.name})
+        self.folder.log_begin(self.recipe.name)
         self.failures = self.folder.failures()
         tracker = Tracker(self.recipe, plan, data, store, self.folder.path)
         if not all(store.has(unit.key) for unit in plan.units()) or not tracker.is_complete():
@@ -112,6 +112,7 @@ class _Run:
                     if missing and engine is None:
                         engine = self._engine(data, store)
                         self.progress.say(engine.describe())
+                        self.folder.log_engine(engine)
                     runner = engine if engine is not None else InlineEngine(Context(store, data))
                 self._run_stage(stage, missing, runner, tracker, reused=len(plan.stages[stage]) - len(missing))
                 if stage == "outputs":
@@ -167,14 +168,14 @@ class _Run:
             if broken is None or stage == "train":
                 runnable.append(unit)
         self.progress.stage(stage, runnable, reused)
-        self.folder.append_event({"event": "stage_start", "stage": stage, "units": len(runnable), "reused": reused})
+        self.folder.log_stage(stage, runnable, reused)
         if not runnable:
             return
         by_key = {unit.key: unit for unit in runnable}
         started = time.monotonic()
 
         def listen(outcome: Outcome) -> None:
-            self.folder.log_outcome(stage, outcome)
+            self.folder.log_outcome(stage, outcome, by_key[outcome.key].cost)
             self.progress.unit(outcome)
             if outcome.failed:
                 self.failures[outcome.key] = outcome.error
@@ -185,6 +186,7 @@ class _Run:
 
         for unit in runnable:
             self.failures.pop(unit.key, None)
+        engine.starting = lambda unit, where: self.folder.log_start(stage, unit, where)
         engine.run(stage, runnable, listen)
         self.folder.append_event(
             {"event": "stage_end", "stage": stage, "seconds": round(time.monotonic() - started, 3)}

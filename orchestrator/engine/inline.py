@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 
 from ..execute import Context, execute
 from ..units import Unit
-from .base import Listener
+from .base import Listener, Starter
 
 
 class InlineEngine:
@@ -14,6 +15,8 @@ class InlineEngine:
 
     def __init__(self, context: Context):
         self.context = context
+        self.slots = 1
+        self.starting: Starter | None = None
 
     def describe(self) -> str:
         return f"this process ({self.context.threads} thread{'s' if self.context.threads > 1 else ''}, {self.context.device})"
@@ -23,6 +26,8 @@ class InlineEngine:
 
         torch.set_num_threads(self.context.threads)
         for unit in units:
+            if self.starting is not None:
+                self.starting(unit, socket.gethostname())
             listener(execute(unit, self.context))
 
     def close(self) -> None:

@@ -26,7 +26,7 @@ from ..scoring import save_fitted
 from ..store import Store
 from ..streaming_attack import choose_path, fit_distributed
 from ..units import Outcome, Unit
-from .base import Listener
+from .base import Listener, Starter
 from .chunks import make_chunks
 from .session import RaySession
 
@@ -45,6 +45,7 @@ class RayEngine:
         allow_factory: bool = False,
     ):
         """**Arguments:** `outputs_folder`: where `outputs/*.parquet` lie; the distributed attacker reads them from every node."""
+        self.starting: Starter | None = None
         self.session = RaySession(address)
         self.store = store
         self.outputs_folder = outputs_folder
@@ -148,7 +149,7 @@ class RayEngine:
             run_config=RunConfig(
                 name=stage,
                 storage_path=self._scratch,
-                callbacks=[OutcomeCallback(listener, reported)],
+                callbacks=[OutcomeCallback(listener, reported, chunks, self.starting)],
                 failure_config=FailureConfig(max_failures=self.resources.max_retries),
                 checkpoint_config=CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                 verbose=0,

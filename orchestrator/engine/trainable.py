@@ -12,7 +12,7 @@ from ..data import ExperimentData
 from ..execute import Context, execute
 from ..store import open_store
 from ..units import Outcome, Unit
-from .base import Listener
+from .base import Listener, Starter
 
 
 class UnitTrainable(tune.Trainable):
@@ -57,18 +57,36 @@ class UnitTrainable(tune.Trainable):
 class OutcomeCallback(tune.Callback):
     """Tells the driver's listener what became of each unit. Tune pickles callbacks; the listener stays out of that."""
 
-    def __init__(self, listener: Listener, reported: set[str]):
+    def __init__(
+        self, listener: Listener, reported: set[str], chunks: list[list[Unit]], starting: Starter | None = None
+    ):
         self._listener: Listener | None = listener
         self._reported = reported
+        self._chunks = chunks
+        self._starting = starting
+        self._place: dict[str, int] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_listener": None, "_reported": set()}
+        return {"_listener": None, "_reported": set(), "_chunks": [], "_starting": None, "_place": {}}
+
+    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self._place[trial.trial_id] = 0
+        self._say_next(trial, "")
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
         outcome = outcome_from(result["outcome"])
         if outcome.key not in self._reported and self._listener is not None:
             self._reported.add(outcome.key)
             self._listener(outcome)
+        self._place[trial.trial_id] = self._place.get(trial.trial_id, 0) + 1
+        self._say_next(trial, str(result.get("node_ip", "")))
+
+    def _say_next(self, trial: Any, node: str) -> None:
+        """Says which unit of the trial's chunk begins now."""
+        chunk = self._chunks[trial.config["chunk"]] if self._chunks else []
+        place = self._place[trial.trial_id]
+        if self._starting is not None and place < len(chunk):
+            self._starting(chunk[place], node)
 
 
 def worker_context(store_uri: str, arrays: dict[str, np.ndarray], options: dict[str, Any]) -> Context:

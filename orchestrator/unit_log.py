@@ -1,0 +1,63 @@
+"""What a worker says while it executes a unit: warnings and log records, and one line on how it went, as plain records.
+
+They travel with the outcome to the driver, which writes them to `log.jsonl` with the unit's key, name, stage and attempt.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import time
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+MOST_RECORDS = 200
+LONGEST_MESSAGE = 2000
+OWN = ("orchestrator", "unlearn", "attack")
+SILENT = ("ray", "matplotlib", "filelock")
+
+
+class _Recorder(logging.Handler):
+    def __init__(self, records: list[dict[str, Any]]):
+        super().__init__(logging.INFO)
+        self.records = records
+
+    def emit(self, record: logging.LogRecord) -> None:
+        top = record.name.partition(".")[0]
+        if top in SILENT or (record.levelno < logging.WARNING and top not in OWN):
+            return
+        self.add(record.levelname.lower(), record.name, record.getMessage())
+
+    def add(self, level: str, source: str, message: str) -> None:
+        if len(self.records) < MOST_RECORDS:
+            line = {"level": level, "logger": source, "message": message[:LONGEST_MESSAGE]}
+            self.records.append({"time": round(time.time(), 3), **line, **worker()})
+
+
+def worker() -> dict[str, Any]:
+    """Returns which process speaks."""
+    return {"host": socket.gethostname(), "pid": os.getpid()}
+
+
+@contextlib.contextmanager
+def recording() -> Iterator[list[dict[str, Any]]]:
+    """Collects warnings and log records of this process while the block runs."""
+    records: list[dict[str, Any]] = []
+    recorder = _Recorder(records)
+    root = logging.getLogger()
+    shown = warnings.showwarning
+
+    def show(message: Any, category: type[Warning], filename: str, lineno: int, *rest: Any, **more: Any) -> None:
+        recorder.add("warning", category.__name__, f"{message} ({os.path.basename(filename)}:{lineno})")
+        shown(message, category, filename, lineno, *rest, **more)
+
+    root.addHandler(recorder)
+    warnings.showwarning = show
+    try:
+        yield records
+    finally:
+        warnings.showwarning = shown
+        root.removeHandler(recorder)
