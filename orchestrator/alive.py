@@ -66,7 +66,7 @@ def read_beat(folder: Path) -> Beat | None:
 
 def is_at_work(folder: Path) -> bool:
     """Whether a run is at work on the folder now; looks for some seconds at the beat of a driver elsewhere."""
-    return _is_locked(folder) or is_at_work_elsewhere(folder)
+    return is_locked(folder) or is_at_work_elsewhere(folder)
 
 
 def is_at_work_elsewhere(folder: Path) -> bool:
@@ -85,7 +85,8 @@ def is_at_work_elsewhere(folder: Path) -> bool:
     return False
 
 
-def _is_locked(folder: Path) -> bool:
+def is_locked(folder: Path) -> bool:
+    """Whether a process of this machine holds the folder."""
     try:
         handle = os.open(folder / LOCK, os.O_RDWR)
     except PermissionError:

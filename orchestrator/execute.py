@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 import time
 import traceback
@@ -19,7 +18,7 @@ from .data import ExperimentData
 from .errors import EnvironmentFault
 from .options import build
 from .store import Attempt, CorruptObject, Store
-from .unit_log import recording
+from .unit_log import recorded
 from .units import Outcome, Unit
 
 if TYPE_CHECKING:
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 HEAL_LIMIT = 5
-logger = logging.getLogger(__name__)
-logger.setLevel(logging.INFO)  # each unit says how it went, to whoever records it
 
 
 class Context:
@@ -131,6 +128,7 @@ def save_model(attempt: Attempt, model: nn.Module) -> None:
     save_file(state, attempt.path("model.safetensors"))
 
 
+@recorded
 def execute(unit: Unit, context: Context) -> Outcome:
     """Makes sure that `unit` is in the store. Never raises for a fault of the unit's own: the outcome carries it.
 
@@ -139,20 +137,24 @@ def execute(unit: Unit, context: Context) -> Outcome:
     if context.store.has(unit.key):
         return Outcome(unit.key, unit.name, unit.kind, "reused")
     started = time.perf_counter()
-    status, line, trace = "done", "", ""
-    with recording() as log:
-        try:
-            _ensure(unit, context)
-        except EnvironmentFault:
-            raise
-        except Exception as error:
-            text = str(error).strip().splitlines()
-            status, line = "failed", f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
-            trace = traceback.format_exc()
-        seconds = time.perf_counter() - started
-        level = logging.ERROR if status == "failed" else logging.INFO
-        logger.log(level, "%s in %.2f s on %s, %d threads", line or "done", seconds, context.device, context.threads)
-    return Outcome(unit.key, unit.name, unit.kind, status, seconds, line, trace, socket.gethostname(), log)
+    try:
+        _ensure(unit, context)
+    except EnvironmentFault:
+        raise
+    except Exception as error:
+        text = str(error).strip().splitlines()
+        line = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+        return Outcome(
+            unit.key,
+            unit.name,
+            unit.kind,
+            "failed",
+            time.perf_counter() - started,
+            line,
+            traceback.format_exc(),
+            socket.gethostname(),
+        )
+    return Outcome(unit.key, unit.name, unit.kind, "done", time.perf_counter() - started, where=socket.gethostname())
 
 
 def _ensure(unit: Unit, context: Context) -> None:
@@ -179,6 +181,7 @@ def commit_unit(unit: Unit, attempt: Attempt, meta: dict[str, Any], seconds: flo
         "kind": unit.kind,
         "name": unit.name,
         "spec": dict(unit.spec),
+        "cost": unit.cost,
         "seconds": seconds,
         "host": socket.gethostname(),
         "finished": time.time(),

@@ -54,7 +54,7 @@ def run(recipe: Recipe, options: RunOptions) -> RunResult:
     folder = OutputFolder(options.output)
     folder.create()
     folder.lock()
-    progress = Progress(quiet=options.quiet)
+    progress = Progress(quiet=options.quiet, log=folder.log)
     try:
         return _Run(recipe, options, folder, progress).execute()
     finally:

@@ -87,7 +87,7 @@ def find(recipe: Recipe, options: RunOptions) -> dict[str, Any]:
     folder = OutputFolder(options.output)
     folder.create()
     folder.lock()
-    progress = Progress(quiet=options.quiet)
+    progress = Progress(quiet=options.quiet, log=folder.log)
     try:
         return _Search(recipe, options, folder, progress).find()
     except KeyboardInterrupt:

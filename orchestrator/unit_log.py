@@ -6,13 +6,19 @@ They travel with the outcome to the driver, which writes them to `log.jsonl` wit
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import logging
 import os
 import socket
 import time
 import warnings
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, ParamSpec
+
+from .units import Outcome
+
+P = ParamSpec("P")
 
 MOST_RECORDS = 200
 LONGEST_MESSAGE = 2000
@@ -61,3 +67,17 @@ def recording() -> Iterator[list[dict[str, Any]]]:
     finally:
         warnings.showwarning = shown
         root.removeHandler(recorder)
+
+
+def recorded(execute: Callable[P, Outcome]) -> Callable[P, Outcome]:
+    """Returns `execute` with what was said meanwhile, and a last line on how it went, in its outcome."""
+
+    @functools.wraps(execute)
+    def recording_execute(*args: P.args, **options: P.kwargs) -> Outcome:
+        with recording() as records:
+            outcome = execute(*args, **options)
+        level, how = ("error", outcome.error) if outcome.failed else ("info", outcome.status)
+        last = {"level": level, "logger": "orchestrator.execute", "message": f"{how} in {outcome.seconds:.2f} s"}
+        return dataclasses.replace(outcome, log=[*records, {"time": round(time.time(), 3), **last, **worker()}])
+
+    return recording_execute

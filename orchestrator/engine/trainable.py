@@ -64,13 +64,11 @@ class OutcomeCallback(tune.Callback):
         self._reported = reported
         self._chunks = chunks
         self._starting = starting
-        self._place: dict[str, int] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_listener": None, "_reported": set(), "_chunks": [], "_starting": None, "_place": {}}
+        return {"_listener": None, "_reported": set(), "_chunks": [], "_starting": None}
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        self._place[trial.trial_id] = 0
         self._say_next(trial, "")
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
@@ -78,15 +76,15 @@ class OutcomeCallback(tune.Callback):
         if outcome.key not in self._reported and self._listener is not None:
             self._reported.add(outcome.key)
             self._listener(outcome)
-        self._place[trial.trial_id] = self._place.get(trial.trial_id, 0) + 1
         self._say_next(trial, str(result.get("node_ip", "")))
 
     def _say_next(self, trial: Any, node: str) -> None:
-        """Says which unit of the trial's chunk begins now."""
-        chunk = self._chunks[trial.config["chunk"]] if self._chunks else []
-        place = self._place[trial.trial_id]
-        if self._starting is not None and place < len(chunk):
-            self._starting(chunk[place], node)
+        """Says which unit of the trial's chunk begins now; where short ones are told together, the first of them."""
+        if self._starting is not None:
+            left = (unit for unit in self._chunks[trial.config["chunk"]] if unit.key not in self._reported)
+            unit = next(left, None)
+            if unit is not None:
+                self._starting(unit, node)
 
 
 def worker_context(store_uri: str, arrays: dict[str, np.ndarray], options: dict[str, Any]) -> Context:
