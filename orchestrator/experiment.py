@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -212,7 +213,9 @@ class _Run:
         tracker.finish(document, failed)
         for note in tracker.notes:
             self.progress.say(note)
-        self.folder.append_event({"event": "finished", "failed": failed})
+        # In KiB on Linux. What a small head node must hold.
+        peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        self.folder.append_event({"event": "finished", "failed": failed, "driver_peak_mib": peak})
         return RunResult(document, self.folder.path, failed)
 
 
