@@ -39,7 +39,7 @@ COMMANDS = {
     "store": ("store", "verify a store or clean it up"),
 }
 
-GRACE_SECONDS = 8.0  # between a signal and the end by force
+GRACE_SECONDS = 6.0  # between a signal and the end by force
 _interrupted = False
 
 

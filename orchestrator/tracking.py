@@ -74,6 +74,7 @@ class Tracker:
             # No retries inside MLflow: it would repeat a request that made a run, without looking whether it did.
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(REQUEST_SECONDS))
+            os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
             self._thread = threading.Thread(target=self._write, daemon=True, name="mlflow")
             self._thread.start()
 
