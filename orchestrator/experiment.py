@@ -79,7 +79,8 @@ class _Run:
             self.recipe, store, self.progress.counting("decoding images"), allow_factory=self.options.allow_factory
         )
         plan = make_plan(self.recipe, data)
-        check_stored_models(plan, sum(store.has(unit.key) for unit in plan.stages["train"]))
+        if self.recipe.shadows.reuse_only:
+            check_stored_models(plan, sum(store.has(unit.key) for unit in plan.stages["train"]))
         self.folder.write_recipe(self.recipe, store.uri)
         self.folder.log_begin(self.recipe.name)
         self.failures = self.folder.failures()
