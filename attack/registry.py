@@ -25,11 +25,12 @@ class _Registry(Mapping[str, Any]):
         return {**third_party, **_BUILT_IN}
 
     def __getitem__(self, name: str) -> Any:
-        module, _, attribute = self._targets()[name].partition(":")
+        # Built-in names first: looking through every installed package takes 50 ms.
+        module, _, attribute = (_BUILT_IN.get(name) or self._targets()[name]).partition(":")
         return getattr(importlib.import_module(module), attribute)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._targets()
+        return name in _BUILT_IN or name in self._targets()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._targets())

@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -37,6 +38,9 @@ COMMANDS = {
     "doctor": ("doctor", "look at Ray, GPUs, storage and MLflow, and say what is wrong"),
     "store": ("store", "verify a store or clean it up"),
 }
+
+GRACE_SECONDS = 6.0  # between a signal and the end by force
+_interrupted = False
 
 
 class _Parser(argparse.ArgumentParser):
@@ -85,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     args = build_parser().parse_args(argv)
     module = importlib.import_module(f"orchestrator.commands.{COMMANDS[args.command][0]}")
-    signal.signal(signal.SIGTERM, _interrupt)
+    handlers = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         return int(module.main(args))
     except UserError as error:
@@ -107,10 +111,36 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return EXIT_ENVIRONMENT
+    finally:
+        if not _interrupted:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
 
 def _interrupt(number: int, frame: Any) -> None:
+    """Ends what runs, in order; a second signal, or that taking too long, ends it at once. Either way it can be resumed."""
+    global _interrupted
+    if _interrupted:
+        _end_now()
+    _interrupted = True
+    watchdog = threading.Timer(GRACE_SECONDS, _end_now)
+    watchdog.daemon = True
+    watchdog.start()
     raise KeyboardInterrupt
+
+
+def _end_now() -> None:
+    """Ends this process and those that it started. What is finished is in the store already."""
+    import contextlib
+
+    with contextlib.suppress(Exception):
+        import psutil
+
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                child.kill()
+    os.write(2, b"interrupted; finished work is kept, the same command resumes\n")
+    os._exit(EXIT_INTERRUPTED)
 
 
 def print_json(document: Any) -> None:

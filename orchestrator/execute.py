@@ -18,6 +18,7 @@ from .data import ExperimentData
 from .errors import EnvironmentFault
 from .options import build
 from .store import Attempt, CorruptObject, Store
+from .unit_log import recorded
 from .units import Outcome, Unit
 
 if TYPE_CHECKING:
@@ -135,8 +136,12 @@ class Held(Exception):
     """Another worker, of this experiment or of one that shares the store, is making the unit now."""
 
 
-def execute_each(units: Sequence[Unit], context: Context) -> Iterator[Outcome]:
+def execute_each(
+    units: Sequence[Unit], context: Context, starting: Callable[[Unit], None] = lambda unit: None
+) -> Iterator[Outcome]:
     """Executes `units` and yields the outcome of each. One that another worker is making is left for later.
+
+    **Arguments:** `starting`: told of each unit before it is executed.
 
     **Raises:** as `execute`.
     """
@@ -144,6 +149,7 @@ def execute_each(units: Sequence[Unit], context: Context) -> Iterator[Outcome]:
     while waiting:
         held = []
         for unit in waiting:
+            starting(unit)
             try:
                 yield execute(unit, context, wait=False)
             except Held:
@@ -153,6 +159,7 @@ def execute_each(units: Sequence[Unit], context: Context) -> Iterator[Outcome]:
         waiting = held
 
 
+@recorded
 def execute(unit: Unit, context: Context, *, wait: bool = True) -> Outcome:
     """Makes sure that `unit` is in the store. Never raises for a fault of the unit's own: the outcome carries it.
 
@@ -217,6 +224,7 @@ def commit_unit(unit: Unit, attempt: Attempt, meta: dict[str, Any], seconds: flo
         "kind": unit.kind,
         "name": unit.name,
         "spec": dict(unit.spec),
+        "cost": unit.cost,
         "seconds": seconds,
         "host": where or socket.gethostname(),
         "finished": time.time(),

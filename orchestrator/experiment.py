@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ def run(recipe: Recipe, options: RunOptions) -> RunResult:
     folder = OutputFolder(options.output)
     folder.create()
     folder.lock()
-    progress = Progress(quiet=options.quiet)
+    progress = Progress(quiet=options.quiet, log=folder.log)
     try:
         return _Run(recipe, options, folder, progress).execute()
     finally:
@@ -78,9 +79,10 @@ class _Run:
             self.recipe, store, self.progress.counting("decoding images"), allow_factory=self.options.allow_factory
         )
         plan = make_plan(self.recipe, data)
-        check_stored_models(plan, sum(store.has(unit.key) for unit in plan.stages["train"]))
+        if self.recipe.shadows.reuse_only:
+            check_stored_models(plan, sum(store.has(unit.key) for unit in plan.stages["train"]))
         self.folder.write_recipe(self.recipe, store.uri)
-        self.folder.append_event({"event": "start", "recipe": self.recipe.name})
+        self.folder.log_begin(self.recipe.name)
         self.failures = self.folder.failures()
         tracker = Tracker(self.recipe, plan, data, store, self.folder.path)
         if not self._all_stored(plan, store) or not tracker.is_complete():
@@ -117,6 +119,7 @@ class _Run:
                     if missing and engine is None:
                         engine = self._engine(data, store)
                         self.progress.say(engine.describe())
+                        self.folder.log_engine(engine)
                     runner = engine if engine is not None else InlineEngine(Context(store, data))
                 self._run_stage(stage, missing, runner, tracker, reused=len(plan.stages[stage]) - len(missing))
                 if stage == "outputs":
@@ -173,14 +176,14 @@ class _Run:
             if broken is None or stage == "train":
                 runnable.append(unit)
         self.progress.stage(stage, runnable, reused)
-        self.folder.append_event({"event": "stage_start", "stage": stage, "units": len(runnable), "reused": reused})
+        self.folder.log_stage(stage, runnable, reused)
         if not runnable:
             return
         by_key = {unit.key: unit for unit in runnable}
         started = time.monotonic()
 
         def listen(outcome: Outcome) -> None:
-            self.folder.log_outcome(stage, outcome)
+            self.folder.log_outcome(stage, outcome, by_key[outcome.key].cost)
             self.progress.unit(outcome)
             if outcome.failed:
                 self.failures[outcome.key] = outcome.error
@@ -191,6 +194,7 @@ class _Run:
 
         for unit in runnable:
             self.failures.pop(unit.key, None)
+        engine.starting = lambda unit, where: self.folder.log_start(stage, unit, where)
         engine.run(stage, runnable, listen)
         self.folder.append_event(
             {"event": "stage_end", "stage": stage, "seconds": round(time.monotonic() - started, 3)}
@@ -216,7 +220,9 @@ class _Run:
         tracker.finish(document, failed)
         for note in tracker.notes:
             self.progress.say(note)
-        self.folder.append_event({"event": "finished", "failed": failed})
+        # In KiB on Linux. What a small head node must hold.
+        peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        self.folder.append_event({"event": "finished", "failed": failed, "driver_peak_mib": peak})
         return RunResult(document, self.folder.path, failed)
 
 

@@ -1,27 +1,33 @@
-"""The output folder: its files, its lock, and its log of events."""
+"""The output folder: its files, who is at work on it, and its log."""
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from . import events
+from .alive import Presence, is_at_work
 from .errors import EnvironmentFault
+from .places import redact
 from .recipe import Recipe, load_recipe, to_yaml
 from .store.local import write_synced
-from .units import Outcome
+from .unit_log import worker
+from .units import Outcome, Unit
+
+if TYPE_CHECKING:
+    from .engine import Engine
 
 
 class OutputFolder:
-    """One experiment's folder: `recipe.yaml`, `events.jsonl`, `results.json`, `outputs/`, `tables/`, `figures/`, `report.html`."""
+    """One experiment's folder: `recipe.yaml`, `events.jsonl`, `log.jsonl`, `results.json`, `outputs/`, `tables/`, `figures/`, `report.html`."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path).expanduser().absolute()
-        self._lock: int | None = None
+        self._presence = Presence(self.path)
+        self._attempts: Counter[str] | None = None
 
     def create(self) -> None:
         """Creates the folder; raises `EnvironmentFault` where that is not possible."""
@@ -33,40 +39,21 @@ class OutputFolder:
             ) from None
 
     def lock(self) -> None:
-        """Takes the folder for this process; the lock goes with the process, however it ends."""
-        handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            owner = os.read(handle, 100).decode(errors="replace").strip()
-            os.close(handle)
-            raise EnvironmentFault(
-                f"output folder {self.path}: another run is at work on it ({owner or 'unknown process'}); "
-                f"follow it with `orchestrator watch {self.path}`"
-            ) from None
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"process {os.getpid()}".encode(), 0)
-        self._lock = handle
+        """Takes the folder for this process, with a heartbeat; the lock goes with the process, however it ends.
+
+        **Raises:** `EnvironmentFault` where another run is at work on it, here or on another machine.
+        """
+        self._presence.take()
+        for name in (events.EVENTS, events.LOG):
+            events.mend(self.path / name)
 
     def is_locked(self) -> bool:
-        """Whether a run is at work on the folder now."""
-        try:
-            handle = os.open(self.path / ".lock", os.O_RDWR)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        finally:
-            os.close(handle)
-        return False
+        """Whether a run is at work on the folder now, here or on another machine."""
+        return is_at_work(self.path)
 
     def unlock(self) -> None:
         """Gives the folder back."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._presence.give_back()
 
     def write_recipe(self, recipe: Recipe, store_uri: str) -> None:
         """Writes the resolved recipe and which store holds its results."""
@@ -98,13 +85,36 @@ class OutputFolder:
         return document if isinstance(document, dict) else {}
 
     def append_event(self, event: dict[str, Any]) -> None:
-        """Adds one line to the log of events. A line torn by a crash is skipped when it is read."""
-        line = json.dumps({"time": round(time.time(), 3), **event}) + "\n"
-        with (self.path / "events.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line)
+        """Adds one line to the log of events."""
+        events.append(self.path / events.EVENTS, event)
 
-    def log_outcome(self, stage: str, outcome: Outcome) -> None:
-        """Records what became of a unit."""
+    def log(self, message: str, level: str = "info") -> None:
+        """Adds one line of the driver to the log."""
+        record = {"level": level, "logger": "orchestrator", "message": redact(message), **worker(), "role": "driver"}
+        events.append(self.path / events.LOG, record)
+
+    def log_begin(self, recipe: str) -> None:
+        """Records that an invocation begins here."""
+        self.append_event({"event": "start", "recipe": recipe, **worker()})
+
+    def log_engine(self, engine: Engine) -> None:
+        """Records where units run, and how many at once."""
+        self.append_event({"event": "engine", "where": engine.describe(), "slots": engine.slots})
+
+    def log_stage(self, stage: str, units: Sequence[Unit], reused: int) -> None:
+        """Records that a stage begins with `units` to execute, where `reused` more are stored."""
+        event = {"event": "stage_start", "stage": stage, "units": len(units), "reused": reused}
+        self.append_event(event | {"cost": sum(unit.cost for unit in units)})
+
+    def log_start(self, stage: str, unit: Unit, where: str = "") -> None:
+        """Records that a worker begins with a unit."""
+        attempt = self._attempt_of(unit.key, begins=True)
+        event = {"event": "unit_start", "stage": stage, "unit": unit.key, "name": unit.name, "where": where}
+        self.append_event(event | {"attempt": attempt})
+
+    def log_outcome(self, stage: str, outcome: Outcome, cost: float | None = None) -> None:
+        """Records what became of a unit, and what its worker said."""
+        attempt = self._attempt_of(outcome.key)
         event = {
             "event": "unit",
             "stage": stage,
@@ -113,24 +123,33 @@ class OutputFolder:
             "status": outcome.status,
             "seconds": round(outcome.seconds, 4),
             "where": outcome.where,
+            "attempt": attempt,
         }
+        if cost is not None:
+            event["cost"] = cost
         if outcome.failed:
-            event |= {"error": outcome.error, "traceback": outcome.traceback}
+            event |= {"error": redact(outcome.error), "traceback": redact(outcome.traceback)}
         self.append_event(event)
+        if outcome.log:
+            about = {"unit": outcome.key, "name": outcome.name, "stage": stage, "attempt": attempt, "role": "worker"}
+            lines = [{**line, "message": redact(str(line.get("message", ""))), **about} for line in outcome.log]
+            events.append(self.path / events.LOG, *lines)
+
+    def _attempt_of(self, key: str, begins: bool = False) -> int:
+        """Returns which attempt at a unit this is, over all invocations."""
+        if self._attempts is None:
+            self._attempts = Counter(e["unit"] for e in self.events() if e.get("event") == "unit_start")
+        if begins:
+            self._attempts[key] += 1
+        return max(1, self._attempts[key])
 
     def events(self) -> Iterator[dict[str, Any]]:
         """Yields the recorded events, oldest first."""
-        try:
-            with (self.path / "events.jsonl").open(encoding="utf-8", errors="replace") as file:
-                for line in file:
-                    try:
-                        event = json.loads(line)
-                    except ValueError:
-                        continue
-                    if isinstance(event, dict):
-                        yield event
-        except FileNotFoundError:
-            return
+        return events.read(self.path / events.EVENTS)
+
+    def log_lines(self) -> Iterator[dict[str, Any]]:
+        """Yields what drivers and workers said, oldest first."""
+        return events.read(self.path / events.LOG)
 
     def failures(self) -> dict[str, str]:
         """Returns the units whose last recorded outcome is a failure, key → one line."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import TextIO
 
 from .plan import STAGE_TITLES
@@ -32,7 +33,9 @@ class Progress:
     yet has none.
     """
 
-    def __init__(self, stream: TextIO | None = None, quiet: bool = False):
+    def __init__(self, stream: TextIO | None = None, quiet: bool = False, log: Callable[[str], None] | None = None):
+        """**Arguments:** `log`: told every line as well, also where nothing is printed."""
+        self._log = log
         self._stream = stream
         self.quiet = quiet
         self.live = not quiet and self.stream.isatty()
@@ -60,6 +63,8 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Prints one line."""
+        if self._log is not None:
+            self._log(text.strip())
         if self.quiet:
             return
         with self._lock:

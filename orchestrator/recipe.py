@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from . import sweep
 from .errors import Fault, RecipeError, nearest
 from .options import canonical_params, fault_from, option_faults, option_names, validation_faults
+from .places import expand_section, tracking_faults
 from .recipe_files import apply_override, read_document, shipped_recipes
 
 
@@ -166,6 +165,7 @@ def check_recipe(document: Any, label: str = "recipe") -> Recipe:
     except ValidationError as error:
         found += validation_faults(error, Recipe)
         raise RecipeError(found, label) from None
+    found += tracking_faults(recipe.tracking.uri)
     found += _section_faults(recipe)
     found += _shadow_faults(recipe)
     # EU-k and its kin inherit the training section: its own faults are told once, not once more for each of them.
@@ -193,32 +193,12 @@ def to_yaml(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
 
 
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-
-
 def _expand_environment(document: dict[str, Any], found: list[Fault]) -> dict[str, Any]:
     """Replaces ${NAME} in the dataset and tracking sections, the only ones whose values are places."""
-
-    def expand(value: Any, where: str) -> Any:
-        if isinstance(value, Mapping):
-            return {k: expand(v, f"{where}.{k}") for k, v in value.items()}
-        if isinstance(value, list):
-            return [expand(v, f"{where}.{i}") for i, v in enumerate(value)]
-        if not isinstance(value, str):
-            return value
-        unset = [name for name in _VARIABLE.findall(value) if name not in os.environ]
-        found.extend(
-            Fault(
-                where, value, f"the environment variable {name} is not set", f"export {name}=… first, or write a path"
-            )
-            for name in unset
-        )
-        return _VARIABLE.sub(lambda match: os.environ.get(match.group(1), match.group(0)), value)
-
     expanded = dict(document)
     for section in ("dataset", "tracking"):
         if section in expanded:
-            expanded[section] = expand(expanded[section], section)
+            expanded[section] = expand_section(expanded[section], section, found)
     return expanded
 
 

@@ -12,6 +12,7 @@ from .errors import Fault, RecipeError, nearest
 
 SHIPPED = Path(__file__).parent / "recipes"
 DEEPEST = 5
+MOST_NODES = 100_000
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -75,7 +76,7 @@ def _load(source: str | Path) -> tuple[Any, Path]:
             )
         path = shipped[str(source)]
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8")), path
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise RecipeError(
             [Fault("RECIPE", str(path), f"not UTF-8 text ({error.reason})", "a YAML file")], str(source)
@@ -87,6 +88,28 @@ def _load(source: str | Path) -> tuple[Any, Path]:
         raise RecipeError(
             [Fault("RECIPE", str(path), f"not readable as YAML at {where}: {problem}")], str(source)
         ) from None
+    except RecursionError:
+        raise RecipeError([Fault("RECIPE", str(path), "nested too deep", "a few levels")], str(source)) from None
+    _check_size(document, path, str(source))
+    return document, path
+
+
+def _check_size(document: Any, path: Path, source: str) -> None:
+    """Refuses what a few lines of YAML can grow into by aliases of aliases, before anything walks through it."""
+    left = [document]
+    count = 0
+    while left:
+        node = left.pop()
+        count += 1
+        if count > MOST_NODES:
+            fault = Fault(
+                "RECIPE", str(path), f"more than {MOST_NODES:,} values", "fewer values; no aliases of aliases"
+            )
+            raise RecipeError([fault], source)
+        if isinstance(node, Mapping):
+            left += node.values()
+        elif isinstance(node, list):
+            left += node
 
 
 def apply_override(document: Any, text: str, label: str) -> None:

@@ -87,7 +87,7 @@ def find(recipe: Recipe, options: RunOptions) -> dict[str, Any]:
     folder = OutputFolder(options.output)
     folder.create()
     folder.lock()
-    progress = Progress(quiet=options.quiet)
+    progress = Progress(quiet=options.quiet, log=folder.log)
     try:
         return _Search(recipe, options, folder, progress).find()
     except KeyboardInterrupt:
@@ -159,7 +159,7 @@ class _Search:
         if self.options.address == INLINE:
             raise _needs_ray()
         self.folder.write_recipe(self.recipe, store.uri)
-        self.folder.append_event({"event": "start", "recipe": self.recipe.name})
+        self.folder.log_begin(self.recipe.name)
         models = len(plan.references)
         if models < FEW_MODELS:
             self.progress.say(few_models(models))
@@ -176,6 +176,7 @@ class _Search:
         )
         try:
             self.progress.say(engine.describe())
+            self.folder.log_engine(engine)
             self._prepare(plan, store, data, engine)
             trials = self._settle(plan, data, engine)
         finally:
@@ -199,7 +200,7 @@ class _Search:
         missing = [unit for unit in units if not store.has(unit.key)]
         reused = len(units) - len(missing)
         self.progress.stage(stage, missing, reused)
-        self.folder.append_event({"event": "stage_start", "stage": stage, "units": len(missing), "reused": reused})
+        self.folder.log_stage(stage, missing, reused)
         if not missing:
             return
         failed: list[Outcome] = []
@@ -211,6 +212,7 @@ class _Search:
             if outcome.failed:
                 failed.append(outcome)
 
+        engine.starting = lambda unit, where: self.folder.log_start(stage, unit, where)
         engine.run(stage, missing, listen)
         self._stage_end(stage, started)
         self.progress.end_stage()

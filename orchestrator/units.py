@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -82,6 +82,7 @@ class Outcome:
     error: str = ""
     traceback: str = ""
     where: str = ""
+    log: Sequence[Mapping[str, Any]] = ()  # what its worker said meanwhile
 
     @property
     def failed(self) -> bool:

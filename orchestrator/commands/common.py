@@ -54,9 +54,22 @@ def run_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def positive(text: str) -> int:
+    """Returns a number of at least 1, for argparse."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
+    return int(text)
+
+
 def load(args: argparse.Namespace) -> Recipe:
-    """Returns the recipe that the arguments name."""
+    """Returns the recipe that the arguments name; raises `RecipeError` also for a --store with credentials in it."""
+    from ..errors import RecipeError
+    from ..places import store_faults
     from ..recipe import load_recipe
+
+    faults = store_faults(getattr(args, "store", None))
+    if faults:
+        raise RecipeError(faults, "orchestrator")
 
     return load_recipe(args.recipe, args.overrides)
 

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
+import stat
+import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import EXIT_ENVIRONMENT, EXIT_OK
 
+if TYPE_CHECKING:
+    from ..health import Finding
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at: what was found, whether it is well, and how to mend it where it is not."""
-
-    what: str
-    ok: bool
-    found: str
-    mend: str = ""
+WORKER_SECONDS = 120
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,18 +26,31 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="auto|HOST:PORT|local",
         help="Ray cluster to look at (default: RAY_ADDRESS where set, else local)",
     )
-    parser.add_argument("--store", metavar="DIR|s3://…", help="store that workers must be able to read and write")
-    parser.add_argument("--tracking", metavar="URI", default="", help="MLflow tracking URI to try")
+    parser.add_argument("--store", metavar="DIR|s3://…", help="store that driver and workers must all be able to use")
+    parser.add_argument(
+        "--tracking",
+        metavar="URI",
+        default="",
+        help="MLflow tracking URI to try (default: MLFLOW_TRACKING_URI where set)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def main(args: argparse.Namespace) -> int:
     from ..cli import print_json
+    from ..health import facts
 
-    findings = [_guard("packages", _packages), _guard("disk", _disk)]
+    findings = [
+        *_guard("packages", _packages),
+        *_guard("this machine", lambda: _machine(facts())),
+        *_guard("Ray's settings", _settings),
+    ]
+    if args.store:
+        findings += _guard("store", lambda: _store(args.store))
     findings += _ray(args.address or os.environ.get("RAY_ADDRESS"), args.store)
-    if args.tracking:
-        findings.append(_guard("MLflow", lambda: _tracking(args.tracking)))
+    tracking = args.tracking or os.environ.get("MLFLOW_TRACKING_URI", "")
+    if tracking:
+        findings += _guard("MLflow", lambda: _tracking(tracking))
     well = all(finding.ok for finding in findings)
     if args.json:
         print_json({"ok": well, "findings": [asdict(finding) for finding in findings]})
@@ -52,15 +62,19 @@ def main(args: argparse.Namespace) -> int:
     return EXIT_OK if well else EXIT_ENVIRONMENT
 
 
-def _guard(what: str, look: Callable[[], Finding]) -> Finding:
+def _guard(what: str, look: Callable[[], list[Finding]]) -> list[Finding]:
+    from ..health import Finding
+    from ..places import redact
+
     try:
         return look()
     except Exception as error:
-        lines = str(error).strip().splitlines()
-        return Finding(what, False, lines[0] if lines else type(error).__name__, "see the message")
+        lines = redact(str(error)).strip().splitlines()
+        return [Finding(what, False, lines[0] if lines else type(error).__name__, "see the message")]
 
 
-def _packages() -> Finding:
+def _packages() -> list[Finding]:
+    from ..health import Finding
     from ..results import versions
 
     found = versions()
@@ -69,48 +83,92 @@ def _packages() -> Finding:
         missing.append("xgboost")
     shown = ", ".join(f"{name} {text}" for name, text in found.items())
     mend = "pip install 'unlearning-orchestrator[cpu]', or [gpu] on a GPU machine" if missing else ""
-    return Finding("packages", not missing, shown if not missing else f"missing: {', '.join(missing)}", mend)
+    return [Finding("packages", not missing, shown if not missing else f"missing: {', '.join(missing)}", mend)]
 
 
-def _disk() -> Finding:
-    free = shutil.disk_usage(Path.cwd()).free / 2**30
-    return Finding(
+def _machine(seen: dict[str, Any]) -> list[Finding]:
+    import shutil
+
+    from ..health import GIB, LEAST_DISK, Finding, judge_machine
+
+    free = shutil.disk_usage(Path.cwd()).free / GIB
+    disk = Finding(
         "disk here",
-        free > 2,
-        f"{free:.0f} GiB free in {Path.cwd()}",
-        "" if free > 2 else "free some space, or run from another folder",
+        free >= LEAST_DISK,
+        f"{free:.1f} GiB free in {Path.cwd()}",
+        "" if free >= LEAST_DISK else "free some space, or run from another folder",
     )
+    well = f"{seen['memory']:.1f} GiB of memory free, {seen['cuda']} GPUs, {seen['open_files']} open files allowed"
+    return [disk, *(judge_machine("this machine", seen) or [Finding("this machine", True, well)])]
+
+
+def _settings() -> list[Finding]:
+    """Looks at what Ray reads from the environment: a token that others can read, a folder too deep for sockets."""
+    from ..health import LONGEST_RAY_FOLDER, Finding
+
+    found = []
+    token = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if os.environ.get("RAY_AUTH_MODE") == "token" and token:
+        path = Path(token)
+        if not path.is_file():
+            found.append(
+                Finding(
+                    "Ray's token",
+                    False,
+                    f"RAY_AUTH_TOKEN_PATH names {token}, which is not there",
+                    "copy it from the head",
+                )
+            )
+        elif path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+            found.append(Finding("Ray's token", False, f"{token} can be read by others", f"chmod 600 {token}"))
+        else:
+            found.append(Finding("Ray's token", True, f"{token}, readable by this user alone"))
+    folder = os.environ.get("RAY_TMPDIR", "")
+    if len(folder) > LONGEST_RAY_FOLDER:
+        found.append(
+            Finding(
+                "RAY_TMPDIR",
+                False,
+                f"{len(folder)} characters: too long for the names of sockets",
+                "export RAY_TMPDIR=/tmp/ray",
+            )
+        )
+    return found
+
+
+def _store(uri: str) -> list[Finding]:
+    from ..health import Finding, leave_probe
+    from ..places import store_faults
+    from ..store import open_store
+
+    for fault in store_faults(uri):
+        return [Finding("store", False, str(fault), fault.allowed)]
+    started = time.perf_counter()
+    key = leave_probe(uri)
+    open_store(uri).remove(key)
+    return [
+        Finding("store", True, f"{uri}: written, read and removed in {1000 * (time.perf_counter() - started):.0f} ms")
+    ]
 
 
 def _ray(address: str | None, store: str | None) -> list[Finding]:
     from ..engine.session import RaySession
+    from ..health import Finding
 
-    findings: list[Finding] = []
     session: RaySession | None = None
+    findings: list[Finding] = []
     try:
         session = RaySession(address)
         cpus, gpus, nodes = session.cpus(), session.gpus(), session.nodes()
-        findings.append(Finding("Ray", True, f"{nodes} nodes, {cpus:g} CPUs, {gpus:g} GPUs"))
+        findings.append(Finding("Ray", True, f"{nodes} node{'s' if nodes != 1 else ''}, {cpus:g} CPUs, {gpus:g} GPUs"))
         free = session.ray.available_resources().get("CPU", 0.0)
-        findings.append(
-            Finding(
-                "free CPUs",
-                free >= 1,
-                f"{free:g} of {cpus:g}",
-                "" if free >= 1 else "other work holds every CPU: wait, or add a node",
-            )
-        )
+        mend = "" if free >= 1 else "other work holds every CPU, and Ray Data needs one: wait, or add a node"
+        findings.append(Finding("free CPUs", free >= 1, f"{free:g} of {cpus:g}", mend))
         findings += _workers(session, store)
     except Exception as error:
         lines = str(error).strip().splitlines()
-        findings.append(
-            Finding(
-                "Ray",
-                False,
-                lines[0] if lines else type(error).__name__,
-                "is the head running, and RAY_AUTH_MODE the same here and there?",
-            )
-        )
+        mend = "is the head running, and RAY_AUTH_MODE the same here and there?"
+        findings.append(Finding("Ray", False, lines[0] if lines else type(error).__name__, mend))
     finally:
         if session is not None:
             session.close()
@@ -118,65 +176,100 @@ def _ray(address: str | None, store: str | None) -> list[Finding]:
 
 
 def _workers(session: Any, store: str | None) -> list[Finding]:
-    """Looks from a worker on every node: torch sees its GPUs, and the store can be written and read back."""
-    ray = session.ray
-
-    @ray.remote(num_cpus=0)
-    def look(uri: str | None) -> dict[str, Any]:
-        import hashlib
-        import socket
-
-        import torch
-
-        seen: dict[str, Any] = {"host": socket.gethostname(), "cuda": torch.cuda.device_count(), "store": ""}
-        if uri:
-            from orchestrator.store import open_store
-
-            opened = open_store(uri)
-            key = hashlib.sha256(os.urandom(16)).hexdigest()
-            with opened.attempt(key) as attempt:
-                attempt.path("probe").write_text("probe")
-                attempt.commit({"kind": "probe"})
-            opened.fetch(key, "probe")
-            opened.remove(key)
-            seen["store"] = "written and read"
-        return seen
-
+    """Looks from a worker on every node, at all of them at once."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    findings = []
-    for node in [node for node in ray.nodes() if node["Alive"]]:
-        name = f"worker {node['NodeManagerAddress']}"
-        strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+    from ..health import Finding, facts, judge_worker, leave_probe, read_probe
+    from ..store import open_store
+
+    ray = session.ray
+    here = facts()
+    probe, problem = "", ""
+    if store:
         try:
-            seen = ray.get(look.options(scheduling_strategy=strategy).remote(store), timeout=120)
+            probe = leave_probe(store)
+        except Exception as error:
+            problem = str(error).splitlines()[0]
+    look = ray.remote(num_cpus=0)(facts)
+    asked = []
+    for node in [node for node in ray.nodes() if node["Alive"]]:
+        strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        reference = look.options(scheduling_strategy=strategy).remote(store if probe else None, probe)
+        name, gpus = f"worker {node['NodeManagerAddress']}", int(node["Resources"].get("GPU", 0))
+        asked.append((name, gpus, strategy, reference))
+    findings = [Finding("store", False, problem, "choose a store that can be written")] if problem else []
+    for name, gpus, strategy, reference in asked:
+        try:
+            seen = ray.get(reference, timeout=WORKER_SECONDS)
         except Exception as error:
             lines = str(error).strip().splitlines()
-            findings.append(
-                Finding(
-                    name,
-                    False,
-                    lines[-1] if lines else type(error).__name__,
-                    "install the package there, and mount or reach the store",
-                )
-            )
+            mend = "install the package there; is the node overloaded, or unreachable?"
+            findings.append(Finding(name, False, lines[-1] if lines else type(error).__name__, mend))
             continue
-        declared = int(node["Resources"].get("GPU", 0))
-        agrees = seen["cuda"] >= declared
-        stored = f", store {seen['store']}" if seen["store"] else ""
-        mend = (
-            ""
-            if agrees
-            else f"Ray has {declared} GPUs here, torch sees {seen['cuda']}: install a CUDA build of torch, or start the node with the true --num-gpus"
-        )
-        findings.append(Finding(name, agrees, f"{seen['host']}: torch sees {seen['cuda']} GPUs{stored}", mend))
+        seen["skew"] = _skew(ray, strategy)
+        if probe and seen["made"] and seen["store"] == "read" and not read_probe(store or "", seen["made"]):
+            seen["store"] = "not the same"
+        findings += judge_worker(name, seen, here, gpus, store if probe else None)
+        if store and seen["made"]:
+            with suppress(Exception):
+                open_store(store).remove(seen["made"])
+    if store and probe:
+        with suppress(Exception):
+            open_store(store).remove(probe)
     return findings
 
 
-def _tracking(uri: str) -> Finding:
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+def _skew(ray: Any, strategy: Any) -> float:
+    """Returns a node's clock less this one's in seconds, to within half the round trip of the fastest of three calls."""
+
+    @ray.remote(num_cpus=0, scheduling_strategy=strategy)
+    def clock() -> float:
+        return time.time()
+
+    best = (float("inf"), 0.0)
+    for _ in range(3):
+        before = time.time()
+        there = ray.get(clock.remote(), timeout=WORKER_SECONDS)
+        after = time.time()
+        best = min(best, (after - before, there - (before + after) / 2))
+    return best[1]
+
+
+def _tracking(uri: str) -> list[Finding]:
+    import sqlite3
+
+    from ..health import Finding
+    from ..places import expand, holds_credentials, redact, sqlite_path, tracking_faults
+
+    shown = redact(uri)
+    for fault in tracking_faults(uri):
+        return [Finding("MLflow", False, str(fault), fault.allowed)]
+    path = sqlite_path(expand(uri))
+    if path is not None and path.is_file():
+        with sqlite3.connect(path, timeout=1.0) as database:
+            try:
+                database.execute("BEGIN IMMEDIATE")
+                database.rollback()
+            except sqlite3.OperationalError as error:
+                mend = "another process holds it: end that one, or use an MLflow server"
+                return [Finding("MLflow", False, f"{shown}: {error}", mend)]
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     from mlflow.tracking import MlflowClient
 
-    experiments = MlflowClient(tracking_uri=uri).search_experiments(max_results=5)
-    return Finding("MLflow", True, f"{uri}: answers, {len(experiments)} experiments or more")
+    started = time.perf_counter()
+    try:
+        experiments = MlflowClient(tracking_uri=expand(uri)).search_experiments(max_results=5)
+    except Exception as error:
+        lines = redact(str(error)).strip().splitlines()
+        mend = "is the server running, and MLFLOW_TRACKING_USERNAME, _PASSWORD or _TOKEN right? Experiments go on without it"
+        return [Finding("MLflow", False, f"{shown}: {(lines[0] if lines else type(error).__name__)[-160:]}", mend)]
+    took = time.perf_counter() - started
+    slow = took > 5.0
+    hint = "; write ${NAME} in recipes, so that its credentials are not stored" if holds_credentials(uri) else ""
+    mend = "logging lags behind, experiments do not: look at the server's database" if slow else ""
+    return [
+        Finding(
+            "MLflow", not slow, f"{shown}: answers in {took:.1f} s, {len(experiments)} experiments or more{hint}", mend
+        )
+    ]

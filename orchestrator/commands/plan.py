@@ -1,25 +1,36 @@
-"""`orchestrator plan`: what would run."""
+"""`orchestrator plan`: what would run, and what it may cost."""
 
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import common
+
+if TYPE_CHECKING:
+    from ..recipe import Resources
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     common.recipe_arguments(parser)
     common.output_arguments(parser)
+    parser.add_argument(
+        "--slots",
+        metavar="N",
+        type=common.positive,
+        help="units at once, for the time it would take (default: what fits here)",
+    )
+    parser.add_argument("--address", metavar="auto|HOST:PORT", help="a Ray cluster to take the number of slots from")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def main(args: argparse.Namespace) -> int:
     from ..cli import print_json
     from ..data import load_data
-    from ..plan import STAGE_TITLES, STAGES, make_plan
-    from ..progress import duration
+    from ..estimate import estimate
+    from ..plan import make_plan
     from ..store import open_store
 
     recipe = common.load(args)
@@ -28,38 +39,67 @@ def main(args: argparse.Namespace) -> int:
     store = open_store(uri) if uri.startswith("s3://") or Path(uri).is_dir() else None
     data = load_data(recipe, store, keep=False)
     plan = make_plan(recipe, data)
-    document: dict[str, Any] = {"recipe": recipe.name, "store": uri, "stages": {}, **data.summary()}
-    for stage in STAGES:
-        units = plan.stages[stage]
-        stored = [unit for unit in units if store is not None and store.has(unit.key)]
-        done = (
-            [(unit.cost, float(store.meta(unit.key)["seconds"])) for unit in stored[:200]] if store is not None else []
-        )
-        left = sum(unit.cost for unit in units) - sum(unit.cost for unit in stored)
-        seconds = (
-            left * sum(s for _, s in done) / max(sum(c for c, _ in done), 1e-9)
-            if done
-            else (0.0 if len(stored) == len(units) else None)
-        )
-        document["stages"][stage] = {
-            "units": len(units),
-            "stored": len(stored),
-            "missing": len(units) - len(stored),
-            "unit_seconds_left": seconds,
-        }
+    slots = args.slots or _slots(recipe.resources, args.address)
+    found = estimate(plan, store, data.digest, slots)
+    document: dict[str, Any] = {"recipe": recipe.name, "store": uri, **found, "rows": len(plan.rows), **data.summary()}
     if args.json:
         print_json(document)
-        return 0
-    facts, split = document["dataset"], document["split"]
-    print(
-        f"{recipe.name}: {facts['name']}, {facts['train']:,} training and {facts['test']:,} test images, {facts['classes']} classes"
-    )
-    print(
-        f"forget {split['forget']:,}, retain {split['retain']:,}, val {split['val']:,}, test {split['test']:,}; {len(plan.rows)} result rows"
-    )
-    print(f"{'stage':<20}{'units':>8}{'stored':>8}{'missing':>9}  estimated work left")
-    for stage, counts in document["stages"].items():
-        left = counts["unit_seconds_left"]
-        shown = duration(left) + " of one unit slot" if left is not None else "unknown until a unit like these has run"
-        print(f"{STAGE_TITLES[stage]:<20}{counts['units']:>8}{counts['stored']:>8}{counts['missing']:>9}  {shown}")
+    else:
+        print(render(document))
     return 0
+
+
+def _slots(resources: Resources, address: str | None) -> int:
+    """Returns how many units fit at once, on a cluster or on this machine."""
+    gpus = 0.0
+    if address:
+        from ..engine.session import RaySession
+
+        session = RaySession(address)
+        try:
+            cpus, gpus = session.cpus(), session.gpus()
+        finally:
+            session.close()
+    else:
+        cpus = float(os.cpu_count() or 1)
+        if resources.gpus_per_unit:
+            import torch
+
+            gpus = float(torch.cuda.device_count())
+    slots = int(cpus / resources.cpus_per_unit)
+    if resources.gpus_per_unit:
+        slots = min(slots, int(gpus / resources.gpus_per_unit))
+    return max(1, min(slots, resources.concurrency or slots))
+
+
+def render(document: dict[str, Any]) -> str:
+    """Returns the plan as text."""
+    from ..plan import STAGE_TITLES
+    from ..progress import duration
+
+    facts, split = document["dataset"], document["split"]
+    lines = [
+        f"{document['recipe']}: {facts['name']}, {facts['train']:,} training and {facts['test']:,} test images, {facts['classes']} classes",
+        f"forget {split['forget']:,}, retain {split['retain']:,}, val {split['val']:,}, test {split['test']:,}; {document['rows']} result rows",
+        f"{'stage':<20}{'units':>8}{'stored':>8}{'missing':>9}{'work left':>12}{'takes':>10}",
+    ]
+    for stage, counts in document["stages"].items():
+        work, wall = counts["unit_seconds_left"], counts["wall_seconds_left"]
+        shown = f"{duration(work):>12}{duration(wall):>10}" if work is not None else f"{'unknown':>12}{'unknown':>10}"
+        lines.append(f"{STAGE_TITLES[stage]:<20}{counts['units']:>8}{counts['stored']:>8}{counts['missing']:>9}{shown}")
+    total = document["total"]
+    if total["unit_seconds_left"] is None:
+        lines.append("total: unknown until units like these have run, here or in the store that --store names")
+    else:
+        gpus = f", {total['gpu_hours_left']:.3g} GPU-hours" if total["gpu_hours_left"] else ""
+        lines.append(
+            f"total: {total['cpu_hours_left']:.3g} CPU-hours{gpus}; about {duration(total['wall_seconds_left'])} with "
+            f"{document['slots']} units at once, without starting and drawing"
+        )
+    learnt = document["learnt_from"]
+    if learnt["own_units"] or learnt["units_of_others"]:
+        others = f" and {learnt['units_of_others']} of other experiments" if learnt["units_of_others"] else ""
+        lines.append(
+            f"from {learnt['own_units']} units of this experiment{others}, measured on {', '.join(learnt['hosts'])}"
+        )
+    return "\n".join(lines)

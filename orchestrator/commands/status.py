@@ -1,93 +1,140 @@
-"""`orchestrator status`: what is done, running, failed and left."""
+"""`orchestrator status`: what is done, running, failed and left; and all that is recorded of single units."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
+from ..errors import UserError, nearest
 from . import common
+
+MOST_RUNNING = 12
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     common.folder_argument(parser)
+    parser.add_argument(
+        "units",
+        metavar="UNIT",
+        nargs="*",
+        help="names or keys of units: their attempts, where they ran, errors with tracebacks, and what their workers said",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def main(args: argparse.Namespace) -> int:
     from ..cli import print_json
+    from ..state import ExperimentState
 
-    state = read_state(common.open_folder(args.folder))
+    folder = common.open_folder(args.folder)
+    if args.units:
+        return _units(folder, args.units, args.json)
+    state = ExperimentState(folder.path)
+    state.update()
     if args.json:
-        print_json(state)
+        print_json(state.document())
     else:
-        print(render(state))
+        print(render(state.document()))
     return 0
-
-
-def read_state(folder: Any) -> dict[str, Any]:
-    """Returns the state of the experiment in `folder`, from its log of events alone: cheap, and safe beside a run at work."""
-    stages: dict[str, dict[str, Any]] = {}
-    failures: dict[str, dict[str, str]] = {}
-    state = "interrupted"
-    last = 0.0
-    for event in folder.events():
-        last = float(event.get("time", last))
-        kind = event.get("event")
-        if kind == "start":
-            stages, state = {}, "interrupted"
-        elif kind == "stage_start":
-            stages[event["stage"]] = {
-                "to_do": event["units"],
-                "stored": event["reused"],
-                "done": 0,
-                "failed": 0,
-                "since": last,
-                "seconds": None,
-            }
-        elif kind == "unit":
-            counts = stages.setdefault(
-                event["stage"], {"to_do": 0, "stored": 0, "done": 0, "failed": 0, "since": last, "seconds": None}
-            )
-            counts["failed" if event["status"] == "failed" else "done"] += 1
-            if event["status"] == "failed":
-                failures[event["unit"]] = {"name": event["name"], "error": event.get("error", "")}
-            else:
-                failures.pop(event["unit"], None)
-        elif kind == "stage_end" and event["stage"] in stages:
-            stages[event["stage"]]["seconds"] = event["seconds"]
-        elif kind == "finished":
-            state = "failed units" if event["failed"] else "finished"
-    if folder.is_locked():
-        state = "running"
-    return {"folder": str(folder.path), "state": state, "stages": stages, "failures": failures, "last_event": last}
 
 
 def render(state: dict[str, Any]) -> str:
     """Returns the state as text."""
-    import time
-
+    from ..places import printable
     from ..plan import STAGE_TITLES
     from ..progress import duration
 
-    lines = [f"{state['folder']}: {state['state']}"]
+    by = f" ({state['driver']})" if state["state"] == "running" and state["driver"] else ""
+    lines = [f"{state['folder']}: {state['state']}{by}"]
+    if state["state"] == "running" and state["where"]:
+        lines.append(f"  {state['where']}")
     for stage, counts in state["stages"].items():
-        finished = counts["done"] + counts["failed"]
-        left = max(0, counts["to_do"] - finished)
         timing = ""
         if counts["seconds"] is not None:
             timing = f"took {duration(counts['seconds'])}"
-        elif state["state"] == "running" and finished:
-            elapsed = time.time() - counts["since"]
-            timing = f"{finished / max(elapsed, 1e-9):.2g} units/s, about {duration(elapsed / finished * left)} left"
+        elif counts["seconds_left"] is not None:
+            timing = f"{rate_text(counts['units_per_second'])}, about {duration(counts['seconds_left'])} left"
         failed = f", {counts['failed']} failed" if counts["failed"] else ""
         stored = f", {counts['stored']} were stored" if counts["stored"] else ""
         lines.append(
             f"  {STAGE_TITLES.get(stage, stage):<18} {counts['done']}/{counts['to_do']} done{failed}{stored}  {timing}".rstrip()
         )
+    running = list(state["running"].values())
+    for unit in running[:MOST_RUNNING]:
+        where = f" on {unit['where']}" if unit["where"] else ""
+        lines.append(f"  running: {printable(unit['name'])}{where}, for {duration(unit['for'])}{attempt_text(unit)}")
+    if len(running) > MOST_RUNNING:
+        lines.append(f"  running: {len(running) - MOST_RUNNING} more")
     for key, failure in state["failures"].items():
-        lines.append(f"  failed: {failure['name']} [{key[:12]}]: {failure['error']}")
+        lines.append(f"  failed: {printable(failure['name'])} [{key[:12]}]: {printable(failure['error'])}")
     if state["failures"]:
+        first = next(iter(state["failures"]))
+        lines.append(f"  see why: orchestrator status {state['folder']} {first[:12]}")
         lines.append(f"  run them again with: orchestrator retry {state['folder']}")
-    elif state["state"] == "interrupted":
+    elif state["state"] in ("interrupted", "stopped"):
         lines.append(f"  resume with: orchestrator retry {state['folder']}")
+    return "\n".join(lines)
+
+
+def rate_text(rate: float | None) -> str:
+    """Returns a rate as a person would say it: units a second, a minute or an hour."""
+    if rate is None:
+        return "no unit yet"
+    for unit, seconds in (("s", 1), ("min", 60), ("h", 3600)):
+        if rate * seconds >= 1 or unit == "h":
+            return f"{rate * seconds:.3g} units/{unit}"
+    raise AssertionError
+
+
+def attempt_text(unit: dict[str, Any]) -> str:
+    """Returns which attempt it is, empty for the first."""
+    attempt = unit.get("attempt") or 1
+    return f" (attempt {attempt})" if attempt > 1 else ""
+
+
+def _units(folder: Any, wanted: list[str], as_json: bool) -> int:
+    from ..cli import print_json
+    from ..state import unit_history
+
+    found = []
+    for text in wanted:
+        units = unit_history(folder.path, text)
+        if not units:
+            names = {event["name"] for event in folder.events() if event.get("event") in ("unit", "unit_start")}
+            guess = nearest(text, names)
+            raise UserError(
+                f"UNIT: {text!r}: no such unit was run here" + (f"; did you mean {guess!r}?" if guess else "")
+            )
+        found += units
+    if as_json:
+        print_json({"units": found})
+    else:
+        print("\n\n".join(render_unit(unit) for unit in found))
+    return 0
+
+
+def render_unit(unit: dict[str, Any]) -> str:
+    """Returns all that is recorded of a unit as text."""
+    import time
+
+    from ..places import printable
+    from ..plan import STAGE_TITLES
+
+    def clock(stamp: float | None) -> str:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(stamp)) if stamp else "?"
+
+    lines = [f"{printable(unit['name'])}  [{unit['unit']}]", f"  {STAGE_TITLES.get(unit['stage'], unit['stage'])}"]
+    for attempt in unit["attempts"]:
+        where = f" on {attempt['where']}" if attempt.get("where") else ""
+        took = f" after {attempt['seconds']:.2f} s" if attempt.get("seconds") else ""
+        stamp = attempt.get("ended") or attempt.get("began")
+        lines.append(f"  attempt {attempt['attempt']}: {attempt['status']}{took}{where}, {clock(stamp)}")
+        if attempt.get("error"):
+            lines.append(f"    {printable(attempt['error'])}")
+        lines += [f"    {line}" for line in printable(attempt.get("traceback", "")).splitlines()]
+    for line in unit["log"]:
+        who = f"{line.get('host', '')}:{line.get('pid', '')}"
+        lines.append(
+            f"  {clock(line.get('time'))} {line.get('level', ''):<7} {who} {printable(str(line.get('message', '')))}"
+        )
     return "\n".join(lines)

@@ -12,11 +12,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ..errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNITS_FAILED, EnvironmentFault, UserError
+from ..errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_OK, EXIT_UNITS_FAILED, EnvironmentFault, UserError
 from . import common
 
 ACTIVE = ("PENDING", "RUNNING")
 HEAD_START_SECONDS = 60.0
+FOLLOW_TRIES = 5
+STOP_SECONDS = 60.0
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +46,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         action="append",
         default=[],
-        help="pass this environment variable on to the job; may be repeated",
+        help="pass this environment variable on to the job; may be repeated; whoever may use the cluster can read its value there",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
@@ -72,21 +74,38 @@ def main(args: argparse.Namespace) -> int:
             raise UserError(
                 f"{base}: no such job is running at {args.address}" + (f" (it {status.lower()})" if status else "")
             )
-        client.stop_job(current)
-        print(f"{current}: stopping; finished units are kept, the same submit resumes")
-        return EXIT_OK
+        return _stop(client, current, args.json)
     if status in (*ACTIVE, "SUCCEEDED"):
         action = "attached"
     else:
         current = base if not current else f"{base}-{_attempt(current, base) + 1}"
-        _submit(client, current, recipe, args)
-        action = "submitted"
+        _warn(recipe, args)
+        action = "submitted" if _submit(client, current, recipe, args) else "attached"
         status = "PENDING"
     if args.json:
         print_json({"submission_id": current, "action": action, "status": status, "address": args.address})
     else:
         print(f"{current}: {action}" + (f" ({status.lower()})" if action == "attached" else ""))
     return follow(client, current) if args.follow else EXIT_OK
+
+
+def _stop(client: Any, identity: str, as_json: bool) -> int:
+    """Stops a job and waits until it has ended, so that it can be submitted again at once."""
+    from ..cli import print_json
+
+    client.stop_job(identity)
+    deadline = time.monotonic() + STOP_SECONDS
+    status = "RUNNING"
+    while time.monotonic() < deadline:
+        status = str(client.get_job_info(identity).status.value)
+        if status not in ACTIVE:
+            break
+        time.sleep(0.25)
+    if as_json:
+        print_json({"submission_id": identity, "action": "stopped", "status": status})
+    else:
+        print(f"{identity}: {status.lower()}; finished units are kept, the same submit resumes")
+    return EXIT_OK if status not in ACTIVE else EXIT_ENVIRONMENT
 
 
 def connect(address: str) -> Any:
@@ -110,7 +129,25 @@ def connect(address: str) -> Any:
         raise EnvironmentFault(f"{address}: the job server cannot be used ({text}); {hint}") from None
 
 
-def _submit(client: Any, identity: str, recipe: Any, args: argparse.Namespace) -> None:
+def _warn(recipe: Any, args: argparse.Namespace) -> None:
+    """Says what would be missed later: results that go with the job's folder, a variable that the cluster may not have."""
+    from ..places import VARIABLE
+
+    if not args.output:
+        print(
+            "--output: not given: results go into the job's own folder on one node and with it; name a folder that stays",
+            file=sys.stderr,
+        )
+    needed = [name for name in VARIABLE.findall(recipe.tracking.uri or "") if name not in args.env]
+    for name in needed:
+        print(
+            f"tracking.uri: {name} is looked up on the cluster; where it is not set there, add --env {name}",
+            file=sys.stderr,
+        )
+
+
+def _submit(client: Any, identity: str, recipe: Any, args: argparse.Namespace) -> bool:
+    """Submits the job; returns False where somebody else has just submitted the same one."""
     from ..recipe import to_yaml
 
     missing = [name for name in args.env if name not in os.environ]
@@ -136,6 +173,7 @@ def _submit(client: Any, identity: str, recipe: Any, args: argparse.Namespace) -
         if args.ship_code:
             here = Path(__file__).resolve().parents[2]
             environment["py_modules"] = [str(here / package) for package in ("orchestrator", "unlearn", "attack")]
+            environment["excludes"] = ["**/__pycache__/**"]
         deadline = time.monotonic() + HEAD_START_SECONDS
         while True:
             try:
@@ -146,11 +184,11 @@ def _submit(client: Any, identity: str, recipe: Any, args: argparse.Namespace) -
                     entrypoint_num_gpus=0,
                     metadata={"recipe": recipe.name},
                 )
-                return
+                return True
             except Exception as error:
                 text = str(error)
                 if "already exists" in text:  # somebody was faster: attach to theirs
-                    return
+                    return False
                 # A head that has just started answers before its job agent does.
                 if "No available agent" not in text or time.monotonic() > deadline:
                     lines = text.strip().splitlines()
@@ -161,19 +199,44 @@ def _submit(client: Any, identity: str, recipe: Any, args: argparse.Namespace) -
 
 
 def follow(client: Any, identity: str) -> int:
-    """Prints the job's log to its end; returns the exit code that fits how it ended."""
+    """Prints the job's log to its end; returns the exit code that fits how it ended.
+
+    A connection that breaks is made again, and the log goes on where it was.
+    """
     import asyncio
 
-    async def tail() -> None:
-        async for text in client.tail_job_logs(identity):
-            print(text, end="", flush=True)
+    printed = 0
 
+    async def tail() -> None:
+        nonlocal printed
+        seen = 0  # the server begins at the beginning
+        async for text in client.tail_job_logs(identity):
+            seen += len(text)
+            fresh = text[max(0, len(text) - (seen - printed)) :] if seen > printed else ""
+            printed = max(printed, seen)
+            print(fresh, end="", flush=True)
+
+    failures = 0
     try:
-        asyncio.run(tail())
+        while True:
+            try:
+                asyncio.run(tail())
+                info = client.get_job_info(identity)
+                failures = 0
+            except Exception as error:
+                failures += 1
+                if failures > FOLLOW_TRIES:
+                    lines = str(error).strip().splitlines()
+                    why = lines[0] if lines else type(error).__name__
+                    raise EnvironmentFault(f"{identity}: its log cannot be followed ({why}); the job goes on") from None
+                time.sleep(failures)
+                continue
+            if str(info.status.value) not in ACTIVE:
+                break
+            time.sleep(1.0)
     except KeyboardInterrupt:
         print(f"\nstopped following; {identity} goes on", file=sys.stderr)
         return EXIT_INTERRUPTED
-    info = client.get_job_info(identity)
     status = str(info.status.value)
     print(f"{identity}: {status.lower()}", file=sys.stderr)
     if status == "SUCCEEDED":

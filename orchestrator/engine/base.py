@@ -8,10 +8,14 @@ from typing import Protocol
 from ..units import Outcome, Unit
 
 Listener = Callable[[Outcome], None]
+Starter = Callable[[Unit, str], None]
 
 
 class Engine(Protocol):
     """Runs units somewhere. Used as a context manager, so that what it started is stopped."""
+
+    slots: int  # units at once
+    starting: Starter | None  # told, where it is known, that a unit begins and on which node
 
     def describe(self) -> str:
         """Returns one line that says where units run."""

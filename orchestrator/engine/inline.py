@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..execute import Context, execute_each
 from ..units import Unit
-from .base import Listener
+from .base import Listener, Starter
 
 
 class InlineEngine:
@@ -14,6 +14,8 @@ class InlineEngine:
 
     def __init__(self, context: Context):
         self.context = context
+        self.slots = 1
+        self.starting: Starter | None = None
 
     def describe(self) -> str:
         return f"this process ({self.context.threads} thread{'s' if self.context.threads > 1 else ''}, {self.context.device})"
@@ -22,8 +24,12 @@ class InlineEngine:
         import torch
 
         torch.set_num_threads(self.context.threads)
-        for outcome in execute_each(units, self.context):
+        for outcome in execute_each(units, self.context, self._say):
             listener(outcome)
+
+    def _say(self, unit: Unit) -> None:
+        if self.starting is not None:
+            self.starting(unit, self.context.where)
 
     def close(self) -> None:
         pass

@@ -26,7 +26,7 @@ from ..store import Store
 from ..store.base import sha256_file
 from ..streaming_attack import choose_path, fit_distributed
 from ..units import Outcome, Unit
-from .base import Listener
+from .base import Listener, Starter
 from .placement import GPU_STAGES, place
 from .session import RaySession
 from .unit_queue import UnitQueue
@@ -48,6 +48,7 @@ class RayEngine:
         allow_factory: bool = False,
     ):
         """**Arguments:** `outputs_folder`: where `outputs/*.parquet` lie; the distributed attacker reads them from every node."""
+        self.starting: Starter | None = None
         self.session = RaySession(address)
         self.store = store
         self.outputs_folder = outputs_folder
@@ -180,7 +181,7 @@ class RayEngine:
                 name=stage,
                 storage_path=self._scratch,
                 stop=UnitsReported(reported, len(reported) + len(units)),
-                callbacks=[OutcomeCallback(listener, reported)],
+                callbacks=[OutcomeCallback(listener, reported, list(units), self.starting)],
                 # A worker may be lost again and again; how often a unit may be is the queue's to count.
                 failure_config=FailureConfig(max_failures=WORKER_LOSSES),
                 checkpoint_config=CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),

@@ -19,7 +19,7 @@ from ..data import ExperimentData
 from ..execute import POLL_SECONDS, Context, Held, execute
 from ..store import open_store
 from ..units import Outcome, Unit
-from .base import Listener
+from .base import Listener, Starter
 
 STEP_SECONDS = 0.5
 LOST = "lost with its worker: workers that were given this unit died; the others are not affected"
@@ -60,19 +60,22 @@ class UnitTrainable(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
+        """Executes units for a while; says what became of them and which is `next`. The first step only takes one."""
         told = [dataclasses.asdict(_lost(self._units[index])) for index in self._given_up]
         self._given_up = []
         # Every report costs Tune's loop several milliseconds: short units are told together.
         until = time.monotonic() + STEP_SECONDS
-        while not told or time.monotonic() < until:
-            if not self._left:
-                self._left = ray.get(self._queue.take.remote(self._worker))
-            if not self._left:
-                return {"outcomes": told, "done": True}
+        while self._left and (not told or time.monotonic() < until):
             outcome = self._execute(self._left.pop(0))
             if outcome is not None:
                 told.append(dataclasses.asdict(outcome))
-        return {"outcomes": told, "done": False}
+            self._take()
+        self._take()
+        return {"outcomes": told, "next": self._left[0] if self._left else None, "done": not self._left}
+
+    def _take(self) -> None:
+        if not self._left:
+            self._left = ray.get(self._queue.take.remote(self._worker))
 
     def _execute(self, index: int) -> Outcome | None:
         """Executes a unit; gives it back to the queue, and returns None, where a worker elsewhere is making it."""
@@ -95,18 +98,22 @@ class UnitTrainable(tune.Trainable):
 class OutcomeCallback(tune.Callback):
     """Tells the driver's listener what became of each unit. Tune pickles callbacks; the listener stays out of that."""
 
-    def __init__(self, listener: Listener, reported: set[str]):
+    def __init__(self, listener: Listener, reported: set[str], units: Sequence[Unit], starting: Starter | None = None):
         self._listener: Listener | None = listener
         self._reported = reported
+        self._units = units
+        self._starting = starting
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_listener": None, "_reported": set()}
+        return {"_listener": None, "_reported": set(), "_units": [], "_starting": None}
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
         for outcome in map(outcome_from, result["outcomes"]):
             if outcome.key not in self._reported and self._listener is not None:
                 self._reported.add(outcome.key)
                 self._listener(outcome)
+        if result["next"] is not None and self._starting is not None:
+            self._starting(self._units[result["next"]], str(result.get("node_ip", "")))
 
 
 def _lost(unit: Unit) -> Outcome:

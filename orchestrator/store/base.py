@@ -51,12 +51,19 @@ def meta_digest(key: str, files: dict[str, Any], meta: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def _is_plain(name: str) -> bool:
+    """Whether a name is that of one file in one folder: a store from elsewhere must not lead anywhere else."""
+    return name not in ("", ".", "..", COMMIT_MARK) and not set(name) & {"/", "\\", "\0"}
+
+
 def parse_commit(key: str, text: bytes) -> dict[str, Any]:
     """Returns the commit mark that `text` holds; raises ValueError saying what is wrong with it."""
     try:
         mark = json.loads(text)
         if mark["key"] != key:
             raise ValueError("it belongs to another object")
+        if not all(_is_plain(name) for name in mark["files"]):
+            raise ValueError("it names files outside its own folder")
         if mark["check"] != meta_digest(key, mark["files"], mark["meta"]):
             raise ValueError("its commit mark does not match its checksum")
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):

@@ -1,0 +1,236 @@
+"""What work will cost, from what such work has cost: unit seconds learnt from a store, wall-clock time by simulation.
+
+Units are alike when they do the same with the same kind of model; among those, seconds grow with the unit's cost. What no
+unit like it has been measured for stays unknown.
+"""
+
+from __future__ import annotations
+
+import heapq
+import statistics
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .engine.unit_queue import UnitQueue
+from .plan import STAGES, Plan
+from .store import Store
+from .units import Unit, canonical
+
+OWN_SAMPLES = 200  # stored units of each stage that are read
+MOST_FOREIGN = 3000  # objects of other experiments that are looked at
+MOST_SECONDS = 5.0
+TRAINING_PACE = ("batch_size", "augment", "precision", "path")  # what the seconds of one image depend on
+
+
+@dataclass
+class Pace:
+    """Seconds for each unit of cost, by likeness."""
+
+    samples: dict[str, list[float]] = field(default_factory=dict)
+    hosts: set[str] = field(default_factory=set)
+    own: int = 0
+    shared: int = 0
+
+    def add(self, likeness: str, seconds: float, cost: float) -> None:
+        if cost > 0:
+            self.samples.setdefault(likeness, []).append(seconds / cost)
+
+    def seconds(self, unit: Unit, dataset: str) -> float | None:
+        """Returns the seconds that a unit will take; None where none like it has been measured."""
+        for likeness in (
+            _likeness(unit.kind, unit.spec, _model_of(unit), dataset),
+            _likeness(unit.kind, unit.spec, _model_of(unit), ""),
+        ):
+            if likeness in self.samples:
+                return statistics.median(self.samples[likeness]) * _cost(unit)
+        return None
+
+
+def learn(plan: Plan, store: Store | None, dataset: str) -> Pace:
+    """Returns the pace of work in `store`: of this plan's own units, and where those are missing of others that are alike.
+
+    **Arguments:** `dataset`: the digest of the plan's data; seconds on other data count where there are none on this.
+    """
+    pace = Pace()
+    if store is None:
+        return pace
+    known: set[str] = set()
+    for units in _groups(plan).values():
+        stored = 0
+        for unit in units:
+            if stored >= OWN_SAMPLES or not store.has(unit.key):
+                continue
+            meta = store.meta(unit.key)
+            stored += 1
+            known.add(unit.key)
+            _add(pace, unit.kind, unit.spec, _model_of(unit), dataset, meta, _cost(unit))
+            pace.own += 1
+    if any(pace.seconds(unit, dataset) is None for units in _groups(plan).values() for unit in units):
+        _learn_from_others(pace, store, known)
+    return pace
+
+
+def _learn_from_others(pace: Pace, store: Store, known: set[str]) -> None:
+    models: dict[str, Any] = {}
+    datasets: dict[str, str] = {}
+    deadline = time.monotonic() + MOST_SECONDS
+    later = []
+    for index, key in enumerate(store.keys()):
+        if index >= MOST_FOREIGN or time.monotonic() > deadline:
+            break
+        try:
+            meta = store.meta(key)
+        except KeyError:
+            continue
+        if "model" in meta:
+            models[key] = meta["model"]
+            datasets[key] = str(meta.get("spec", {}).get("dataset", ""))
+        if key not in known and "seconds" in meta and "spec" in meta:
+            later.append(meta)
+    for meta in later:  # now every parent's model is known
+        spec, kind = meta["spec"], meta["kind"]
+        model = meta.get("model", models.get(str(spec.get("model")))) if kind != "train" else spec["model"]
+        cost = _foreign_cost(kind, spec, meta)
+        if cost is None or (model is None and kind in ("unlearn", "outputs", "moments", "basis")):
+            continue
+        data = str(spec.get("dataset", datasets.get(str(spec.get("model")), "")))
+        _add(pace, kind, spec, model, data, meta, cost)
+        pace.shared += 1
+
+
+def _add(
+    pace: Pace, kind: str, spec: Mapping[str, Any], model: Any, dataset: str, meta: Mapping[str, Any], cost: float
+) -> None:
+    for data in {dataset, ""}:
+        pace.add(_likeness(kind, spec, model, data), float(meta["seconds"]), cost)
+    pace.hosts.add(str(meta.get("host", "")))
+
+
+def _likeness(kind: str, spec: Mapping[str, Any], model: Any, dataset: str) -> str:
+    if kind == "train":
+        training = spec["training"]
+        return canonical([kind, model, {k: training.get(k) for k in TRAINING_PACE}, dataset])
+    if kind == "unlearn":
+        return canonical([kind, spec["method"], model, dataset])
+    if kind == "outputs":
+        return canonical([kind, model, spec["errors"], dataset])
+    if kind in ("moments", "basis"):
+        return canonical([kind, model, dataset])
+    if kind in ("attack", "score"):
+        return canonical([kind, spec["attack"]])
+    return canonical([kind])
+
+
+def _model_of(unit: Unit) -> Any:
+    """Returns the settings of the model that a unit is about."""
+    if unit.kind == "train":
+        return unit.spec["model"]
+    return next((need.spec["model"] for need in unit.ancestors().values() if need.kind == "train"), None)
+
+
+def _cost(unit: Unit) -> float:
+    return _listed(unit.kind, unit.spec) or unit.cost
+
+
+def _foreign_cost(kind: str, spec: Mapping[str, Any], meta: Mapping[str, Any]) -> float | None:
+    cost = _listed(kind, spec) or meta.get("cost")
+    return float(cost) if cost else None
+
+
+def _listed(kind: str, spec: Mapping[str, Any]) -> float:
+    """The models that an attacker is fitted on or scores; 0 for other kinds."""
+    if kind == "attack":
+        return float(len(spec["outputs"]))
+    if kind == "score":
+        return float(len(spec["fit"]) + len(spec["positive"]) + len(spec["negative"]))
+    return 0.0
+
+
+def _groups(plan: Plan) -> dict[str, list[Unit]]:
+    """Returns the units of each stage, with the moments and bases that unlearning makes on its way."""
+    found: dict[str, dict[str, Unit]] = {}
+    for stage in STAGES:
+        units = found.setdefault(stage, {})
+        for unit in plan.stages[stage]:
+            units[unit.key] = unit
+            if stage == "unlearn":
+                units.update({n.key: n for n in unit.ancestors().values() if n.kind in ("moments", "basis")})
+    return {stage: list(units.values()) for stage, units in found.items()}
+
+
+def estimate(plan: Plan, store: Store | None, dataset: str, slots: int) -> dict[str, Any]:
+    """Returns what is left to do in each stage and in all: units, seconds of work, hours of CPU and GPU, wall-clock seconds.
+
+    **Arguments:** `slots`: units at once.
+
+    **Returns:** JSON data; what is not known is null. Wall-clock time is that of the stages, without starting Ray or drawing.
+    """
+    pace = learn(plan, store, dataset)
+    resources = plan.recipe.resources
+    stages: dict[str, dict[str, Any]] = {}
+    for stage, units in _groups(plan).items():
+        planned = {unit.key for unit in plan.stages[stage]}
+        missing = [unit for unit in units if store is None or not store.has(unit.key)]
+        own = {unit.key: pace.seconds(unit, dataset) for unit in missing}
+        unknown = sum(seconds is None for seconds in own.values())
+        work = None if unknown else sum(seconds or 0.0 for seconds in own.values())
+        gpu = stage in ("train", "unlearn", "outputs")
+        at_once = 1 if stage == "score" else slots
+        stages[stage] = {
+            "units": len(planned),
+            "stored": len(planned) - sum(unit.key in planned for unit in missing),
+            "missing": sum(unit.key in planned for unit in missing),
+            "unit_seconds_left": work,
+            "units_unknown": unknown,
+            "wall_seconds_left": None
+            if work is None
+            else _wall([u for u in missing if u.key in planned], own, at_once),
+            "cpu_hours_left": None if work is None else work * resources.cpus_per_unit / 3600,
+            "gpu_hours_left": None if work is None else work * (resources.gpus_per_unit if gpu else 0.0) / 3600,
+        }
+    names = ("unit_seconds_left", "wall_seconds_left", "cpu_hours_left", "gpu_hours_left")
+    total = {name: _total([counts[name] for counts in stages.values()]) for name in names}
+    learnt = {"own_units": pace.own, "units_of_others": pace.shared, "hosts": sorted(pace.hosts - {""})}
+    return {"slots": slots, "stages": stages, "total": total, "learnt_from": learnt}
+
+
+def _total(values: Sequence[float | None]) -> float | None:
+    return None if any(value is None for value in values) else sum(value or 0.0 for value in values)
+
+
+def _wall(units: Sequence[Unit], seconds: Mapping[str, float | None], slots: int) -> float:
+    """Returns the wall-clock seconds of a stage; moments and bases are made with the first unit that needs them."""
+    made: set[str] = set()
+    whole: dict[str, float] = {}
+    for unit in units:
+        extra = [key for key in unit.ancestors() if key in seconds and key not in made and key not in whole]
+        made.update(extra)
+        whole[unit.key] = (seconds[unit.key] or 0.0) + sum(seconds[key] or 0.0 for key in extra)
+    return simulate(units, whole, slots)
+
+
+def simulate(units: Sequence[Unit], seconds: Mapping[str, float], slots: int, *, per_unit: float = 0.0) -> float:
+    """Returns the wall-clock seconds of a stage when its workers pull from the scheduler's own queue.
+
+    **Arguments:**
+
+    - `seconds`: unit key → seconds that it takes, which the queue does not know beforehand; it orders by `Unit.cost`.
+    - `per_unit`: seconds that a unit costs beside that.
+    """
+    queue = UnitQueue(units, retries=0)
+    free = [(0.0, worker) for worker in range(min(max(1, slots), len(units)))]
+    end = 0.0
+    while free:
+        now, worker = heapq.heappop(free)
+        for index in queue.take(worker):
+            end = max(end, now + seconds[units[index].key] + per_unit)
+            heapq.heappush(free, (now + seconds[units[index].key] + per_unit, worker))
+    return end
+
+
+def total_seconds(seconds: Iterable[float], slots: int) -> float:
+    """Returns the least wall-clock seconds that any schedule can take: total work over slots, or the longest unit."""
+    values = list(seconds)
+    return max(sum(values) / max(1, slots), max(values, default=0.0))

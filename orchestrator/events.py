@@ -1,0 +1,80 @@
+"""The log of an experiment: `events.jsonl` says what happened to stages and units, `log.jsonl` what drivers and workers said.
+
+Both are lines of JSON, only ever appended to. A line that a crash tore is skipped when it is read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+EVENTS = "events.jsonl"
+LOG = "log.jsonl"
+BLOCK = 1 << 20
+
+
+def append(path: Path, *records: dict[str, Any]) -> None:
+    """Adds lines in one write, each with the time where it has none."""
+    now = round(time.time(), 3)
+    text = "".join(json.dumps({"time": now, **record}) + "\n" for record in records)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(text)
+
+
+def mend(path: Path) -> None:
+    """Ends a line that a crash left torn, so that the next one is not lost with it."""
+    try:
+        with path.open("rb+") as file:
+            if file.seek(0, os.SEEK_END) > 0:
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
+    except FileNotFoundError:
+        return
+
+
+class Tail:
+    """Reads a file of JSON lines as it grows: each call yields what is new, so that following costs what is new only."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._offset = 0
+        self._rest = b""
+        self._file_id = (0, 0)
+
+    def new(self) -> Iterator[dict[str, Any]]:
+        """Yields the records written since the last call, oldest first."""
+        try:
+            with self.path.open("rb") as file:
+                status = os.fstat(file.fileno())
+                identity = (status.st_dev, status.st_ino)
+                if identity != self._file_id or status.st_size < self._offset:
+                    self._file_id, self._offset, self._rest = identity, 0, b""
+                file.seek(self._offset)
+                while block := file.read(BLOCK):
+                    self._offset += len(block)
+                    *lines, self._rest = (self._rest + block).split(b"\n")
+                    for line in lines:
+                        record = parse(line)
+                        if record is not None:
+                            yield record
+        except FileNotFoundError:
+            return
+
+
+def parse(line: bytes) -> dict[str, Any] | None:
+    """Returns the record of one line; None where it is torn or no record."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def read(path: Path) -> Iterator[dict[str, Any]]:
+    """Yields every record of a file, oldest first."""
+    return Tail(path).new()

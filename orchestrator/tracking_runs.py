@@ -1,0 +1,382 @@
+"""What the tracker writes: MLflow runs of one experiment, found again before they are made, ended when their driver is gone.
+
+A run carries the key of what it logs as a tag. Whoever connects looks all of them up, so that a request whose answer was
+lost (a slow server, a killed driver) is found instead of repeated; should two runs carry one key, one stays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from .data import ExperimentData
+from .places import expand, file_name, sqlite_path
+from .plan import Plan, experiment_id
+from .recipe import Recipe, to_yaml
+from .results import git_state, versions
+from .store import Store
+from .units import Unit, canonical, digest
+
+TAG = "orchestrator"
+MOST_METRICS = 900  # of one request, which may hold 1,000 metrics, 100 parameters and 100 tags
+MOST_PARAMS = 100
+STALE_SECONDS = 900.0  # a driver elsewhere whose heartbeat is older is taken for dead
+ENDED = ("FINISHED", "FAILED", "KILLED")
+
+
+class MlflowRuns:
+    """The runs of one experiment on a server. Any call may raise what MLflow raises; connect anew after that."""
+
+    def __init__(self, recipe: Recipe, plan: Plan, data: ExperimentData, store: Store, folder: Path):
+        self._recipe, self._plan, self._data, self._store, self._folder = recipe, plan, data, store, folder
+        self._identity = experiment_id(recipe)
+        self._client: Any = None
+        self._experiment = ""
+        self._parent = ""
+        self._children: dict[str, tuple[str, str]] = {}
+
+    def connect(self) -> None:
+        """Finds or makes the experiment and its parent run, looks its runs up, ends those of dead drivers."""
+        from mlflow.tracking import MlflowClient
+
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        uri = tracking_uri(self._recipe)
+        with _creation_lock(uri):
+            client = MlflowClient(tracking_uri=uri)
+            name = experiment_name(self._recipe)
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
+                location = str(Path.cwd() / "mlartifacts" / file_name(name)) if sqlite_path(uri) else None
+                self._experiment = client.create_experiment(name, artifact_location=location)
+            else:
+                self._experiment = experiment.experiment_id
+        self._client = client
+        parents = self._find_parents()
+        self._parent = self._adopt(parents[0]) if parents else self._make_parent()
+        self._describe_parent(parents[0].data.tags if parents else {})
+        self._look_up_children(parents)
+        for spare in parents[1:]:
+            self._drop(spare)
+        self._close_orphans()
+
+    def beat(self) -> None:
+        """Says that this driver lives."""
+        self._client.set_tag(self._parent, f"{TAG}.heartbeat", str(int(time.time())))
+
+    def log_unit(self, unit: Unit) -> None:
+        """Logs a committed unit, unless its run is finished already. Logging it again changes nothing."""
+        known = self._children.get(unit.key)
+        if known and known[1] == "FINISHED":
+            return
+        meta = self._store.meta(unit.key)
+        finished = int(meta["finished"] * 1000)
+        tags = {
+            f"{TAG}.kind": unit.kind,
+            "stage": unit.kind,
+            "method": str(unit.label.get("method", unit.label.get("attack", unit.label.get("role", "")))),
+            "host": str(meta.get("host", "")),
+        }
+        run_id = self._child(unit.key, unit.name, tags, finished - int(meta["seconds"] * 1000))
+        params = unit.spec.get("params", unit.spec.get("training", {}))
+        metrics = list(_history_metrics(meta.get("history", []), finished))
+        metrics += [
+            (name, float(meta[name]), finished, 0) for name in ("seconds", "validation_f1", "threshold") if name in meta
+        ]
+        self._log(run_id, {**_flat(params, ""), "seed": unit.spec.get("seed", "")}, metrics)
+        if self._recipe.tracking.log_models and unit.kind in ("train", "unlearn"):
+            self._client.log_artifact(run_id, str(self._store.fetch(unit.key, "model.safetensors")))
+        self._end_child(unit.key, run_id, "FINISHED", finished)
+
+    def log_results(self, document: Mapping[str, Any]) -> None:
+        """Logs one run for each row, the runs that a user compares, and the results as artifacts of the parent run."""
+        latest = 0
+        for row in document["rows"]:
+            scores = self._row_scores(row)
+            key = "row:" + digest([row["method"], row["params"], [score.key for score in scores]])
+            # The store's clock, not the wall's: what is logged again is then the same and stays single.
+            stamp = int(
+                1000 * max((self._store.meta(s.key)["finished"] for s in scores if self._store.has(s.key)), default=0)
+            )
+            latest = max(latest, stamp)
+            known = self._children.get(key)
+            if known and known[1] == "FINISHED":
+                continue
+            shown = " ".join(f"{k}={v}" for k, v in row["params"].items())
+            tags = {
+                f"{TAG}.kind": "result",
+                "stage": "result",
+                "method": row["method"],
+                "status": row["status"],
+                "verdict": row["verdict"][:4000],
+            }
+            run_id = self._child(key, f"{row['method']} {shown}".strip(), tags, stamp)
+            # Few columns: intervals of the main number only; results.json has them all.
+            low, high = row["ci"].get("auc", (None, None))
+            values = {**row["metrics"], "auc_low": low, "auc_high": high}
+            metrics = [(_metric_name(n), float(v), stamp, 0) for n, v in values.items() if v is not None]
+            self._log(run_id, {"method": row["method"], **_flat(row["params"], "")}, metrics, tags)
+            self._end_child(key, run_id, "FINISHED" if row["status"] == "done" else "FAILED", stamp or None)
+        for name in ("results.json", "report.html"):
+            if (self._folder / name).is_file():
+                self._client.log_artifact(self._parent, str(self._folder / name))
+        for name in ("figures", "tables"):
+            if (self._folder / name).is_dir():
+                self._client.log_artifacts(self._parent, str(self._folder / name), name)
+        counts = {s: sum(r["status"] == s for r in document["rows"]) for s in ("done", "failed")}
+        self._log(self._parent, {}, [(f"rows_{s}", float(n), latest, 0) for s, n in counts.items()])
+
+    def end(self, status: str) -> None:
+        """Ends the parent run with `status`, and as KILLED every run of it that nobody finished."""
+        self._look_up_children([])
+        for key, (run_id, state) in list(self._children.items()):
+            if state not in ENDED:
+                self._end_child(key, run_id, "KILLED", None)
+        self._client.set_terminated(self._parent, status=status)
+
+    def _find_parents(self) -> list[Any]:
+        """Returns the experiment's parent runs, the oldest first: one, unless an answer was lost."""
+        condition = f"tags.`{TAG}.experiment` = '{self._identity}' and tags.`{TAG}.kind` = 'experiment'"
+        return sorted(self._search(condition), key=_age)
+
+    def _adopt(self, run: Any) -> str:
+        self._client.update_run(run.info.run_id, status="RUNNING")
+        return str(run.info.run_id)
+
+    def _make_parent(self) -> str:
+        tags = {f"{TAG}.experiment": self._identity, f"{TAG}.kind": "experiment", **_owner()}
+        return str(self._client.create_run(self._experiment, run_name=self._recipe.name, tags=tags).info.run_id)
+
+    def _describe_parent(self, before: Mapping[str, str]) -> None:
+        """Logs what the experiment is. Marked when it is done, since a driver may die between making the run and this."""
+        tags = _owner()
+        if f"{TAG}.described" in before:
+            self._log(self._parent, {}, [], tags)
+            return
+        recipe = self._recipe.model_dump(mode="json")
+        flat: dict[str, Any] = {"seed": recipe["seed"]}
+        for section in ("training", "scenario", "model", "shadows"):
+            flat |= _flat(recipe[section], section)
+        tags |= {
+            "mlflow.note.content": self._recipe.description,
+            "dataset": self._data.dataset.name,
+            "model": str(self._recipe.model.get("name")),
+            **_code_tags(),
+        }
+        self._log(self._parent, flat, [], tags)
+        self._log_dataset(self._parent)
+        self._client.log_text(self._parent, to_yaml(self._recipe), "recipe.yaml")
+        self._client.set_tag(self._parent, f"{TAG}.described", "yes")
+
+    def _log_dataset(self, run_id: str) -> None:
+        from mlflow.entities import Dataset, DatasetInput
+
+        facts = self._data.summary()
+        entry = Dataset(
+            name=self._data.dataset.name,
+            digest=self._data.digest[:36],
+            source_type="orchestrator",
+            source=canonical({k: str(v) for k, v in self._recipe.dataset.items()}),
+            profile=canonical(facts["dataset"] | {"split": facts["split"]}),
+        )
+        self._client.log_inputs(run_id, [DatasetInput(entry)])
+
+    def _look_up_children(self, parents: Iterable[Any]) -> None:
+        """Reads which runs there are, keeps one for each key, and hangs them all below the one parent."""
+        found = {run.info.run_id: run for run in self._search(f"tags.`mlflow.parentRunId` = '{self._parent}'")}
+        for parent in parents:
+            condition = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+            found.update({run.info.run_id: run for run in self._search(condition)})
+        kept: dict[str, Any] = {}
+        for run in sorted(found.values(), key=lambda run: (run.info.status != "FINISHED", *_age(run))):
+            key = run.data.tags.get(f"{TAG}.unit")
+            if key is None:
+                continue
+            if key in kept:
+                self._drop(run)
+                continue
+            kept[key] = run
+            if run.data.tags.get("mlflow.parentRunId") != self._parent:
+                self._client.set_tag(run.info.run_id, "mlflow.parentRunId", self._parent)
+        self._children = {key: (run.info.run_id, run.info.status) for key, run in kept.items()}
+
+    def _drop(self, run: Any) -> None:
+        """Deletes a run that another one with the same key makes superfluous."""
+        if run.info.status not in ENDED:
+            self._client.set_terminated(run.info.run_id, status="KILLED")
+        self._client.delete_run(run.info.run_id)
+
+    def _close_orphans(self) -> None:
+        """Ends, as KILLED, runs of other experiments here whose driver is no more: on this machine, or silent elsewhere."""
+        ours = {run_id for run_id, _ in self._children.values()} | {self._parent}
+        parents: dict[str, Any] = {}
+        for run in list(self._search("attributes.status = 'RUNNING'")):
+            tags = run.data.tags
+            if run.info.run_id in ours or f"{TAG}.host" not in tags:
+                continue
+            if tags[f"{TAG}.host"] == socket.gethostname():
+                dead = not _alive(tags.get(f"{TAG}.pid", ""), tags.get(f"{TAG}.started", ""))
+            else:
+                leader = tags.get("mlflow.parentRunId", "")
+                if leader and leader not in parents:
+                    parents[leader] = self._client.get_run(leader)
+                head = parents.get(leader, run)
+                dead = head.info.status != "RUNNING" or _is_silent(head)
+            if dead:
+                self._client.set_terminated(run.info.run_id, status="KILLED")
+
+    def _row_scores(self, row: Mapping[str, Any]) -> tuple[Unit, ...]:
+        for planned in self._plan.rows:
+            if planned.method == row["method"] and canonical(dict(planned.params)) == canonical(row["params"]):
+                return planned.scores
+        return ()
+
+    def _child(self, key: str, name: str, tags: dict[str, str], start: int) -> str:
+        if key in self._children:
+            return self._children[key][0]
+        tags = {**tags, "mlflow.parentRunId": self._parent, f"{TAG}.unit": key, **_owner()}
+        run = self._client.create_run(self._experiment, start_time=start, run_name=name, tags=tags)
+        self._children[key] = (run.info.run_id, "RUNNING")
+        return str(run.info.run_id)
+
+    def _end_child(self, key: str, run_id: str, status: str, finished: int | None) -> None:
+        self._client.set_terminated(run_id, status=status, end_time=finished)
+        self._children[key] = (run_id, status)
+
+    def _log(
+        self,
+        run_id: str,
+        params: Mapping[str, Any],
+        metrics: list[tuple[str, float, int, int]],
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Writes in as few requests as their limits allow."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        left = [Param(_metric_name(name), str(value)[:6000]) for name, value in params.items()]
+        marks = [RunTag(name, value) for name, value in (tags or {}).items()]
+        finite = [
+            Metric(name, value, stamp, step)
+            for name, value, stamp, step in metrics
+            if value == value and abs(value) != float("inf")
+        ]
+        while left or finite or marks:
+            self._client.log_batch(run_id, metrics=finite[:MOST_METRICS], params=left[:MOST_PARAMS], tags=marks)
+            finite, left, marks = finite[MOST_METRICS:], left[MOST_PARAMS:], []
+
+    def _search(self, condition: str) -> Iterator[Any]:
+        token = None
+        while True:
+            page = self._client.search_runs(
+                [self._experiment], filter_string=condition, max_results=1000, page_token=token
+            )
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+
+def tracking_uri(recipe: Recipe) -> str:
+    """Returns the tracking URI as MLflow wants it: variables looked up, a relative sqlite path from the current folder."""
+    uri = expand(recipe.tracking.uri or "")
+    path = sqlite_path(uri)
+    return f"sqlite:///{path}" if path else uri
+
+
+def experiment_name(recipe: Recipe) -> str:
+    """Returns the name of the MLflow experiment."""
+    return recipe.tracking.experiment or recipe.name
+
+
+@contextlib.contextmanager
+def _creation_lock(uri: str) -> Iterator[None]:
+    """Lets one process at a time create a new sqlite store: several at once corrupt it for good."""
+    path = sqlite_path(uri)
+    if path is None:
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (path.parent / f".{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _owner() -> dict[str, str]:
+    """Tags that say which process a run belongs to, and that it lives."""
+    return {
+        f"{TAG}.host": socket.gethostname(),
+        f"{TAG}.pid": str(os.getpid()),
+        f"{TAG}.started": f"{_process_start(os.getpid()) or 0:.0f}",
+        f"{TAG}.heartbeat": str(int(time.time())),
+    }
+
+
+def _process_start(pid: int) -> float | None:
+    import psutil
+
+    try:
+        return float(psutil.Process(pid).create_time())
+    except psutil.Error:
+        return None
+
+
+def _alive(pid: str, started: str) -> bool:
+    """Whether the process on this machine still is the one that was noted: numbers are given out again."""
+    since = _process_start(int(pid)) if pid.isdigit() and int(pid) > 0 else None
+    return since is not None and (not started.isdigit() or abs(since - int(started)) < 5)
+
+
+def _is_silent(run: Any) -> bool:
+    beat = run.data.tags.get(f"{TAG}.heartbeat", "")
+    last = float(beat) if beat.isdigit() else run.info.start_time / 1000
+    return time.time() - last > STALE_SECONDS
+
+
+def _age(run: Any) -> tuple[int, str]:
+    return run.info.start_time or 0, run.info.run_id
+
+
+def _history_metrics(history: list[dict[str, Any]], finished: int) -> Iterator[tuple[str, float, int, int]]:
+    for row in history:
+        step = int(row.get("epoch", 0))
+        for name, value in row.items():
+            if name == "epoch":
+                continue
+            if isinstance(value, Mapping):
+                for part, number in value.items():
+                    if isinstance(number, int | float):
+                        yield _metric_name(f"{name}/{part}"), float(number), finished, step
+            elif isinstance(value, int | float):
+                yield _metric_name(name), float(value), finished, step
+
+
+def _metric_name(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "_-. /:" else "_" for c in name)
+
+
+def _flat(value: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, item in value.items():
+        path = f"{prefix}.{name}" if prefix else str(name)
+        if isinstance(item, Mapping) and item:
+            found.update(_flat(item, path))
+        else:
+            found[path] = item if isinstance(item, str | int | float | bool) or item is None else json.dumps(item)
+    return found
+
+
+def _code_tags() -> dict[str, str]:
+    git = git_state()
+    tags = {f"version.{name}": text for name, text in versions().items()}
+    if git:
+        tags["mlflow.source.git.commit"] = git["commit"]
+        tags["git.dirty"] = str(git["dirty"]).lower()
+    return tags

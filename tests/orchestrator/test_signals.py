@@ -1,0 +1,171 @@
+"""SIGINT and SIGTERM at any moment: exit code 130 within ten seconds, no process left, and the same command resumes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from orchestrator.folder import OutputFolder
+
+from .fault_proxy import FaultProxy
+from .test_tracking import free_port
+
+STAGES = ("train", "unlearn", "outputs", "attack", "score")
+LIMIT = 10.0
+
+
+def start(command: str, recipe: Path, out: Path, *more: str) -> subprocess.Popen[str]:
+    arguments = [sys.executable, "-m", "orchestrator", command, str(recipe), "--output", str(out), *more]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(process: subprocess.Popen[str], out: Path, **wanted: Any) -> None:
+    """Waits for an event with these values."""
+    folder = OutputFolder(out)
+    deadline = time.monotonic() + 200
+    while not any(wanted.items() <= event.items() for event in folder.events()):
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def interrupt(process: subprocess.Popen[str], number: int) -> str:
+    """Sends the signal and checks all that is promised; returns standard error."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    os.kill(process.pid, number)
+    # A bound of the promise itself, which a watchdog in the process keeps, not of this machine's speed.
+    _, err = process.communicate(timeout=LIMIT)
+    assert process.returncode == 130, err
+    assert "resumes" in err
+    assert "Traceback" not in err
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert alive == []
+    return err
+
+
+def finish(out: Path, recipe: Path) -> None:
+    """The same command ends it, and nothing that was finished runs again."""
+    resumed = start("run", recipe, out, "--address", "inline", "--json")
+    stdout, err = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, err
+    assert all(row["status"] == "done" for row in json.loads(stdout)["rows"])
+    done = [e["unit"] for e in OutputFolder(out).events() if e.get("event") == "unit" and e["status"] == "done"]
+    assert len(done) == len(set(done)), "a finished unit ran twice"
+
+
+@pytest.fixture
+def recipe(tiny: dict[str, Any], tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tiny))
+    return path
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_inline_in_each_stage(recipe: Path, tmp_path: Path, stage: str) -> None:
+    out = tmp_path / "out"
+    process = start("run", recipe, out, "--address", "inline")
+    wait_for(process, out, event="stage_start", stage=stage)
+    interrupt(process, signal.SIGTERM if STAGES.index(stage) % 2 else signal.SIGINT)
+    finish(out, recipe)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.parametrize("stage", STAGES[:4])
+def test_local_ray_in_each_stage(recipe: Path, tmp_path: Path, stage: str) -> None:
+    out = tmp_path / "out"
+    process = start("run", recipe, out, "--address", "local")
+    wait_for(process, out, event="stage_start", stage=stage)
+    time.sleep(0.5)
+    interrupt(process, signal.SIGINT if STAGES.index(stage) % 2 else signal.SIGTERM)
+    finish(out, recipe)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_while_mlflow_does_not_answer(tiny: dict[str, Any], tmp_path: Path, number: int) -> None:
+    """The writer hangs in a request that is never answered: that keeps nobody."""
+    proxy = FaultProxy(free_port())
+    proxy.fault = lambda method, path: 300.0
+    tiny["tracking"] = {"uri": proxy.uri}
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(yaml.safe_dump(tiny))
+    out = tmp_path / "out"
+    try:
+        process = start("run", recipe, out, "--address", "inline")
+        wait_for(process, out, event="stage_start", stage="unlearn")
+        deadline = time.monotonic() + 60
+        while not proxy.seen and time.monotonic() < deadline:
+            time.sleep(0.05)
+        interrupt(process, number)
+    finally:
+        proxy.close()
+
+
+def test_what_does_not_stop_is_stopped(tmp_path: Path) -> None:
+    """A clean-up that never ends, and a child with it, are ended by force; a second signal does it at once."""
+    code = """
+import subprocess, sys, time, types
+import orchestrator.cli as cli
+
+def main(args):
+    print(subprocess.Popen(["sleep", "600"]).pid, flush=True)
+    try:
+        time.sleep(600)
+    finally:
+        time.sleep(600)
+
+command = types.ModuleType("orchestrator.commands.stubborn")
+command.arguments, command.main = lambda parser: None, main
+sys.modules[command.__name__] = command
+cli.COMMANDS["stubborn"] = ("stubborn", "ends never")
+cli.GRACE_SECONDS = float(sys.argv[1])
+sys.exit(cli.main(["stubborn"]))
+"""
+    for grace, signals in (("1.0", 1), ("600", 2)):
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, grace], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        for _ in range(signals):
+            os.kill(process.pid, signal.SIGTERM)
+            time.sleep(0.3)
+        _, err = process.communicate(timeout=30)
+        assert process.returncode == 130
+        assert "resumes" in err
+        assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.parametrize("command", ["search", "reproduce"])
+def test_search_and_reproduce(tmp_path: Path, command: str) -> None:
+    out = tmp_path / "out"
+    if command == "search":
+        arguments = ["search", "search-demo", "--output", str(out), "--set", "tracking.uri=null"]
+        folder = out
+    else:
+        arguments = ["reproduce", "table2", "--output", str(out), "--set", "dataset={source: digits}"]
+        arguments += ["--set", "tracking.uri=null", "--set", "scenario.per_class=2"]
+        folder = out
+    process = subprocess.Popen(
+        [sys.executable, "-m", "orchestrator", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        logs = list(folder.rglob("events.jsonl")) if folder.exists() else []
+        if any(event.get("event") == "unit" for log in logs for event in OutputFolder(log.parent).events()):
+            break
+        time.sleep(0.1)
+    interrupt(process, signal.SIGINT)
