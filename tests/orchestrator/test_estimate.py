@@ -124,8 +124,8 @@ def test_the_simulation_follows_the_scheduler() -> None:
     assert simulate(units, seconds, 1) == pytest.approx(100.0)
     assert simulate(units, seconds, 100) == 1.0
     assert simulate(units, seconds, 1000) == 1.0
-    assert 10.0 <= simulate(units, seconds, 10) <= 12.0
-    assert simulate(units, seconds, 10, per_trial=100) == 100.0, "one trial is one slot's work"
+    assert simulate(units, seconds, 10) == pytest.approx(10.0), "workers pull: the finish is even"
+    assert simulate(units, seconds, 10, per_unit=0.5) == pytest.approx(15.0)
     assert simulate([], {}, 4) == 0.0
     assert total_seconds([1.0] * 10 + [50.0], 5) == 50.0
 
