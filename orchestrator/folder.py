@@ -6,10 +6,11 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from .checksums import Checksums
 from .errors import EnvironmentFault
 from .recipe import Recipe, load_recipe, to_yaml
 from .store.local import write_synced
@@ -83,25 +84,48 @@ class OutputFolder:
         return load_recipe(path)
 
     def store_uri(self) -> str:
-        """Returns the store of the experiment that was run here."""
+        """Returns the store of the experiment that was run here; raises `EnvironmentFault` where that cannot be read."""
         try:
-            return str(json.loads((self.path / "run.json").read_text())["store"])
-        except (OSError, ValueError, KeyError):
-            return str(self.path / "store")
+            return str(json.loads((self.path / "run.json").read_bytes())["store"])
+        except (OSError, ValueError, KeyError, TypeError):
+            # Guessing would look for finished work in the wrong place, and do it again there.
+            raise EnvironmentFault(
+                f"{self.path / 'run.json'}: cannot be read, it says which store holds the results; the `orchestrator run` "
+                "command that made this folder writes it again"
+            ) from None
 
     def results(self) -> dict[str, Any]:
-        """Returns the results document that lies here, empty where there is none that can be read."""
+        """Returns the results document that lies here, empty where there is none, or not the one that was written."""
+        if Checksums(self.path).damaged(self.path / "results.json"):
+            return {}
         try:
             document = json.loads((self.path / "results.json").read_text())
         except (OSError, ValueError):
             return {}
         return document if isinstance(document, dict) else {}
 
+    def seal(self, paths: Iterable[Path]) -> None:
+        """Records the checksums of derived files, so that the next invocation notices damage."""
+        Checksums(self.path).record(paths)
+
+    def report_is_whole(self) -> bool:
+        """Whether the page, figures and tables are there as they were written."""
+        derived = [
+            path
+            for path in Checksums(self.path).recorded()
+            if path.name == "report.html" or path.parent.name in ("figures", "tables")
+        ]
+        return self.path / "report.html" in derived and Checksums(self.path).intact(derived)
+
     def append_event(self, event: dict[str, Any]) -> None:
-        """Adds one line to the log of events. A line torn by a crash is skipped when it is read."""
+        """Adds one line to the log of events. A line torn by a crash, or a full disk, is skipped when it is read."""
         line = json.dumps({"time": round(time.time(), 3), **event}) + "\n"
-        with (self.path / "events.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line)
+        with (self.path / "events.jsonl").open("ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    line = "\n" + line  # a torn line must not take this one with it
+            file.write(line.encode())
 
     def log_outcome(self, stage: str, outcome: Outcome) -> None:
         """Records what became of a unit."""
@@ -119,7 +143,7 @@ class OutputFolder:
         self.append_event(event)
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """Yields the recorded events, oldest first."""
+        """Yields the recorded events, oldest first, but those that damage has left incomplete."""
         try:
             with (self.path / "events.jsonl").open(encoding="utf-8", errors="replace") as file:
                 for line in file:
@@ -127,7 +151,7 @@ class OutputFolder:
                         event = json.loads(line)
                     except ValueError:
                         continue
-                    if isinstance(event, dict):
+                    if isinstance(event, dict) and _is_whole(event):
                         yield event
         except FileNotFoundError:
             return
@@ -150,3 +174,19 @@ class OutputFolder:
             if event.get("event") == "stage_end":
                 found[event["stage"]] = found.get(event["stage"], 0.0) + float(event["seconds"])
         return found
+
+
+_FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "unit": {"stage": str, "unit": str, "name": str, "status": str},
+    "stage_start": {"stage": str, "units": int, "reused": int},
+    "stage_end": {"stage": str, "seconds": (int, float)},
+    "finished": {"failed": int},
+}
+
+
+def _is_whole(event: dict[str, Any]) -> bool:
+    """Whether an event has the fields of its kind."""
+    kind = event.get("event")
+    if not isinstance(kind, str) or not isinstance(event.get("time"), int | float):
+        return False
+    return all(isinstance(event.get(name), types) for name, types in _FIELDS.get(kind, {}).items())

@@ -10,7 +10,6 @@ import io
 import json
 import logging
 import math
-import shutil
 import tempfile
 import time
 import traceback
@@ -28,6 +27,7 @@ from ..streaming_attack import choose_path, fit_distributed
 from ..units import Outcome, Unit
 from .base import Listener
 from .chunks import make_chunks
+from .scratch import ScratchFolder
 from .session import RaySession
 
 
@@ -61,7 +61,7 @@ class RayEngine:
             raise
         self._arrays = data.to_arrays()
         self._shared = self.session.ray.put(self._arrays)
-        self._scratch = tempfile.mkdtemp(prefix="orc-tune-")
+        self._scratch = ScratchFolder("orc-tune-", Path(tempfile.gettempdir()))
 
     def _slots(self) -> int:
         """Returns how many units fit at once; refuses what could never run."""
@@ -87,12 +87,13 @@ class RayEngine:
         return f"{where}: {nodes} node{'s' if nodes != 1 else ''}, {self.session.cpus():g} CPUs{gpus}, {self.slots} units at once"
 
     def run(self, stage: str, units: Sequence[Unit], listener: Listener) -> None:
-        if stage == "outputs":
-            self._run_data(units, listener)
-        elif stage == "attack" and self._attacker_path(units) == "distributed":
-            self._run_distributed_attacks(units, listener)
-        else:
-            self._run_tune(stage, units, listener)
+        with self.session.lifeline.guard():
+            if stage == "outputs":
+                self._run_data(units, listener)
+            elif stage == "attack" and self._attacker_path(units) == "distributed":
+                self._run_distributed_attacks(units, listener)
+            else:
+                self._run_tune(stage, units, listener)
 
     def _attacker_rows(self, unit: Unit) -> int:
         return sum(int(self.store.meta(entry[0])["rows"]) for entry in unit.spec["outputs"])
@@ -132,6 +133,8 @@ class RayEngine:
 
         from .trainable import OutcomeCallback, UnitTrainable
 
+        # Importing it has set it up anew. Lost workers are tried again, and what fails in the end is told once, below.
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         reported: set[str] = set()
         chunks = make_chunks(units, self.slots, self.resources.units_per_trial)
         needed = {"cpu": self.resources.cpus_per_unit, "gpu": 0 if stage == "attack" else self.resources.gpus_per_unit}
@@ -147,7 +150,7 @@ class RayEngine:
             tune_config=TuneConfig(reuse_actors=True, max_concurrent_trials=self.resources.concurrency or None),
             run_config=RunConfig(
                 name=stage,
-                storage_path=self._scratch,
+                storage_path=str(self._scratch.path),
                 callbacks=[OutcomeCallback(listener, reported)],
                 failure_config=FailureConfig(max_failures=self.resources.max_retries),
                 checkpoint_config=CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
@@ -205,6 +208,7 @@ class RayEngine:
 
     def _account(self, units: Sequence[Unit], reported: set[str], listener: Listener, problem: str) -> None:
         """Says what became of units whose worker was lost before it could report."""
+        self.session.lifeline.check()
         for unit in units:
             if unit.key in reported:
                 continue
@@ -222,7 +226,7 @@ class RayEngine:
         self.session.close()
         scratch = getattr(self, "_scratch", None)
         if scratch:
-            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.close()
 
 
 def _cause(error: BaseException) -> BaseException:
