@@ -30,6 +30,8 @@ _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    # Else the first driver waits for workers that Ray starts ahead of time, and for ever where one of them dies.
+    "RAY_prestart_worker_first_driver": "0",
 }
 
 

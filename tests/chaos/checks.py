@@ -12,18 +12,20 @@ from pathlib import Path
 from .lab import Lab, Place, untimed
 
 PATIENCE = 30.0
+SLOTS = 2  # units at once
 
 
-def check_all(place: Place, *, restarts: int, repeated: Iterable[str] = (), slots: int = 2) -> list[str]:
+def check_all(place: Place, *, restarts: int, repeated: Iterable[str] = (), dropped: int = 0) -> list[str]:
     """Returns what is wrong with a place whose command has just ended well.
 
     **Arguments:**
 
     - `restarts`: how many times something at work was ended: each may cost the units that were in flight.
     - `repeated`: keys of objects that were damaged, which may have been made once more.
+    - `dropped`: how many executions may have given up by themselves: they found what they read damaged, or the disk full.
     """
     problems = check_results(place)
-    problems += check_executions(place, restarts=restarts, repeated=repeated, slots=slots)
+    problems += check_executions(place, restarts=restarts, repeated=repeated, dropped=dropped)
     problems += check_tracking(place)
     problems += check_processes(place.lab)
     problems += check_litter(place)
@@ -46,27 +48,33 @@ def check_results(place: Place) -> list[str]:
 
 
 def check_executions(
-    place: Place, *, restarts: int, repeated: Iterable[str] = (), slots: int = 2, expected: Iterable[str] | None = None
+    place: Place,
+    *,
+    restarts: int,
+    repeated: Iterable[str] = (),
+    dropped: int = 0,
+    expected: Iterable[str] | None = None,
 ) -> list[str]:
     """Every unit is committed once, none is begun again after that, and few were in flight when something was killed."""
     problems = []
     again = {key[:16] for key in repeated}
-    begun = abandoned = 0
+    given_up: list[str] = []
+    abandoned = 0
     for key in sorted({key[:16] for key in (place.lab.clean.keys if expected is None else expected)}):
         seen = place.watch.attempts.get(key)
         if seen is None:
             continue
-        begun += len(seen.begun)
         allowed = 2 if key in again else 1
         if len(seen.committed) > allowed:
             problems.append(f"{_name(place, key)} was committed {len(seen.committed)} times")
         if seen.dropped:
-            problems.append(f"{_name(place, key)} was executed {seen.dropped} times for nothing")
+            given_up.append(f"{_name(place, key)} was executed {seen.dropped} times for nothing")
         late = sum(stamp > seen.committed[0] for stamp in seen.begun) if seen.committed else 0
-        if late > allowed - 1:
+        if late > allowed - 1 + min(seen.dropped, dropped):
             problems.append(f"{_name(place, key)} was finished and executed again")
         abandoned += len(seen.begun) - len(seen.committed) - seen.dropped
-    if abandoned > restarts * slots:
+    problems += given_up if len(given_up) > dropped else []
+    if abandoned > restarts * SLOTS:
         problems.append(f"{abandoned} executions were cut off by {restarts} kills: more than were in flight")
     done = Counter(e["unit"] for e in place.events() if e.get("event") == "unit" and e.get("status") == "done")
     twice = [unit for unit, count in done.items() if count > 1 and unit[:16] not in again]

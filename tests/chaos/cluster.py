@@ -40,6 +40,7 @@ class Cluster:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.token),
             "RAY_USAGE_STATS_ENABLED": "0",
+            "PYTHONUNBUFFERED": "1",  # a node's log is read as it starts
         }
         self.port = free_port()
         self.nodes: list[subprocess.Popen[bytes]] = []

@@ -61,7 +61,7 @@ def full_disk(lab: Lab, generator: random.Random, report: Report, times: int = 4
             if "space" not in last_line(place).lower():
                 report.add([f"full at {share:.0%}: the last line does not say so: {last_line(place)}"])
         finish(place, report)
-        report.add(check_all(place, restarts=report.faults))
+        report.add(check_all(place, restarts=report.faults, dropped=2 * report.faults))
         report.measure(place)
         place.watch.close()
 

@@ -82,8 +82,12 @@ class Invocation:
 class Lab:
     """Holds everything below one short folder, starts processes that carry a mark, and finds those that are left."""
 
-    def __init__(self, seed: int, say: Callable[[str], None] = lambda text: None):
-        self.seed = seed
+    def __init__(
+        self, seed: int, say: Callable[[str], None] = lambda text: None, address: str = "local", **recipe: Any
+    ):
+        """**Arguments:** `address`: where runs execute, unless a place says otherwise; `recipe`: changes to `RECIPE`."""
+        self.seed, self.address = seed, address
+        self.recipe = {**RECIPE, **recipe}
         self.say = say
         # Short: Ray puts Unix sockets below it, and their names may not exceed 107 bytes.
         self.root = Path(tempfile.mkdtemp(prefix="ch-", dir="/tmp"))
@@ -121,7 +125,7 @@ class Lab:
     def place(self, name: str, recipe: Mapping[str, Any] | None = None, **options: Any) -> Place:
         """Returns a new place for one experiment."""
         self.places += 1
-        return Place(self, self.root / f"{self.places:02d}-{name}", recipe or RECIPE, **options)
+        return Place(self, self.root / f"{self.places:02d}-{name}", recipe or self.recipe, **options)
 
     @cached_property
     def clean(self) -> Clean:
@@ -156,13 +160,13 @@ class Place:
         root: Path,
         recipe: Mapping[str, Any],
         *,
-        address: str = "local",
+        address: str = "",
         folder: Path | None = None,
         store: Path | None = None,
         database: Path | None = None,
         environment: Mapping[str, str] | None = None,
     ):
-        self.lab, self.root, self.address = lab, root, address
+        self.lab, self.root, self.address = lab, root, address or lab.address
         self.recipe = copy.deepcopy(dict(recipe))
         self.folder = folder or root / "out"
         self.store = store or self.folder / "store"

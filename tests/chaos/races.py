@@ -8,7 +8,7 @@ import time
 
 from .checks import check_all, check_executions, check_processes, tracked
 from .kills import last_line
-from .lab import LIMIT, RECIPE, Lab, Place, untimed
+from .lab import LIMIT, Lab, Place, untimed
 from .scenario import Report
 from .watch import AttemptWatch
 
@@ -42,8 +42,8 @@ def race(lab: Lab, generator: random.Random, report: Report) -> None:
     root.mkdir()
     watch = AttemptWatch(store)
     places = []
-    for index, methods in enumerate((RECIPE["methods"][:1], RECIPE["methods"])):
-        recipe = copy.deepcopy({**RECIPE, "name": f"race-{index}", "methods": methods})
+    for index, methods in enumerate((lab.recipe["methods"][:1], lab.recipe["methods"])):
+        recipe = copy.deepcopy({**lab.recipe, "name": f"race-{index}", "methods": methods})
         recipe["tracking"] = {"uri": f"sqlite:///{database}"}
         place = lab.place(f"race{index}", recipe, store=store, database=database)
         place.watch = watch  # type: ignore[misc]  # one watch for one store

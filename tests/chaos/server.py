@@ -14,7 +14,7 @@ from pathlib import Path
 from .checks import check_all
 from .cluster import free_port
 from .kills import finish
-from .lab import RECIPE, Lab
+from .lab import Lab
 from .scenario import Report
 
 
@@ -57,7 +57,7 @@ def tracking_server(lab: Lab, generator: random.Random, report: Report) -> None:
     """Runs log to a server. It is killed, then the driver; with a new server and driver every run is there once."""
     server = TrackingServer(lab, lab.root / "server")
     try:
-        recipe = {**RECIPE, "tracking": {"uri": f"http://127.0.0.1:{server.port}"}}
+        recipe = {**lab.recipe, "tracking": {"uri": f"http://127.0.0.1:{server.port}"}}
         place = lab.place("server", recipe, database=server.database)
         units, delay = lab.clean.moment(generator.uniform(0.4, 0.6))
         place.start()
