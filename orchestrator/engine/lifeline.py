@@ -6,9 +6,9 @@ only when it next waits for one. A thread looks at both, and interrupts the main
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import os
+import signal
 import socket
 import sys
 import threading
@@ -50,7 +50,7 @@ class Lifeline:
         while not self._stop.wait(0.1):
             if not self._waiting:
                 continue  # the main thread does without Ray now, and hears of it when it next needs it
-            _thread.interrupt_main()
+            _interrupt_main_thread()
             if not self._stop.wait(LAST_SECONDS):
                 # Disconnecting from what is no longer there may wait for ever. All that was finished is in the store.
                 with contextlib.suppress(OSError):
@@ -102,3 +102,12 @@ class Lifeline:
     def close(self) -> None:
         """Stops watching."""
         self._stop.set()
+
+
+def _interrupt_main_thread() -> None:
+    """Sends the main thread a signal that raises in it; a real one, which ends a system call that it waits in."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # A shell starts background commands with SIGINT ignored.
+        if callable(signal.getsignal(number)):
+            signal.pthread_kill(threading.main_thread().ident or 0, number)
+            return

@@ -76,7 +76,7 @@ class Cluster:
         self.wait()
         for _ in range(nodes):
             self.add_node()
-        self.wait()
+            self.wait()  # two that start at once on one machine would choose the same socket
 
     def wait(self) -> None:
         """Waits until every node that was started has said so."""
