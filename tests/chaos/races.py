@@ -58,6 +58,9 @@ def race(lab: Lab, generator: random.Random, report: Report) -> None:
         if code != 0:
             report.add([f"{place.recipe['name']} ended with {code}: {last_line(place)}"])
     kinds = {key[:16]: mark["meta"]["kind"] for key, mark in lab.clean.place.marks().items()}
+    # Decoding is each command's own, before it has a plan: the digits twice cost nothing.
+    datasets = {key for key, kind in kinds.items() if kind == "dataset"}
+    kinds = {key: kind for key, kind in kinds.items() if key not in datasets}
     begun = watch.begun()
     for kind in ("train", "moments", "basis", "unlearn", "outputs", "attack", "score"):
         of_kind = [key for key, name in kinds.items() if name == kind]
@@ -66,7 +69,8 @@ def race(lab: Lab, generator: random.Random, report: Report) -> None:
     if doubled:
         more = sum(count - 1 for key, count in begun.items() if key in kinds and count > 1)
         report.add([f"{more} executions too many, of {', '.join(sorted(doubled))}"])
-    report.add([p for p in check_executions(places[1], restarts=0) if "for nothing" not in p or not doubled])
+    if not doubled:
+        report.add(check_executions(places[1], restarts=0, expected=kinds))
     report.add(_rows(places, lab))
     report.add(check_processes(lab))
     report.add(_runs(places))
