@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..data import ExperimentData
-from ..errors import EnvironmentFault
+from ..errors import EnvironmentFault, disk_is_full
 from ..execute import commit_unit, default_threads
 from ..options import build
 from ..recipe import Resources
@@ -122,6 +122,8 @@ class RayEngine:
                     commit_unit(unit, attempt, meta, time.perf_counter() - started)
                 outcome = Outcome(unit.key, unit.name, unit.kind, "done", time.perf_counter() - started)
             except (RuntimeError, ValueError, OSError) as error:
+                if disk_is_full(error):
+                    raise EnvironmentFault(f"{unit.name}: no space left on a disk: {error}".splitlines()[0]) from error
                 seconds = time.perf_counter() - started
                 line = f"{type(error).__name__}: {error}".splitlines()[0]
                 outcome = Outcome(unit.key, unit.name, unit.kind, "failed", seconds, line, traceback.format_exc())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -128,6 +129,28 @@ def test_an_unreadable_store_address_is_not_guessed(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"store": "s3://buc')
     with pytest.raises(EnvironmentFault, match=r"run\.json"):
         OutputFolder(tmp_path).store_uri()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        ValueError("local_filesys.cc:37: Check failed: FileStream.Write incomplete"),
+    ],
+)
+def test_a_full_disk_is_no_fault_of_the_unit(tiny: Any, tmp_path: Path, monkeypatch: Any, error: Exception) -> None:
+    from orchestrator import execute
+
+    def full(*given: Any) -> Any:
+        raise error
+
+    monkeypatch.setitem(execute.KINDS, "train", full)
+    with pytest.raises(EnvironmentFault, match="no space left"):
+        go(tiny, tmp_path / "out")
+    monkeypatch.setitem(execute.KINDS, "train", lambda *given: (_ for _ in ()).throw(ValueError("another")))
+    assert go(tiny, tmp_path / "out").failed
 
 
 @pytest.fixture(scope="module")
