@@ -10,6 +10,7 @@ from typing import Any
 
 from .data import ExperimentData, load_data
 from .engine import Engine, InlineEngine
+from .engine.scratch import sweep_all
 from .errors import EnvironmentFault
 from .execute import HEAL_LIMIT, Context, default_threads
 from .folder import OutputFolder
@@ -55,6 +56,7 @@ def run(recipe: Recipe, options: RunOptions) -> RunResult:
     folder = OutputFolder(options.output)
     folder.create()
     folder.lock()
+    sweep_all()
     progress = Progress(quiet=options.quiet)
     try:
         return _Run(recipe, options, folder, progress).execute()

@@ -36,14 +36,11 @@ class Lifeline:
         self._thread.start()
 
     def _watch(self) -> None:
-        raylet = head = time.monotonic()
+        raylet, head = _Silence(RAYLET_SECONDS), _Silence(HEAD_SECONDS)
         while not self._stop.wait(LOOK_SECONDS):
-            now = time.monotonic()
-            raylet = now if self._raylet_answers() else raylet
-            head = now if self._head_answers() else head
-            if now - raylet >= RAYLET_SECONDS:
+            if raylet.too_long(self._raylet_answers()):
                 self.lost = "Ray's process on this machine (the raylet) has died"
-            elif now - head >= HEAD_SECONDS:
+            elif head.too_long(self._head_answers()):
                 self.lost = f"the head of the Ray cluster ({self._head}) has not answered for {HEAD_SECONDS:.0f} s"
             if self.lost:
                 break
@@ -102,6 +99,20 @@ class Lifeline:
     def close(self) -> None:
         """Stops watching."""
         self._stop.set()
+
+
+class _Silence:
+    """How long something has not answered. Looks count as well as seconds: a machine that slept has seen seconds only."""
+
+    def __init__(self, limit: float):
+        self._limit, self._since, self._looks = limit, time.monotonic(), 0
+
+    def too_long(self, answers: bool) -> bool:
+        if answers:
+            self._since, self._looks = time.monotonic(), 0
+            return False
+        self._looks += 1
+        return self._looks >= 3 and time.monotonic() - self._since >= self._limit
 
 
 def _interrupt_main_thread() -> None:

@@ -62,3 +62,9 @@ def short_folder() -> Path:
     if named:
         return Path(named)
     return Path("/tmp") if Path("/tmp").is_dir() else Path(tempfile.gettempdir())
+
+
+def sweep_all() -> None:
+    """Removes what runs on this machine that were killed have left, of Ray's files and of Tune's."""
+    for parent in {short_folder(), Path(tempfile.gettempdir())}:
+        sweep("orc-", parent)
