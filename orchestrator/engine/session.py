@@ -83,6 +83,11 @@ class RaySession:
 
     def __init__(self, address: str | None):
         """**Arguments:** `address`: None or `local` starts a Ray of its own; `auto` or `HOST:PORT` joins a cluster."""
+        if (address or "").startswith("ray://"):
+            # A client has no raylet of its own: nothing would tell it that the cluster is gone.
+            raise EnvironmentFault(
+                f"--address: {address!r}: Ray Client is not used; give HOST:PORT, or `orchestrator submit`"
+            )
         prepare_environment()
         self.started_here = address in (None, "local")
         self._scratch: ScratchFolder | None = None
