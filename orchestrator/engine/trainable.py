@@ -9,6 +9,7 @@ import numpy as np
 from ray import tune
 
 from ..data import ExperimentData
+from ..errors import EnvironmentFault, disk_is_full
 from ..execute import Context, execute
 from ..store import open_store
 from ..units import Outcome, Unit
@@ -44,7 +45,13 @@ class UnitTrainable(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        outcome = execute(self._waiting.pop(0), self._context)
+        try:
+            outcome = execute(self._waiting.pop(0), self._context)
+        except EnvironmentFault as fault:
+            if not disk_is_full(fault):
+                raise  # storage that is away for a moment is worth trying again
+            # Told, not raised: Tune would try again, each of the trials in turn, what meets the same full disk.
+            return {"fault": str(fault), "done": True}
         return {"outcome": dataclasses.asdict(outcome), "done": not self._waiting}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -65,6 +72,8 @@ class OutcomeCallback(tune.Callback):
         return {"_listener": None, "_reported": set()}
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
+        if "fault" in result:
+            raise EnvironmentFault(result["fault"])  # ends the whole of Tune's run
         outcome = outcome_from(result["outcome"])
         if outcome.key not in self._reported and self._listener is not None:
             self._reported.add(outcome.key)
