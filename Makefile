@@ -7,7 +7,7 @@ comma := ,
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: demo reproduce-mini test test-all lint types check install lock clean
+.PHONY: demo reproduce-mini test test-all lint types check install lock clean chaos
 
 install: $(STAMP)
 
@@ -30,6 +30,11 @@ test-all: $(STAMP)
 # Needs the images: UNLEARN_DATA=… make reproduce-mini
 reproduce-mini: $(STAMP)
 	$(BIN)/orchestrator reproduce all --size mini
+
+# Kills, damaged files, a full disk, races, wrong clocks: about half an hour on two cores. Writes docs/results/chaos.
+# One scenario alone: make chaos CHAOS="--only driver --seed 1"
+chaos: $(STAMP)
+	$(BIN)/python -m tests.chaos --output docs/results/chaos $(CHAOS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

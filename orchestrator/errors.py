@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -61,3 +62,19 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     """Returns the choice spelt most like `word`, or an empty string where none is near."""
     found = difflib.get_close_matches(str(word), [str(choice) for choice in choices], n=1, cutoff=0.5)
     return found[0] if found else ""
+
+
+# What writers say that do not raise OSError: safetensors, XGBoost, and engines that pass an error on as text.
+_NO_SPACE = ("no space left on device", "disk quota exceeded", "filestream.write incomplete")
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether an exception, or one that it was raised from, says that a disk has no space left."""
+    current: BaseException | None = error
+    while current is not None:
+        if isinstance(current, OSError) and current.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if any(words in str(current).lower() for words in _NO_SPACE):
+            return True
+        current = current.__cause__ or current.__context__
+    return False

@@ -21,20 +21,12 @@ def append(path: Path, *records: dict[str, Any]) -> None:
     """Adds lines in one write, each with the time where it has none."""
     now = round(time.time(), 3)
     text = "".join(json.dumps({"time": now, **record}) + "\n" for record in records)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(text)
-
-
-def mend(path: Path) -> None:
-    """Ends a line that a crash left torn, so that the next one is not lost with it."""
-    try:
-        with path.open("rb+") as file:
-            if file.seek(0, os.SEEK_END) > 0:
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":
-                    file.write(b"\n")
-    except FileNotFoundError:
-        return
+    with path.open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                text = "\n" + text  # a line torn by a crash or a full disk must not take this one with it
+        file.write(text.encode())
 
 
 class Tail:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .data import ExperimentData
-from .errors import EnvironmentFault
+from .errors import EnvironmentFault, disk_is_full
 from .options import build
 from .store import Attempt, CorruptObject, Store
 from .unit_log import recorded
@@ -174,6 +174,11 @@ def execute(unit: Unit, context: Context, *, wait: bool = True) -> Outcome:
     except (EnvironmentFault, Held):
         raise
     except Exception as error:
+        if disk_is_full(error):
+            # Not the unit's fault, and every other unit would meet it too.
+            raise EnvironmentFault(
+                f"{unit.name}: no space left to write its results (store {context.store.uri}); free some, and the same command goes on"
+            ) from error
         text = str(error).strip().splitlines()
         line = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
         return Outcome(

@@ -11,14 +11,16 @@ from typing import Any
 
 from .data import ExperimentData, load_data
 from .engine import Engine, InlineEngine
-from .execute import Context, default_threads
+from .engine.scratch import sweep_all
+from .errors import EnvironmentFault
+from .execute import HEAL_LIMIT, Context, default_threads
 from .folder import OutputFolder
 from .outputs import write_outputs
 from .plan import STAGES, Plan, check_stored_models, make_plan
 from .progress import Progress
 from .recipe import Recipe
 from .results import collect, environment, write_results
-from .store import Store, open_store
+from .store import CorruptObject, Store, open_store
 from .tracking import Tracker
 from .units import Outcome, Unit
 
@@ -55,6 +57,7 @@ def run(recipe: Recipe, options: RunOptions) -> RunResult:
     folder = OutputFolder(options.output)
     folder.create()
     folder.lock()
+    sweep_all()
     progress = Progress(quiet=options.quiet, log=folder.log)
     try:
         return _Run(recipe, options, folder, progress).execute()
@@ -88,10 +91,7 @@ class _Run:
         if not self._all_stored(plan, store) or not tracker.is_complete():
             tracker.start()
         try:
-            engine = self._run_stages(plan, data, store, tracker)
-            if engine is not None:
-                engine.close()
-            return self._finish(plan, data, store, tracker)
+            return self._heal(plan, data, store, tracker)
         except KeyboardInterrupt:
             tracker.close("KILLED")
             self.folder.append_event({"event": "interrupted"})
@@ -104,6 +104,19 @@ class _Run:
     def _all_stored(plan: Plan, store: Store) -> bool:
         wanted = {unit.key for unit in plan.units()}
         return store.committed(wanted) == wanted
+
+    def _heal(self, plan: Plan, data: ExperimentData, store: Store, tracker: Tracker) -> RunResult:
+        """Runs all stages and reports; where this process itself reads a damaged object, makes that again and goes on."""
+        for _ in range(HEAL_LIMIT):
+            try:
+                self.work["units_reused"] = 0
+                engine = self._run_stages(plan, data, store, tracker)
+                if engine is not None:
+                    engine.close()
+                return self._finish(plan, data, store, tracker)
+            except CorruptObject as error:
+                self.progress.say(f"{error}; it is made again")
+        raise EnvironmentFault(f"store {store.uri}: what is written comes back damaged again and again; check its disk")
 
     def _run_stages(self, plan: Plan, data: ExperimentData, store: Store, tracker: Tracker) -> Engine | None:
         engine: Engine | None = None
@@ -204,15 +217,16 @@ class _Run:
     def _finish(self, plan: Plan, data: ExperimentData, store: Store, tracker: Tracker) -> RunResult:
         started = time.monotonic()
         rows, curves = collect(plan, data, store, self.failures)
-        previous = self.folder.results()
+        previous = self.folder.results()  # empty where it is damaged
         facts = environment(data, store, self.work, self.where, rows, previous)
         document = write_results(self.folder.path, self.recipe, rows, curves, self.folder.stage_seconds(), facts)
         unchanged = previous.get("rows") == document["rows"] and previous.get("recipe") == document["recipe"]
-        if not unchanged or not (self.folder.path / "report.html").is_file():
+        if not unchanged or not self.folder.report_is_whole():
             from .report import write_report
 
             self.progress.say("drawing figures and the report")
-            write_report(self.folder.path)
+            self.folder.seal(write_report(self.folder.path))
+        self.folder.seal([self.folder.path / "results.json"])
         failed = sum(row["status"] == "failed" for row in rows)
         self.folder.append_event(
             {"event": "stage_end", "stage": "report", "seconds": round(time.monotonic() - started, 3)}
@@ -229,15 +243,18 @@ class _Run:
 def rebuild(folder: OutputFolder) -> dict[str, Any]:
     """Writes results, tables, figures and the page again from the store; computes nothing.
 
-    **Raises:** `EnvironmentFault` where the folder holds no experiment.
+    **Raises:** `EnvironmentFault` where the folder holds no experiment, or an object of its store is damaged.
     """
     recipe = folder.recipe()
     store = open_store(folder.store_uri())
     data = load_data(recipe, store)
     plan = make_plan(recipe, data)
-    rows, curves = collect(plan, data, store, folder.failures())
+    try:
+        rows, curves = collect(plan, data, store, folder.failures())
+        write_outputs(plan, store, folder.path / "outputs")
+    except CorruptObject as error:
+        raise EnvironmentFault(f"{folder.path}: {error}; `orchestrator retry {folder.path}` makes it again") from None
     work = {"units_executed": 0, "units_reused": sum(store.has(unit.key) for unit in plan.units())}
-    write_outputs(plan, store, folder.path / "outputs")
     document = write_results(
         folder.path,
         recipe,
@@ -248,5 +265,5 @@ def rebuild(folder: OutputFolder) -> dict[str, Any]:
     )
     from .report import write_report
 
-    write_report(folder.path)
+    folder.seal([*write_report(folder.path), folder.path / "results.json"])
     return document

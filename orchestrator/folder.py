@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import events
 from .alive import Presence, is_at_work
+from .checksums import Checksums
 from .errors import EnvironmentFault
 from .places import redact
 from .recipe import Recipe, load_recipe, to_yaml
@@ -44,8 +45,6 @@ class OutputFolder:
         **Raises:** `EnvironmentFault` where another run is at work on it, here or on another machine.
         """
         self._presence.take()
-        for name in (events.EVENTS, events.LOG):
-            events.mend(self.path / name)
 
     def is_locked(self) -> bool:
         """Whether a run is at work on the folder now, here or on another machine."""
@@ -70,19 +69,38 @@ class OutputFolder:
         return load_recipe(path)
 
     def store_uri(self) -> str:
-        """Returns the store of the experiment that was run here."""
+        """Returns the store of the experiment that was run here; raises `EnvironmentFault` where that cannot be read."""
         try:
-            return str(json.loads((self.path / "run.json").read_text())["store"])
-        except (OSError, ValueError, KeyError):
-            return str(self.path / "store")
+            return str(json.loads((self.path / "run.json").read_bytes())["store"])
+        except (OSError, ValueError, KeyError, TypeError):
+            # Guessing would look for finished work in the wrong place, and do it again there.
+            raise EnvironmentFault(
+                f"{self.path / 'run.json'}: cannot be read, it says which store holds the results; the `orchestrator run` "
+                "command that made this folder writes it again"
+            ) from None
 
     def results(self) -> dict[str, Any]:
-        """Returns the results document that lies here, empty where there is none that can be read."""
+        """Returns the results document that lies here, empty where there is none, or not the one that was written."""
+        if Checksums(self.path).damaged(self.path / "results.json"):
+            return {}
         try:
             document = json.loads((self.path / "results.json").read_text())
         except (OSError, ValueError):
             return {}
         return document if isinstance(document, dict) else {}
+
+    def seal(self, paths: Iterable[Path]) -> None:
+        """Records the checksums of derived files, so that the next invocation notices damage."""
+        Checksums(self.path).record(paths)
+
+    def report_is_whole(self) -> bool:
+        """Whether the page, figures and tables are there as they were written."""
+        derived = [
+            path
+            for path in Checksums(self.path).recorded()
+            if path.name == "report.html" or path.parent.name in ("figures", "tables")
+        ]
+        return self.path / "report.html" in derived and Checksums(self.path).intact(derived)
 
     def append_event(self, event: dict[str, Any]) -> None:
         """Adds one line to the log of events."""
@@ -144,8 +162,8 @@ class OutputFolder:
         return max(1, self._attempts[key])
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """Yields the recorded events, oldest first."""
-        return events.read(self.path / events.EVENTS)
+        """Yields the recorded events, oldest first, but those that damage has left incomplete."""
+        return (event for event in events.read(self.path / events.EVENTS) if _is_whole(event))
 
     def log_lines(self) -> Iterator[dict[str, Any]]:
         """Yields what drivers and workers said, oldest first."""
@@ -169,3 +187,19 @@ class OutputFolder:
             if event.get("event") == "stage_end":
                 found[event["stage"]] = found.get(event["stage"], 0.0) + float(event["seconds"])
         return found
+
+
+_FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "unit": {"stage": str, "unit": str, "name": str, "status": str},
+    "stage_start": {"stage": str, "units": int, "reused": int},
+    "stage_end": {"stage": str, "seconds": (int, float)},
+    "finished": {"failed": int},
+}
+
+
+def _is_whole(event: dict[str, Any]) -> bool:
+    """Whether an event has the fields of its kind."""
+    kind = event.get("event")
+    if not isinstance(kind, str) or not isinstance(event.get("time"), int | float):
+        return False
+    return all(isinstance(event.get(name), types) for name, types in _FIELDS.get(kind, {}).items())

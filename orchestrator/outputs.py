@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .checksums import Checksums
 from .plan import Plan
 from .store import Store
 from .units import Unit, digest
@@ -65,9 +66,12 @@ def labelled_tables(store: Store, items: Iterable[Labelled]) -> Iterator[pa.Tabl
 def write_outputs(plan: Plan, store: Store, folder: Path) -> list[Path]:
     """Writes `outputs/*.parquet`, one file for the originals, the retrained and each method; one model in memory at a time.
 
-    Models whose outputs are missing (their unit failed) are left out; a file whose content is already there is not
+    Models whose outputs are missing (their unit failed) are left out; a file whose content is already there, whole, is not
     written again.
+
+    **Raises:** `CorruptObject` where a fragment in the store is damaged; it has been set aside.
     """
+    checksums = Checksums(folder.parent)
     groups: dict[str, list[Unit]] = {}
     for unit in plan.stages["outputs"]:
         if store.has(unit.key):
@@ -77,8 +81,9 @@ def write_outputs(plan: Plan, store: Store, folder: Path) -> list[Path]:
     for name, units in groups.items():
         path = folder / name
         content = digest([[u.key, dict(u.label)] for u in units])
-        if not _is_current(path, content):
+        if not _is_current(path, content) or not checksums.intact([path]):
             _write_group(path, store, units, content)
+            checksums.record([path])
         written.append(path)
     for stale in set(folder.glob("*.parquet")) - set(written):
         stale.unlink()

@@ -14,7 +14,7 @@ from typing import Any
 
 from .data import ExperimentData, load_data
 from .engine import Engine, InlineEngine
-from .errors import EXIT_UNITS_FAILED, UserError
+from .errors import EXIT_UNITS_FAILED, EnvironmentFault, UserError
 from .execute import Context, default_threads
 from .experiment import INLINE, RunOptions, RunResult, run
 from .folder import OutputFolder
@@ -27,7 +27,7 @@ from .report.rows import varying_names
 from .results import PRIMARY, finite
 from .search_choice import BROKEN, FINISHED, STOPPED, front_of, winner_of
 from .search_space import BOUND, FOLD, SearchPlan, bound_of, check_search, plan_search
-from .store import Store, open_store
+from .store import CorruptObject, Store, open_store
 from .store.local import write_synced
 from .units import Outcome, Unit
 
@@ -93,6 +93,8 @@ def find(recipe: Recipe, options: RunOptions) -> dict[str, Any]:
     except KeyboardInterrupt:
         folder.append_event({"event": "interrupted"})
         raise
+    except CorruptObject as error:
+        raise EnvironmentFault(f"{recipe.name}: {error}; the same command makes it again") from None
     finally:
         progress.close()
         folder.unlock()

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..data import ExperimentData
-from ..errors import EnvironmentFault
+from ..errors import EnvironmentFault, disk_is_full
 from ..execute import commit_unit, default_threads
 from ..options import build
 from ..recipe import Resources
@@ -28,6 +28,7 @@ from ..streaming_attack import choose_path, fit_distributed
 from ..units import Outcome, Unit
 from .base import Listener, Starter
 from .placement import GPU_STAGES, place
+from .scratch import ScratchFolder
 from .session import RaySession
 from .unit_queue import UnitQueue
 
@@ -65,7 +66,7 @@ class RayEngine:
             raise
         self.slots = self.placement.slots("train")
         self._arrays = self.session.ray.put(data.to_arrays())
-        self._scratch = tempfile.mkdtemp(prefix="orc-tune-")
+        self._scratch = ScratchFolder("orc-tune-", Path(tempfile.gettempdir()))
 
     def describe(self) -> str:
         where = "local Ray" if self.session.started_here else "Ray cluster"
@@ -79,12 +80,13 @@ class RayEngine:
         return bytes(self.session.ray.cloudpickle.dumps(self._arrays))
 
     def run(self, stage: str, units: Sequence[Unit], listener: Listener) -> None:
-        if stage == "outputs":
-            self._run_data(units, listener)
-        elif stage == "attack" and self._attacker_path(units) == "distributed":
-            self._run_distributed_attacks(units, listener)
-        else:
-            self._run_tune(stage, units, listener)
+        with self.session.lifeline.guard():
+            if stage == "outputs":
+                self._run_data(units, listener)
+            elif stage == "attack" and self._attacker_path(units) == "distributed":
+                self._run_distributed_attacks(units, listener)
+            else:
+                self._run_tune(stage, units, listener)
 
     def _attacker_rows(self, unit: Unit) -> int:
         return sum(int(self.store.meta(entry[0])["rows"]) for entry in unit.spec["outputs"])
@@ -115,6 +117,8 @@ class RayEngine:
                     commit_unit(unit, attempt, meta, time.perf_counter() - started)
                 outcome = Outcome(unit.key, unit.name, unit.kind, "done", time.perf_counter() - started)
             except (RuntimeError, ValueError, OSError) as error:
+                if disk_is_full(error):
+                    raise EnvironmentFault(f"{unit.name}: no space left on a disk: {error}".splitlines()[0]) from error
                 seconds = time.perf_counter() - started
                 line = f"{type(error).__name__}: {error}".splitlines()[0]
                 outcome = Outcome(unit.key, unit.name, unit.kind, "failed", seconds, line, traceback.format_exc())
@@ -150,6 +154,8 @@ class RayEngine:
 
         from .trainable import OutcomeCallback, UnitsReported, UnitTrainable
 
+        # Importing it has set it up anew. Lost workers are tried again, and what fails in the end is told once, below.
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         ray = self.session.ray
         # Beside the driver, with which it lives and dies: other nodes may leave.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -179,7 +185,7 @@ class RayEngine:
             tune_config=TuneConfig(reuse_actors=True, max_concurrent_trials=self.resources.concurrency or None),
             run_config=RunConfig(
                 name=stage,
-                storage_path=self._scratch,
+                storage_path=str(self._scratch.path),
                 stop=UnitsReported(reported, len(reported) + len(units)),
                 callbacks=[OutcomeCallback(listener, reported, list(units), self.starting)],
                 # A worker may be lost again and again; how often a unit may be is the queue's to count.
@@ -245,6 +251,7 @@ class RayEngine:
 
     def _account(self, units: Sequence[Unit], reported: set[str], listener: Listener, problem: str) -> None:
         """Says what became of units whose worker was lost before it could report."""
+        self.session.lifeline.check()
         for unit in units:
             if unit.key in reported:
                 continue
@@ -260,7 +267,7 @@ class RayEngine:
         self.session.close()
         scratch = getattr(self, "_scratch", None)
         if scratch:
-            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.close()
 
 
 def _cause(error: BaseException) -> BaseException:

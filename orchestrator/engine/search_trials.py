@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-import shutil
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +21,7 @@ from ..search_space import Setting, bound_of
 from ..store import Store
 from ..units import Unit
 from .ray_engine import RayEngine, _cause
+from .scratch import ScratchFolder
 from .trainable import worker_context
 
 MEASURED_ERROR = "error_val"
@@ -169,7 +170,7 @@ def run_settings(
         grace_period=search.grace,
         reduction_factor=search.reduction,
     )
-    scratch = tempfile.mkdtemp(prefix="orc-tune-")
+    scratch = ScratchFolder("orc-tune-", Path(tempfile.gettempdir()))
     try:
         tuner = tune.Tuner(
             trainable,
@@ -183,17 +184,17 @@ def run_settings(
             ),
             run_config=RunConfig(
                 name="search",
-                storage_path=scratch,
+                storage_path=str(scratch.path),
                 callbacks=[_Tell(listener)],
                 failure_config=FailureConfig(max_failures=resources.max_retries),
                 checkpoint_config=CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                 verbose=0,
             ),
         )
-        with contextlib.redirect_stdout(io.StringIO()):
+        with engine.session.lifeline.guard(), contextlib.redirect_stdout(io.StringIO()):
             results = tuner.fit()
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.close()
     errors = [results[i].error for i in range(len(results))]
     environment = next((e for e in errors if e is not None and isinstance(_cause(e), EnvironmentFault)), None)
     if environment is not None:

@@ -8,16 +8,16 @@ import logging
 import os
 import re
 import secrets
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 import threading
 from pathlib import Path
 from typing import Any
 
 from ..errors import EnvironmentFault
+from .lifeline import Lifeline
+from .scratch import ScratchFolder, short_folder
 
 # Read by Ray when it is imported or started; set before either happens. A user's own setting wins.
 _ENVIRONMENT = {
@@ -30,6 +30,8 @@ _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    # Else the first driver waits for workers that Ray starts ahead of time, and for ever where one of them dies.
+    "RAY_prestart_worker_first_driver": "0",
 }
 
 
@@ -81,16 +83,23 @@ class RaySession:
 
     def __init__(self, address: str | None):
         """**Arguments:** `address`: None or `local` starts a Ray of its own; `auto` or `HOST:PORT` joins a cluster."""
+        if (address or "").startswith("ray://"):
+            # A client has no raylet of its own: nothing would tell it that the cluster is gone.
+            raise EnvironmentFault(
+                f"--address: {address!r}: Ray Client is not used; give HOST:PORT, or `orchestrator submit`"
+            )
         prepare_environment()
         self.started_here = address in (None, "local")
-        self._scratch: Path | None = None
+        self._scratch: ScratchFolder | None = None
         self._restore: dict[str, str | None] = {}
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
         if self.started_here:
             # A short path: Ray puts Unix sockets below it, and their names may not exceed 107 bytes.
-            self._scratch = Path(tempfile.mkdtemp(prefix="orc-", dir="/tmp" if Path("/tmp").is_dir() else None))
-            self._use_private_token(self._scratch)
-            options.update(include_dashboard=False, _temp_dir=str(self._scratch / "ray"), _node_ip_address=_loopback())
+            self._scratch = ScratchFolder("orc-", short_folder())
+            self._use_private_token(self._scratch.path)
+            options.update(
+                include_dashboard=False, _temp_dir=str(self._scratch.path / "ray"), _node_ip_address=_loopback()
+            )
         else:
             options["address"] = address
         self._filter = BackendFilter()
@@ -112,6 +121,8 @@ class RaySession:
         for name in ("ray", "ray.tune", "ray.data", "ray.train"):
             logging.getLogger(name).setLevel(logging.ERROR)
         self.ray = ray
+        node: Any = ray._private.worker._global_node
+        self.lifeline = Lifeline(node.raylet_socket_name, node.gcs_address)
 
     def _use_private_token(self, folder: Path) -> None:
         """Gives the local cluster a token that only this user can read, unless the user set authentication up."""
@@ -155,6 +166,9 @@ class RaySession:
         if ray is not None and ray.is_initialized():
             with contextlib.suppress(Exception):
                 ray.shutdown()
+        lifeline = getattr(self, "lifeline", None)
+        if lifeline is not None:
+            lifeline.close()
         for name, value in self._restore.items():
             if value is None:
                 os.environ.pop(name, None)
@@ -162,7 +176,7 @@ class RaySession:
                 os.environ[name] = value
         self._filter.close()
         if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch.close()
 
 
 @functools.cache

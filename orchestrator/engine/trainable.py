@@ -16,6 +16,7 @@ import ray
 from ray import tune
 
 from ..data import ExperimentData
+from ..errors import EnvironmentFault, disk_is_full
 from ..execute import POLL_SECONDS, Context, Held, execute
 from ..store import open_store
 from ..units import Outcome, Unit
@@ -65,13 +66,21 @@ class UnitTrainable(tune.Trainable):
         self._given_up = []
         # Every report costs Tune's loop several milliseconds: short units are told together.
         until = time.monotonic() + STEP_SECONDS
-        while self._left and (not told or time.monotonic() < until):
-            outcome = self._execute(self._left.pop(0))
+        fault = ""
+        while self._left and not fault and (not told or time.monotonic() < until):
+            try:
+                outcome = self._execute(self._left.pop(0))
+            except EnvironmentFault as error:
+                if not disk_is_full(error):
+                    raise  # storage that is away for a moment is worth trying again
+                # Told, not raised: Tune would try again, each of the trials in turn, what meets the same full disk.
+                fault, outcome = str(error), None
             if outcome is not None:
                 told.append(dataclasses.asdict(outcome))
             self._take()
         self._take()
-        return {"outcomes": told, "next": self._left[0] if self._left else None, "done": not self._left}
+        following = self._left[0] if self._left else None
+        return {"outcomes": told, "next": following, "fault": fault, "done": not self._left or bool(fault)}
 
     def _take(self) -> None:
         if not self._left:
@@ -112,6 +121,8 @@ class OutcomeCallback(tune.Callback):
             if outcome.key not in self._reported and self._listener is not None:
                 self._reported.add(outcome.key)
                 self._listener(outcome)
+        if result["fault"]:
+            raise EnvironmentFault(result["fault"])  # ends the whole of Tune's run
         if result["next"] is not None and self._starting is not None:
             self._starting(self._units[result["next"]], str(result.get("node_ip", "")))
 

@@ -1,0 +1,64 @@
+"""What a scenario reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from .checks import cut_off
+from .lab import Place
+
+
+@dataclass
+class Report:
+    """One scenario's outcome: what was done to the run, what did not hold, how long it took."""
+
+    name: str
+    title: str
+    faults: int = 0
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    experiments: list[dict[str, float]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def add(self, problems: list[str]) -> None:
+        """Takes in what was found wrong, each thing once."""
+        self.problems.extend(problem for problem in problems if problem not in self.problems)
+
+    def measure(self, place: Place, idle: float = 0.0) -> None:
+        """Notes how long an experiment took in all its invocations beside the undisturbed run, and what it lost.
+
+        **Arguments:** `idle`: seconds in which the disturbance itself kept the run from working.
+        """
+        clean = place.lab.clean
+        spent = sum(invocation.ended - invocation.started for invocation in place.invocations) - idle
+        restarts = len(place.invocations) - 1
+        self.experiments.append(
+            {
+                "seconds": round(spent, 1),
+                "restarts": restarts,
+                "units_cut_off": cut_off(place),
+                # Each restart is allowed what the same command takes where there is nothing to do, or what the
+                # undisturbed run takes until its first unit is done: Ray is started again as well.
+                "ratio": round((spent - restarts * clean.start_up) / clean.seconds, 2),
+                "ratio_with_ray": round((spent - restarts * clean.timeline[0]) / clean.seconds, 2),
+            }
+        )
+
+    def document(self) -> dict[str, Any]:
+        """Returns the report as JSON data."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "survived": not self.problems,
+            "faults": self.faults,
+            "problems": self.problems,
+            "notes": self.notes,
+            "facts": self.facts,
+            "experiments": self.experiments,
+            "worst_ratio": max((e["ratio"] for e in self.experiments), default=None),
+            "worst_ratio_with_ray": max((e["ratio_with_ray"] for e in self.experiments), default=None),
+            "units_cut_off": sum(e["units_cut_off"] for e in self.experiments),
+            "seconds": round(self.seconds, 1),
+        }
