@@ -36,7 +36,14 @@ METHODS = {
     "woodfisher": "WoodFisher",
     "delete": "DELETE",
 }
-ATTACKS = {"xgboost": "XGBoost", "u_lira": "U-LiRA", "lira": "LiRA", "rmia": "RMIA"}
+ATTACKS = {
+    "xgboost": "XGBoost",
+    "u_lira": "U-LiRA",
+    "lira": "LiRA",
+    "rmia": "RMIA",
+    "loss_threshold": "Loss threshold",
+    "entropy_threshold": "Entropy threshold",
+}
 PARAMETERS = {"gamma": "γ", "alpha": "α", "lambda": "λ", "beta": "β", "temperature": "T"}
 BASELINES = ("no_unlearn", "retrain")
 

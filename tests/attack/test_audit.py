@@ -59,7 +59,7 @@ BROKEN: dict[str, tuple[Callable[[pa.Table], pa.Table], str]] = {
     ),
     "no validation originals": (
         lambda t: without(t, role="original", fold="validation"),
-        "role: 0 original models in fold validation; xgboost, loss_threshold, entropy_threshold needs at least 1",
+        "role: 0 original models in fold validation; xgboost, loss_threshold, entropy_threshold need at least 1",
     ),
     "no retrained test models": (
         lambda t: without(t, role="retrained", fold="test"),
@@ -67,9 +67,7 @@ BROKEN: dict[str, tuple[Callable[[pa.Table], pa.Table], str]] = {
     ),
     "too few for U-LiRA": (
         lambda t: without(t, role="unlearned", fold="train"),
-        "2 unlearned models"
-        if False
-        else "1 unlearned models of pgu {} in folds train and validation; u_lira needs at least 2",
+        "1 unlearned models of pgu {} in folds train and validation; u_lira needs at least 2",
     ),
     "NaN logits": (
         lambda t: with_logit(t, 11, np.nan),
