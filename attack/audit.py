@@ -15,7 +15,7 @@ from .check import Examination, Problem, check
 from .divergence import DIVERGENCES
 from .evaluation import Evaluation, Scores, evaluate, paired_difference, worst_samples
 from .measured import FOLD, METHOD, MODEL_ID, PARAMS, Measured
-from .metrics import ks_distance
+from .metrics import best_f1, ks_distance
 from .registry import ATTACKS
 from .scoring import InProcess, Runner, scores_of
 from .sources import Source, as_source
@@ -173,17 +173,20 @@ class _Run:
             started = time.perf_counter()
             fitted = self._fitted(name, base)
             scores = self._scores(name, fitted, targets)
+            threshold = self._threshold(name, fitted, self.measured.where(role="original", fold="validation"))
             seconds = time.perf_counter() - started
             for index, group in enumerate(self.groups):
                 if len(group.test):
-                    self._evaluate(name, index, fitted, scores, seconds)
+                    self._evaluate(name, index, fitted, scores, threshold, seconds)
             return
         for index, group in enumerate(self.groups):
             if len(group.test) and len(group.fitting):
                 started = time.perf_counter()
                 fitted = self._fitted(name, np.concatenate([base, group.fitting]))
                 scores = self._scores(name, fitted, np.concatenate([self.negative, group.test]))
-                self._evaluate(name, index, fitted, scores, time.perf_counter() - started)
+                members = np.asarray([m for m in group.fitting if self.measured.models[m][FOLD] == "validation"], int)
+                threshold = self._threshold(name, fitted, members)
+                self._evaluate(name, index, fitted, scores, threshold, time.perf_counter() - started)
 
     def _fitted(self, name: str, models: np.ndarray) -> Any:
         attack = ATTACKS[name]
@@ -216,11 +219,36 @@ class _Run:
             for m in models
         }
 
-    def _evaluate(self, name: str, index: int, fitted: Any, scores: dict[int, np.ndarray], seconds: float) -> None:
+    def _threshold(self, name: str, fitted: Any, members: np.ndarray) -> float | None:
+        """Returns the attacker's own threshold; where it has none, the one with the best F1 on models of the validation fold.
+
+        Attacks for each sample leave the model that they score out of their references, so those models may be scored too.
+        """
+        if hasattr(fitted, "threshold") or not _reads_confidences(ATTACKS[name]):
+            return getattr(fitted, "threshold", None)
+        others = self.measured.where(role="retrained", fold="validation")
+        if not len(members) or not len(others):
+            return None
+        try:
+            found = self._scores(name, fitted, np.concatenate([members, others]))
+        except ValueError as error:  # with one of so few references left out, too few are left
+            self.found.notes.append(f"{name}: no threshold, so no precision and recall: {error}")
+            return None
+        values = [np.concatenate([found[int(m)] for m in side]) for side in (members, others)]
+        return best_f1(np.repeat([1.0, 0.0], [len(v) for v in values]), np.concatenate(values))[0]
+
+    def _evaluate(
+        self,
+        name: str,
+        index: int,
+        fitted: Any,
+        scores: dict[int, np.ndarray],
+        threshold: float | None,
+        seconds: float,
+    ) -> None:
         group, row = self.groups[index], self.found.rows[index]
         per_method = ATTACKS[name].per_method
         positives, negatives = (scores_of(scores, self.measured, models) for models in (group.test, self.negative))
-        threshold = getattr(fitted, "threshold", None)
         evaluation = evaluate(
             positives,
             negatives,

@@ -86,7 +86,9 @@ class Examination:
         found += self.general
         if self.survey is not None:
             names = [name for name in attacks if name not in unknown]
-            found += [*_labels(self.survey, self.num_classes, names), *_models(self.survey, names)]
+            found += _labels(self.survey, self.num_classes, names)
+            if not any(problem.where in ("role", "fold") for problem in self.general):  # else models cannot be counted
+                found += _models(self.survey, names)
         return found
 
 

@@ -93,7 +93,9 @@ def s3() -> Iterator[Any]:
         client.create_bucket(Bucket=bucket)
         for path in paths:
             client.upload_file(str(path), bucket, path.name)
-        filesystem = S3FileSystem("test", "test", endpoint_override=f"{host}:{port}", scheme="http", region="us-east-1")
+        filesystem = S3FileSystem(
+            access_key="test", secret_key="test", endpoint_override=f"{host}:{port}", scheme="http", region="us-east-1"
+        )
         return [f"{bucket}/{path.name}" for path in paths], filesystem
 
     yield upload
