@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from .measured import IDENTITY
-from .outputs import FOLDS, OUTPUTS_SCHEMA, ROLES, TEXTS
+from .outputs import FOLDS, OUTPUTS_SCHEMA, ROLES, TEXTS, logit_classes
 from .registry import ATTACKS
 from .sources import Source, as_source
 from .survey import Survey
@@ -71,6 +71,12 @@ class Examination:
         if source.rows() == 0:
             return cls([Problem("outputs", "no rows")], None, num_classes)
         survey = Survey.of(source, num_classes, confidences=confidences)
+        if survey.ragged:
+            return cls(
+                [Problem("logits", "rows of different lengths; give every row one number for each class")],
+                None,
+                num_classes,
+            )
         if survey.nulls:
             nulls = [Problem(name, f"{count} rows are null") for name, count in survey.nulls.items()]
             return cls(nulls, None, num_classes)
@@ -125,6 +131,8 @@ def _columns(schemas: Sequence[pa.Schema]) -> list[Problem]:
                 f"widths {sorted(widths)} in one audit; in class removal drop the forgotten classes from every model",
             )
         )
+    elif not found and len({str(logit_classes(schema.empty_table())) for schema in schemas}) > 1:
+        found.append(Problem("logits", "tables differ in which class each column is; store the same classes with all"))
     elif widths and min(widths) < 2:
         found.append(Problem("logits", f"{min(widths)} classes; at least 2 are needed"))
     return found

@@ -37,7 +37,7 @@ class Survey:
 
     - `models`: (role, method, params, model_id, fold) of each model, in the order of appearance.
     - `model_of` int32, `sample_of` and `label_of` int64, `phi` and `entropy` float64: of each row.
-    - `nulls`: column → rows that are null; then nothing else was looked at.
+    - `nulls`: column → rows that are null; `ragged`: rows differ in how many logits they have. Then nothing else was looked at.
     - `not_finite`, `outside`, `dropped`: rows whose logits are not finite, whose label lies outside the classes, whose
         label's class has no column.
     """
@@ -51,6 +51,7 @@ class Survey:
     phi: np.ndarray
     entropy: np.ndarray
     nulls: dict[str, int] = field(default_factory=dict)
+    ragged: bool = False
     not_finite: Finding | None = None
     outside: Finding | None = None
     dropped: Finding | None = None
@@ -83,7 +84,9 @@ class Survey:
             for name in piece.column_names:
                 if piece[name].null_count:
                     found.nulls[name] = found.nulls.get(name, 0) + piece[name].null_count
-            if not found.nulls:
+            kind = piece.schema.field("logits").type
+            found.ragged |= not pa.types.is_fixed_size_list(kind) or kind.list_size != width
+            if not found.nulls and not found.ragged:
                 found._take(piece, position, known, limit, confidences)
             position += len(piece)
         return found

@@ -270,14 +270,17 @@ def main() -> int:
             disk = sum(path.stat().st_size for path in files(folder)) / MIB
             print(f"{size:,} rows × {args.classes} classes, {disk:,.0f} MiB of Parquet", flush=True)
             facts = {"rows": size, "classes": args.classes, "parquet_mib": round(disk, 1)}
-            results += [measure(name, folder, args) | facts for name in args.stages.split(",")]
+            for name in args.stages.split(","):
+                results.append(measure(name, folder, args) | facts)
+                print(f"  {name} {results[-1].get('seconds')} s", file=sys.stderr, flush=True)
             compare(results, size)
+            if args.output:
+                before = json.loads(args.output.read_text()) if args.output.is_file() else []
+                added = [found for found in results if found["rows"] == size]
+                args.output.write_text(json.dumps([*before, *added], indent=1) + "\n")
             shutil.rmtree(folder)
     finally:
         shutil.rmtree(base, ignore_errors=True)
-    if args.output:
-        before = json.loads(args.output.read_text()) if args.output.is_file() else []
-        args.output.write_text(json.dumps([*before, *results], indent=1) + "\n")
     print(json.dumps({"benchmark": "attack", "threads": args.threads, "results": results}))
     return 0
 
