@@ -25,10 +25,13 @@ def score_distributed(
     output: str | Path,
     *,
     filesystem: Any = None,
+    output_filesystem: Any = None,
     roles: Sequence[str] | None = None,
     folds: Sequence[str] | None = None,
 ) -> int:
     """Scores outputs in Parquet files on Ray, into one Parquet file a fragment below `output`; returns the rows written.
+
+    **Arguments:** `filesystem`, `output_filesystem`: `pyarrow.fs` file systems of the paths and of `output`; None: local, seen by all nodes.
 
     The files have the outputs' columns but label and logits, and `score` float64. Ray must be initialised; no process
     holds more than a fragment.
@@ -37,10 +40,10 @@ def score_distributed(
 
     names = [str(path) for path in paths]
     parts = fragments(names, filesystem, roles=roles, folds=folds)
-    if filesystem is None:
+    if output_filesystem is None:
         Path(output).mkdir(parents=True, exist_ok=True)
     attacker = ray.put(fitted)
-    score = _ScoreFragments(attacker, str(output), filesystem, roles, folds)
+    score = _ScoreFragments(attacker, str(output), filesystem, output_filesystem, roles, folds)
     items = [{"index": index, **vars(part)} for index, part in enumerate(parts)]
     if not items:
         return 0
@@ -57,6 +60,7 @@ class _ScoreFragments:
     attacker: Any
     output: str
     filesystem: Any
+    output_filesystem: Any
     roles: Sequence[str] | None
     folds: Sequence[str] | None
 
@@ -68,7 +72,7 @@ class _ScoreFragments:
         for item in batch.to_pylist():
             name = f"scores-{item.pop('index'):06d}.parquet"
             writer: pq.ParquetWriter | None = None
-            temporary = f"{self.output}/.{name}.tmp" if self.filesystem is None else f"{self.output}/{name}"
+            temporary = f"{self.output}/.{name}.tmp" if self.output_filesystem is None else f"{self.output}/{name}"
             for table in pieces(Fragment(**item), self.filesystem, None):
                 filters = {"role": self.roles, "fold": self.folds}
                 rows = rows_where(table, **{k: v for k, v in filters.items() if v is not None})
@@ -76,11 +80,13 @@ class _ScoreFragments:
                     continue
                 scored = rows.select(IDENTITY).append_column("score", pa.array(fitted.score(rows)))
                 if writer is None:
-                    writer = pq.ParquetWriter(temporary, scored.schema, filesystem=self.filesystem, compression="zstd")
+                    writer = pq.ParquetWriter(
+                        temporary, scored.schema, filesystem=self.output_filesystem, compression="zstd"
+                    )
                 writer.write_table(scored)
                 total += len(scored)
             if writer is not None:
                 writer.close()
-                if self.filesystem is None:
+                if self.output_filesystem is None:
                     os.replace(temporary, f"{self.output}/{name}")
         return pa.table({"rows": [total]})

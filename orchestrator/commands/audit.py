@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import os
 import shutil
 import tempfile
@@ -158,7 +159,7 @@ def _settings(overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
             raise UserError(f"--set: {text!r} is not allowed; give ATTACK.OPTION=VALUE, for example rmia.gamma=2")
         if attack not in ATTACKS:
             raise UserError(f"--set: {attack!r} is no attack; known are {', '.join(ATTACKS)}")
-        allowed = sorted(ATTACKS[attack].__dataclass_fields__)
+        allowed = sorted(field.name for field in dataclasses.fields(ATTACKS[attack]))
         if option not in allowed:
             raise UserError(f"--set: {path!r}: {attack} has no such option; it has {', '.join(allowed) or 'none'}")
         try:

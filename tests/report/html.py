@@ -57,8 +57,9 @@ class Reader(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         assert self._open, f"</{tag}> closes nothing"
         assert self._open.pop() == tag, f"</{tag}> does not match at line {self.getpos()}"
-        if tag in ("td", "th") and self._results:
-            self.page.rows[-1].append((" ".join("".join(self._cell or []).split()), self._value))
+        if tag in ("td", "th"):
+            if self._results:
+                self.page.rows[-1].append((" ".join("".join(self._cell or []).split()), self._value))
             self._cell = None
 
     def handle_data(self, data: str) -> None:
