@@ -1,4 +1,4 @@
-"""Every attack on every method of an outputs table, from one pass over it, as the rows of `results.json`."""
+"""Every attack on every method of an outputs table, from one pass over its logits, as the rows of `results.json`."""
 
 from __future__ import annotations
 
@@ -10,42 +10,35 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from .check import Problem, check
+from .check import Examination, Problem, check
 from .divergence import DIVERGENCES
 from .evaluation import Evaluation, Scores, evaluate, paired_difference, worst_samples
-from .metrics import ks_distance
-from .outputs import entropy, joined, logits_matrix, rows_where, sorted_by_id, text_column
+from .measured import FOLD, METHOD, MODEL_ID, PARAMS, Measured
+from .metrics import best_f1, ks_distance
 from .registry import ATTACKS
+from .scoring import InProcess, Runner, scores_of
+from .sources import Source, as_source
 
 PRIMARY = "xgboost"
 CURVE_POINTS = 400
 CORNER_POINTS = 100  # the corner of very low FPR decides the log-log figure: all of its points are kept
 CONFIDENCE_BINS = 40
 DEFAULT_DIVERGENCES = ("klom", "forgetting_quality")
+UNCHANGED = "its outputs are those of the originals to the last bit: the method did nothing"
 
 __all__ = ["Audit", "Problem", "audit", "check", "run_attacks"]
 
 
 @dataclass(frozen=True)
 class Group:
-    """The models of one row: `test` under attack, `everyone` of all folds; `pool` says whether U-LiRA may fit on the others."""
+    """The models of one row, as indices: `test` under attack, `everyone` of all folds, `fitting` those that U-LiRA may fit on."""
 
     method: str
     params: str
-    everyone: pa.Table
-    pool: bool
-
-    @property
-    def test(self) -> pa.Table:
-        return self.everyone.filter(pc.equal(self.everyone["fold"], "test"))
-
-    @property
-    def fitting(self) -> pa.Table:
-        """Models outside the test fold, none where they are no product of unlearning."""
-        others = self.everyone.filter(pc.not_equal(self.everyone["fold"], "test"))
-        return others if self.pool else others.slice(0, 0)
+    everyone: np.ndarray
+    test: np.ndarray
+    fitting: np.ndarray
 
 
 @dataclass
@@ -60,14 +53,14 @@ class Audit:
 
 
 def run_attacks(
-    table: pa.Table | Iterable[pa.Table], names: Sequence[str] = (PRIMARY,), seed: int = 0, **options: Any
+    outputs: Source | pa.Table | Iterable[pa.Table], names: Sequence[str] = (PRIMARY,), seed: int = 0, **options: Any
 ) -> list[dict[str, Any]]:
     """Returns the rows of `audit`."""
-    return audit(table, names, seed, **options).rows
+    return audit(outputs, names, seed, **options).rows
 
 
 def audit(
-    tables: pa.Table | Iterable[pa.Table],
+    outputs: Source | pa.Table | Iterable[pa.Table],
     names: Sequence[str] = (PRIMARY,),
     seed: int = 0,
     *,
@@ -75,6 +68,9 @@ def audit(
     divergences: Sequence[str] = DEFAULT_DIVERGENCES,
     num_classes: int | None = None,
     bootstrap: int = 2000,
+    population: Source | pa.Table | Iterable[pa.Table] | None = None,
+    examined: Examination | None = None,
+    runner: Runner | None = None,
 ) -> Audit:
     """Attacks the originals (`no_unlearn`), fresh retrained models (`retrain`) and each method of an outputs table.
 
@@ -82,67 +78,270 @@ def audit(
 
     **Arguments:**
 
+    - `outputs`: tables, or a `Source` such as `ParquetFiles`, which is never held whole.
     - `names`: attacks to run, of `ATTACKS`. `settings`: options of attacks by name; those not given are the defaults, and
         XGBoost is tuned over its candidates.
     - `divergences`: per-sample distances to the retrained models, of `DIVERGENCES`; left out where labels have no logit.
     - `num_classes`: of labels, where the logits have fewer columns. `seed`, `bootstrap`: of attacks and intervals.
+    - `population`: the same models' outputs on samples that none was trained on, the z of RMIA.
+    - `examined`: what `Examination.of(outputs)` found, where it was asked already. `runner`: fits and scores attacks that
+        read logits; the default does so in this process.
 
     **Raises:** `ValueError` naming every problem of the input, before anything is fitted.
     """
-    listed = [tables] if isinstance(tables, pa.Table) else list(tables)
-    problems = check(listed, names, num_classes)
-    if any(problem.fatal for problem in problems):
+    source = as_source(outputs)
+    examined = examined or Examination.of(source, num_classes)
+    problems = examined.problems(names)
+    if any(problem.fatal for problem in problems) or examined.survey is None:
         raise ValueError("\n".join(str(problem) for problem in problems if problem.fatal))
-    table = sorted_by_id(joined(listed))
-    groups = _groups(table)
-    negative = rows_where(table, role="retrained", fold="test")
-    found = Audit(notes=[str(problem) for problem in problems])
-    evaluations: dict[tuple[str, int], Evaluation] = {}
-    for group in groups:
-        found.rows.append(_empty_row(group))
-    for name in names:
-        _run_attack(
-            name, names, table, groups, negative, seed, (settings or {}).get(name), bootstrap, found, evaluations
+    others = None if population is None else _population(as_source(population), num_classes)
+    run = _Run(
+        examined.survey.measured(),
+        source,
+        names,
+        seed,
+        settings or {},
+        bootstrap,
+        runner or InProcess(),
+        others,
+        Audit(notes=[str(problem) for problem in problems]),
+    )
+    return run.everything(divergences)
+
+
+def _population(source: Source, num_classes: int | None) -> Measured:
+    examined = Examination.of(source, num_classes)
+    wrong = [problem for problem in examined.general if problem.fatal]
+    if wrong or examined.survey is None:
+        raise ValueError("\n".join(f"population: {problem}" for problem in wrong))
+    return examined.survey.measured()
+
+
+@dataclass
+class _Run:
+    """One audit on its way: what it works on, and what it has found so far."""
+
+    measured: Measured
+    source: Source
+    names: Sequence[str]
+    seed: int
+    settings: dict[str, dict[str, Any]]
+    bootstrap: int
+    runner: Runner
+    population: Measured | None
+    found: Audit
+    evaluations: dict[tuple[str, int], Evaluation] = field(default_factory=dict)
+
+    def everything(self, divergences: Sequence[str]) -> Audit:
+        self.groups = _groups(self.measured)
+        self.negative = self.measured.where(role="retrained", fold="test")
+        self.found.rows += [self._empty_row(group) for group in self.groups]
+        for name in self.names:
+            self._attack(name)
+        for index, group in enumerate(self.groups):
+            if len(group.test):
+                self._describe(self.found.rows[index], group, divergences)
+        self._differences()
+        self.found.notes = sorted(set(self.found.notes))
+        return self.found
+
+    def _empty_row(self, group: Group) -> dict[str, Any]:
+        row: dict[str, Any] = {
+            "method": group.method,
+            "params": _params(group.params),
+            "metrics": {},
+            "ci": {},
+            "status": "done",
+            "seconds": None,
+            "verdict": "",
+            "models": len(group.test),
+            "attacks": {},
+            "worst_samples": {},
+            "notes": [],
+        }
+        if not len(group.test):
+            wanted = "role unlearned, method retrain" if group.method == "retrain" else "this role"
+            row["verdict"] = f"Not measured: no models of {wanted} in fold test."
+        return row
+
+    def _attack(self, name: str) -> None:
+        """Fits one attack once, or for each method where it is of that kind, and scores every group."""
+        attack = ATTACKS[name]
+        base = self.measured.where(role=("original", "retrained"))
+        if not attack.per_method:
+            targets = np.unique(np.concatenate([self.negative, *(group.test for group in self.groups)]))
+            started = time.perf_counter()
+            fitted = self._fitted(name, base)
+            scores = self._scores(name, fitted, targets)
+            threshold = self._threshold(name, fitted, self.measured.where(role="original", fold="validation"))
+            seconds = time.perf_counter() - started
+            for index, group in enumerate(self.groups):
+                if len(group.test):
+                    self._evaluate(name, index, fitted, scores, threshold, seconds)
+            return
+        for index, group in enumerate(self.groups):
+            if len(group.test) and len(group.fitting):
+                started = time.perf_counter()
+                fitted = self._fitted(name, np.concatenate([base, group.fitting]))
+                scores = self._scores(name, fitted, np.concatenate([self.negative, group.test]))
+                members = np.asarray([m for m in group.fitting if self.measured.models[m][FOLD] == "validation"], int)
+                threshold = self._threshold(name, fitted, members)
+                self._evaluate(name, index, fitted, scores, threshold, time.perf_counter() - started)
+
+    def _fitted(self, name: str, models: np.ndarray) -> Any:
+        attack = ATTACKS[name]
+        given = dict(self.settings.get(name, {}))
+        if "seed" in getattr(attack, "__dataclass_fields__", {}):
+            given.setdefault("seed", self.seed)
+        attempts = [attack(**given)]
+        if hasattr(attack, "candidates"):  # of settings that are given, none is tuned: candidates may become the same
+            attempts = list(dict.fromkeys(attack(**{**candidate, **given}) for candidate in attack.candidates()))
+        if _reads_confidences(attack):
+            chosen = self.measured.only(models)
+            more = {"population": self.population} if self._with_population(attack) else {}
+            fitted = [attempt.fit(chosen, **more) for attempt in attempts]
+        else:
+            fitted = self.runner.fit(attempts, self.source, self.measured, models)
+        return fitted[0] if len(fitted) == 1 else max(fitted, key=lambda attacker: attacker.validation_f1)
+
+    def _with_population(self, attack: Any) -> bool:
+        return self.population is not None and getattr(attack, "takes_population", False)
+
+    def _scores(self, name: str, fitted: Any, models: np.ndarray) -> dict[int, np.ndarray]:
+        """Returns the scores of each of the models, `(S,)` in the order of the samples."""
+        attack = ATTACKS[name]
+        if not _reads_confidences(attack):
+            return self.runner.score(fitted, self.source, self.measured, models)
+        more = {"population": self.population} if self._with_population(attack) else {}
+        # Model by model, so that what scoring takes does not grow with their number.
+        return {
+            int(m): np.asarray(fitted.score(self.measured.only(np.asarray([m])), **more), dtype=np.float64)
+            for m in models
+        }
+
+    def _threshold(self, name: str, fitted: Any, members: np.ndarray) -> float | None:
+        """Returns the attacker's own threshold; where it has none, the one with the best F1 on models of the validation fold.
+
+        Attacks for each sample leave the model that they score out of their references, so those models may be scored too.
+        """
+        if hasattr(fitted, "threshold") or not _reads_confidences(ATTACKS[name]):
+            return getattr(fitted, "threshold", None)
+        others = self.measured.where(role="retrained", fold="validation")
+        if not len(members) or not len(others):
+            return None
+        try:
+            found = self._scores(name, fitted, np.concatenate([members, others]))
+        except ValueError as error:  # with one of so few references left out, too few are left
+            self.found.notes.append(f"{name}: no threshold, so no precision and recall: {error}")
+            return None
+        values = [np.concatenate([found[int(m)] for m in side]) for side in (members, others)]
+        return best_f1(np.repeat([1.0, 0.0], [len(v) for v in values]), np.concatenate(values))[0]
+
+    def _evaluate(
+        self,
+        name: str,
+        index: int,
+        fitted: Any,
+        scores: dict[int, np.ndarray],
+        threshold: float | None,
+        seconds: float,
+    ) -> None:
+        group, row = self.groups[index], self.found.rows[index]
+        per_method = ATTACKS[name].per_method
+        positives, negatives = (scores_of(scores, self.measured, models) for models in (group.test, self.negative))
+        evaluation = evaluate(
+            positives,
+            negatives,
+            threshold=threshold,
+            seed=self.seed,
+            bootstrap=self.bootstrap,
+            directional=not per_method,
         )
-    for index, group in enumerate(groups):
-        if len(group.test):
-            _describe(found.rows[index], group, negative, rows_where(table, role="retrained"), divergences)
-    _differences(found, evaluations, names, groups, seed, bootstrap)
-    found.notes = sorted(set(found.notes))
-    return found
+        self.evaluations[name, index] = evaluation
+        prefix = "" if name == PRIMARY else f"{name}/"
+        row["metrics"].update({f"{prefix}{key}": value for key, value in evaluation.metrics.items()})
+        row["ci"].update({f"{prefix}{key}": value for key, value in evaluation.ci.items()})
+        said = evaluation.verdict if len(self.names) == 1 else f"{evaluation.verdict} ({name})"
+        row["verdict"] = max(row["verdict"], said, key=_gravity)
+        row["worst_samples"][name] = worst_samples(positives, negatives)
+        row["attacks"][name] = {
+            "path": "in_process" if _reads_confidences(ATTACKS[name]) else self.runner.path(ATTACKS[name]),
+            "params": _settings(fitted, name, self.settings.get(name)),
+            "validation_f1": getattr(fitted, "validation_f1", None),
+            "threshold": threshold,
+            "notes": list(fitted.notes),
+            "seconds": seconds,
+        }
+        self.found.notes.extend(f"{name}: {note}" for note in fitted.notes)
+        for kind, curve in curves(evaluation, positives, negatives, name == PRIMARY).items():
+            self.found.curves[kind].append({"row": index, "attack": name, **curve})
+
+    def _describe(self, row: dict[str, Any], group: Group, divergences: Sequence[str]) -> None:
+        """Adds what compares distributions: log-entropy's KS distance, KLoM, forgetting quality; and says where nothing was done."""
+        logs = [np.log(np.maximum(self.measured.entropy[side].ravel(), 1e-30)) for side in (group.test, self.negative)]
+        row["metrics"]["ks_log_entropy"] = ks_distance(logs[0], logs[1])
+        originals = self.groups[0].everyone
+        if group.method not in ("no_unlearn", "retrain") and self._unchanged(group.test, originals):
+            row["notes"].append(UNCHANGED)
+        pairs = _equally_many(self.measured, group.everyone, self.measured.where(role="retrained"))
+        mine, theirs = (self.measured.only(models) for models in pairs)
+        for name in divergences:
+            divergence = DIVERGENCES[name]()
+            try:
+                measured = divergence.measure(mine, theirs)
+            except ValueError as error:
+                row["metrics"][f"{name}/{divergence.headline}"] = None
+                row["notes"].append(f"{name}: not measured: {error}")
+                continue
+            row["metrics"].update({f"{name}/{key}": value for key, value in measured.summary.items()})
+            row["worst_samples"][name] = [
+                {"sample_id": i, "value": v if np.isfinite(v) else None} for i, v in measured.worst()
+            ]
+            row["notes"].extend(measured.notes)
+
+    def _unchanged(self, models: np.ndarray, originals: np.ndarray) -> bool:
+        """Says whether every one of the models puts out what one of the originals does."""
+        known = {self.measured.entropy[m].tobytes() for m in originals}
+        return all(self.measured.entropy[m].tobytes() in known for m in models)
+
+    def _differences(self) -> None:
+        """Adds the AUC's difference to Retrain, with its interval, for attacks that were measured on both."""
+        reference = next(i for i, group in enumerate(self.groups) if group.method == "retrain")
+        for (name, index), evaluation in self.evaluations.items():
+            if index == reference or (name, reference) not in self.evaluations:
+                continue
+            prefix = "" if name == PRIMARY else f"{name}/"
+            difference, interval = paired_difference(
+                evaluation, self.evaluations[name, reference], seed=self.seed, bootstrap=self.bootstrap
+            )
+            self.found.rows[index]["metrics"][f"{prefix}auc_minus_retrain"] = difference
+            if interval is not None:
+                self.found.rows[index]["ci"][f"{prefix}auc_minus_retrain"] = interval
 
 
-def _groups(table: pa.Table) -> list[Group]:
+def _reads_confidences(attack: Any) -> bool:
+    """Says whether φ and the entropy are all that an attack reads; one that does not say is given the logits."""
+    return getattr(attack, "reads", "logits") == "confidences"
+
+
+def _groups(measured: Measured) -> list[Group]:
     """Returns no_unlearn, retrain, then each (method, params) of the unlearned rows, sorted."""
-    unlearned = rows_where(table, role="unlearned")
-    groups = [Group("no_unlearn", "{}", rows_where(table, role="original"), pool=False)]
-    groups.append(Group("retrain", "{}", rows_where(unlearned, method="retrain"), pool=False))
-    pairs = unlearned.group_by(["method", "params"]).aggregate([]).to_pylist()
-    for pair in sorted(pairs, key=lambda p: (p["method"], p["params"])):
-        if pair["method"] != "retrain":
-            mine = rows_where(unlearned, method=pair["method"], params=pair["params"])
-            groups.append(Group(pair["method"], pair["params"], mine, pool=True))
+
+    def group(method: str, params: str, everyone: np.ndarray, pool: bool) -> Group:
+        in_test = np.asarray([measured.models[m][FOLD] == "test" for m in everyone], dtype=bool)
+        # Outside the test fold there is nothing to fit on where the models are no product of unlearning.
+        return Group(method, params, everyone, everyone[in_test], everyone[~in_test] if pool else everyone[:0])
+
+    unlearned = measured.where(role="unlearned")
+    groups = [group("no_unlearn", "{}", measured.where(role="original"), False)]
+    groups.append(group("retrain", "{}", measured.where(role="unlearned", method="retrain"), False))
+    pairs = {(measured.models[m][METHOD], measured.models[m][PARAMS]) for m in unlearned}
+    groups += [
+        group(method, params, measured.where(role="unlearned", method=method, params=params), True)
+        for method, params in sorted(pairs)
+        if method != "retrain"
+    ]
     return groups
-
-
-def _empty_row(group: Group) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "method": group.method,
-        "params": _params(group.params),
-        "metrics": {},
-        "ci": {},
-        "status": "done",
-        "seconds": None,
-        "verdict": "",
-        "models": len(pc.unique(group.test["model_id"])),
-        "attacks": {},
-        "worst_samples": {},
-        "notes": [],
-    }
-    if not len(group.test):
-        wanted = "role unlearned, method retrain" if group.method == "retrain" else "this role"
-        row["verdict"] = f"Not measured: no models of {wanted} in fold test."
-    return row
 
 
 def _params(text: str) -> dict[str, Any]:
@@ -151,70 +350,6 @@ def _params(text: str) -> dict[str, Any]:
     except ValueError:
         return {"params": text}
     return found if isinstance(found, dict) else {"params": found}
-
-
-def _run_attack(
-    name: str,
-    names: Sequence[str],
-    table: pa.Table,
-    groups: Sequence[Group],
-    negative: pa.Table,
-    seed: int,
-    options: dict[str, Any] | None,
-    bootstrap: int,
-    found: Audit,
-    evaluations: dict[tuple[str, int], Evaluation],
-) -> None:
-    """Fits one attack once, or for each method where it is of that kind, and scores every group."""
-    per_method = ATTACKS[name].per_method
-    population = rows_where(table, role=("original", "retrained"))
-    started = time.perf_counter()
-    fitted = None if per_method else _fitted(name, population, seed, options)
-    fit_seconds = time.perf_counter() - started
-    against = None if fitted is None else scores_of(fitted, negative)
-    for index, group in enumerate(groups):
-        if not len(group.test) or (per_method and not len(group.fitting)):
-            continue
-        started = time.perf_counter()
-        attacker: Any = fitted
-        if per_method:
-            attacker = _fitted(name, pa.concat_tables([population, group.fitting]), seed, options)
-        negatives = against if against is not None else scores_of(attacker, negative)
-        positives = scores_of(attacker, group.test)
-        threshold = getattr(attacker, "threshold", None)
-        evaluation = evaluate(
-            positives, negatives, threshold=threshold, seed=seed, bootstrap=bootstrap, directional=not per_method
-        )
-        evaluations[name, index] = evaluation
-        row = found.rows[index]
-        prefix = "" if name == PRIMARY else f"{name}/"
-        row["metrics"].update({f"{prefix}{key}": value for key, value in evaluation.metrics.items()})
-        row["ci"].update({f"{prefix}{key}": value for key, value in evaluation.ci.items()})
-        said = evaluation.verdict if len(names) == 1 else f"{evaluation.verdict} ({name})"
-        row["verdict"] = max(row["verdict"], said, key=_gravity)
-        row["worst_samples"][name] = worst_samples(positives, negatives)
-        row["attacks"][name] = {
-            "path": "in_process",
-            "params": _settings(attacker, name, options),
-            "validation_f1": getattr(attacker, "validation_f1", None),
-            "threshold": threshold,
-            "notes": list(attacker.notes),
-            "seconds": time.perf_counter() - started + (0.0 if per_method else fit_seconds),
-        }
-        found.notes.extend(f"{name}: {note}" for note in attacker.notes)
-        for kind, curve in curves(evaluation, positives, negatives, name == PRIMARY).items():
-            found.curves[kind].append({"row": index, "attack": name, **curve})
-
-
-def _fitted(name: str, table: pa.Table, seed: int, options: dict[str, Any] | None) -> Any:
-    attack = ATTACKS[name]
-    given = dict(options or {})
-    if "seed" in getattr(attack, "__dataclass_fields__", {}):
-        given.setdefault("seed", seed)
-    if hasattr(attack, "candidates"):
-        fitted = [attack(**{**candidate, **given}).fit(table) for candidate in attack.candidates()]
-        return max(fitted, key=lambda attacker: attacker.validation_f1)
-    return attack(**given).fit(table)
 
 
 def _settings(attacker: Any, name: str, options: dict[str, Any] | None) -> dict[str, Any]:
@@ -226,12 +361,6 @@ def _gravity(verdict: str) -> int:
     """Ranks verdicts: one attack that succeeds is enough to break a claim of forgetting. Of equals the first attack's stands."""
     order = ("Not decided", "Forgot", "Told apart", "Over-unlearned", "Did not forget")
     return next((rank for rank, start in enumerate(order) if verdict.startswith(start)), -1)
-
-
-def scores_of(fitted: Any, table: pa.Table) -> Scores:
-    """Returns a fitted attack's scores of a table's rows, with their models and samples."""
-    scores = np.asarray(fitted.score(table), dtype=np.float64)
-    return Scores(scores, text_column(table, "model_id").astype(str), table["sample_id"].to_numpy())
 
 
 def curves(
@@ -259,58 +388,13 @@ def curves(
     }
 
 
-def _describe(
-    row: dict[str, Any], group: Group, negative: pa.Table, retrained: pa.Table, divergences: Sequence[str]
-) -> None:
-    """Adds what compares distributions: log-entropy's KS distance, error on the forget set, KLoM, forgetting quality."""
-    logs = [np.log(np.maximum(entropy(logits_matrix(side)), 1e-30)) for side in (group.test, negative)]
-    row["metrics"]["ks_log_entropy"] = ks_distance(logs[0], logs[1])
-    mine, theirs = _equally_many(group.everyone, retrained)
-    for name in divergences:
-        divergence = DIVERGENCES[name]()
-        try:
-            measured = divergence.measure(mine, theirs)
-        except ValueError as error:
-            row["metrics"][f"{name}/{divergence.headline}"] = None
-            row["notes"].append(f"{name}: not measured: {error}")
-            continue
-        row["metrics"].update({f"{name}/{key}": value for key, value in measured.summary.items()})
-        row["worst_samples"][name] = [
-            {"sample_id": i, "value": v if np.isfinite(v) else None} for i, v in measured.worst()
-        ]
-        row["notes"].extend(measured.notes)
-
-
-def _equally_many(mine: pa.Table, theirs: pa.Table) -> tuple[pa.Table, pa.Table]:
+def _equally_many(measured: Measured, mine: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns both groups cut to the same number of models, those of the test fold first: histograms need like numbers."""
-    ordered = []
-    for side in (mine, theirs):
-        models = side.group_by(["fold", "model_id"]).aggregate([]).to_pylist()
-        models.sort(key=lambda m: (("test", "validation", "train").index(m["fold"]), m["model_id"]))
-        ordered.append([model["model_id"] for model in models])
-    fewest = min(len(models) for models in ordered)
-    return rows_where(mine, model_id=ordered[0][:fewest]), rows_where(theirs, model_id=ordered[1][:fewest])
-
-
-def _differences(
-    found: Audit,
-    evaluations: dict[tuple[str, int], Evaluation],
-    names: Sequence[str],
-    groups: Sequence[Group],
-    seed: int,
-    bootstrap: int,
-) -> None:
-    """Adds the AUC's difference to Retrain, with its interval, for attacks that were measured on both."""
-    reference = next(i for i, group in enumerate(groups) if group.method == "retrain")
-    for name in names:
-        if (name, reference) not in evaluations:
-            continue
-        prefix = "" if name == PRIMARY else f"{name}/"
-        for index in range(len(groups)):
-            if index != reference and (name, index) in evaluations:
-                difference, interval = paired_difference(
-                    evaluations[name, index], evaluations[name, reference], seed=seed, bootstrap=bootstrap
-                )
-                found.rows[index]["metrics"][f"{prefix}auc_minus_retrain"] = difference
-                if interval is not None:
-                    found.rows[index]["ci"][f"{prefix}auc_minus_retrain"] = interval
+    folds = ("test", "validation", "train")
+    ordered = [
+        sorted(side, key=lambda m: (folds.index(measured.models[m][FOLD]), measured.models[m][MODEL_ID]))
+        for side in (mine, theirs)
+    ]
+    fewest = min(len(mine), len(theirs))
+    # In the table's order again: neither distance depends on it, and rows that follow each other are not copied.
+    return np.sort(ordered[0][:fewest]), np.sort(ordered[1][:fewest])

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from .outputs import FOLDS, OUTPUTS_SCHEMA, ROLES, coded_column, joined, logit_classes, logits_matrix
+from .measured import IDENTITY
+from .outputs import FOLDS, OUTPUTS_SCHEMA, ROLES, TEXTS, logit_classes
 from .registry import ATTACKS
+from .sources import Source, as_source
+from .survey import Survey
 
-TEXTS = ("model_id", "role", "method", "params", "fold")
 LABEL_FREE = ("xgboost", "entropy_threshold")  # attacks that do not read the label's own logit
 SHADOW = ("xgboost", "loss_threshold", "entropy_threshold")  # they need a validation fold of both roles
 
@@ -30,47 +32,87 @@ class Problem:
 
 
 def check(
-    tables: pa.Table | Iterable[pa.Table], attacks: Sequence[str] = ("xgboost",), num_classes: int | None = None
+    outputs: Source | pa.Table | Iterable[pa.Table],
+    attacks: Sequence[str] = ("xgboost",),
+    num_classes: int | None = None,
 ) -> list[Problem]:
     """Returns what is wrong with outputs, nothing where an audit with `attacks` can start.
 
     **Arguments:**
 
-    - `tables`: one table, or several that make up the outputs. `attacks`: names in `ATTACKS`.
+    - `outputs`: one table, several that make up the outputs, or a `Source`. `attacks`: names in `ATTACKS`.
     - `num_classes`: how many classes labels may be of; None: what the logits' columns say.
 
     Problems that are not `fatal` (rows out of order) are mended by the audit itself, and told so that they can be mended at the source.
     """
-    listed = [tables] if isinstance(tables, pa.Table) else list(tables)
-    unknown = [name for name in attacks if name not in ATTACKS]
-    found = [Problem("attacks", f"{name!r} is not known; known are {', '.join(ATTACKS)}") for name in unknown]
-    if not listed:
-        return [*found, Problem("outputs", "no table was given")]
-    columns = _columns(listed)
-    if columns:
-        return [*found, *columns]
-    table = joined(listed)
-    if len(table) == 0:
-        return [*found, Problem("outputs", "no rows")]
-    nulls = [Problem(n, f"{table[n].null_count} rows are null") for n in table.column_names if table[n].null_count]
-    if nulls:
-        return [*found, *nulls]
-    names = [name for name in attacks if name not in unknown]
-    return [*found, *_values(table, num_classes, names), *_models(table, names), *_order(table)]
+    return Examination.of(as_source(outputs), num_classes, confidences=False).problems(attacks)
 
 
-def _columns(tables: Sequence[pa.Table]) -> list[Problem]:
+@dataclass(frozen=True)
+class Examination:
+    """What one pass over outputs found, for whichever attacks are to follow.
+
+    **Arguments:** `general`: problems that no choice of attacks mends. `survey`: None where the columns do not allow one.
+    """
+
+    general: list[Problem]
+    survey: Survey | None
+    num_classes: int | None
+
+    @classmethod
+    def of(cls, source: Source, num_classes: int | None = None, *, confidences: bool = True) -> Examination:
+        """Reads `source` once. `confidences`: see `Survey.of`."""
+        schemas = source.schemas()
+        if not schemas:
+            return cls([Problem("outputs", "no table was given")], None, num_classes)
+        wrong = _columns(schemas)
+        if wrong:
+            return cls(wrong, None, num_classes)
+        if source.rows() == 0:
+            return cls([Problem("outputs", "no rows")], None, num_classes)
+        survey = Survey.of(source, num_classes, confidences=confidences)
+        if survey.ragged:
+            return cls(
+                [Problem("logits", "rows of different lengths; give every row one number for each class")],
+                None,
+                num_classes,
+            )
+        if survey.nulls:
+            nulls = [Problem(name, f"{count} rows are null") for name, count in survey.nulls.items()]
+            return cls(nulls, None, num_classes)
+        split = _identity(survey)
+        return cls([*_values(survey), *(split or _order(survey))], survey, num_classes)
+
+    def problems(self, attacks: Sequence[str]) -> list[Problem]:
+        """Returns what stands in the way of an audit with `attacks`."""
+        unknown = [name for name in attacks if name not in ATTACKS]
+        found = [Problem("attacks", f"{name!r} is not known{_nearest(name)}") for name in unknown]
+        if not attacks:
+            found.append(Problem("attacks", f"none was given; known are {', '.join(ATTACKS)}"))
+        found += self.general
+        if self.survey is not None:
+            names = [name for name in attacks if name not in unknown]
+            found += _labels(self.survey, self.num_classes, names)
+            if not any(problem.where in ("role", "fold") for problem in self.general):  # else models cannot be counted
+                found += _models(self.survey, names)
+        return found
+
+
+def _nearest(name: str) -> str:
+    near = difflib.get_close_matches(name, list(ATTACKS), n=1, cutoff=0.5)
+    return f"{f', did you mean {near[0]!r}?' if near else ';'} known are {', '.join(ATTACKS)}"
+
+
+def _columns(schemas: Sequence[pa.Schema]) -> list[Problem]:
     """Checks names and types; nothing else can be looked at before they are right."""
     found = []
-    for number, table in enumerate(tables):
-        at = f" (table {number + 1})" if len(tables) > 1 else ""
+    for number, schema in enumerate(schemas):
+        at = f" (table {number + 1})" if len(schemas) > 1 else ""
         for name in OUTPUTS_SCHEMA(1).names:
-            if name not in table.column_names:
-                found.append(
-                    Problem(name, f"the column is missing{at}; there are {', '.join(table.column_names) or 'none'}")
-                )
+            if name not in schema.names:
+                found.append(Problem(name, f"the column is missing{at}; there are {', '.join(schema.names) or 'none'}"))
                 continue
-            kind = table.schema.field(name).type
+            kind = schema.field(name).type
             if name in TEXTS:
                 right = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind)
                 wanted = "text"
@@ -81,9 +123,7 @@ def _columns(tables: Sequence[pa.Table]) -> list[Problem]:
                 right, wanted = pa.types.is_int64(kind), "int64"
             if not right:
                 found.append(Problem(name, f"type {kind} is not allowed{at}; give {wanted}"))
-    widths = (
-        {t.schema.field("logits").type.list_size for t in tables if "logits" in t.column_names} if not found else set()
-    )
+    widths = set() if found else {schema.field("logits").type.list_size for schema in schemas}
     if len(widths) > 1:
         found.append(
             Problem(
@@ -91,103 +131,91 @@ def _columns(tables: Sequence[pa.Table]) -> list[Problem]:
                 f"widths {sorted(widths)} in one audit; in class removal drop the forgotten classes from every model",
             )
         )
+    elif not found and len({str(logit_classes(schema.empty_table())) for schema in schemas}) > 1:
+        found.append(Problem("logits", "tables differ in which class each column is; store the same classes with all"))
     elif widths and min(widths) < 2:
         found.append(Problem("logits", f"{min(widths)} classes; at least 2 are needed"))
     return found
 
 
-def _values(table: pa.Table, num_classes: int | None, attacks: Sequence[str]) -> list[Problem]:
+def _values(survey: Survey) -> list[Problem]:
     found = []
     for name, allowed in (("role", ROLES), ("fold", FOLDS)):
-        others = set(pc.unique(table[name]).to_pylist()) - set(allowed)
+        others = {model[IDENTITY.index(name)] for model in survey.models} - set(allowed)
         if others:
-            found.append(Problem(name, f"{sorted(others)[0]!r} is not allowed; allowed are {', '.join(allowed)}"))
-    logits = logits_matrix(table)
-    bad = ~np.isfinite(logits).all(axis=1)
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
+            found.append(Problem(name, f"{min(others)!r} is not allowed; allowed are {', '.join(allowed)}"))
+    if survey.not_finite is not None:
+        bad = survey.not_finite
         found.append(
-            Problem(
-                "logits",
-                f"{int(bad.sum())} rows hold NaN or infinity, the first {_row_name(table, row)}; mend that model's outputs",
-            )
+            Problem("logits", f"{bad.count} rows hold NaN or infinity, the first {bad}; mend that model's outputs")
         )
-    labels = table["label"].to_numpy()
-    classes = logit_classes(table)
-    reading = [name for name in attacks if name not in LABEL_FREE]
-    limit = num_classes if num_classes is not None else None if classes is not None else logits.shape[1]
-    outside = (labels < 0) | (labels >= limit) if limit is not None else labels < 0
-    if outside.any():
-        row = int(np.flatnonzero(outside)[0])
-        found.append(
-            Problem(
-                "label",
-                f"{int(labels[row])} ({_row_name(table, row)}) lies outside 0 … {(limit or logits.shape[1]) - 1}; "
-                "in class removal say how many classes there are",
-            )
-        )
-    elif classes is not None and reading and not np.isin(labels, classes).all():
-        row = int(np.flatnonzero(~np.isin(labels, classes))[0])
-        found.append(
-            Problem(
-                "attacks",
-                f"{', '.join(reading)} read the label's own logit, and class {int(labels[row])} was dropped; "
-                f"use {' or '.join(LABEL_FREE)}",
-            )
-        )
-    elif classes is None and num_classes is not None and num_classes > logits.shape[1] and reading:
-        found.append(
-            Problem(
-                "attacks",
-                f"{', '.join(reading)} read the label's own logit, and only {logits.shape[1]} of {num_classes} "
-                f"classes have a column; use {' or '.join(LABEL_FREE)}, or store the columns' classes with the table",
-            )
-        )
-    samples, sample_of = coded_column(table, "sample_id")
-    label_of = np.zeros(len(samples), dtype=np.int64)
-    label_of[sample_of] = labels
-    disagreeing = np.flatnonzero(label_of[sample_of] != labels)
-    if len(disagreeing):
-        which = int(samples[sample_of[disagreeing]].min())
-        found.append(Problem("label", f"sample_id {which} has different labels in different rows"))
     return found
 
 
-def _models(table: pa.Table, attacks: Sequence[str]) -> list[Problem]:
+def _labels(survey: Survey, num_classes: int | None, attacks: Sequence[str]) -> list[Problem]:
+    """Checks labels against the classes that the logits have columns for."""
+    reading = ", ".join(name for name in attacks if name not in LABEL_FREE)
+    if survey.outside is not None:
+        top = (num_classes if num_classes is not None else survey.width) - 1
+        return [
+            Problem(
+                "label",
+                f"{survey.outside.label} ({survey.outside}) lies outside 0 … {top}; in class removal say how many classes there are",
+            )
+        ]
+    if survey.classes is not None and reading and survey.dropped is not None:
+        return [
+            Problem(
+                "attacks",
+                f"{reading} read the label's own logit, and class {survey.dropped.label} was dropped; "
+                f"use {' or '.join(LABEL_FREE)}",
+            )
+        ]
+    if survey.classes is None and num_classes is not None and num_classes > survey.width and reading:
+        return [
+            Problem(
+                "attacks",
+                f"{reading} read the label's own logit, and only {survey.width} of {num_classes} "
+                f"classes have a column; use {' or '.join(LABEL_FREE)}, or store the columns' classes with the table",
+            )
+        ]
+    return []
+
+
+def _identity(survey: Survey) -> list[Problem]:
+    """Checks that a model is in one fold only."""
+    folds: dict[tuple[str, ...], set[str]] = {}
+    for model in survey.models:
+        folds.setdefault(model[:4], set()).add(model[4])
+    for who, in_folds in sorted(folds.items()):
+        if len(in_folds) > 1:
+            text = f"{who[0]} model {who[3]!r} is in folds {', '.join(sorted(in_folds))}; split by model, never by row"
+            return [Problem("fold", text)]
+    return []
+
+
+def _models(survey: Survey, attacks: Sequence[str]) -> list[Problem]:
     """Checks that there are models of each role, in each fold that the attacks read."""
     found: list[Problem] = []
     counts: dict[tuple[str, str], int] = {}
-    identity = ["model_id", "role", "method", "params", "fold"]
-    models = table.select(identity).group_by(identity).aggregate([]).to_pylist()
-    folds: dict[tuple[str, str, str, str], set[str]] = {}
+    models = [dict(zip(IDENTITY, model, strict=True)) for model in survey.models]
     for model in models:
         counts[model["role"], model["fold"]] = counts.get((model["role"], model["fold"]), 0) + 1
-        key = (model["role"], model["method"], model["params"], model["model_id"])
-        folds.setdefault(key, set()).add(model["fold"])
-    for who, in_folds in sorted(folds.items()):
-        if len(in_folds) > 1:
-            found.append(
-                Problem(
-                    "fold",
-                    f"{who[0]} model {who[3]!r} is in folds {', '.join(sorted(in_folds))}; split by model, never by row",
-                )
-            )
-            break
 
     def need(role: str, fold: str, least: int, why: str) -> None:
         have = counts.get((role, fold), 0)
         if have < least:
-            found.append(Problem("role", f"{have} {role} models in fold {fold}; {why} needs at least {least}"))
+            found.append(Problem("role", f"{have} {role} models in fold {fold}; {why} at least {least}"))
 
     # Every attack is measured against retrained models that it has not seen.
-    need("retrained", "test", 1, "the audit")
+    need("retrained", "test", 1, "the audit needs")
     if not counts.get(("unlearned", "test")) and not counts.get(("original", "test")):
         found.append(Problem("role", "no unlearned and no original models in fold test: there is nothing to audit"))
     shadow = [name for name in attacks if name in SHADOW]
     if shadow:
         for role in ("original", "retrained"):
             for fold in ("train", "validation") if "xgboost" in shadow else ("validation",):
-                need(role, fold, 1, ", ".join(shadow))
+                need(role, fold, 1, f"{', '.join(shadow)} {'needs' if len(shadow) == 1 else 'need'}")
     for name, roles in (
         ("lira", ("original", "retrained")),
         ("rmia", ("original", "retrained")),
@@ -222,57 +250,66 @@ def _unlearned_pools(models: Sequence[dict[str, str]]) -> list[Problem]:
     ]
 
 
-def _order(table: pa.Table) -> list[Problem]:
-    """Checks each model's sample ids: each once, ascending, and the same for every model."""
+def _order(survey: Survey) -> list[Problem]:
+    """Checks each model's sample ids: each once, ascending, the same for every model, with one label each."""
     found = []
-    group = np.zeros(len(table), dtype=np.int64)
-    for name in ("role", "method", "params", "model_id"):
-        values, codes = coded_column(table, name)
-        group = _renumbered(group * len(values) + codes)
-    ids = table["sample_id"].to_numpy()
-    samples, sample_of = coded_column(table, "sample_id")
-    times = np.bincount(group * len(samples) + sample_of)
-    duplicates = int((times - 1)[times > 1].sum())
+    models, ids, samples = survey.model_of, survey.sample_of, survey.samples
+    if survey.regular:
+        return _order_of_regular(survey)
+    places = survey.cells % len(samples)
+    label_of = np.zeros(len(samples), dtype=np.int64)
+    label_of[places] = survey.label_of
+    disagreeing = ids[label_of[places] != survey.label_of]
+    if len(disagreeing):
+        found.append(Problem("label", f"sample_id {int(disagreeing.min())} has different labels in different rows"))
+    _, first = np.unique(survey.cells, return_index=True)
+    duplicates = len(ids) - len(first)
     if duplicates:
-        place = int(np.flatnonzero(times > 1)[0])
-        row = int(np.flatnonzero((group == place // len(samples)) & (sample_of == place % len(samples)))[0])
+        again = np.ones(len(ids), dtype=bool)
+        again[first] = False
+        where = _row_name(survey, int(np.flatnonzero(again)[0]))
         found.append(
-            Problem(
-                "sample_id",
-                f"{duplicates} rows are duplicates, the first {_row_name(table, row)}; give each (model, sample) once",
-            )
+            Problem("sample_id", f"{duplicates} rows are duplicates, the first {where}; give each (model, sample) once")
         )
-    stable = np.argsort(group, kind="stable")
-    falling = (np.diff(group[stable]) == 0) & (np.diff(ids[stable]) < 0)
+    contiguous = int(np.count_nonzero(np.diff(models))) == len(survey.models) - 1
+    stable = None if contiguous else np.argsort(models, kind="stable")
+    own, theirs = (models, ids) if stable is None else (models[stable], ids[stable])
+    falling = (np.diff(own) == 0) & (np.diff(theirs) < 0)
     if falling.any():
-        row = int(stable[1:][falling][0])
+        row = int(np.flatnonzero(falling)[0]) + 1
+        where = _row_name(survey, row if stable is None else int(stable[row]))
         found.append(
-            Problem(
-                "sample_id",
-                f"not ascending within a model, the first {_row_name(table, row)}; the audit sorts by id",
-                fatal=False,
-            )
+            Problem("sample_id", f"not ascending within a model, the first {where}; the audit sorts by id", fatal=False)
         )
-    present = np.bincount(group)
+    present = np.bincount(models)
     short = np.flatnonzero(present < len(samples))
     if len(short) and not duplicates:
-        row = int(np.flatnonzero(group == short[0])[0])
         found.append(
             Problem(
                 "sample_id",
-                f"{len(short)} models lack samples that others have, the first is model "
-                f"{table['model_id'][row].as_py()!r} with {int(present[short[0]])} of {len(samples)}; measure every model on the same forget set",
+                f"{len(short)} models lack samples that others have, the first is model {survey.models[short[0]][3]!r} "
+                f"with {int(present[short[0]])} of {len(samples)}; measure every model on the same forget set",
             )
         )
     return found
 
 
-def _renumbered(codes: np.ndarray) -> np.ndarray:
-    """Returns codes as 0, 1, 2 … without gaps, in the same order."""
-    used = np.zeros(int(codes.max()) + 1, dtype=np.int64)
-    used[codes] = 1
-    return (np.cumsum(used) - 1)[codes]
+def _order_of_regular(survey: Survey) -> list[Problem]:
+    """As `_order`, where all models are known to have the same samples, once each and in the same order: most outputs."""
+    found = []
+    count = len(survey.models)
+    labels, ids = survey.label_of.reshape(count, -1), survey.sample_of.reshape(count, -1)[0]
+    disagreeing = {int(ids[mine != labels[0]].min()) for mine in labels if not np.array_equal(mine, labels[0])}
+    if disagreeing:
+        found.append(Problem("label", f"sample_id {min(disagreeing)} has different labels in different rows"))
+    falling = np.flatnonzero(np.diff(ids) < 0)
+    if len(falling):
+        where = _row_name(survey, int(falling[0]) + 1)
+        found.append(
+            Problem("sample_id", f"not ascending within a model, the first {where}; the audit sorts by id", fatal=False)
+        )
+    return found
 
 
-def _row_name(table: pa.Table, row: int) -> str:
-    return f"sample_id {table['sample_id'][row].as_py()} of model {table['model_id'][row].as_py()!r}"
+def _row_name(survey: Survey, row: int) -> str:
+    return f"sample_id {int(survey.sample_of[row])} of model {survey.models[survey.model_of[row]][3]!r}"

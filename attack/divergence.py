@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from .grid import Grid
-from .outputs import finite_logits, own_columns, phi
+from .measured import Measured
+from .outputs import margins_of
 
 _BUILT_IN = {"klom": "attack.klom:KLoM", "forgetting_quality": "attack.forgetting_quality:ForgettingQuality"}
 
@@ -35,32 +36,37 @@ class PerSampleDivergence(Protocol):
     name: ClassVar[str]
     headline: ClassVar[str]
 
-    def measure(self, unlearned: pa.Table, retrained: pa.Table) -> Divergence:
+    def measure(self, unlearned: pa.Table | Measured, retrained: pa.Table | Measured) -> Divergence:
         """Compares two groups of models on the samples that both have."""
         ...
 
 
-def margins(unlearned: pa.Table, retrained: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def margins(
+    unlearned: pa.Table | Measured, retrained: pa.Table | Measured, name: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns the sample ids, and the margins z_y − logsumexp(z_{≠y}) of both groups, each float64 `(models, S)`.
 
     **Raises:** `ValueError` where a group has fewer than two models, or the groups have not the same samples.
     """
-    grids = [Grid.of(table) for table in (unlearned, retrained)]
-    for role, grid in zip(("unlearned", "retrained"), grids, strict=True):
-        if len(grid.models) < 2:
+    groups = [_spread(outputs, name) for outputs in (unlearned, retrained)]
+    for role, (_, matrix) in zip(("unlearned", "retrained"), groups, strict=True):
+        if len(matrix) < 2:
             raise ValueError(
-                f"role: {len(grid.models)} {role} models; {name} compares distributions over models: at least 2"
+                f"role: {len(matrix)} {role} models; {name} compares distributions over models: at least 2"
             )
-    if not np.array_equal(grids[0].samples, grids[1].samples):
+    if not np.array_equal(groups[0][0], groups[1][0]):
         raise ValueError("sample_id: unlearned and retrained models were not measured on the same samples")
-    both = [
-        grid.spread(phi(finite_logits(table), own_columns(table, name)))
-        for grid, table in zip(grids, (unlearned, retrained), strict=True)
-    ]
-    for role, matrix in zip(("unlearned", "retrained"), both, strict=True):
+    for role, (_, matrix) in zip(("unlearned", "retrained"), groups, strict=True):
         if np.isnan(matrix).any():
             raise ValueError(f"sample_id: some {role} models lack samples that others have")
-    return grids[0].samples.astype(np.int64), both[0], both[1]
+    return groups[0][0].astype(np.int64), groups[0][1], groups[1][1]
+
+
+def _spread(outputs: pa.Table | Measured, name: str) -> tuple[np.ndarray, np.ndarray]:
+    if isinstance(outputs, Measured):
+        return outputs.samples, margins_of(outputs, name).reshape(outputs.phi.shape)
+    grid = Grid.of(outputs)
+    return grid.samples, grid.spread(margins_of(outputs, name))
 
 
 class _Registry(dict[str, Any]):

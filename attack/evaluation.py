@@ -19,7 +19,7 @@ WIDE = 0.2  # an interval that reaches this far from 0.5 leaves strong recogniti
 
 @dataclass(frozen=True)
 class Scores:
-    """Membership scores `(rows,)` float64, higher = member, with the model and the sample that each belongs to."""
+    """Membership scores `(rows,)` float64, higher = member, with the model (text or a number) and the sample that each belongs to."""
 
     scores: np.ndarray
     model_ids: np.ndarray
@@ -142,21 +142,29 @@ def worst_samples(positive: Scores, negative: Scores, count: int = 10) -> list[d
 
     `auc` is over the models of both sides on that sample alone; between equal ones the mean scores' difference decides.
     """
-    from .metrics import pair_auc
-
-    ids, owner = np.unique(np.concatenate([positive.sample_ids, negative.sample_ids]), return_inverse=True)
-    split = len(positive.sample_ids)
-    sides = []
-    for scores, places in ((positive.scores, owner[:split]), (negative.scores, owner[split:])):
-        order = np.argsort(places, kind="stable")
-        ends = np.cumsum(np.bincount(places, minlength=len(ids)))[:-1]
-        sides.append(np.split(scores[order], ends))
-    found = []
-    for sample, members, others in zip(ids, *sides, strict=True):
-        if len(members) and len(others):
-            found.append((pair_auc(members, others), float(np.mean(members) - np.mean(others)), int(sample)))
-    found.sort(key=lambda item: (-item[0], -item[1], item[2]))
-    return [{"sample_id": i, "auc": a, "score_difference": d} for a, d, i in found[:count]]
+    ids, sample = np.unique(np.concatenate([positive.sample_ids, negative.sample_ids]), return_inverse=True)
+    scores = np.concatenate([positive.scores, negative.scores])
+    member = np.repeat([True, False], [len(positive.scores), len(negative.scores)])
+    members, others = (np.bincount(sample[side], minlength=len(ids)) for side in (member, ~member))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = [
+            np.bincount(sample[s], scores[s], minlength=len(ids)) / n for s, n in ((member, members), (~member, others))
+        ]
+        difference = means[0] - means[1]
+    order = np.lexsort((scores, sample))
+    sample, scores, member = sample[order], scores[order], member[order]
+    # In each sample's run of equal scores a member beats all others below it, and half of those in it.
+    starts = np.flatnonzero(np.append(True, (sample[1:] != sample[:-1]) | (scores[1:] != scores[:-1])))
+    inside = np.add.reduceat((~member).astype(np.int64), starts)
+    below = np.cumsum(inside) - inside
+    first = np.append(0, np.cumsum(others))[:-1]  # others in the samples before
+    beaten = 2 * (below - first[sample[starts]]) + inside
+    won = np.bincount(sample[starts], np.add.reduceat(member.astype(np.int64), starts) * beaten, minlength=len(ids))
+    both = np.flatnonzero((members > 0) & (others > 0))
+    areas = won[both] / (2.0 * members[both] * others[both])
+    worst = both[np.lexsort((ids[both], -difference[both], -areas))[:count]]
+    area_of = dict(zip(both.tolist(), areas.tolist(), strict=True))
+    return [{"sample_id": int(ids[i]), "auc": area_of[int(i)], "score_difference": float(difference[i])} for i in worst]
 
 
 def _thresholded(positive: np.ndarray, negative: np.ndarray, threshold: float | None) -> dict[str, float | None]:

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from .divergence import Divergence, margins
 from .gaussians import VARIANCE_FLOOR, log_density
+from .measured import Measured
 
 BLOCK_SAMPLES = 4_000
 
@@ -41,7 +42,7 @@ class ForgettingQuality:
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name}: {getattr(self, name)!r} is not allowed; give {low:g} to {high:g}")
 
-    def measure(self, unlearned: pa.Table, retrained: pa.Table) -> Divergence:
+    def measure(self, unlearned: pa.Table | Measured, retrained: pa.Table | Measured) -> Divergence:
         """Returns ε of each sample; the summary has the score in (0, 1] (1 = nothing left), the median ε and the share at ∞."""
         samples, mine, theirs = margins(unlearned, retrained, self.name)
         values = self.of_margins(mine, theirs)

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from .features import probabilities
+from .outputs import towards_schema
 
 BATCH_VALUES = 2_000_000  # logits in one piece: 8 MB
 
@@ -42,7 +43,7 @@ def fragments(
     """
     found = []
     for path in paths:
-        with pq.ParquetFile(path, filesystem=filesystem) as file:
+        with opened(path, filesystem) as file:
             metadata, schema = file.metadata, file.schema_arrow
         for group in range(metadata.num_row_groups):
             row_group = metadata.row_group(group)
@@ -82,8 +83,8 @@ def label_classes_of(paths: Sequence[str | Path], filesystem: Any = None) -> int
     """Returns how many classes the one-hot label needs, from the files' schema and statistics where they have them."""
     widest = 0
     for path in paths:
-        with pq.ParquetFile(str(path), filesystem=filesystem) as file:
-            widest = max(widest, file.schema_arrow.field("logits").type.list_size)
+        with opened(path, filesystem) as file:
+            widest = max(widest, _width(file))
             for group in range(file.metadata.num_row_groups):
                 row_group = file.metadata.row_group(group)
                 column = next(
@@ -104,9 +105,7 @@ def softmax_width(paths: Sequence[str | Path], forget_classes: Sequence[int] = (
     """
     widths = set()
     for path in paths:
-        with pq.ParquetFile(str(path), filesystem=filesystem) as file:
-            empty = file.schema_arrow.empty_table()
-        widths.add(probabilities(empty, forget_classes).shape[1])
+        widths.add(probabilities(schema_of(path, filesystem).empty_table(), forget_classes).shape[1])
     if len(widths) != 1:
         raise ValueError(
             f"logits: {len(widths)} widths ({', '.join(map(str, sorted(widths)))}) in the files; one is needed"
@@ -114,16 +113,62 @@ def softmax_width(paths: Sequence[str | Path], forget_classes: Sequence[int] = (
     return widths.pop()
 
 
-def pieces(part: Fragment, filesystem: Any, columns: Sequence[str] | None) -> Iterator[pa.Table]:
-    """Yields a fragment's rows in order, in pieces of about `BATCH_VALUES` logits."""
+def pieces(
+    part: Fragment, filesystem: Any, columns: Sequence[str] | None, dictionaries: Sequence[str] = ()
+) -> Iterator[pa.Table]:
+    """Yields a fragment's rows in order, in pieces of about `BATCH_VALUES` logits, with types brought to the schema's.
+
+    **Arguments:** `columns`: to read, None for all. `dictionaries`: text columns to leave dictionary-encoded.
+
+    **Raises:** `ValueError` naming the file where it is damaged.
+    """
     if part.group < 0:  # a worker without fragments
         return
-    with pq.ParquetFile(part.path, filesystem=filesystem) as file:
-        width = file.schema_arrow.field("logits").type.list_size
-        size = max(1, BATCH_VALUES // max(1, width))
+    with opened(part.path, filesystem, dictionaries) as file:
+        size = max(1, BATCH_VALUES // max(1, _width(file)))
         position = 0
-        for batch in file.iter_batches(size, row_groups=[part.group], columns=columns):
-            start, stop = max(part.start - position, 0), min(part.stop - position, len(batch))
-            position += len(batch)
-            if start < stop:
-                yield pa.Table.from_batches([batch.slice(start, stop - start)])
+        try:
+            for batch in file.iter_batches(size, row_groups=[part.group], columns=columns):
+                start, stop = max(part.start - position, 0), min(part.stop - position, len(batch))
+                position += len(batch)
+                if start < stop:
+                    yield towards_schema(pa.Table.from_batches([batch.slice(start, stop - start)]))
+        except (pa.ArrowInvalid, OSError) as error:
+            raise _unreadable(part.path, error) from None
+
+
+def opened(path: str | Path, filesystem: Any = None, dictionaries: Sequence[str] = ()) -> pq.ParquetFile:
+    """Returns an open Parquet file.
+
+    **Raises:** `ValueError` naming the file where it is no Parquet.
+    """
+    try:
+        return pq.ParquetFile(str(path), filesystem=filesystem, read_dictionary=list(dictionaries) or None)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _unreadable(path, error) from None
+
+
+def schema_of(path: str | Path, filesystem: Any = None) -> pa.Schema:
+    """Returns the schema that `pieces` yields."""
+    with opened(path, filesystem) as file:
+        schema = towards_schema(file.schema_arrow.empty_table()).schema
+        kind = schema.field("logits").type if "logits" in schema.names else pa.null()
+        if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            # A list of no stated length: the first row says how long, and `check` holds all others to it.
+            for batch in file.iter_batches(1, columns=["logits"]):
+                logits = towards_schema(pa.Table.from_batches([batch])).schema.field("logits")
+                return schema.set(schema.get_field_index("logits"), logits)
+    return schema
+
+
+def _width(file: pq.ParquetFile) -> int:
+    kind = file.schema_arrow.field("logits").type
+    if pa.types.is_fixed_size_list(kind):
+        return int(kind.list_size)
+    first = next(file.iter_batches(1, columns=["logits"]), None)
+    return 0 if first is None else len(first.column(0)[0] or ())
+
+
+def _unreadable(path: str | Path, error: Exception) -> ValueError:
+    lines = str(error).strip().splitlines()
+    return ValueError(f"{path}: cannot be read as Parquet: {lines[0] if lines else type(error).__name__}")

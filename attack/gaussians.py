@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -70,9 +71,10 @@ class Gaussians:
                 f"models: a sample has {int(count.min())} reference models besides the one under attack; "
                 "at least 2 on each side are needed, and several more for an answer worth having"
             )
-        variance = self._fixed_variance()[target] if self.fixed else squares / (count - 1)
+        variance = self._fixed_variance[target] if self.fixed else squares / (count - 1)
         return mean, np.maximum(variance, VARIANCE_FLOOR)
 
+    @cached_property
     def _fixed_variance(self) -> np.ndarray:
         """Within-sample variance pooled over samples, `(M + 1,)`: without each model, and (last, so index −1) with all."""
         pooled = np.empty(len(self.models) + 1)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from .measured import model_key
 from .outputs import coded_column
 
 
@@ -46,11 +47,6 @@ class Grid:
         if len(places) and np.bincount(places, minlength=len(matrix)).max() > 1:
             raise ValueError("sample_id: a model has the same sample twice; give each (model, sample) once")
         return matrix.reshape(len(self.models), len(self.samples))
-
-
-def model_key(role: str, model_id: str) -> str:
-    """Returns what names a model: ids are unique within a role."""
-    return f"{role}/{model_id}"
 
 
 def locate(wanted: np.ndarray, known: np.ndarray, what: str) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from .divergence import Divergence, margins
+from .measured import Measured
 
 BLOCK_SAMPLES = 20_000
 
@@ -38,7 +39,7 @@ class KLoM:
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name}: {getattr(self, name)!r} is not allowed; give {low:g} to {high:g}")
 
-    def measure(self, unlearned: pa.Table, retrained: pa.Table) -> Divergence:
+    def measure(self, unlearned: pa.Table | Measured, retrained: pa.Table | Measured) -> Divergence:
         """Returns KLoM of each sample; the summary has the mean and the 95th percentile."""
         samples, mine, theirs = margins(unlearned, retrained, self.name)
         values = self.of_margins(mine, theirs)

@@ -8,6 +8,7 @@ from typing import ClassVar
 import pyarrow as pa
 
 from .gaussians import VARIANCES
+from .measured import Measured
 from .references import FittedLikelihoodRatio, fit_likelihood_ratio
 
 
@@ -24,6 +25,7 @@ class LiRA:
     """
 
     name: ClassVar[str] = "lira"
+    reads: ClassVar[str] = "confidences"
     per_method: ClassVar[bool] = False
 
     mode: str = "online"
@@ -33,7 +35,7 @@ class LiRA:
         check_choice("mode", self.mode, ("online", "offline"))
         check_choice("variance", self.variance, VARIANCES)
 
-    def fit(self, outputs: pa.Table) -> FittedLikelihoodRatio:
+    def fit(self, outputs: pa.Table | Measured) -> FittedLikelihoodRatio:
         """Fits on originals (IN) and retrained models (OUT) of the train and validation folds.
 
         **Raises:** `ValueError` where a role has fewer than two models there.

@@ -9,8 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from .measured import Measured
+
 ROLES = ("original", "retrained", "unlearned")
 FOLDS = ("train", "validation", "test")
+TEXTS = ("model_id", "role", "method", "params", "fold")
 CLASSES_KEY = b"attack.classes"  # schema metadata: which class each column of the logits is, where some were dropped
 BLOCK_VALUES = 4_000_000  # logits turned into float64 at a time: 32 MB
 
@@ -83,6 +86,42 @@ def outputs_table(
     return pa.Table.from_arrays(columns, schema=schema)
 
 
+def towards_schema(table: pa.Table) -> pa.Table:
+    """Returns the table with common spellings of types brought to the schema's; what cannot be is left, for `check` to name.
+
+    A list of numbers of one length becomes the fixed-size list of float32; other integers become int64.
+    """
+    wanted = OUTPUTS_SCHEMA(1)
+    for name in ("sample_id", "label"):
+        if name in table.column_names:
+            kind = table.schema.field(name).type
+            if pa.types.is_integer(kind) and not pa.types.is_int64(kind):
+                index = table.schema.get_field_index(name)
+                table = table.set_column(index, wanted.field(name), table[name].cast(pa.int64()))
+    if "logits" not in table.column_names:
+        return table
+    kind = table.schema.field("logits").type
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    if not is_list or not pa.types.is_floating(kind.value_type):
+        return table
+    if pa.types.is_fixed_size_list(kind) and pa.types.is_float32(kind.value_type):
+        return table
+    column = table["logits"].combine_chunks()
+    if isinstance(column, pa.ChunkedArray):
+        column = column.chunk(0) if column.num_chunks else pa.array([], kind)
+    if column.null_count:
+        return table
+    lengths = (
+        np.unique(np.asarray(column.value_lengths()))
+        if len(column)
+        else np.asarray([kind.list_size] if pa.types.is_fixed_size_list(kind) else [])
+    )
+    if len(lengths) == 1:
+        fixed = pa.FixedSizeListArray.from_arrays(column.flatten().cast(pa.float32()), int(lengths[0]))
+        table = table.set_column(table.schema.get_field_index("logits"), "logits", fixed)
+    return table
+
+
 def logits_matrix(table: pa.Table) -> np.ndarray:
     """Returns the logits as float32 `(rows, C)`, without a copy where the table is in one chunk."""
     column = table["logits"]
@@ -146,21 +185,6 @@ def text_column(table: pa.Table, name: str) -> np.ndarray:
     return values[codes] if len(values) else np.empty(0, dtype=object)
 
 
-def joined(tables: Sequence[pa.Table]) -> pa.Table:
-    """Returns tables as one, with the schema's columns only and text as plain strings. Their types are those of `OUTPUTS_SCHEMA`."""
-    parts = []
-    for table in tables:
-        schema = OUTPUTS_SCHEMA(table.schema.field("logits").type.list_size).with_metadata(table.schema.metadata)
-        parts.append(table.select(schema.names).cast(schema))
-    return pa.concat_tables(parts)
-
-
-def sorted_by_id(table: pa.Table) -> pa.Table:
-    """Returns the rows in the order of (role, method, params, model, sample)."""
-    keys = ["role", "method", "params", "model_id", "sample_id"]
-    return table.sort_by([(name, "ascending") for name in keys])
-
-
 def rows_where(table: pa.Table, **allowed: str | Sequence[str]) -> pa.Table:
     """Returns the rows whose columns hold one of the values allowed, for example `role="original"`."""
     mask: pa.ChunkedArray | None = None
@@ -205,10 +229,7 @@ def own_columns(table: pa.Table, attack: str) -> np.ndarray:
     """
     columns = label_columns(table)
     if len(columns) and columns.min() < 0:
-        raise ValueError(
-            f"{attack}: the label's own logit is needed, but {int((columns < 0).sum())} rows are of classes dropped from the logits; "
-            "use xgboost or entropy_threshold"
-        )
+        raise ValueError(_needs_label(attack, int((columns < 0).sum())))
     return columns
 
 
@@ -252,6 +273,36 @@ def log_confidence(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     margin = phi(logits, labels)
     # log p_y = −log(1 + exp(−φ)), which keeps what softmax would round away for confident rows.
     return -np.logaddexp(0.0, -margin)
+
+
+def margins_of(outputs: pa.Table | Measured, attack: str) -> np.ndarray:
+    """Returns φ of each row, float64 `(rows,)`: what one pass over the logits has left, or from a table's logits.
+
+    **Raises:** `ValueError` where a logit is not finite or a label's class was dropped from the logits.
+    """
+    if not isinstance(outputs, Measured):
+        return phi(finite_logits(outputs), own_columns(outputs, attack))
+    missing = int(np.isnan(outputs.phi).sum())
+    if missing:
+        raise ValueError(_needs_label(attack, missing))
+    return outputs.phi.reshape(-1)
+
+
+def log_confidences_of(outputs: pa.Table | Measured, attack: str) -> np.ndarray:
+    """Returns log p_y of each row, float64 `(rows,)`; see `margins_of`."""
+    return -np.logaddexp(0.0, -margins_of(outputs, attack))
+
+
+def entropies_of(outputs: pa.Table | Measured) -> np.ndarray:
+    """Returns the entropy of each row's softmax in nats, float64 `(rows,)`; see `margins_of`."""
+    return outputs.entropy.reshape(-1) if isinstance(outputs, Measured) else entropy(finite_logits(outputs))
+
+
+def _needs_label(attack: str, rows: int) -> str:
+    return (
+        f"{attack}: the label's own logit is needed, but {rows} rows are of classes dropped from the logits; "
+        "use xgboost or entropy_threshold"
+    )
 
 
 def entropy(logits: np.ndarray) -> np.ndarray:

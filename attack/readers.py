@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .outputs import OUTPUTS_SCHEMA, outputs_table
+from .outputs import outputs_table, towards_schema
 
 MODEL_KEYS = ("model_id", "role", "fold", "method", "params", "logits", "labels", "sample_ids")
 MAPPING_KEYS = ("models", "labels", "sample_ids", "classes")
@@ -34,7 +36,7 @@ def read_outputs(paths: str | Path | Sequence[str | Path]) -> list[pa.Table]:
             table = pq.read_table(path)
         except (pa.ArrowInvalid, OSError) as error:
             raise ValueError(f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}") from None
-        found.append(_towards_schema(table))
+        found.append(towards_schema(table))
     return found
 
 
@@ -144,24 +146,53 @@ def _csv(path: Path) -> dict[str, np.ndarray]:
     return {"values": numbers[:, rest], **named}
 
 
-def _towards_schema(table: pa.Table) -> pa.Table:
-    wanted = OUTPUTS_SCHEMA(1)
-    for name in ("sample_id", "label"):
-        if name in table.column_names and pa.types.is_integer(table.schema.field(name).type):
-            index = table.schema.get_field_index(name)
-            table = table.set_column(index, wanted.field(name), table[name].cast(pa.int64()))
-    if "logits" in table.column_names:
-        column = table["logits"].combine_chunks()
-        kind = column.type
-        is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-        if is_list and pa.types.is_floating(kind.value_type) and len(column) and not column.null_count:
-            lengths = np.unique(np.asarray(column.value_lengths()))
-            if len(lengths) == 1:
-                values = column.flatten().cast(pa.float32())
-                fixed = pa.FixedSizeListArray.from_arrays(values, int(lengths[0]))
-                index = table.schema.get_field_index("logits")
-                table = table.set_column(index, "logits", fixed)
-    return table
+def find_files(given: Sequence[str | Path], suffix: str = "parquet") -> tuple[tuple[str, ...], Any]:
+    """Returns the files that paths, folders, globs or `s3://…` addresses name, and the `pyarrow.fs` file system of the latter.
+
+    S3's credentials and endpoint come from the usual AWS variables (`AWS_ENDPOINT_URL`).
+
+    **Raises:** `ValueError` where one names nothing, or local and remote ones are mixed.
+    """
+    remote = [str(path) for path in given if str(path).startswith("s3://")]
+    if not remote:
+        return tuple(str(path) for path in _files(given, suffix)), None
+    if len(remote) < len(given):
+        raise ValueError("outputs: files on S3 and local files are mixed; give one kind")
+    filesystem = s3_filesystem()
+    found: list[str] = []
+    for address in remote:
+        try:
+            matches = _remote(filesystem, address.removeprefix("s3://").rstrip("/"), suffix)
+        except OSError as error:
+            raise ValueError(f"outputs: {address}: {str(error).splitlines()[0]}") from None
+        if not matches:
+            raise ValueError(f"outputs: {address}: no such file; give .{suffix} objects, a prefix of them, or a glob")
+        found += matches
+    return tuple(found), filesystem
+
+
+def s3_filesystem() -> Any:
+    """Returns S3 as `pyarrow.fs` sees it, at `AWS_ENDPOINT_URL` where that is set."""
+    from pyarrow.fs import S3FileSystem
+
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    scheme, _, host = (endpoint or "").partition("://")
+    # A region that is not given would be looked up on the network.
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+    options = {"scheme": scheme, "endpoint_override": host.rstrip("/")} if endpoint else {}
+    return S3FileSystem(region=region, **options)
+
+
+def _remote(filesystem: Any, path: str, suffix: str) -> list[str]:
+    from pyarrow.fs import FileSelector, FileType
+
+    stem = path.partition("*")[0].rpartition("/")[0] if "*" in path else path
+    if "*" not in path and filesystem.get_file_info(path).type == FileType.File:
+        return [path]
+    inside = filesystem.get_file_info(FileSelector(stem, recursive="*" in path, allow_not_found=True))
+    names = sorted(entry.path for entry in inside if entry.type == FileType.File)
+    pattern = path if "*" in path else f"{path}/*.{suffix}"
+    return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
 
 
 def _files(paths: Sequence[str | Path], suffix: str) -> list[Path]:

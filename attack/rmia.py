@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
 
+from .grid import Grid, positions
 from .lira import check_choice
-from .outputs import finite_logits, log_confidence, own_columns
+from .measured import Measured
+from .outputs import margins_of
 from .references import Side, few_models_notes, row_places, sides
 
 NO_POPULATION = (
@@ -35,6 +38,8 @@ class RMIA:
     """
 
     name: ClassVar[str] = "rmia"
+    reads: ClassVar[str] = "confidences"
+    takes_population: ClassVar[bool] = True
     per_method: ClassVar[bool] = False
 
     gamma: float = 1.0
@@ -48,7 +53,7 @@ class RMIA:
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name}: {getattr(self, name)!r} is not allowed; give {low:g} to {high:g}")
 
-    def fit(self, outputs: pa.Table, population: pa.Table | None = None) -> FittedRMIA:
+    def fit(self, outputs: pa.Table | Measured, population: pa.Table | Measured | None = None) -> FittedRMIA:
         """Takes reference models from the train and validation folds.
 
         **Arguments:**
@@ -82,30 +87,31 @@ class _References:
     sides: list[Side]
     attack: RMIA
 
-    def ratio(self, table: pa.Table) -> np.ndarray:
+    def ratio(self, outputs: pa.Table | Measured) -> np.ndarray:
         """Returns p(x|θ)/p(x) of each row; a row's own model is left out of p(x)."""
-        columns, targets = row_places(table, self.samples, *(side.models for side in self.sides))
-        means = [_mean_without(side.values, columns, target) for side, target in zip(self.sides, targets, strict=True)]
-        if self.attack.mode == "offline":
-            prior = 0.5 * ((1.0 + self.attack.a) * means[0] + 1.0 - self.attack.a)
-        else:
-            prior = 0.5 * (means[0] + means[1])
-        return _probability(table) / prior
+        columns, targets = row_places(outputs, self.samples, *(side.models for side in self.sides))
+        means = [_mean_without(side, columns, target) for side, target in zip(self.sides, targets, strict=True)]
+        return _probability(margins_of(outputs, RMIA.name)) / self._prior(means)
 
-    def outside_ratios(self) -> np.ndarray:
-        """Returns p(z|θ′)/p(z) of every sample under every retrained reference model, each left out of its own p(z)."""
-        side = self.sides[0]
-        models, samples = np.nonzero(~np.isnan(side.values))
-        if len(side.models) < 2:
-            means = [side.values[models, samples]]
-        else:
-            means = [_mean_without(side.values, samples, models)]
+    def _prior(self, means: list[np.ndarray]) -> np.ndarray:
+        """Returns p(x) from the means over OUT models and, online, over IN models."""
         if self.attack.mode == "offline":
-            prior = 0.5 * ((1.0 + self.attack.a) * means[0] + 1.0 - self.attack.a)
-        else:
-            inside = _mean_without(self.sides[1].values, samples, np.full(len(samples), -1))
-            prior = 0.5 * (means[0] + inside)
-        return side.values[models, samples] / prior
+            return np.asarray(0.5 * ((1.0 + self.attack.a) * means[0] + 1.0 - self.attack.a))
+        return np.asarray(0.5 * (means[0] + means[1]))
+
+    @cached_property
+    def outside_ratios(self) -> np.ndarray:
+        """p(z|θ′)/p(z) of every sample under every retrained reference model, each left out of its own p(z); ascending."""
+        side = self.sides[0]
+        found = []
+        for model, values in enumerate(side.values):
+            samples = np.flatnonzero(~np.isnan(values))
+            own = np.full(len(samples), model if len(side.models) > 1 else -1)
+            means = [_mean_without(side, samples, own)]
+            if self.attack.mode == "online":
+                means.append(_mean_without(self.sides[1], samples, np.full(len(samples), -1)))
+            found.append(values[samples] / self._prior(means))
+        return np.sort(np.concatenate(found))
 
 
 @dataclass(frozen=True)
@@ -117,49 +123,55 @@ class FittedRMIA:
     population: _References | None
     notes: list[str]
 
-    def score(self, outputs: pa.Table, population: pa.Table | None = None) -> np.ndarray:
+    def score(self, outputs: pa.Table | Measured, population: pa.Table | Measured | None = None) -> np.ndarray:
         """Returns the share of z that each row beats by a factor γ, float64 `(rows,)`, in [0, 1].
 
         **Arguments:** `population`: the outputs of the models under attack on the population samples, where `fit` had them.
         """
         ratio = self.references.ratio(outputs) if len(outputs) else np.empty(0)
         if self.population is None:
-            return _share_beaten(ratio, np.sort(self.references.outside_ratios()), self.attack.gamma)
+            return _share_beaten(ratio, self.references.outside_ratios, self.attack.gamma)
         if population is None:
             raise ValueError(
                 "population: the attack was fitted with population samples; give those of the models to score"
             )
-        from .grid import Grid, positions
-
         others = self.population.ratio(population)
-        mine, theirs = Grid.of(outputs), Grid.of(population)
+        (mine, model_of), (theirs, others_of) = _models_of(outputs), _models_of(population)
         found = np.empty(len(ratio))
-        match = positions(mine.models, theirs.models)
-        for index, model in enumerate(mine.models):
+        match = positions(mine, theirs)
+        for index, model in enumerate(mine):
             if match[index] < 0:
                 raise ValueError(f"population: no rows of model {model.partition('/')[2]!r}")
-            rows = mine.model_of == index
-            z = np.sort(others[theirs.model_of == match[index]])
+            rows = model_of == index
+            z = np.sort(others[others_of == match[index]])
             found[rows] = _share_beaten(ratio[rows], z, self.attack.gamma)
         return found
+
+
+def _models_of(outputs: pa.Table | Measured) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the models' keys, and each row's index among them."""
+    if isinstance(outputs, Measured):
+        return outputs.keys(), np.repeat(np.arange(len(outputs.models)), len(outputs.samples))
+    grid = Grid.of(outputs)
+    return grid.models, grid.model_of
 
 
 def _share_beaten(ratio: np.ndarray, ordered: np.ndarray, gamma: float) -> np.ndarray:
     return np.searchsorted(ordered, ratio / gamma, side="right") / len(ordered)
 
 
-def _probability(table: pa.Table) -> np.ndarray:
+def _probability(margin: np.ndarray) -> np.ndarray:
+    """Returns p_y for φ."""
     # Floored where float64 would round to zero, so that a ratio of two impossible events stays defined.
-    return np.maximum(np.exp(log_confidence(finite_logits(table), own_columns(table, RMIA.name))), 1e-300)
+    return np.maximum(np.exp(-np.logaddexp(0.0, -margin)), 1e-300)
 
 
-def _mean_without(values: np.ndarray, columns: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Returns the mean over models of each row's sample, without the model `target` (−1: none to leave out)."""
-    known = ~np.isnan(values)
-    count, total = known.sum(axis=0)[columns].astype(np.float64), np.where(known, values, 0.0).sum(axis=0)[columns]
+def _mean_without(side: Side, columns: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Returns the mean over a side's models of each row's sample, without the model `target` (−1: none to leave out)."""
+    count, total = side.count[columns].astype(np.float64), side.total[columns]
     held = np.flatnonzero(target >= 0)
     count[held] -= 1
-    total[held] -= values[target[held], columns[held]]
+    total[held] -= side.values[target[held], columns[held]]
     if len(count) and count.min() < 1:
         raise ValueError(
             "models: a sample has no reference model besides the one under attack; give at least 2 of each role"

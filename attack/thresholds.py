@@ -8,8 +8,9 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
+from .measured import ROLE, Measured
 from .metrics import best_f1
-from .outputs import entropy, finite_logits, log_confidence, own_columns
+from .outputs import entropies_of, log_confidences_of
 from .xgboost_attack import membership, shadow_rows
 
 
@@ -18,13 +19,14 @@ class LossThreshold:
     """Members have a lower cross-entropy: the score is log p_y."""
 
     name: ClassVar[str] = "loss_threshold"
+    reads: ClassVar[str] = "confidences"
     per_method: ClassVar[bool] = False
 
-    def values(self, outputs: pa.Table) -> np.ndarray:
+    def values(self, outputs: pa.Table | Measured) -> np.ndarray:
         """Returns log p_y of each row."""
-        return log_confidence(finite_logits(outputs), own_columns(outputs, self.name))
+        return log_confidences_of(outputs, self.name)
 
-    def fit(self, outputs: pa.Table) -> FittedThreshold:
+    def fit(self, outputs: pa.Table | Measured) -> FittedThreshold:
         """Finds the threshold with the best F1 on the validation fold."""
         return _fit(self, outputs)
 
@@ -34,13 +36,14 @@ class EntropyThreshold:
     """Members have a sharper output: the score is minus the entropy. It needs no label."""
 
     name: ClassVar[str] = "entropy_threshold"
+    reads: ClassVar[str] = "confidences"
     per_method: ClassVar[bool] = False
 
-    def values(self, outputs: pa.Table) -> np.ndarray:
+    def values(self, outputs: pa.Table | Measured) -> np.ndarray:
         """Returns minus the entropy of each row, in nats."""
-        return -entropy(finite_logits(outputs))
+        return -entropies_of(outputs)
 
-    def fit(self, outputs: pa.Table) -> FittedThreshold:
+    def fit(self, outputs: pa.Table | Measured) -> FittedThreshold:
         """Finds the threshold with the best F1 on the validation fold."""
         return _fit(self, outputs)
 
@@ -54,15 +57,20 @@ class FittedThreshold:
     validation_f1: float
     notes: list[str] = field(default_factory=list)
 
-    def score(self, outputs: pa.Table) -> np.ndarray:
+    def score(self, outputs: pa.Table | Measured) -> np.ndarray:
         """Returns the score of each row, float64 `(rows,)`, higher = member."""
         return self.attack.values(outputs)
 
 
-def _fit(attack: LossThreshold | EntropyThreshold, outputs: pa.Table) -> FittedThreshold:
-    table = shadow_rows(outputs, "validation")
-    scores = attack.values(table)
-    labels = membership(table)
+def _fit(attack: LossThreshold | EntropyThreshold, outputs: pa.Table | Measured) -> FittedThreshold:
+    chosen: pa.Table | Measured
+    if isinstance(outputs, Measured):
+        chosen = outputs.only(outputs.where(role=("original", "retrained"), fold="validation"))
+        labels = np.repeat([float(m[ROLE] == "original") for m in chosen.models], len(chosen.samples))
+    else:
+        chosen = shadow_rows(outputs, "validation")
+        labels = membership(chosen)
+    scores = attack.values(chosen)
     notes = []
     if len(scores) and (scores == scores[0]).all():
         notes.append("every score is the same: the attack saw nothing and its AUC means nothing")

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from .gaussians import VARIANCES
 from .lira import check_choice
+from .measured import Measured
 from .references import FittedLikelihoodRatio, fit_likelihood_ratio, single_method
 
 
@@ -26,6 +27,7 @@ class ULiRA:
     """
 
     name: ClassVar[str] = "u_lira"
+    reads: ClassVar[str] = "confidences"
     per_method: ClassVar[bool] = True
 
     variance: str = "auto"
@@ -33,7 +35,7 @@ class ULiRA:
     def __post_init__(self) -> None:
         check_choice("variance", self.variance, VARIANCES)
 
-    def fit(self, outputs: pa.Table) -> FittedLikelihoodRatio:
+    def fit(self, outputs: pa.Table | Measured) -> FittedLikelihoodRatio:
         """Fits on unlearned (IN) and retrained models (OUT) of the train and validation folds.
 
         **Raises:** `ValueError` where a role has fewer than two models there, or unlearned rows are of several methods.

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from .features import ENCODINGS, feature_types, shadow_features
 from .lira import check_choice
 from .metrics import best_f1
-from .outputs import rows_where
+from .outputs import coded_column, rows_where
 
 MODEL_FILE = "attacker.ubj"
 FACTS_FILE = "attacker.json"
@@ -107,39 +107,24 @@ class XGBoostAttack:
 
         **Raises:** `ValueError` where a role is missing from a fold, a model is in both folds, or a logit is not finite.
         """
+        return fit_all(outputs, [self], threads=threads, device=device)[0]
+
+    def fit_prepared(self, prepared: Prepared, threads: int, device: str = "cpu") -> FittedXGBoost:
+        """Fits on binned folds, as `fit` makes them."""
         import xgboost
 
-        refuse_split_by_row(outputs)
-        label_classes = label_count(outputs)
-        threads = threads or self.threads
-        matrices: dict[str, Any] = {}
-        notes: list[str] = []
-        for fold in ("train", "validation"):
-            table = shadow_rows(outputs, fold)
-            features, targets = self.features(table, label_classes), membership(table)
-            if fold == "train":
-                notes = constant_feature_notes(features, self.label_columns(label_classes))
-            matrices[fold] = xgboost.QuantileDMatrix(
-                features,
-                targets,
-                nthread=threads,
-                ref=matrices.get("train"),
-                feature_types=feature_types(features.shape[1], self.label),
-                enable_categorical=self.label == "categorical",
-            )
-            del table, features  # binned by now: not to be held twice
         booster = xgboost.train(
             {**self.parameters(), "nthread": threads, "device": device},
-            matrices["train"],
+            prepared.train,
             num_boost_round=self.rounds,
-            evals=[(matrices["validation"], "validation")],
+            evals=[(prepared.validation, "validation")],
             early_stopping_rounds=self.early_stopping,
             verbose_eval=False,
         )
         booster = booster[: booster.best_iteration + 1]
-        scores = booster.predict(matrices["validation"]).astype(np.float64)
-        threshold, f1 = best_f1(targets, scores)
-        return FittedXGBoost(self, booster, label_classes, threshold, f1, notes)
+        scores = booster.predict(prepared.validation).astype(np.float64)
+        threshold, f1 = best_f1(prepared.targets, scores)
+        return FittedXGBoost(self, booster, prepared.label_classes, threshold, f1, list(prepared.notes))
 
     def label_columns(self, label_classes: int) -> int:
         """Returns how many columns of the features are the label's."""
@@ -205,6 +190,56 @@ class FittedXGBoost:
         (folder / FACTS_FILE).write_text(json.dumps(facts))
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """Both folds binned by XGBoost, the validation fold's targets float32 `(rows,)`, and notes on the features."""
+
+    train: Any
+    validation: Any
+    targets: np.ndarray
+    label_classes: int
+    notes: list[str]
+
+    @classmethod
+    def of(cls, outputs: pa.Table, attack: XGBoostAttack, threads: int) -> Prepared:
+        """Builds the features that `attack` learns from; its other settings do not matter here."""
+        import xgboost
+
+        label_classes = label_count(outputs)
+        matrices: dict[str, Any] = {}
+        notes: list[str] = []
+        for fold in ("train", "validation"):
+            table = shadow_rows(outputs, fold)
+            features, targets = attack.features(table, label_classes), membership(table)
+            if fold == "train":
+                notes = constant_feature_notes(features, attack.label_columns(label_classes))
+            matrices[fold] = xgboost.QuantileDMatrix(
+                features,
+                targets,
+                nthread=threads,
+                ref=matrices.get("train"),
+                feature_types=feature_types(features.shape[1], attack.label),
+                enable_categorical=attack.label == "categorical",
+            )
+            del table, features  # binned by now: not to be held twice
+        return cls(matrices["train"], matrices["validation"], targets, label_classes, notes)
+
+
+def fit_all(
+    outputs: pa.Table, attacks: Sequence[XGBoostAttack], *, threads: int | None = None, device: str = "cpu"
+) -> list[FittedXGBoost]:
+    """Returns each of `attacks` fitted, as its own `fit` would: features that several share are built and binned once."""
+    refuse_split_by_row(outputs)
+    shared: dict[tuple[str, tuple[int, ...]], Prepared] = {}
+    found = []
+    for attack in attacks:
+        key = (attack.label, attack.forget_classes)
+        if key not in shared:
+            shared = {key: Prepared.of(outputs, attack, threads or attack.threads)}  # one at a time in memory
+        found.append(attack.fit_prepared(shared[key], threads or attack.threads, device))
+    return found
+
+
 def candidates() -> list[dict[str, Any]]:
     """Returns the settings that tuning tries: the release's own, and shallower and slower ones for small data."""
     return [
@@ -224,7 +259,7 @@ def fit_candidate(table: pa.Table, params: Mapping[str, Any]) -> FittedXGBoost:
 
 def tune(table: pa.Table, settings: Sequence[Mapping[str, Any]] | None = None) -> FittedXGBoost:
     """Returns the attacker with the best validation F1 among `settings` (default: `candidates()`); of equals the first."""
-    fitted = [fit_candidate(table, params) for params in (candidates() if settings is None else settings)]
+    fitted = fit_all(table, [XGBoostAttack(**params) for params in (candidates() if settings is None else settings)])
     if not fitted:
         raise ValueError("settings: no candidate was given")
     return max(fitted, key=lambda attacker: attacker.validation_f1)
@@ -242,7 +277,9 @@ def shadow_rows(outputs: pa.Table, fold: str) -> pa.Table:
             raise ValueError(
                 f"role: no {role!r} rows in fold {fold!r}; the shadow attack needs models of both roles there"
             )
-    return table.sort_by([("model_id", "ascending"), ("role", "ascending"), ("sample_id", "ascending")])
+    keys = [coded_column(table, name)[1] for name in ("role", "model_id")]
+    order = np.lexsort((table["sample_id"].to_numpy(), *keys))
+    return table if (np.diff(order) == 1).all() else table.take(pa.array(order))
 
 
 def refuse_split_by_row(outputs: pa.Table) -> None:
@@ -252,9 +289,9 @@ def refuse_split_by_row(outputs: pa.Table) -> None:
     """
     models = rows_where(outputs, role=("original", "retrained")).group_by(["role", "model_id", "fold"]).aggregate([])
     folds = models.group_by(["role", "model_id"]).aggregate([("fold", "count")])
-    split = folds.filter(pc.greater(folds["fold_count"], 1)).sort_by([("role", "ascending"), ("model_id", "ascending")])
-    if len(split):
-        first = split.slice(0, 1).to_pylist()[0]
+    split = folds.filter(pc.greater(folds["fold_count"], 1)).to_pylist()
+    if split:
+        first = min(split, key=lambda model: (model["role"], model["model_id"]))
         raise ValueError(
             f"fold: {first['role']} model {first['model_id']!r} has rows in {first['fold_count']} folds ({len(split)} such models); "
             "split by model, never by row"

@@ -11,26 +11,22 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from attack.fragments import Fragment, deal, fragments, label_classes_of, pieces, softmax_width
+from attack.fragments import Fragment, deal, fragments, label_classes_of, softmax_width
 from attack.metrics import best_f1
-from attack.outputs import rows_where
-from attack.spool import FOLDS, MAX_BIN, Spool, prepared
+from attack.spool import FOLDS
 from attack.xgboost_attack import CONSTANT, FittedXGBoost, XGBoostAttack
 
-COLUMNS = ["model_id", "role", "fold", "sample_id", "label", "logits"]
-IDENTITY = ["model_id", "role", "method", "params", "fold", "sample_id"]
-ROLES = ("original", "retrained")
+from .streaming_worker import ROLES, Mailbox, Prepare, train_worker
+
 MAX_TASKS = 256  # Ray Data tasks for one worker's fragments; more of them cost more than they balance
-MEMORY_SHARE = 0.4  # of a node's free memory that the workers on it may fill with binned data
+POLL_SECONDS = 0.5
 
 
 def choose_path(rows: int, threshold: int) -> str:
@@ -44,25 +40,57 @@ def fit_distributed(
     *,
     num_workers: int,
     resources_per_worker: dict[str, float] | None = None,
-    use_gpu: bool = False,
+    use_gpu: bool | None = None,
     filesystem: Any = None,
     scratch_dir: str | Path | None = None,
     memory_per_worker: float | None = None,
     max_failures: int = 2,
 ) -> FittedXGBoost:
-    """Fits `attack` on outputs in Parquet files, on Ray workers. Ray must be initialised.
+    """Fits `attack` on outputs in Parquet files, on Ray workers; see `fit_all_distributed`."""
+    return fit_all_distributed(
+        paths,
+        [attack],
+        num_workers=num_workers,
+        resources_per_worker=resources_per_worker,
+        use_gpu=use_gpu,
+        filesystem=filesystem,
+        scratch_dir=scratch_dir,
+        memory_per_worker=memory_per_worker,
+        max_failures=max_failures,
+    )[0]
+
+
+def fit_all_distributed(
+    paths: Sequence[str | Path],
+    attacks: Sequence[XGBoostAttack],
+    *,
+    num_workers: int,
+    resources_per_worker: dict[str, float] | None = None,
+    use_gpu: bool | None = None,
+    filesystem: Any = None,
+    scratch_dir: str | Path | None = None,
+    memory_per_worker: float | None = None,
+    max_failures: int = 2,
+    on_fitted: Callable[[int, FittedXGBoost], None] | None = None,
+) -> list[FittedXGBoost]:
+    """Fits each of `attacks` on outputs in Parquet files, on Ray workers. Ray must be initialised.
+
+    The table is read, spooled and binned once for all of them. A candidate that is fitted is not fitted again after a
+    worker has died.
 
     **Arguments:**
 
     - `paths`: files in the outputs schema that every node can read, also `s3://…`; rows of other roles and folds are passed over.
-    - `num_workers`, `resources_per_worker`, `use_gpu`: of Ray Train. At least one CPU must be left to Ray Data.
+    - `num_workers`, `resources_per_worker`: of Ray Train. At least one CPU must be left to Ray Data.
+    - `use_gpu`: None: where the cluster has a GPU for each worker and XGBoost is built for them.
     - `filesystem`: a `pyarrow.fs` file system, where the paths do not say which.
     - `scratch_dir`: where workers spool, on each node (default: its temporary folder); it takes about the logits' size.
     - `memory_per_worker`: bytes that binned data may take in a worker; above, XGBoost pages it from disk, with the same
         result. None: a share of what the node has free.
     - `max_failures`: how often workers that died are replaced before giving up. It does not change the result.
+    - `on_fitted`: told of each attack, by its number, as soon as it is fitted; called from a thread of its own.
 
-    **Raises:** `ValueError` where a role is missing from a fold, or the cluster has no CPU left for Ray Data; `RuntimeError`
+    **Raises:** `ValueError` where `attacks` are none or differ in their features, a role is missing from a fold, or the cluster has no CPU left for Ray Data; `RuntimeError`
     with the first line of a worker's error.
     """
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
@@ -71,21 +99,27 @@ def fit_distributed(
     from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.xgboost import XGBoostTrainer
 
+    shared = {(attack.label, attack.forget_classes) for attack in attacks}
+    if len(shared) != 1:
+        raise ValueError(
+            f"attacks: {len(shared)} kinds of features in {len(attacks)} attacks; one and the same is needed"
+        )
     resources = dict(resources_per_worker or {"CPU": 1.0})
+    if use_gpu is None:
+        use_gpu = gpus_for(num_workers)
     free = _free_cpus(num_workers, float(resources.get("CPU", 1.0)))
     names = [str(path) for path in paths]
     label_classes = label_classes_of(names, filesystem)
     shards = deal(fragments(names, filesystem, roles=ROLES, folds=FOLDS, least=num_workers), num_workers)
     datasets = {
-        f"shard-{rank}": _stream(shard, attack, filesystem, min(1.0, free / num_workers))
+        f"shard-{rank}": _stream(shard, attacks[0], filesystem, min(1.0, free / num_workers))
         for rank, shard in enumerate(shards)
     }
-    mailbox: Any = ray.remote(num_cpus=0)(_Mailbox)
-    mailbox = mailbox.remote()
+    mailbox: Any = ray.remote(num_cpus=0)(Mailbox).remote()
     config: dict[str, Any] = {
-        "attack": attack,
+        "attacks": list(attacks),
         "label_classes": label_classes,
-        "width": softmax_width(names, attack.forget_classes, filesystem),
+        "width": softmax_width(names, attacks[0].forget_classes, filesystem),
         "mailbox": mailbox,
         "use_gpu": use_gpu,
         "threads": max(1, int(resources.get("CPU", 1))),
@@ -94,7 +128,7 @@ def fit_distributed(
     }
     with tempfile.TemporaryDirectory(prefix="orc-train-") as storage:
         trainer = XGBoostTrainer(
-            train_loop_per_worker=_train_worker,
+            train_loop_per_worker=train_worker,
             train_loop_config=config,
             scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu, resources_per_worker=resources),
             datasets=datasets,
@@ -104,13 +138,64 @@ def fit_distributed(
                 name="attacker", storage_path=storage, failure_config=FailureConfig(max_failures=max_failures)
             ),
         )
+        watcher = _Watcher(mailbox, attacks, label_classes, num_workers, on_fitted)
         try:
             trainer.fit()
         except Exception as error:
             raise RuntimeError(f"distributed XGBoost failed: {_first_line(error)}") from error
-    content = ray.get(mailbox.get.remote())
-    ray.kill(mailbox)
-    return _assemble(attack, label_classes, content)
+        finally:
+            fitted = watcher.close()
+            ray.kill(mailbox)
+    return fitted
+
+
+class _Watcher:
+    """Takes what workers hand back out of the mailbox, and puts each attack together once all of them have."""
+
+    def __init__(
+        self,
+        mailbox: Any,
+        attacks: Sequence[XGBoostAttack],
+        label_classes: int,
+        workers: int,
+        on_fitted: Callable[[int, FittedXGBoost], None] | None,
+    ):
+        self._mailbox, self._attacks, self._label_classes = mailbox, attacks, label_classes
+        self._workers, self._on_fitted = workers, on_fitted
+        self._fitted: list[FittedXGBoost] = []
+        self._problem: BaseException | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True, name="attackers")
+        self._thread.start()
+
+    def _watch(self) -> None:
+        try:
+            while not self._stop.wait(POLL_SECONDS):
+                self._collect()
+            self._collect()
+        except BaseException as error:  # told to whoever waits for the attackers
+            self._problem = error
+
+    def _collect(self) -> None:
+        import ray
+
+        while len(self._fitted) < len(self._attacks):
+            number = len(self._fitted)
+            content = ray.get(self._mailbox.take.remote(number, self._workers))
+            if content is None:
+                return
+            fitted = _assemble(self._attacks[number], self._label_classes, content)
+            self._fitted.append(fitted)
+            if self._on_fitted is not None:
+                self._on_fitted(number, fitted)
+
+    def close(self) -> list[FittedXGBoost]:
+        """Waits for what is still to be collected, and returns the fitted attacks."""
+        self._stop.set()
+        self._thread.join()
+        if self._problem is not None:
+            raise self._problem
+        return self._fitted
 
 
 def _assemble(attack: XGBoostAttack, label_classes: int, content: dict[int, dict[str, Any]]) -> FittedXGBoost:
@@ -137,35 +222,12 @@ def _assemble(attack: XGBoostAttack, label_classes: int, content: dict[int, dict
     return FittedXGBoost(attack, booster, label_classes, threshold, f1, notes)
 
 
-def score_distributed(
-    paths: Sequence[str | Path],
-    fitted: FittedXGBoost,
-    output: str | Path,
-    *,
-    filesystem: Any = None,
-    roles: Sequence[str] | None = None,
-    folds: Sequence[str] | None = None,
-) -> int:
-    """Scores outputs in Parquet files on Ray, into one Parquet file a fragment below `output`; returns the rows written.
-
-    The files have the outputs' columns but label and logits, and `score` float64. Ray must be initialised; no process
-    holds more than a fragment.
-    """
+def gpus_for(workers: int) -> bool:
+    """Says whether XGBoost can train on GPUs: one for each worker in the cluster, and a build that knows them."""
     import ray
+    import xgboost
 
-    names = [str(path) for path in paths]
-    parts = fragments(names, filesystem, roles=roles, folds=folds)
-    if filesystem is None:
-        Path(output).mkdir(parents=True, exist_ok=True)
-    attacker = ray.put(fitted)
-    score = _ScoreFragments(attacker, str(output), filesystem, roles, folds)
-    items = [{"index": index, **vars(part)} for index, part in enumerate(parts)]
-    if not items:
-        return 0
-    counted = ray.data.from_items(items, override_num_blocks=min(len(items), 4 * MAX_TASKS)).map_batches(
-        score, batch_size=1, batch_format="pyarrow", zero_copy_batch=True
-    )
-    return int(sum(row["rows"] for row in counted.iter_rows()))
+    return bool(xgboost.build_info().get("USE_CUDA")) and ray.cluster_resources().get("GPU", 0.0) >= workers
 
 
 def _free_cpus(workers: int, each: float) -> float:
@@ -204,116 +266,12 @@ def _stream(parts: Sequence[Fragment], attack: XGBoostAttack, filesystem: Any, c
     DataContext.get_current().enable_progress_bars = False
     items = [vars(part) for part in parts] or [vars(Fragment("", -1, 0, 0))]
     return ray.data.from_items(items, override_num_blocks=min(len(items), MAX_TASKS)).map_batches(
-        _Prepare(attack.forget_classes, filesystem),
+        Prepare(attack.forget_classes, filesystem),
         batch_size=1,
         batch_format="pyarrow",
         zero_copy_batch=True,
         num_cpus=cpus,
     )
-
-
-@dataclass(frozen=True)
-class _Prepare:
-    """Reads a fragment and yields what the attack learns from, a piece at a time."""
-
-    forget_classes: tuple[int, ...]
-    filesystem: Any
-
-    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        for part in batch.to_pylist():
-            for table in pieces(Fragment(**part), self.filesystem, COLUMNS):
-                rows = rows_where(table, role=ROLES, fold=FOLDS)
-                if len(rows):
-                    yield prepared(rows, self.forget_classes)
-
-
-@dataclass(frozen=True)
-class _ScoreFragments:
-    """Scores fragments into files; a task that is run again writes the same file."""
-
-    attacker: Any
-    output: str
-    filesystem: Any
-    roles: Sequence[str] | None
-    folds: Sequence[str] | None
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        import ray
-
-        fitted: FittedXGBoost = ray.get(self.attacker)
-        total = 0
-        for item in batch.to_pylist():
-            name = f"scores-{item.pop('index'):06d}.parquet"
-            writer: pq.ParquetWriter | None = None
-            temporary = f"{self.output}/.{name}.tmp" if self.filesystem is None else f"{self.output}/{name}"
-            for table in pieces(Fragment(**item), self.filesystem, None):
-                filters = {"role": self.roles, "fold": self.folds}
-                rows = rows_where(table, **{k: v for k, v in filters.items() if v is not None})
-                if not len(rows):
-                    continue
-                scored = rows.select(IDENTITY).append_column("score", pa.array(fitted.score(rows)))
-                if writer is None:
-                    writer = pq.ParquetWriter(temporary, scored.schema, filesystem=self.filesystem, compression="zstd")
-                writer.write_table(scored)
-                total += len(scored)
-            if writer is not None:
-                writer.close()
-                if self.filesystem is None:
-                    os.replace(temporary, f"{self.output}/{name}")
-        return pa.table({"rows": [total]})
-
-
-class _Mailbox:
-    """Holds what the workers hand back; a few megabytes that need no shared file system."""
-
-    def __init__(self) -> None:
-        self._content: dict[int, dict[str, Any]] = {}
-
-    def put(self, rank: int, content: dict[str, Any]) -> None:
-        self._content[rank] = content
-
-    def get(self) -> dict[int, dict[str, Any]]:
-        return self._content
-
-
-def _train_worker(config: dict[str, Any]) -> None:
-    """One worker: spools its shard, trains with the others, scores its validation rows and hands back."""
-    import psutil
-    import ray
-    import xgboost
-    from ray import train
-
-    attack: XGBoostAttack = config["attack"]
-    context = train.get_context()
-    rank = context.get_world_rank()
-    with tempfile.TemporaryDirectory(prefix="orc-spool-", dir=config["scratch"]) as folder:
-        spool = Spool(Path(folder), config["width"], config["label_classes"], attack.label)
-        spool.fill(train.get_dataset_shard(f"shard-{rank}").iter_batches(batch_size=None, batch_format="pyarrow"))
-        memory = config["memory"] or MEMORY_SHARE * psutil.virtual_memory().available / context.get_local_world_size()
-        external = spool.bytes_in_memory() > memory
-        device: dict[str, Any] = {"device": "cuda"} if config["use_gpu"] else {"nthread": config["threads"]}
-        training = spool.matrix("train", external, None, config["threads"])
-        validation = spool.matrix("validation", external, training, config["threads"])
-        booster = xgboost.train(
-            {**attack.parameters(), **device, "max_bin": MAX_BIN},
-            training,
-            num_boost_round=attack.rounds,
-            evals=[(validation, "validation")],
-            early_stopping_rounds=attack.early_stopping,
-            verbose_eval=False,
-        )
-        booster = booster[: booster.best_iteration + 1]
-        content: dict[str, Any] = {
-            "labels": spool.targets("validation").astype(bool),
-            "scores": booster.predict(validation).astype(np.float32)[: spool.rows["validation"]],
-            "lowest": spool.lowest,
-            "highest": spool.highest,
-            "external": external,
-        }
-        if rank == 0:
-            content["model"] = bytes(booster.save_raw("ubj"))
-        ray.get(config["mailbox"].put.remote(rank, content))
-        train.report({})  # once: each report waits for a poll of the controller
 
 
 _RAISED = re.compile(r"^(?:[\w.]+\.)?(\w*(?:Error|Exception)): (.+)$", re.MULTILINE)

@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import EXIT_OK, EXIT_UNITS_FAILED, UserError
+
+if TYPE_CHECKING:
+    from attack.check import Examination
+    from attack.scoring import Runner
+    from attack.sources import ParquetFiles, Source
+
+DISTRIBUTED_ROWS = 2_000_000
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,29 +35,67 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--output", metavar="DIR", type=Path, default=Path("runs/audit"), help="output folder (default: runs/audit)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of attacks and intervals (default: 0)")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="ATTACK.OPTION=VALUE",
+        action="append",
+        default=[],
+        help="an option of an attack, for example --set rmia.gamma=2 or --set xgboost.max_depth=6; may be repeated",
+    )
+    parser.add_argument(
+        "--num-classes",
+        type=int,
+        metavar="N",
+        help="classes that labels may be of, where the logits of forgotten classes were dropped",
+    )
+    parser.add_argument(
+        "--population",
+        metavar="FILE",
+        nargs="+",
+        help="the same models' outputs on samples that none was trained on: the z of RMIA",
+    )
+    parser.add_argument(
+        "--address",
+        metavar="auto|HOST:PORT|local",
+        help="Ray cluster for large outputs; local starts one here (default: RAY_ADDRESS where set, else local)",
+    )
+    parser.add_argument(
+        "--distributed-rows",
+        type=int,
+        metavar="N",
+        default=DISTRIBUTED_ROWS,
+        help=f"from so many rows on XGBoost trains and scores on Ray (default: {DISTRIBUTED_ROWS:,})",
+    )
     parser.add_argument("--json", action="store_true", help="print the results as one JSON document")
 
 
 def main(args: argparse.Namespace) -> int:
-    from attack import ATTACKS
     from attack.audit import audit
-    from attack.check import check
+    from attack.check import Examination
 
-    tables = _tables(args)
-    names = (
-        list(ATTACKS) if args.attacks == "all" else [name.strip() for name in args.attacks.split(",") if name.strip()]
-    )
-    if args.attacks == "all":
-        # Attacks that these outputs cannot feed are left out, and said so in the notes.
-        names = [name for name in names if not any(problem.fatal for problem in check(tables, [name]))] or names
-    problems = [problem for problem in check(tables, names) if problem.fatal]
-    if problems:
-        raise UserError("\n".join(f"audit: {problem}" for problem in problems))
-    try:
-        found = audit(tables, names, args.seed)
-    except ValueError as error:
-        raise UserError("\n".join(f"audit: {line}" for line in str(error).splitlines())) from None
-    document = _write(args, names, tables, found)
+    started = time.perf_counter()
+    source = _source(args)
+    settings = _settings(args.overrides)
+    with _told():
+        examined = Examination.of(source, args.num_classes)
+        names, left_out = _names(args.attacks, examined)
+        population = None if args.population is None else _files(args.population)
+    read = time.perf_counter()
+    with _told(), _runner(args, source, names) as (runner, where):
+        found = audit(
+            source,
+            names,
+            args.seed,
+            settings=settings,
+            num_classes=args.num_classes,
+            population=population,
+            examined=examined,
+            runner=runner,
+        )
+    found.notes += [*left_out, *where]
+    stages = {"read": read - started, "attack": time.perf_counter() - read}
+    document = _write(args, names, source, found, stages)
     failed = sum(row["status"] == "failed" for row in document["rows"])
     if args.json:
         from ..cli import print_json
@@ -54,41 +106,156 @@ def main(args: argparse.Namespace) -> int:
 
         from ..report import terminal_table
 
-        Console(width=None if Console().is_terminal else 160).print(terminal_table(document))
+        console = Console(width=None if Console().is_terminal else 120, highlight=False)
+        console.print(terminal_table(document))
         for note in found.notes:
-            print(note)
+            console.print(note, style="dim", markup=False)
         print(f"report: {args.output / 'report.html'}")
     return EXIT_UNITS_FAILED if failed else EXIT_OK
 
 
-def _tables(args: argparse.Namespace) -> list[Any]:
-    """Returns the outputs that the arguments name; raises `UserError` saying what is wrong with them."""
-    from attack.readers import read_logits, read_outputs
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Turns what the attack package says is wrong into the user's one line for each."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError("\n".join(f"audit: {line}" for line in str(error).splitlines())) from None
 
+
+def _names(text: str, examined: Examination) -> tuple[list[str], list[str]]:
+    """Returns the attacks to run, and notes on those that `all` left out.
+
+    **Raises:** `UserError` naming every problem that stands in their way.
+    """
+    from attack import ATTACKS
+
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    left_out: list[str] = []
+    if text == "all":
+        # Attacks that these outputs cannot feed are left out, and that is said; what is wrong for all of them is not.
+        names = list(ATTACKS)
+        reasons = {name: [p for p in examined.problems([name]) if p.fatal] for name in names}
+        if not all(reasons.values()):
+            left_out = [f"{name}: left out: {reasons[name][0]}" for name in names if reasons[name]]
+            names = [name for name in names if not reasons[name]]
+    problems = [problem for problem in examined.problems(list(dict.fromkeys(names))) if problem.fatal]
+    if problems:
+        raise UserError("\n".join(f"audit: {problem}" for problem in problems))
+    return list(dict.fromkeys(names)), left_out
+
+
+def _settings(overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Returns the attacks' options that `--set` gives; what is wrong with a value, the attack itself says."""
+    import yaml
+
+    from attack import ATTACKS
+
+    found: dict[str, dict[str, Any]] = {}
+    for text in overrides:
+        path, equals, value = text.partition("=")
+        attack, dot, option = path.partition(".")
+        if not equals or not dot:
+            raise UserError(f"--set: {text!r} is not allowed; give ATTACK.OPTION=VALUE, for example rmia.gamma=2")
+        if attack not in ATTACKS:
+            raise UserError(f"--set: {attack!r} is no attack; known are {', '.join(ATTACKS)}")
+        allowed = sorted(field.name for field in dataclasses.fields(ATTACKS[attack]))
+        if option not in allowed:
+            raise UserError(f"--set: {path!r}: {attack} has no such option; it has {', '.join(allowed) or 'none'}")
+        try:
+            found.setdefault(attack, {})[option] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UserError(f"--set: {text!r}: the value is not readable as YAML") from None
+    for attack, options in found.items():
+        try:
+            ATTACKS[attack](**options)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"--set: {attack}.{str(error).splitlines()[0]}") from None
+    return found
+
+
+def _source(args: argparse.Namespace) -> Source:
+    """Returns the outputs that the arguments name; raises `UserError` saying what is wrong with them."""
     if bool(args.outputs) == bool(args.mapping):
         raise UserError(
             "OUTPUTS: give Parquet files in the outputs schema, or --mapping FILE for NumPy or CSV logits, one of the two"
         )
+    if args.mapping is None:
+        return _files(args.outputs)
+    from attack.sources import Tables
+
+    return Tables((_mapped(args.mapping),))
+
+
+def _files(given: Sequence[str]) -> ParquetFiles:
+    from attack.readers import find_files
+    from attack.sources import ParquetFiles
+
+    with _told():
+        return ParquetFiles(*find_files(given))
+
+
+def _mapped(path: Path) -> Any:
+    import yaml
+
+    from attack.readers import read_logits
+
     try:
-        if args.mapping is None:
-            return list(read_outputs(args.outputs))
-        import yaml
-
-        mapping = yaml.safe_load(args.mapping.read_text(encoding="utf-8"))
-        if not isinstance(mapping, dict):
-            raise UserError(f"--mapping: {str(args.mapping)!r}: not a mapping with the key models")
-        return [read_logits(mapping, args.mapping.parent)]
+        mapping = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, IsADirectoryError) as error:
-        raise UserError(f"audit: {error.filename or args.mapping}: no such file") from None
-    except ValueError as error:
-        raise UserError("\n".join(f"audit: {line}" for line in str(error).splitlines())) from None
-    except Exception as error:
-        if type(error).__module__.startswith("yaml"):
-            raise UserError(f"--mapping: {str(args.mapping)!r}: not readable as YAML") from None
-        raise
+        raise UserError(f"audit: {error.filename or path}: no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise UserError(f"--mapping: {str(path)!r}: not readable as YAML") from None
+    if not isinstance(mapping, dict):
+        raise UserError(f"--mapping: {str(path)!r}: not a mapping with the key models")
+    with _told():
+        return read_logits(mapping, path.parent)
 
 
-def _write(args: argparse.Namespace, names: list[str], tables: list[Any], found: Any) -> dict[str, Any]:
+@contextlib.contextmanager
+def _runner(args: argparse.Namespace, source: Source, names: Sequence[str]) -> Iterator[tuple[Runner, list[str]]]:
+    """Yields where attacks that read logits run, and a note that says so where it is Ray."""
+    from attack.device import best_device
+    from attack.scoring import InProcess
+    from attack.sources import ParquetFiles
+
+    here = InProcess(threads=len(os.sched_getaffinity(0)), device=best_device())
+    rows = source.rows()
+    if "xgboost" not in names or rows < args.distributed_rows:
+        yield here, []
+        return
+    if not isinstance(source, ParquetFiles):
+        yield here, [f"xgboost: {rows:,} rows were fitted in this process: only Parquet files can be streamed to Ray"]
+        return
+    from ..audit_runner import OnRay, workers_for
+    from ..engine.session import RaySession
+
+    session = RaySession(args.address or os.environ.get("RAY_ADDRESS"))
+    scratch = Path(tempfile.mkdtemp(prefix=".audit-", dir=_made(args.output.resolve().parent)))
+    try:
+        workers, cpus = workers_for(session.cpus(), session.nodes())
+        # Nodes that are not this one know nothing of the current folder.
+        paths = source.paths if source.filesystem else tuple(str(Path(path).resolve()) for path in source.paths)
+        files = ParquetFiles(paths, source.filesystem)
+        yield (
+            OnRay(files, scratch, workers, cpus, local=here),
+            [
+                f"xgboost: fitted and scored on Ray, {workers} workers: {rows:,} rows are not under the {args.distributed_rows:,} of --distributed-rows"
+            ],
+        )
+    finally:
+        session.close()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _write(
+    args: argparse.Namespace, names: list[str], source: Source, found: Any, stages: dict[str, float]
+) -> dict[str, Any]:
     import json
 
     from ..folder import OutputFolder
@@ -98,7 +265,6 @@ def _write(args: argparse.Namespace, names: list[str], tables: list[Any], found:
 
     folder = OutputFolder(args.output)
     folder.create()
-    rows = sum(len(table) for table in tables)
     document = finite(
         {
             "schema": SCHEMA_VERSION,
@@ -109,12 +275,12 @@ def _write(args: argparse.Namespace, names: list[str], tables: list[Any], found:
                 "attacks": [{"name": name} for name in names],
             },
             "rows": found.rows,
-            "stages": {},
+            "stages": stages,
             "environment": {
                 "work": {"units_executed": 0, "units_reused": 0},
                 "versions": versions(),
                 "git": git_state(),
-                "notes": [*found.notes, f"{rows:,} rows of outputs in {len(tables)} tables"],
+                "notes": [*found.notes, f"{source.rows():,} rows of outputs"],
             },
         }
     )

@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..data import ExperimentData
 from ..errors import EnvironmentFault, disk_is_full
@@ -24,7 +25,7 @@ from ..recipe import Resources
 from ..scoring import save_fitted
 from ..store import Store
 from ..store.base import sha256_file
-from ..streaming_attack import choose_path, fit_distributed
+from ..streaming_attack import choose_path, fit_all_distributed
 from ..units import Outcome, Unit
 from .base import Listener, Starter
 from .placement import GPU_STAGES, place
@@ -96,33 +97,51 @@ class RayEngine:
         return choose_path(rows, self.resources.distributed_rows)
 
     def _run_distributed_attacks(self, units: Sequence[Unit], listener: Listener) -> None:
-        """Fits the candidates one after another, each on many workers; Ray Train is never nested in Tune's trials."""
+        """Fits all candidates on many workers, from one reading of the table; Ray Train is never nested in Tune's trials."""
         from attack import ATTACKS
 
+        groups: dict[tuple[Any, ...], list[Unit]] = {}
+        attacks = {unit.key: build(ATTACKS[unit.spec["attack"]], unit.spec["params"]) for unit in units}
+        for unit in units:
+            groups.setdefault((attacks[unit.key].label, attacks[unit.key].forget_classes), []).append(unit)
+        for group in groups.values():
+            self._fit_group(group, [attacks[unit.key] for unit in group], listener)
+
+    def _fit_group(self, units: Sequence[Unit], attacks: Sequence[Any], listener: Listener) -> None:
+        """Fits candidates that share their features; each is committed as soon as it is there."""
         cpus = self.resources.cpus_per_unit / 2
         workers = min(max(2, self.slots // 2), self.placement.workers_beside_data(cpus))
         paths = [self._shared_file(self.outputs_folder / f"{role}.parquet") for role in ("original", "retrained")]
-        for unit in units:
+        started = time.perf_counter()
+        done: set[str] = set()
+
+        def commit(number: int, fitted: Any) -> None:
+            nonlocal started
+            unit, seconds = units[number], time.perf_counter() - started
             started = time.perf_counter()
-            try:
-                fitted = fit_distributed(
-                    paths,
-                    build(ATTACKS[unit.spec["attack"]], unit.spec["params"]),
-                    num_workers=workers,
-                    resources_per_worker={"CPU": cpus},
-                    filesystem=self.store.filesystem(),
-                )
-                with self.store.attempt(unit.key) as attempt:
-                    meta = save_fitted(fitted, attempt, "distributed", self._attacker_rows(unit))
-                    commit_unit(unit, attempt, meta, time.perf_counter() - started)
-                outcome = Outcome(unit.key, unit.name, unit.kind, "done", time.perf_counter() - started)
-            except (RuntimeError, ValueError, OSError) as error:
-                if disk_is_full(error):
-                    raise EnvironmentFault(f"{unit.name}: no space left on a disk: {error}".splitlines()[0]) from error
-                seconds = time.perf_counter() - started
-                line = f"{type(error).__name__}: {error}".splitlines()[0]
-                outcome = Outcome(unit.key, unit.name, unit.kind, "failed", seconds, line, traceback.format_exc())
-            listener(outcome)
+            with self.store.attempt(unit.key) as attempt:
+                meta = save_fitted(fitted, attempt, "distributed", self._attacker_rows(unit))
+                commit_unit(unit, attempt, meta, seconds)
+            done.add(unit.key)
+            listener(Outcome(unit.key, unit.name, unit.kind, "done", seconds))
+
+        try:
+            fit_all_distributed(
+                paths,
+                attacks,
+                num_workers=workers,
+                resources_per_worker={"CPU": cpus},
+                filesystem=self.store.filesystem(),
+                on_fitted=commit,
+            )
+        except (RuntimeError, ValueError, OSError) as error:
+            if disk_is_full(error):
+                raise EnvironmentFault(f"attackers: no space left on a disk: {error}".splitlines()[0]) from error
+            seconds = time.perf_counter() - started
+            line = f"{type(error).__name__}: {error}".splitlines()[0]
+            for unit in units:
+                if unit.key not in done:
+                    listener(Outcome(unit.key, unit.name, unit.kind, "failed", seconds, line, traceback.format_exc()))
 
     def _shared_file(self, path: Path) -> str:
         """Returns where every node can read the file: the driver's folder may be its own, so the store takes a copy."""

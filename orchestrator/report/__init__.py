@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
 TABLES = {"results.csv": "csv", "results.md": "md", "results.tex": "latex"}
 
@@ -76,12 +76,12 @@ def compare(dirs: Sequence[str | Path], format: str = "md") -> str:
     return compare_runs([Path(each) for each in dirs], format)
 
 
-def terminal_table(results: Mapping[str, Any]) -> Table:
-    """Returns the table that a run ends with, from a results document."""
-    from . import tables
+def terminal_table(results: Mapping[str, Any]) -> Group:
+    """Returns the table that a command ends with, from a results document: two where many attacks were run."""
+    from . import terminal
     from .rows import Report
 
-    return tables.terminal(Report(results))
+    return terminal.render(Report(results))
 
 
 __all__ = ["compare", "table", "terminal_table", "write_report"]

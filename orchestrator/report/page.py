@@ -10,6 +10,7 @@ from importlib import resources
 from typing import Any
 
 from . import summary, tables, words
+from .details import details
 from .drawing import DARK_SERIES, Figure, inline_svg
 from .rows import Report
 
@@ -50,6 +51,7 @@ def page(report: Report, figures: Sequence[Figure]) -> str:
         long=len(report.rows) > LONG_TABLE,
         table_notes=[note.replace("Bold,", "Marked ●,") for note in tables.notes(report)],
         verdicts=_verdicts(report),
+        details=details(report),
         csv=Markup(f"data:text/csv;charset=utf-8;base64,{csv}"),
         figures=[
             {

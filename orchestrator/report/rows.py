@@ -174,8 +174,10 @@ class Report:
         if not decided:
             shown = words.listed([self._shown(*item) for item in found])
             return Judgement("undecided", f"{shown}, but with one model on a side there is no interval.")
-        above = [item for item in decided if item[2][0] > words.CHANCE]
-        below = [item for item in decided if item[2][1] < words.CHANCE]
+        directed = [item for item in decided if self.attack_of(item[0]) not in words.UNDIRECTED]
+        above = [item for item in directed if item[2][0] > words.CHANCE]
+        below = [item for item in directed if item[2][1] < words.CHANCE]
+        apart = [item for item in decided if item not in directed and item[2][0] > words.CHANCE]
         if above:
             worst = max(above, key=lambda item: item[1])
             return Judgement(
@@ -185,6 +187,15 @@ class Report:
             worst = min(below, key=lambda item: item[1])
             sentence = f"{self._shown(*worst)} lies below 0.5: forget samples stand out by too little confidence and can be found."
             return Judgement("over-unlearned", sentence)
+        if apart:
+            worst = max(apart, key=lambda item: item[1])
+            sentence = f"{self._shown(*worst)} lies above 0.5: its models are told from retrained ones, by too little or too much forgetting."
+            return Judgement("remembers", sentence)
+        if any(item[2][1] < words.CHANCE for item in decided):
+            shown = words.listed([self._shown(*item) for item in decided])
+            return Judgement(
+                "undecided", f"{shown}: one lies below 0.5, which it can by chance only; more models decide it."
+            )
         shown = words.listed([self._shown(*item) for item in decided])
         shown += " includes 0.5" if len(decided) == 1 else " include 0.5"
         if self.powerless and row.method != "retrain":

@@ -1,4 +1,4 @@
-"""The result table as CSV, Markdown, LaTeX and for the terminal.
+"""The result table as CSV, Markdown and LaTeX.
 
 CSV is for programs: every metric at full precision, an empty cell where nothing was measured. The others are for people.
 """
@@ -10,13 +10,10 @@ import io
 import json
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import words
 from .rows import Report, ResultRow, ResultsError
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 FORMATS = ("csv", "md", "latex")
 NOT_MEASURABLE_NOTE = f"{words.NOT_MEASURABLE}: not measurable."
@@ -211,47 +208,3 @@ def render(report: Report, format: str) -> str:
     if format not in renderers:
         raise ResultsError(f"format: {format!r}: unknown; allowed: {', '.join(FORMATS)}")
     return renderers[format](report)
-
-
-STYLES = {"forgot": "green", "remembers": "red", "over-unlearned": "magenta", "undecided": "yellow", "failed": "red"}
-
-
-def terminal(report: Report) -> Table:
-    """Returns the few columns that one wants to see when a run ends."""
-    from rich.table import Table
-    from rich.text import Text
-
-    names = [
-        *report.auc_names,
-        "tpr_at_fpr_0.01",
-        "error_forget",
-        "error_retain",
-        "error_test",
-        "seconds_per_model",
-        "speedup_vs_retrain",
-    ]
-    heads = {
-        "tpr_at_fpr_0.01": "TPR@\n1%FPR",
-        "error_forget": "error %\nD_f",
-        "error_retain": "\nD_r",
-        "error_test": "\ntest",
-        "seconds_per_model": "s per\nmodel",
-        "speedup_vs_retrain": "speed-\nup",
-    }
-    found = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1))
-    found.add_column("method", vertical="bottom", no_wrap=True)
-    for name in names:
-        head = heads.get(name) or (words.metric(name).label.replace(" ", "\n") if name != "auc" else "AUC")
-        found.add_column(
-            head + (" [95 % CI]" if name in report.auc_names else ""), justify="right", vertical="bottom", no_wrap=True
-        )
-    found.add_column("verdict", vertical="bottom", no_wrap=True)
-    for row in report.rows:
-        cells = []
-        for name in names:
-            value, bounds, marked = cell(report, row, words.metric(name))
-            text = f"{value} {bounds}".strip() if name in report.auc_names else value
-            cells.append(Text("" if not row.done and row.value(name) is None else text, style="bold" if marked else ""))
-        word = report.judgements[row.index].word
-        found.add_row(Text(row.label), *cells, Text(word, style=STYLES[word]))
-    return found

@@ -36,7 +36,17 @@ METHODS = {
     "woodfisher": "WoodFisher",
     "delete": "DELETE",
 }
-ATTACKS = {"xgboost": "XGBoost", "u_lira": "U-LiRA", "lira": "LiRA", "rmia": "RMIA"}
+ATTACKS = {
+    "xgboost": "XGBoost",
+    "u_lira": "U-LiRA",
+    "lira": "LiRA",
+    "rmia": "RMIA",
+    "loss_threshold": "Loss threshold",
+    "entropy_threshold": "Entropy threshold",
+}
+UNDIRECTED = (
+    "u_lira",
+)  # fitted on the method's own models: it tells them apart, whether too little or too much was forgotten
 PARAMETERS = {"gamma": "γ", "alpha": "α", "lambda": "λ", "beta": "β", "temperature": "T"}
 BASELINES = ("no_unlearn", "retrain")
 

@@ -15,6 +15,7 @@ import pytest
 from attack import ATTACKS, ULiRA, XGBoostAttack, outputs_table, read_logits, read_outputs
 from attack.audit import audit, check, run_attacks
 from attack.outputs import logits_matrix, rows_where
+from attack.sources import ParquetFiles
 
 from .build import area, pool, shuffled
 
@@ -59,7 +60,7 @@ BROKEN: dict[str, tuple[Callable[[pa.Table], pa.Table], str]] = {
     ),
     "no validation originals": (
         lambda t: without(t, role="original", fold="validation"),
-        "role: 0 original models in fold validation; xgboost, loss_threshold, entropy_threshold needs at least 1",
+        "role: 0 original models in fold validation; xgboost, loss_threshold, entropy_threshold need at least 1",
     ),
     "no retrained test models": (
         lambda t: without(t, role="retrained", fold="test"),
@@ -67,9 +68,7 @@ BROKEN: dict[str, tuple[Callable[[pa.Table], pa.Table], str]] = {
     ),
     "too few for U-LiRA": (
         lambda t: without(t, role="unlearned", fold="train"),
-        "2 unlearned models"
-        if False
-        else "1 unlearned models of pgu {} in folds train and validation; u_lira needs at least 2",
+        "1 unlearned models of pgu {} in folds train and validation; u_lira needs at least 2",
     ),
     "NaN logits": (
         lambda t: with_logit(t, 11, np.nan),
@@ -142,6 +141,31 @@ def test_class_removal_needs_to_be_told_and_keeps_to_attacks_that_can() -> None:
     row = audit(told, ["entropy_threshold"]).rows[0]
     assert row["metrics"]["klom/p95"] is None
     assert any("klom: not measured" in note for note in row["notes"])
+    assert "differ in which class each column is" in str(check([told, untold], ["xgboost"], num_classes=5)[0])
+
+
+def test_files_are_audited_as_tables_are_also_where_classes_were_dropped(tmp_path: Path) -> None:
+    """Piece by piece from small row groups, with lists of no stated length, or with the columns' classes in the metadata."""
+    table = pool(models=8, samples=10, unlearned={"pgu": 0.5})
+    quick = {"xgboost": {"rounds": 3, "max_depth": 2, "eta": 0.3, "min_child_weight": 1.0}}
+    loose = changed(table, "logits", table["logits"].cast(pa.list_(pa.float64())))
+    dropped = changed(table, "label", pa.array(np.full(len(table), 7))).replace_schema_metadata(
+        {b"attack.classes": b"[0, 1, 2, 3]"}
+    )
+    for number, (given, stored, names) in enumerate(
+        ((table, table, ALL), (table, loose, ALL), (dropped, dropped, ["xgboost", "entropy_threshold"]))
+    ):
+        path = tmp_path / f"{number}.parquet"
+        pq.write_table(stored, path, row_group_size=37)
+        mine, theirs = (
+            audit(source, names, settings=quick, bootstrap=20) for source in (given, ParquetFiles((str(path),)))
+        )
+        assert json.dumps([row["metrics"] for row in mine.rows]) == json.dumps([row["metrics"] for row in theirs.rows])
+        assert mine.notes == theirs.notes
+    ragged = changed(table, "logits", pa.array([[0.0] * (3 + row % 2) for row in range(len(table))]))
+    pq.write_table(ragged, tmp_path / "ragged.parquet")
+    [problem] = check(ParquetFiles((str(tmp_path / "ragged.parquet"),)), ["lira"])
+    assert str(problem) == "logits: rows of different lengths; give every row one number for each class"
 
 
 @pytest.fixture(scope="module")

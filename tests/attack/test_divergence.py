@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-
 import numpy as np
 import pytest
 from scipy import stats
@@ -13,47 +10,16 @@ from attack import DIVERGENCES, ForgettingQuality, KLoM
 from attack.metrics import ks_distance
 from attack.outputs import rows_where
 
-from .build import pool, slow_phi
-
-
-def slow_klom(unlearned: list[float], retrained: list[float], bins: int, clip: float, floor: float) -> float:
-    """KL(unlearned ‖ retrained) between histograms with common bins, by the definition."""
-    a, b = ([max(-clip, min(clip, v)) for v in side] for side in (unlearned, retrained))
-    low, high = min(a + b), max(a + b)
-    total = 0.0
-    for k in range(bins):
-        left, right = low + (high - low) * k / bins, low + (high - low) * (k + 1) / bins
-
-        def share(side: list[float], left: float = left, right: float = right, last: bool = k == bins - 1) -> float:
-            return sum(left <= v < right or (last and v == high) for v in side) / len(side)
-
-        if share(a):
-            total += share(a) * math.log(share(a) / max(share(b), floor))
-    return total
+from . import checks
+from .build import pool
 
 
 def test_klom_agrees_with_its_definition() -> None:
-    table = pool(models=30, samples=6, unlearned={"pgu": 1.0})
-    unlearned, retrained = rows_where(table, method="pgu"), rows_where(table, role="retrained")
-    found = KLoM(bins=7, clip=2.5).measure(unlearned, retrained)
-    for sample, value in zip(found.samples, found.values, strict=True):
-        sides = [
-            [slow_phi(r["logits"], r["label"]) for r in side.to_pylist() if r["sample_id"] == sample]
-            for side in (unlearned, retrained)
-        ]
-        assert value == pytest.approx(slow_klom(*sides, bins=7, clip=2.5, floor=1e-5), abs=1e-6)
-    assert found.summary["p95"] == pytest.approx(np.quantile(found.values, 0.95))
-    assert found.worst(2)[0][1] == found.values.max()
+    checks.klom_is_its_definition()
 
 
 def test_klom_is_zero_for_equal_models_and_counts_the_largest_margin() -> None:
-    same = np.random.default_rng(0).normal(size=(50, 4))
-    assert KLoM().of_margins(same, same) == pytest.approx(0.0, abs=1e-12)
-    constant = np.ones((5, 3))
-    assert KLoM().of_margins(constant, constant) == pytest.approx(0.0)
-    # All unlearned models at the very top of the range: what a histogram that drops its last edge calls zero.
-    apart = KLoM().of_margins(np.full((10, 1), 3.0), np.linspace(0.0, 1.0, 10)[:, None])
-    assert apart == pytest.approx(math.log(1.0 / 1e-5))
+    checks.klom_counts_the_largest_margin()
 
 
 def test_klom_of_gaussians_is_near_the_closed_form() -> None:
@@ -62,40 +28,9 @@ def test_klom_of_gaussians_is_near_the_closed_form() -> None:
     assert values == pytest.approx(0.5**2 / 2, abs=0.02)
 
 
-def slow_epsilon(unlearned: list[float], retrained: list[float], delta: float) -> float:
-    """ε by every threshold and both directions, on φ and on the Gaussian log-likelihood ratio."""
-
-    def best(mine: list[float], theirs: list[float]) -> float:
-        found = 0.0
-        points = sorted({*mine, *theirs})
-        for cut in [(a + b) / 2 for a, b in itertools.pairwise(points)]:
-            for sign in (1, -1):
-                fpr = sum(sign * v > sign * cut for v in theirs) / len(theirs)
-                fnr = sum(sign * v < sign * cut for v in mine) / len(mine)
-                if fpr == 0 and fnr == 0:
-                    return math.inf
-                if fpr == 0 or fnr == 0:
-                    continue
-                for x, y in ((fpr, fnr), (fnr, fpr)):
-                    if 1 - delta - x > 0:
-                        found = max(found, math.log(1 - delta - x) - math.log(y))
-        return found
-
-    def ratio(v: float) -> float:
-        sides = [(np.mean(s), np.std(s)) for s in (unlearned, retrained)]
-        return float(stats.norm.logpdf(v, *sides[0]) - stats.norm.logpdf(v, *sides[1]))
-
-    return max(best(unlearned, retrained), best([ratio(v) for v in unlearned], [ratio(v) for v in retrained]))
-
-
 @pytest.mark.parametrize("delta", [0.0, 0.05])
 def test_epsilon_agrees_with_its_definition(delta: float) -> None:
-    generator = np.random.default_rng(0)
-    for shift in (0.0, 1.0, 3.0, 12.0):
-        unlearned, retrained = generator.normal(shift, 1.5, (9, 12)), generator.normal(0, 1, (11, 12))
-        found = ForgettingQuality(delta=delta).of_margins(unlearned, retrained)
-        expected = [slow_epsilon(list(u), list(r), delta) for u, r in zip(unlearned.T, retrained.T, strict=True)]
-        assert found == pytest.approx(expected, abs=1e-9)
+    checks.epsilon_is_its_definition(delta)
 
 
 def test_forgetting_quality_scores_by_bins() -> None:

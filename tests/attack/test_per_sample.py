@@ -16,67 +16,19 @@ from attack.gaussians import Gaussians
 from attack.outputs import rows_where
 from attack.references import FittedLikelihoodRatio
 
-from .build import area, pool, rows_of, shuffled, slow_phi
-
-
-def slow_gaussian(values: list[float], pooled: list[list[float]] | None) -> tuple[float, float]:
-    """Mean and standard deviation of one sample's φ; the deviation pooled within samples where `pooled` has them all."""
-    mean = sum(values) / len(values)
-    if pooled is None:
-        return mean, math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1))
-    squares = sum(sum((v - sum(g) / len(g)) ** 2 for v in g) for g in pooled)
-    return mean, math.sqrt(squares / sum(len(g) - 1 for g in pooled))
-
-
-def slow_likelihood_ratio(
-    table: pa.Table, row: dict, inside: str, *, fixed: bool, offline: bool = False, unlearned: str = ""
-) -> float:
-    """The score of one row from the definition: Gaussians of the train and validation folds, the target left out."""
-
-    def group(role: str) -> dict[int, list[float]]:
-        found: dict[int, list[float]] = {}
-        wanted = rows_of(
-            table,
-            lambda r: (
-                r["role"] == role
-                and r["fold"] != "test"
-                and (role != "unlearned" or r["method"] == unlearned)
-                and not (r["model_id"] == row["model_id"] and role == row["role"])
-            ),
-        )
-        for r in wanted:
-            found.setdefault(r["sample_id"], []).append(r["phi"])
-        return found
-
-    value = slow_phi(row["logits"], row["label"])
-    out = group("retrained")
-    mean, deviation = slow_gaussian(out[row["sample_id"]], list(out.values()) if fixed else None)
-    if offline:
-        return -math.log(1.0 - NormalDist(mean, deviation).cdf(value))
-    into = group(inside)
-    mean_in, deviation_in = slow_gaussian(into[row["sample_id"]], list(into.values()) if fixed else None)
-    return math.log(NormalDist(mean_in, deviation_in).pdf(value)) - math.log(NormalDist(mean, deviation).pdf(value))
+from . import checks
+from .build import area, pool, shuffled, slow_phi
 
 
 @pytest.mark.parametrize("variance", ["per_sample", "fixed"])
 @pytest.mark.parametrize("mode", ["online", "offline"])
 def test_lira_agrees_with_its_definition(mode: str, variance: str) -> None:
-    table = shuffled(pool(models=8, samples=6, unlearned={"pgu": 0.3}))
-    scores = LiRA(mode=mode, variance=variance).fit(table).score(table)
-    for index in range(0, len(table), 7):
-        row = table.slice(index, 1).to_pylist()[0]
-        expected = slow_likelihood_ratio(table, row, "original", fixed=variance == "fixed", offline=mode == "offline")
-        assert scores[index] == pytest.approx(expected, rel=1e-4, abs=1e-4)
+    checks.lira_is_its_definition(mode, variance)
 
 
 @pytest.mark.parametrize("variance", ["per_sample", "fixed"])
 def test_u_lira_agrees_with_its_definition(variance: str) -> None:
-    table = pool(models=8, samples=6, unlearned={"pgu": 0.5})
-    scores = ULiRA(variance=variance).fit(table).score(table)
-    for index in range(0, len(table), 7):
-        row = table.slice(index, 1).to_pylist()[0]
-        expected = slow_likelihood_ratio(table, row, "unlearned", fixed=variance == "fixed", unlearned="pgu")
-        assert scores[index] == pytest.approx(expected, rel=1e-4, abs=1e-4)
+    checks.u_lira_is_its_definition(variance)
 
 
 def test_auto_variance_is_fixed_for_few_models_only() -> None:
@@ -110,50 +62,10 @@ def test_rmia_reaches_what_a_calibrated_ratio_can() -> None:
     assert area(nothing, RMIA().fit(nothing).score(nothing), "original") == pytest.approx(0.5, abs=0.04)
 
 
-def slow_rmia(table: pa.Table, population: pa.Table | None, row: dict, gamma: float, mode: str, a: float) -> float:
-    """Pr_z of the pairwise ratio being at least γ, from the definition."""
-
-    def p(r: dict) -> float:
-        return 1.0 / (1.0 + math.exp(-slow_phi(r["logits"], r["label"])))
-
-    def prior(source: list[dict], r: dict) -> float:
-        def mean(role: str) -> float:
-            values = [
-                p(o)
-                for o in source
-                if o["role"] == role
-                and o["fold"] != "test"
-                and o["sample_id"] == r["sample_id"]
-                and not (o["model_id"] == r["model_id"] and o["role"] == r["role"])
-            ]
-            return sum(values) / len(values)
-
-        out = mean("retrained")
-        return 0.5 * ((1 + a) * out + 1 - a) if mode == "offline" else 0.5 * (out + mean("original"))
-
-    rows = table.to_pylist()
-    x = p(row) / prior(rows, row)
-    if population is None:
-        z = [p(o) / prior(rows, o) for o in rows if o["role"] == "retrained" and o["fold"] != "test"]
-    else:
-        others = population.to_pylist()
-        mine = [o for o in others if o["model_id"] == row["model_id"] and o["role"] == row["role"]]
-        z = [p(o) / prior(others, o) for o in mine]
-    return sum(x / value >= gamma for value in z) / len(z)
-
-
 @pytest.mark.parametrize("with_population", [False, True])
 @pytest.mark.parametrize(("mode", "gamma"), [("online", 1.0), ("offline", 1.2)])
 def test_rmia_agrees_with_its_definition(mode: str, gamma: float, with_population: bool) -> None:
-    table = pool(models=6, samples=5, seed=1)
-    population = pool(models=6, samples=7, shift=0.0, seed=2) if with_population else None
-    attack = RMIA(mode=mode, gamma=gamma)
-    fitted = attack.fit(table, population)
-    scores = fitted.score(table, population) if with_population else fitted.score(table)
-    assert bool(fitted.notes) is not with_population
-    for index in range(0, len(table), 5):
-        row = table.slice(index, 1).to_pylist()[0]
-        assert scores[index] == pytest.approx(slow_rmia(table, population, row, gamma, mode, attack.a), abs=1e-9)
+    checks.rmia_is_its_definition(mode, gamma, with_population)
 
 
 def test_rmia_with_few_references_takes_the_first_by_id() -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +21,8 @@ from attack.fragments import Fragment, deal, fragments, label_classes_of, pieces
 from attack.outputs import rows_where
 from attack.spool import Spool, prepared
 from attack.xgboost_attack import FittedXGBoost
-from orchestrator.streaming_attack import choose_path, fit_distributed, score_distributed
+from orchestrator.streaming_attack import choose_path, fit_all_distributed, fit_distributed, gpus_for
+from orchestrator.streaming_scores import score_distributed
 
 from .build import area, pool
 
@@ -71,32 +76,39 @@ def test_test_fold_row_groups_are_not_even_opened(table: pa.Table, tmp_path: Pat
         fragments([str(tmp_path / "x.parquet")], folds=("train",))
 
 
-def test_fragments_are_read_from_s3_as_from_disk(
-    table: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(scope="module")
+def s3() -> Iterator[Any]:
+    """An S3 server on loopback, as a function that uploads files into a bucket and returns their names and file system."""
     server_module = pytest.importorskip("moto.server")
     import boto3
     from pyarrow.fs import S3FileSystem
 
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
     server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
-    try:
-        host, port = server.get_host_and_port()
-        client = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
-        client.create_bucket(Bucket="outputs")
-        local = written(table, tmp_path, 700)
-        for path in local:
-            client.upload_file(str(path), "outputs", path.name)
-        remote = [f"outputs/{path.name}" for path in local]
-        store = S3FileSystem(endpoint_override=f"{host}:{port}", scheme="http", region="us-east-1")
-        assert label_classes_of(remote, store) == softmax_width(remote, (), store) == 4
-        for mine, theirs in zip(fragments([str(p) for p in local]), fragments(remote, store), strict=True):
-            here, there = (pa.concat_tables(pieces(part, fs, None)) for part, fs in ((mine, None), (theirs, store)))
-            assert here.equals(there)
-    finally:
-        server.stop()
+    host, port = server.get_host_and_port()
+    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
+    client = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1", **keys)
+
+    def upload(paths: list[Path], bucket: str) -> tuple[list[str], Any]:
+        client.create_bucket(Bucket=bucket)
+        for path in paths:
+            client.upload_file(str(path), bucket, path.name)
+        filesystem = S3FileSystem(
+            access_key="test", secret_key="test", endpoint_override=f"{host}:{port}", scheme="http", region="us-east-1"
+        )
+        return [f"{bucket}/{path.name}" for path in paths], filesystem
+
+    yield upload
+    server.stop()
+
+
+def test_fragments_are_read_from_s3_as_from_disk(table: pa.Table, tmp_path: Path, s3: Any) -> None:
+    local = written(table, tmp_path, 700)
+    remote, store = s3(local, "fragments")
+    assert label_classes_of(remote, store) == softmax_width(remote, (), store) == 4
+    for mine, theirs in zip(fragments([str(p) for p in local]), fragments(remote, store), strict=True):
+        here, there = (pa.concat_tables(pieces(part, fs, None)) for part, fs in ((mine, None), (theirs, store)))
+        assert here.equals(there)
 
 
 def spooled(table: pa.Table, folder: Path, label: str = "one_hot") -> Spool:
@@ -136,16 +148,29 @@ def same(a: FittedXGBoost, b: FittedXGBoost) -> bool:
 
 
 @dataclass(frozen=True)
-class DyingAttack(XGBoostAttack):
-    """Kills its worker the first time that training starts there."""
+class Noted(XGBoostAttack):
+    """Writes a line whenever a worker begins to train it."""
 
-    marker: str = ""
+    journal: str = ""
 
     def parameters(self) -> dict[str, Any]:
-        if self.marker and not Path(self.marker).exists():
-            Path(self.marker).touch()
-            os.kill(os.getpid(), 9)
+        with Path(self.journal).open("a") as file:
+            file.write(f"{self.rounds} {os.getpid()}\n")
         return super().parameters()
+
+
+def kill_in_the_middle(journal: Path, rounds: int, killed: list[int]) -> None:
+    """Sends SIGKILL to the first worker that trains the attack with so many rounds, once it is well into it."""
+    deadline = time.monotonic() + 200
+    while not killed and time.monotonic() < deadline:
+        lines = journal.read_text().split("\n")[:-1] if journal.exists() else []
+        for line in lines:
+            if line.startswith(f"{rounds} "):
+                time.sleep(0.3)
+                os.kill(int(line.split()[1]), signal.SIGKILL)
+                killed.append(int(line.split()[1]))
+                return
+        time.sleep(0.02)
 
 
 def test_a_worker_without_rows_of_a_fold_has_an_empty_matrix(tmp_path: Path) -> None:
@@ -158,25 +183,50 @@ def test_a_worker_without_rows_of_a_fold_has_an_empty_matrix(tmp_path: Path) -> 
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(300)
-def test_distributed_and_in_process_agree_also_where_a_worker_dies(
-    table: pa.Table, tmp_path: Path, ray_session: None
+@pytest.mark.timeout(400)
+def test_distributed_and_in_process_agree_from_disk_or_s3_paged_or_not_also_where_a_worker_dies(
+    table: pa.Table, tmp_path: Path, ray_session: None, s3: Any
 ) -> None:
     paths = written(table, tmp_path, 1000)
-    attack = DyingAttack(max_depth=4, eta=0.1, rounds=60, marker=str(tmp_path / "died"))
-    died = fit_distributed(paths, attack, num_workers=2, resources_per_worker=TWO)
-    assert (tmp_path / "died").exists()
-    # The second time nothing dies, and everything is paged from disk.
-    calm = fit_distributed(paths, attack, num_workers=2, resources_per_worker=TWO, memory_per_worker=1.0)
-    assert same(died, calm)
-    assert (died.threshold, died.validation_f1) == (calm.threshold, calm.validation_f1)
-    assert died.notes == []
-    assert calm.notes == ["2 of 2 workers paged their data from disk"]
+    journal, killed = tmp_path / "journal", []
+    first = Noted(max_depth=4, eta=0.1, rounds=60, journal=str(journal))
+    long = Noted(max_depth=6, eta=0.01, rounds=500, early_stopping=500, journal=str(journal))
+    killer = threading.Thread(target=kill_in_the_middle, args=(journal, 500, killed))
+    killer.start()
+    told: list[int] = []
+    died = fit_all_distributed(
+        paths,
+        [first, long],
+        num_workers=2,
+        resources_per_worker=TWO,
+        on_fitted=lambda number, fitted: told.append(number),
+    )
+    killer.join()
+    assert len(killed) == 1
+    assert told == [0, 1]
+    begun = [line.split()[0] for line in journal.read_text().splitlines()]
+    assert begun.count("60") == 2  # what was fitted before the worker died is not fitted again
+    assert begun.count("500") == 4
+    # The second time nothing dies, the files lie on S3, and everything is paged from disk.
+    remote, store = s3(paths, "training")
+    calm = fit_all_distributed(
+        remote,
+        [first, long],
+        num_workers=2,
+        resources_per_worker=TWO,
+        memory_per_worker=1.0,
+        filesystem=store,
+    )
+    for one, other in zip(died, calm, strict=True):
+        assert same(one, other)
+        assert (one.threshold, one.validation_f1) == (other.threshold, other.validation_f1)
+        assert one.notes == []
+        assert other.notes == ["2 of 2 workers paged their data from disk"]
     alone = ATTACK.fit(table)
-    areas = [area(table, fitted.score(table), "original") for fitted in (died, alone)]
+    areas = [area(table, fitted.score(table), "original") for fitted in (died[0], alone)]
     assert areas[1] > 0.65
     assert abs(areas[0] - areas[1]) < 0.005
-    assert abs(died.validation_f1 - alone.validation_f1) < 0.02
+    assert abs(died[0].validation_f1 - alone.validation_f1) < 0.02
 
     rows = score_distributed(paths, alone, tmp_path / "scores", folds=("test",))
     test = rows_where(table, fold="test")
@@ -184,6 +234,25 @@ def test_distributed_and_in_process_agree_also_where_a_worker_dies(
     assert rows == len(found) == len(test)
     key = [("model_id", "ascending"), ("sample_id", "ascending")]
     assert np.allclose(found.sort_by(key)["score"].to_numpy(), alone.score(test.sort_by(key)), atol=1e-6)
+
+
+def test_gpus_train_where_each_worker_has_one_and_xgboost_knows_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+    import xgboost
+
+    from attack.device import best_device
+
+    def here(gpus: int, built: bool) -> None:
+        monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": float(gpus)})
+        monkeypatch.setattr(xgboost, "build_info", lambda: {"USE_CUDA": built})
+        monkeypatch.setattr("attack.device.gpu_count", lambda: gpus)
+
+    for gpus, built, everyone, one in ((2, True, True, "cuda"), (1, True, False, "cuda"), (2, False, False, "cpu")):
+        here(gpus, built)
+        assert gpus_for(2) is everyone
+        assert best_device() == one
+    here(0, True)
+    assert best_device() == "cpu"
 
 
 @pytest.mark.ray

@@ -61,6 +61,25 @@ def test_the_whole_line_gives_the_same_rows_as_one_process(tiny: dict[str, Any],
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
+def test_from_distributed_rows_on_every_candidate_is_fitted_on_ray_train(tiny: dict[str, Any], tmp_path: Path) -> None:
+    recipe = write(tiny, tmp_path / "tiny.yaml")
+    process = start(recipe, tmp_path / "ray", "--set", "resources.distributed_rows=1")
+    out, err = process.communicate(timeout=500)
+    assert process.returncode == 0, err
+    document = json.loads(out)
+    inline = go(tiny, tmp_path / "inline").document
+    for mine, theirs in zip(document["rows"], inline["rows"], strict=True):
+        assert mine["attacks"]["xgboost"]["path"] == "distributed"
+        assert theirs["attacks"]["xgboost"]["path"] == "in_process"
+        assert abs(mine["metrics"]["auc"] - theirs["metrics"]["auc"]) < 0.1
+    # A second invocation finds every candidate in the store.
+    process = start(recipe, tmp_path / "ray", "--set", "resources.distributed_rows=1")
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert json.loads(out)["environment"]["work"]["units_executed"] == 0
+
+
 def test_a_killed_worker_costs_the_unit_in_flight(tiny: dict[str, Any], tmp_path: Path) -> None:
     tiny["training"]["epochs"] = 60
     tiny["methods"] = []

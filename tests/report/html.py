@@ -10,7 +10,7 @@ VOID = {"meta", "link", "br", "img", "input", "hr"}
 
 @dataclass
 class Page:
-    """What was read: links, ids, table rows as (text, data-v) cells, text."""
+    """What was read: links, ids, rows of the table of results as (text, data-v) cells, text."""
 
     links: list[str] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
@@ -27,6 +27,7 @@ class Reader(HTMLParser):
         self.page, self._open = Page(), list[str]()
         self._cell: list[str] | None = None
         self._value: str | None = None
+        self._results = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         found = dict(attrs)
@@ -34,7 +35,9 @@ class Reader(HTMLParser):
         self._note(tag, found)
         if tag not in VOID:
             self._open.append(tag)
-        if tag == "tr":
+        if tag == "table":
+            self._results = found.get("id") == "result-table"
+        if tag == "tr" and self._results:
             self.page.rows.append([])
         if tag in ("td", "th"):
             self._cell, self._value = [], found.get("data-v")
@@ -55,7 +58,8 @@ class Reader(HTMLParser):
         assert self._open, f"</{tag}> closes nothing"
         assert self._open.pop() == tag, f"</{tag}> does not match at line {self.getpos()}"
         if tag in ("td", "th"):
-            self.page.rows[-1].append((" ".join("".join(self._cell or []).split()), self._value))
+            if self._results:
+                self.page.rows[-1].append((" ".join("".join(self._cell or []).split()), self._value))
             self._cell = None
 
     def handle_data(self, data: str) -> None:

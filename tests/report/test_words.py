@@ -51,6 +51,42 @@ def test_one_attack_that_succeeds_breaks_the_claim() -> None:
     assert "0.600 [0.560, 0.640]" in judgement.sentence
 
 
+@pytest.mark.parametrize(
+    ("auc", "u_lira", "word"),
+    [
+        ([0.3, 0.4], [0.7, 0.8], "over-unlearned"),  # told apart by too much forgetting, as the other attack knows
+        ([0.6, 0.7], [0.7, 0.8], "remembers"),
+        ([0.45, 0.55], [0.3, 0.4], "undecided"),  # below chance, an attack fitted on the method's own models only errs
+        ([0.45, 0.55], [0.45, 0.55], "forgot"),
+    ],
+)
+def test_an_attack_without_a_direction_does_not_say_which_way(auc: list[float], u_lira: list[float], word: str) -> None:
+    metrics = {"auc": sum(auc) / 2, "u_lira/auc": sum(u_lira) / 2}
+    assert report_of(BEFORE, ("pgu", metrics, {"auc": auc, "u_lira/auc": u_lira})).judgements[1].word == word
+
+
+def test_details_hold_every_measure_and_the_worst_samples_by_id() -> None:
+    from orchestrator.report.details import details
+
+    report = report_of(
+        BEFORE,
+        (
+            "pgu",
+            {"auc": 0.5, "auc_minus_retrain": 0.02, "f1": 0.6, "tpr_at_fpr_0.01": None, "klom/mean": 1, "klom/p95": 2},
+            {"auc": [0.4, 0.6], "auc_minus_retrain": [-0.1, 0.1]},
+        ),
+    )
+    report.rows[1].raw["worst_samples"] = {"xgboost": [{"sample_id": 41, "auc": 0.9}], "klom": [{"sample_id": 7}]}  # type: ignore[index]
+    measures, distances, samples = details(report)
+    assert measures.title == "XGBoost: every measure"
+    assert measures.head == ("AUC", "AUC − Retrain's", "F1")
+    assert measures.rows[1][1][1] == ("0.020", "[-0.100, 0.100]")
+    assert distances.head == ("KLoM, mean", "KLoM, 95th percentile")
+    assert samples.rows[0][0] == "XGBoost"
+    assert samples.rows[0][1][0] == ("41", "0.9")
+    assert samples.rows[1][1][0] == ("7", "∞")
+
+
 def test_an_attack_that_sees_nothing_before_unlearning_proves_nothing_after_it() -> None:
     report = report_of(
         ("no_unlearn", {"auc": 0.51}, {"auc": [0.45, 0.57]}),

@@ -1,0 +1,96 @@
+"""How attacks that read logits are fitted and scored from a source: in this process, a piece at a time where they allow it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from .evaluation import Scores
+from .grid import locate
+from .measured import IDENTITY, METHOD, PARAMS, ROLE, Measured, identified
+from .outputs import rows_where
+from .sources import Source
+
+
+class Runner(Protocol):
+    """Fits and scores attacks that read logits."""
+
+    def path(self, attack: Any) -> str:
+        """Returns what results say of where an attack of this class was fitted: `in_process` or `distributed`."""
+        ...
+
+    def fit(self, attacks: Sequence[Any], source: Source, measured: Measured, models: np.ndarray) -> list[Any]:
+        """Returns each of `attacks`, of one class, fitted on the outputs of the models at these indices of `measured`."""
+        ...
+
+    def score(self, fitted: Any, source: Source, measured: Measured, models: np.ndarray) -> dict[int, np.ndarray]:
+        """Returns the scores of each of these models, float64 `(S,)` in the order of `measured.samples`."""
+        ...
+
+
+@dataclass(frozen=True)
+class InProcess:
+    """Fits in this process, on the train and validation folds' rows in memory, and scores piece by piece.
+
+    **Arguments:** `threads`, `device`: of XGBoost; None leaves the threads to the attack.
+    """
+
+    threads: int | None = None
+    device: str = "cpu"
+
+    def path(self, attack: Any) -> str:
+        return "in_process"
+
+    def fit(self, attacks: Sequence[Any], source: Source, measured: Measured, models: np.ndarray) -> list[Any]:
+        from .xgboost_attack import XGBoostAttack, fit_all
+
+        roles = sorted({measured.models[m][ROLE] for m in models})
+        parts = list(source.pieces(roles=roles, folds=("train", "validation")))
+        table = pa.concat_tables(parts).unify_dictionaries()
+        unlearned = {(m[METHOD], m[PARAMS]) for m in (measured.models[i] for i in models) if m[ROLE] == "unlearned"}
+        if unlearned:  # an attack for one method sees no other's models
+            [(method, params)] = unlearned
+            others = rows_where(table, role=("original", "retrained"))
+            mine = rows_where(table, role="unlearned", method=method, params=params)
+            table = pa.concat_tables([others, mine])
+        if all(isinstance(attack, XGBoostAttack) for attack in attacks):
+            return list(fit_all(table, attacks, threads=self.threads, device=self.device))
+        return [attack.fit(table) for attack in attacks]
+
+    def score(self, fitted: Any, source: Source, measured: Measured, models: np.ndarray) -> dict[int, np.ndarray]:
+        roles = sorted({measured.models[m][ROLE] for m in models})
+        pieces = source.pieces(roles=roles, folds=("test",))
+        return gathered(((piece, fitted.score(piece)) for piece in pieces), measured, models)
+
+
+def gathered(scored: Any, measured: Measured, models: np.ndarray) -> dict[int, np.ndarray]:
+    """Returns scores by model, from an iterable of (table with the identity columns and `sample_id`, scores of its rows).
+
+    **Raises:** `ValueError` where a model under attack has a sample without a score.
+    """
+    index = {model: place for place, model in enumerate(measured.models)}
+    found = {int(m): np.full(len(measured.samples), np.nan) for m in models}
+    for table, scores in scored:
+        keys, place = identified(table)
+        columns = locate(table["sample_id"].to_numpy(), measured.samples, "sample_id")
+        for number, key in enumerate(keys):
+            target = found.get(index[key])
+            if target is not None:
+                mine = place == number
+                target[columns[mine]] = np.asarray(scores, dtype=np.float64)[mine]
+    for m, values in found.items():
+        if np.isnan(values).any():
+            raise ValueError(
+                f"scores: model {measured.models[m][IDENTITY.index('model_id')]!r} has samples without one"
+            )
+    return found
+
+
+def scores_of(scores: dict[int, np.ndarray], measured: Measured, models: np.ndarray) -> Scores:
+    """Returns the scores of some models as `evaluate` takes them; models go by their numbers, which sort as their ids do."""
+    values = np.concatenate([scores[int(m)] for m in models])
+    return Scores(values, np.repeat(models, len(measured.samples)), np.tile(measured.samples, len(models)))

@@ -1,0 +1,93 @@
+"""Where outputs come from: tables in memory, or Parquet files that are read a piece at a time, as often as needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import pyarrow as pa
+
+from .fragments import BATCH_VALUES, fragments, opened, pieces, schema_of
+from .outputs import OUTPUTS_SCHEMA, TEXTS, rows_where
+
+
+class Source(Protocol):
+    """Outputs that can be read again and again, without holding them all."""
+
+    def schemas(self) -> list[pa.Schema]:
+        """Returns the schema of each part, as `check` looks at it."""
+        ...
+
+    def rows(self) -> int:
+        """Returns how many rows there are."""
+        ...
+
+    def pieces(self, roles: Sequence[str] | None = None, folds: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Yields the rows of `roles` and `folds` (None: of all) in order, with the schema's columns, a few MB at a time."""
+        ...
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Outputs in memory."""
+
+    tables: tuple[pa.Table, ...]
+
+    def schemas(self) -> list[pa.Schema]:
+        return [table.schema for table in self.tables]
+
+    def rows(self) -> int:
+        return sum(len(table) for table in self.tables)
+
+    def pieces(self, roles: Sequence[str] | None = None, folds: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        for table in self.tables:
+            narrow = table.select(OUTPUTS_SCHEMA(1).names)
+            size = max(1, BATCH_VALUES // max(1, table.schema.field("logits").type.list_size))
+            for start in range(0, len(narrow), size):
+                part = _wanted(narrow.slice(start, size), roles, folds)
+                if len(part):
+                    yield part
+
+
+@dataclass(frozen=True)
+class ParquetFiles:
+    """Outputs in Parquet files. Row groups whose statistics rule the wanted rows out are not even opened.
+
+    **Arguments:** `paths`: files. `filesystem`: a `pyarrow.fs` file system, where the paths do not say which.
+    """
+
+    paths: tuple[str, ...]
+    filesystem: Any = None
+
+    def schemas(self) -> list[pa.Schema]:
+        return [schema_of(path, self.filesystem) for path in self.paths]
+
+    def rows(self) -> int:
+        total = 0
+        for path in self.paths:
+            with opened(path, self.filesystem) as file:
+                total += file.metadata.num_rows
+        return total
+
+    def pieces(self, roles: Sequence[str] | None = None, folds: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        names = OUTPUTS_SCHEMA(1).names
+        for part in fragments(self.paths, self.filesystem, roles=roles, folds=folds):
+            for table in pieces(part, self.filesystem, names, dictionaries=TEXTS):
+                rows = _wanted(table.select(names), roles, folds)
+                if len(rows):
+                    yield rows
+
+
+def as_source(outputs: Source | pa.Table | Iterable[pa.Table]) -> Source:
+    """Returns `outputs` as a source."""
+    if isinstance(outputs, pa.Table):
+        return Tables((outputs,))
+    if isinstance(outputs, Tables | ParquetFiles):
+        return outputs
+    return cast(Source, outputs) if hasattr(outputs, "pieces") else Tables(tuple(cast(Iterable[pa.Table], outputs)))
+
+
+def _wanted(table: pa.Table, roles: Sequence[str] | None, folds: Sequence[str] | None) -> pa.Table:
+    allowed = {name: values for name, values in (("role", roles), ("fold", folds)) if values is not None}
+    return rows_where(table, **allowed)

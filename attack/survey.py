@@ -1,0 +1,188 @@
+"""One pass over outputs: what is wrong with them, and φ and the entropy of every row, all that most attacks read.
+
+A row leaves 40 bytes here, however many classes it has; the logits themselves are never held.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+
+from .measured import Measured, identified
+from .outputs import entropy, label_columns, logit_classes, logits_matrix, phi
+from .sources import Source
+
+
+@dataclass(frozen=True)
+class Finding:
+    """How many rows have a fault, and the first of them: its sample, its model, and the label that it has."""
+
+    count: int
+    sample_id: int
+    model_id: str
+    label: int
+
+    def __str__(self) -> str:
+        return f"sample_id {self.sample_id} of model {self.model_id!r}"
+
+
+@dataclass
+class Survey:
+    """What one pass found. Arrays are in the order of the rows; `measured` puts them on a grid of models and samples.
+
+    **Arguments:**
+
+    - `models`: (role, method, params, model_id, fold) of each model, in the order of appearance.
+    - `model_of` int32, `sample_of` and `label_of` int64, `phi` and `entropy` float64: of each row.
+    - `nulls`: column → rows that are null; `ragged`: rows differ in how many logits they have. Then nothing else was looked at.
+    - `not_finite`, `outside`, `dropped`: rows whose logits are not finite, whose label lies outside the classes, whose
+        label's class has no column.
+    """
+
+    width: int
+    classes: list[int] | None
+    models: list[tuple[str, ...]]
+    model_of: np.ndarray
+    sample_of: np.ndarray
+    label_of: np.ndarray
+    phi: np.ndarray
+    entropy: np.ndarray
+    nulls: dict[str, int] = field(default_factory=dict)
+    ragged: bool = False
+    not_finite: Finding | None = None
+    outside: Finding | None = None
+    dropped: Finding | None = None
+
+    @classmethod
+    def of(cls, source: Source, num_classes: int | None = None, *, confidences: bool = True) -> Survey:
+        """Reads the source once.
+
+        **Arguments:** `num_classes`: how many classes labels may be of; None: what the logits' columns say.
+        `confidences`: also φ and the entropy; without them, NaN.
+        """
+        rows = source.rows()
+        schema = next((s for s in source.schemas()), pa.schema([]))
+        empty = schema.empty_table()
+        width, classes = empty.schema.field("logits").type.list_size, logit_classes(empty)
+        limit = num_classes if num_classes is not None else None if classes is not None else width
+        found = cls(
+            width,
+            classes,
+            [],
+            np.empty(rows, dtype=np.int32),
+            np.empty(rows, dtype=np.int64),
+            np.empty(rows, dtype=np.int64),
+            np.full(rows, np.nan),
+            np.full(rows, np.nan),
+        )
+        known: dict[tuple[str, ...], int] = {}
+        position = 0
+        for piece in source.pieces():
+            for name in piece.column_names:
+                if piece[name].null_count:
+                    found.nulls[name] = found.nulls.get(name, 0) + piece[name].null_count
+            kind = piece.schema.field("logits").type
+            found.ragged |= not pa.types.is_fixed_size_list(kind) or kind.list_size != width
+            if not found.nulls and not found.ragged:
+                found._take(piece, position, known, limit, confidences)
+            position += len(piece)
+        return found
+
+    def _take(
+        self, piece: pa.Table, position: int, known: dict[tuple[str, ...], int], limit: int | None, confidences: bool
+    ) -> None:
+        rows = slice(position, position + len(piece))
+        labels = piece["label"].to_numpy()
+        self.model_of[rows] = self._codes(piece, known)
+        self.sample_of[rows] = piece["sample_id"].to_numpy()
+        self.label_of[rows] = labels
+        logits = logits_matrix(piece)
+        # A sum of float32 in float64 is finite only where all of its terms are.
+        with np.errstate(invalid="ignore"):
+            bad = ~np.isfinite(logits.sum(axis=1, dtype=np.float64))
+        outside = (labels < 0) | (labels >= limit) if limit is not None else labels < 0
+        without = ~np.isin(labels, self.classes) if self.classes is not None else (labels < 0) | (labels >= self.width)
+        self.not_finite = self._first(self.not_finite, bad, position, labels)
+        self.outside = self._first(self.outside, outside, position, labels)
+        self.dropped = self._first(self.dropped, without, position, labels)
+        if confidences and not bad.any():
+            self.entropy[rows] = entropy(logits)
+            if not without.any():
+                self.phi[rows] = phi(logits, label_columns(piece))
+
+    def _codes(self, piece: pa.Table, known: dict[tuple[str, ...], int]) -> np.ndarray:
+        """Returns each row's model, new ones entered into `known`."""
+        keys, places = identified(piece)
+        for key in keys:
+            if key not in known:
+                known[key] = len(known)
+                self.models.append(key)
+        return np.asarray([known[key] for key in keys], dtype=np.int32)[places]
+
+    def _first(self, before: Finding | None, wrong: np.ndarray, position: int, labels: np.ndarray) -> Finding | None:
+        count = int(wrong.sum())
+        if not count:
+            return before
+        if before is not None:
+            return Finding(before.count + count, before.sample_id, before.model_id, before.label)
+        row = int(np.flatnonzero(wrong)[0])
+        model = self.models[self.model_of[position + row]]
+        return Finding(count, int(self.sample_of[position + row]), model[3], int(labels[row]))
+
+    @cached_property
+    def samples(self) -> np.ndarray:
+        """The sample ids, ascending, int64 `(S,)`."""
+        if self.regular:
+            return np.sort(self.sample_of[: len(self.model_of) // len(self.models)])
+        return np.unique(self.sample_of)
+
+    @cached_property
+    def regular(self) -> bool:
+        """Whether the rows are whole models, one after another, all with the same samples in the same order."""
+        count = len(self.models)
+        if not count or len(self.model_of) % count:
+            return False
+        models, ids = self.model_of.reshape(count, -1), self.sample_of.reshape(count, -1)
+        alike = all(
+            (mine == mine[0]).all() and np.array_equal(theirs, ids[0]) for mine, theirs in zip(models, ids, strict=True)
+        )
+        return alike and len(np.unique(ids[0])) == ids.shape[1] and len(np.unique(models[:, 0])) == count
+
+    @cached_property
+    def cells(self) -> np.ndarray:
+        """Each row's place in the grid of models (as they appear) × samples, int64 `(rows,)`."""
+        return self.model_of * np.int64(len(self.samples)) + np.searchsorted(self.samples, self.sample_of)
+
+    def measured(self) -> Measured:
+        """Returns φ and the entropy on a grid, models in the order of (role, method, params, model_id, fold).
+
+        Needs every model to have every sample once.
+        """
+        order = np.asarray(sorted(range(len(self.models)), key=lambda m: self.models[m]), dtype=np.int64)
+        count, samples = len(self.models), self.samples
+        grids = []
+        labels = np.empty(len(samples), dtype=np.int64)
+        if self.regular:
+            ids = self.sample_of[: len(samples)]
+            by_id = np.argsort(ids, kind="stable")
+            sorted_ids = bool((np.diff(by_id) == 1).all())
+            places = np.empty(count, dtype=np.int64)  # where each model's rows lie
+            places[self.model_of[:: len(samples)]] = np.arange(count)
+            rows = places[order]
+            in_order = sorted_ids and bool((rows == np.arange(count)).all())
+            for values in (self.phi, self.entropy):
+                grid = values.reshape(count, -1)
+                grids.append(grid if in_order else grid[rows] if sorted_ids else grid[rows][:, by_id])
+            labels[:] = self.label_of[: len(samples)][by_id]
+        else:
+            rank = np.empty(count, dtype=np.int64)
+            rank[order] = np.arange(count)
+            for values in (self.phi, self.entropy):
+                grid = np.full((count, len(samples)), np.nan)
+                grid.reshape(-1)[rank[self.model_of] * len(samples) + self.cells % len(samples)] = values
+                grids.append(grid)
+            labels[self.cells % len(samples)] = self.label_of
+        return Measured([self.models[m] for m in order], samples, labels, *grids)

@@ -1,0 +1,102 @@
+"""Every measure of each attack, distances, and the samples that stand out: what the page keeps folded away."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from . import words
+from .rows import Report, ResultRow
+
+SAMPLES = 8
+MEASURES = (
+    ("auc", "AUC"),
+    ("auc_minus_retrain", "AUC − Retrain's"),
+    ("tpr_at_fpr_0.01", "TPR at 1 % FPR"),
+    ("tpr_at_fpr_0.001", "at 0.1 %"),
+    ("tpr_at_fpr_0.0001", "at 0.01 %"),
+    ("balanced_accuracy", "Balanced accuracy"),
+    ("precision", "Precision"),
+    ("recall", "Recall"),
+    ("f1", "F1"),
+)
+DISTANCES = (
+    ("klom/mean", "KLoM, mean"),
+    ("klom/p95", "KLoM, 95th percentile"),
+    ("forgetting_quality/score", "Forgetting quality"),
+    ("forgetting_quality/epsilon_median", "Median ε"),
+    ("forgetting_quality/epsilon_infinite", "Share of ε = ∞"),
+    ("ks_log_entropy", "KS of log-entropy"),
+)
+
+
+@dataclass(frozen=True)
+class Details:
+    """A table that is folded away: its title, a sentence about it, its head, and rows of (value, interval) after the row's label."""
+
+    title: str
+    note: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+
+
+def details(report: Report) -> list[Details]:
+    """Returns the tables that these results have something to put in."""
+    found = []
+    for auc in report.auc_names:
+        name = report.attack_of(auc)
+        prefix = "" if auc == "auc" else f"{name}/"
+        found.append(
+            _table(
+                report,
+                f"{words.attack_name(name)}: every measure",
+                "Precision, recall and F1 are at the threshold that was best on validation models. Retrain's difference is paired: both were measured against the same retrained models.",
+                [(f"{prefix}{metric}", label) for metric, label in MEASURES],
+            )
+        )
+    found.append(
+        _table(
+            report,
+            "Distances to retrained models, sample by sample",
+            "KLoM is 0 and forgetting quality 1 where nothing is left; with few models even Retrain's own are far from that, so read them beside it.",
+            list(DISTANCES),
+        )
+    )
+    found += [_samples(report, row) for row in report.rows if row.done and row.raw.get("worst_samples")]
+    return [table for table in found if table.rows]
+
+
+def _table(report: Report, title: str, note: str, columns: list[tuple[str, str]]) -> Details:
+    known = [(name, label) for name, label in columns if any(row.value(name) is not None for row in report.rows)]
+    if len(known) < 2:  # an AUC alone stands in the table of results
+        return Details(title, note, (), ())
+    rows = [
+        (
+            row.label,
+            tuple(
+                (words.number(row.value(name), "fraction"), words.interval(row.bounds(name), "fraction"))
+                for name, _ in known
+            ),
+        )
+        for row in report.rows
+        if any(row.value(name) is not None for name, _ in known)
+    ]
+    return Details(title, note, tuple(label for _, label in known), tuple(rows))
+
+
+def _samples(report: Report, row: ResultRow) -> Details:
+    """The samples by which a row's models are told from retrained ones best, by id."""
+    lines = []
+    for name, listed in row.raw["worst_samples"].items():
+        cells = []
+        for sample in list(listed)[:SAMPLES]:
+            value = sample.get("auc", sample.get("value"))
+            cells.append((str(sample.get("sample_id")), "∞" if value is None else f"{value:.3g}"))
+        if cells:
+            cells += [("", "")] * (SAMPLES - len(cells))
+            lines.append((DISTANCE_NAMES.get(name) or words.attack_name(name), tuple(cells)))
+    note = "Sample ids, most telling first; under each the AUC over models on that sample alone, or its distance."
+    head = tuple(f"{rank}." for rank in range(1, SAMPLES + 1))
+    return Details(f"{row.label}: samples that stand out", note, head, tuple(lines))
+
+
+DISTANCE_NAMES = {"klom": "KLoM", "forgetting_quality": "Forgetting quality ε"}

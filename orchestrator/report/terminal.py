@@ -1,0 +1,112 @@
+"""The table that a command ends with: narrow enough for a terminal, whatever was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from . import words
+from .rows import Report, ResultRow
+from .tables import cell
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+STYLES = {"forgot": "green", "remembers": "red", "over-unlearned": "magenta", "undecided": "yellow", "failed": "red"}
+SIDE_BY_SIDE = 2  # so many attacks stand in one table with everything else; more get a table of their own
+HEADS = {
+    "auc_minus_retrain": "AUC −\nRetrain's",
+    "tpr_at_fpr_0.01": "TPR@\n1%FPR",
+    "tpr_at_fpr_0.001": "TPR@\n0.1%FPR",
+    "error_forget": "error %\nD_f",
+    "error_retain": "\nD_r",
+    "error_test": "\ntest",
+    "seconds_per_model": "s per\nmodel",
+    "speedup_vs_retrain": "speed-\nup",
+    "klom/p95": "KLoM\n95th pct",
+    "forgetting_quality/score": "forgetting\nquality",
+    "ks_log_entropy": "KS of\nlog H",
+}
+WITH_INTERVAL = ("auc_minus_retrain",)
+
+
+def render(report: Report) -> Group:
+    """Returns one table; where more than two attacks were run, their AUCs as a table of methods × attacks before the rest."""
+    from rich.console import Group
+
+    measured = [name for name in HEADS if any(row.value(name) is not None for row in report.rows)]
+    if len(report.auc_names) <= SIDE_BY_SIDE:
+        return Group(_table(report, [*report.auc_names, *measured], report.auc_names))
+    return Group(_matrix(report), "", _table(report, measured, ()))
+
+
+def _table(report: Report, names: Sequence[str], leading: Sequence[str]) -> Table:
+    """One line a row. `leading`: the AUCs, where the table shows them; else it is the second one and verdicts stand above."""
+    from rich.text import Text
+
+    found = _empty()
+    first = f"by {words.attack_name(report.attack_of(report.primary))}" if not leading else "method"
+    found.add_column(first, vertical="bottom", no_wrap=True)
+    for name in names:
+        with_interval = name in leading or name in WITH_INTERVAL
+        head = HEADS.get(name) or ("AUC" if name == "auc" else words.metric(name).label.replace(" ", "\n"))
+        found.add_column(
+            head + (" [95 % CI]" if with_interval else ""), justify="right", vertical="bottom", no_wrap=True
+        )
+    if leading:
+        found.add_column("verdict", vertical="bottom", no_wrap=True)
+    for row in report.rows:
+        cells = []
+        for name in names:
+            value, bounds, marked = cell(report, row, words.metric(name))
+            text = f"{value} {bounds}".strip() if name in leading or name in WITH_INTERVAL else value
+            cells.append(Text("" if not row.done and row.value(name) is None else text, style="bold" if marked else ""))
+        found.add_row(Text(row.label), *cells, *([_verdict(report, row)] if leading else []))
+    return found
+
+
+def _matrix(report: Report) -> Table:
+    """Methods × attacks: the AUC, and under it its interval; then the verdict on all of them."""
+    from rich.text import Text
+
+    found = _empty()
+    found.add_column("AUC by", vertical="bottom", overflow="fold")
+    for name in report.auc_names:
+        found.add_column(
+            words.attack_name(report.attack_of(name)).replace(" ", "\n"),
+            justify="right",
+            vertical="bottom",
+            no_wrap=True,
+        )
+    found.add_column("verdict", vertical="bottom", no_wrap=True)
+    for row in report.rows:
+        cells = []
+        for name in report.auc_names:
+            value, bounds, marked = cell(report, row, words.metric(name))
+            text = Text("" if not row.done and row.value(name) is None else value, style="bold" if marked else "")
+            if bounds:
+                text.append(f"\n{_short(row.bounds(name))}", style="not bold dim")
+            cells.append(text)
+        found.add_row(Text(row.label), *cells, _verdict(report, row))
+    return found
+
+
+def _empty() -> Table:
+    from rich.table import Table
+
+    return Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1), collapse_padding=True)
+
+
+def _short(bounds: Sequence[float] | None) -> str:
+    """Returns an interval without the noughts before the points, which all AUCs share: `[.66 .72]`."""
+    low, high = bounds or (0.0, 1.0)
+    return f"[{low:.2f} {high:.2f}]".replace("0.", ".")
+
+
+def _verdict(report: Report, row: ResultRow) -> Text:
+    from rich.text import Text
+
+    word = report.judgements[row.index].word
+    return Text(word, style=STYLES[word])
