@@ -26,11 +26,24 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
 
 
+def seconds_left(elapsed: float, done: int, total: int, cost_done: float, cost: float) -> float | None:
+    """Returns the seconds that a stage will still take; None before any unit has ended.
+
+    The mean of two estimates, by units and by their costs: large units go first, so the first is too high where costs are
+    right, and the second too low where the costs of one method are set too low against another's.
+    """
+    if not done:
+        return None
+    by_units = elapsed / done * max(0, total - done)
+    if cost <= 0 or cost_done <= 0:
+        return by_units
+    return (by_units + elapsed * max(0.0, cost - cost_done) / cost_done) / 2
+
+
 class Progress:
     """Follows one run stage by stage.
 
-    The ETA of a stage is its remaining cost over the rate of cost done so far in it; a stage that has not finished a unit
-    yet has none.
+    The ETA of a stage is that of `seconds_left`; a stage that has not finished a unit yet has none.
     """
 
     def __init__(self, stream: TextIO | None = None, quiet: bool = False, log: Callable[[str], None] | None = None):
@@ -117,8 +130,8 @@ class Progress:
     def line(self) -> str:
         """Returns the current state in one line."""
         total, elapsed = len(self._costs), time.monotonic() - self._stage_started
-        share = self._cost_done / max(sum(self._costs.values()), 1e-9)
-        eta = f"about {duration(elapsed / share * (1 - share))} left" if self._done and share > 0 else "estimating"
+        left = seconds_left(elapsed, self._done, total, self._cost_done, sum(self._costs.values()))
+        eta = "estimating" if left is None else f"about {duration(left)} left"
         failed = f", {self._failed} failed" if self._failed else ""
         return f"  {STAGE_TITLES[self._stage]}: {self._done}/{total}{failed}, {duration(elapsed)} so far, {eta}"
 

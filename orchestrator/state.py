@@ -13,6 +13,7 @@ from typing import Any
 
 from . import events
 from .alive import LOOK_SECONDS, Beat, is_at_work, is_locked, read_beat
+from .progress import seconds_left
 
 WINDOW = 50  # units whose times tell the present rate
 
@@ -48,15 +49,10 @@ class StageState:
         return len(self.ends) / max(now - since, 1e-3)
 
     def seconds_left(self, now: float) -> float | None:
-        """Seconds until the stage ends, by cost where it is known; None before any unit has ended."""
+        """Seconds until the stage ends; None before any unit has ended."""
         if self.seconds is not None or not self.left:
             return 0.0
-        if not self.finished:
-            return None
-        elapsed = now - self.since
-        if self.cost and self.cost_done:
-            return elapsed * max(0.0, self.cost - self.cost_done) / self.cost_done
-        return elapsed / self.finished * self.left
+        return seconds_left(now - self.since, self.finished, self.to_do, self.cost_done, self.cost or 0.0)
 
 
 class ExperimentState:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 FLUSH_SECONDS = 120.0  # at most so long is waited at the end while something is still being written
 PATIENCE_SECONDS = 15.0  # and so long for a server that fails
-INTERRUPTED_SECONDS = 5.0
+INTERRUPTED_SECONDS = 3.0
 RETRY_SECONDS = 15.0
 BEAT_SECONDS = 60.0
 REQUEST_SECONDS = 10

@@ -79,7 +79,7 @@ def draw(results: dict[str, list[dict[str, Any]]], folder: Path) -> list[Path]:
                 [r["units"] / slots for r in chosen],
                 [r["over_work"] for r in chosen],
                 marker=marker,
-                label=f"{slots:,} GPUs",
+                label=f"{slots:,} GPUs" if slots > 1 else "1 GPU",
             )
         axis.axhline(1.0, color="0.6", linewidth=1)
         axis.axhline(1.05, color="0.6", linewidth=1, linestyle=":")

@@ -168,6 +168,7 @@ def done_units(out: Path) -> list[str]:
     return [e["unit"] for e in OutputFolder(out).events() if e.get("event") == "unit" and e["status"] == "done"]
 
 
+@pytest.mark.slow
 def test_two_submit_at_once_the_client_is_killed_and_stop_and_submit_resumes(
     head: tuple[str, dict[str, str]], tiny: dict[str, Any], tmp_path: Path
 ) -> None:

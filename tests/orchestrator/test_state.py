@@ -61,8 +61,8 @@ def test_counts_eta_running_and_failures(folder: OutputFolder) -> None:
     assert found["state"] == "running"
     counts = found["stages"]["train"]
     assert (counts["to_do"], counts["stored"], counts["done"], counts["failed"], counts["left"]) == (4, 3, 2, 1, 1)
-    # 60 of 100 units of cost took 30 s: 20 s are left.
-    assert counts["seconds_left"] == pytest.approx(20.0)
+    # 60 of 100 units of cost took 30 s, so 20 s are left; three of four units did, so 10 s.
+    assert counts["seconds_left"] == pytest.approx(15.0)
     assert counts["units_per_second"] == pytest.approx(0.1)
     assert counts["mean_unit_seconds"] == 2.0
     (running,) = found["running"].values()

@@ -174,6 +174,7 @@ def test_an_item_that_is_refused_for_ever_holds_no_other_up(
     check(proxy.uri, "refused")
 
 
+@pytest.mark.slow
 def test_a_locked_sqlite_delays_only_the_log(
     tiny: dict[str, Any], finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
