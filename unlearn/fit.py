@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from .memory import keep_freed_memory
 from .seeds import seeded
+from .whole_image import whole_image_products
 
 if TYPE_CHECKING:
     from .training import Training
@@ -168,7 +169,7 @@ def fit(
     memory = keep_freed_memory() if fast else contextlib.nullcontext()
     # Around the whole loop: a caller's autocast would round the backward pass too, which runs outside the step's own.
     exact = autocast(device, "float32")
-    with seeded(seed), exact, cudnn, memory, _channels_last(model, fast):
+    with seeded(seed), exact, cudnn, memory, _channels_last(model, fast), whole_image_products(model, fast):
         optimizer = make_optimizer(parameters, training, device)
         kind = _GraphedStep if fast and device.type == "cuda" else _Step
         step = kind(model, optimizer, device, training.precision)

@@ -16,6 +16,7 @@ from .data.loader import ArrayLoader
 from .fit import EpochCallback, Loader, TrainingDiverged, autocast, device_of, fit, to_device
 from .memory import keep_freed_memory
 from .seeds import check_seed
+from .whole_image import whole_image_products
 
 OPTIMIZERS = ("sgd", "adam")
 PATHS = ("fast", "plain")
@@ -153,7 +154,7 @@ def predict(
     logits: list[Tensor] = []
     labels: list[Tensor] = []
     target = device_of(model) if device is None else torch.device(device)
-    with evaluating(model), keep_freed_memory(), torch.inference_mode():
+    with evaluating(model), keep_freed_memory(), whole_image_products(model), torch.inference_mode():
         for batch in loader:
             images, classes = to_device(batch, target)
             with autocast(target, precision):
@@ -172,7 +173,7 @@ def accuracy(
     target = device_of(model) if device is None else torch.device(device)
     correct = torch.zeros((), dtype=torch.int64, device=target)
     count = 0
-    with evaluating(model), keep_freed_memory(), torch.inference_mode():
+    with evaluating(model), keep_freed_memory(), whole_image_products(model), torch.inference_mode():
         for batch in loader:
             images, labels = to_device(batch, target)
             with autocast(target, precision):
