@@ -37,7 +37,8 @@ def whole_image_products(model: nn.Module, wanted: bool = True) -> Iterator[None
 
 def _may_be_product(module: nn.Module) -> bool:
     return (
-        type(module).forward is nn.Conv2d.forward
+        isinstance(module, nn.Conv2d)
+        and type(module).forward is nn.Conv2d.forward
         and "forward" not in vars(module)
         and module.groups == 1
         and module.dilation == (1, 1)
@@ -72,7 +73,7 @@ class _Windows(torch.autograd.Function):
         return torch.stack([kernel[:, :, rows, columns].permute(0, 2, 3, 1) for rows, columns in parts])
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         total = torch.zeros_like(ctx.like)
         for (rows, columns), gradient in zip(ctx.parts, gradients[0], strict=True):
@@ -82,12 +83,13 @@ class _Windows(torch.autograd.Function):
 
 def _windows(layer: nn.Conv2d, images: Tensor) -> tuple[list[int], list[int]] | None:
     """First kernel row for each row of output pixels, and the same for columns; None where some sees less than all."""
+    assert not isinstance(layer.padding, str)
     found = []
     for size, kernel, stride, padding in zip(
         images.shape[2:], layer.kernel_size, layer.stride, layer.padding, strict=True
     ):
-        outputs = (size + 2 * int(padding) - kernel) // stride + 1
-        first = [int(padding) - output * stride for output in range(outputs)]
+        outputs = (size + 2 * padding - kernel) // stride + 1
+        first = [padding - output * stride for output in range(outputs)]
         if not first or first[-1] < 0 or first[0] + size > kernel:
             return None
         found.append(first)
