@@ -1,7 +1,8 @@
 """Images a second in training: the fast path beside the plain one, and beside the fastest arithmetic of the machine.
 
     python benchmarks/training/bench.py [--models small_vgg,all_cnn,resnet18] [--sizes 32,64] [--widths 0.25,1.0]
-                                        [--device auto] [--repeats 5] [--seconds 1.5] [--no-plain] [--output FILE]
+                                        [--device auto] [--repeats 5] [--seconds 1.5] [--neighbours 0.05] [--no-plain]
+                                        [--output FILE]
 
 `plain` is the usual way: a `DataLoader` over Pillow images with crop, flip, ToTensor and Normalize, NCHW, float32.
 Both train through `unlearn.train` on the same random uint8 images, losses included. On a CPU, one process with every
@@ -11,7 +12,9 @@ peak; turns are repeated, so that what neighbours or the clock do falls on all a
 A share of peak is measured within its turn: operations that the result depends on (products with padding are not
 counted) against the larger of the peaks just before and just after, of as many cores in as many processes. `matmul` is
 the fastest matrix product, `kernel` the fastest of that and a large convolution; a share of the latter stays below
-100 % unless the clock changes within a turn. Medians and the range of turns are given.
+100 % unless the clock changes within a turn. Medians and the range of turns are given. Turns during which others took
+more than `--neighbours` of the processors' time are made again, at most twice as many as asked for; the JSON tells how
+much others took in those that count, and how many were left out.
 
 Prints a table as it goes; the last line is JSON.
 """
@@ -26,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import BATCH, Peak, ProcessPerCore, Trainee, operations
+from measuring import BATCH, Neighbours, Peak, ProcessPerCore, Trainee, operations
 
 
 def spread(values: list[float]) -> dict[str, float] | None:
@@ -36,7 +39,7 @@ def spread(values: list[float]) -> dict[str, float] | None:
     return {"median": statistics.median(values), "least": min(values), "largest": max(values)}
 
 
-def shares(rates: list[float], flops: float, around: list[tuple[dict[str, float], dict[str, float]]], name: str) -> Any:
+def shares(rates: list[float], flops: float, around: list[list[dict[str, float]]], name: str) -> Any:
     """Spread of the share of peak `name`, each rate held against the larger peak around it."""
     pairs = zip(rates, around, strict=True)
     return spread([rate * flops / max(before[name], after[name]) for rate, (before, after) in pairs])
@@ -57,24 +60,38 @@ def measure(case: tuple[str, int, float], options: argparse.Namespace, cores: in
     if device == "cpu" and cores > 1:
         share = max(BATCH, count // cores // BATCH * BATCH)
         per_core = ProcessPerCore((*case, "fast", share, device, precision), cores)
-    rates: dict[str, list[float]] = {"fast": [], "plain": [], "per_core": [], "inference": [], "of_plain": []}
-    around: dict[str, list[Any]] = {"fast": [], "per_core": []}
-    for turn in range(options.repeats + 1):  # the first turn warms up and is not counted
-        first = peak()
+    neighbours = Neighbours(per_core.pids() if per_core else [], cores)
+
+    def turn() -> dict[str, Any]:
+        neighbours.begin()
+        found: dict[str, Any] = {"fast_peaks": [peak()]}
         # Of two passes the second counts: the first takes the page faults and captures the graph.
-        rates["fast"] += fast.train(2)[1:]
-        second = peak()
-        rates["inference"].append(fast.predict())
+        found["fast"] = fast.train(2)[1]
+        found["fast_peaks"].append(peak())
+        found["inference"] = fast.predict()
         if slow is not None:
-            rates["plain"] += slow.train(1)
-        around["fast"].append((first, second))
+            found["plain"] = slow.train(1)[0]
         if per_core is not None:
-            first = per_core.peak()
-            rates["per_core"].append(per_core.train())
-            around["per_core"].append((first, per_core.peak()))
-        if turn == 0:
-            for kept in (*rates.values(), *around.values()):
-                kept.clear()
+            found["per_core_peaks"] = [per_core.peak()]
+            found["per_core"] = per_core.train()
+            found["per_core_peaks"].append(per_core.peak())
+        found["neighbours"] = neighbours.share()
+        return found
+
+    turn()  # warms up
+    turns: list[dict[str, Any]] = []
+    left_out = 0
+    while len(turns) < options.repeats:
+        found = turn()
+        crowded = found["neighbours"] is not None and found["neighbours"] > options.neighbours
+        if crowded and left_out < 2 * options.repeats:
+            left_out += 1
+        else:
+            turns.append(found)
+    rates = {
+        name: [each[name] for each in turns if name in each] for name in ("fast", "plain", "per_core", "inference")
+    }
+    around = {name: [each[f"{name}_peaks"] for each in turns if name in each] for name in ("fast", "per_core")}
     if per_core is not None:
         per_core.close()
     best = "per_core" if sum(rates["per_core"]) > sum(rates["fast"]) else "fast"
@@ -82,6 +99,8 @@ def measure(case: tuple[str, int, float], options: argparse.Namespace, cores: in
     row: dict[str, Any] = {"model": model, "size": size, "width": width, "images_a_pass": count}
     row["mflop_per_image"] = {name: value / 1e6 for name, value in flops.items()}
     row["images_per_second"] = {name: spread(rates[name]) for name in ("fast", "per_core", "plain", "inference")}
+    row["neighbours"] = spread([each["neighbours"] for each in turns if each["neighbours"] is not None])
+    row["turns_left_out"] = left_out
     row["layout"] = {"fast": "all threads", "per_core": "a process a core"}[best]
     row["ratio_to_plain"] = spread(ratios)
     for name in ("matmul", "kernel"):
@@ -109,6 +128,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.5, help="about so long is a pass, one batch at the least")
+    parser.add_argument("--neighbours", type=float, default=0.05, help="largest share of processor time of others")
     parser.add_argument("--no-plain", action="store_true", help="leave the plain way out")
     parser.add_argument("--output", type=Path, help="write the JSON there too")
     options = parser.parse_args()

@@ -4,8 +4,11 @@ one process a core."""
 from __future__ import annotations
 
 import multiprocessing
+import os
+import queue
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -154,9 +157,20 @@ class Trainee:
 def _serve(case: tuple[Any, ...], barrier: Any, orders: Any, answers: Any) -> None:
     torch.set_num_threads(1)
     trainee, peak = Trainee(*case), Peak("cpu")
-    while (order := orders.get()) is not None:
+    while (order := _next(orders)) is not None:
         barrier.wait()
         answers.put({"train": lambda: trainee.train(2)[1], "peak": peak}[order]())
+
+
+def _next(orders: Any) -> str | None:
+    """The next order; None where there is none and nobody left to give one."""
+    parent = multiprocessing.parent_process()
+    while True:
+        try:
+            return orders.get(timeout=2)
+        except queue.Empty:
+            if parent is None or not parent.is_alive():
+                return None
 
 
 class ProcessPerCore:
@@ -188,8 +202,48 @@ class ProcessPerCore:
         found = self._ask("peak")
         return {name: sum(each[name] for each in found) for name in found[0]}
 
+    def pids(self) -> list[int]:
+        """Of the processes."""
+        return [process.pid for process in self.processes if process.pid]
+
     def close(self) -> None:
+        """Ends the processes."""
         for orders in self.orders:
             orders.put(None)
         for process in self.processes:
             process.join()
+
+
+# --- neighbours -------------------------------------------------------------------------------------------------------
+
+
+class Neighbours:
+    """How much of the machine's processor time went to others than this benchmark, by Linux's own accounts."""
+
+    def __init__(self, pids: list[int], cores: int) -> None:
+        self.pids, self.cores = [os.getpid(), *pids], cores
+        self.supported = Path("/proc/stat").exists()
+        self.begin()
+
+    def _all(self) -> float:
+        user, nice, system, _, _, irq, soft, steal, *_ = map(
+            int, Path("/proc/stat").read_text().split("\n")[0].split()[1:]
+        )
+        return user + nice + system + irq + soft + steal
+
+    def _own(self) -> float:
+        fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in self.pids]
+        return sum(int(field[11]) + int(field[12]) for field in fields)
+
+    def begin(self) -> None:
+        """The next share is counted from now on."""
+        if self.supported:
+            self._start = time.perf_counter(), self._all(), self._own()
+
+    def share(self) -> float | None:
+        """Share of all cores' time, since `begin`, that others took (a hypervisor's other guests included); None where
+        the system does not tell."""
+        if not self.supported:
+            return None
+        elapsed = (time.perf_counter() - self._start[0]) * os.sysconf("SC_CLK_TCK") * self.cores
+        return max(0.0, (self._all() - self._start[1]) - (self._own() - self._start[2])) / elapsed
