@@ -10,6 +10,7 @@ import time
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from .units import Outcome, Unit
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+    from unlearn import Graphs
 
 HEAL_LIMIT = 5
 
@@ -46,6 +49,13 @@ class Context:
         self.allow_factory = allow_factory
         self._cache: OrderedDict[str, Any] = OrderedDict()
         self._images: dict[str, torch.Tensor] = {}
+
+    @cached_property
+    def graphs(self) -> Graphs:
+        """Training steps captured on a GPU, which go from model to model in the life of the worker."""
+        from unlearn import Graphs
+
+        return Graphs()
 
     @property
     def store(self) -> Store:
@@ -199,7 +209,7 @@ def execute_train(unit: Unit, context: Context, attempt: Attempt) -> dict[str, A
     loader = context.loader(
         "train", indices, batch_size=training.batch_size, shuffle=True, augment=training.augment, seed=spec["seed"]
     )
-    history = train(model, loader, training, seed=spec["seed"], device=context.device)
+    history = train(model, loader, training, seed=spec["seed"], device=context.device, graphs=context.graphs)
     save_model(attempt, model)
     return {"model": spec["model"], "dropped_classes": [], "history": history}
 
