@@ -151,7 +151,7 @@ class Graphs:
     def give(self, key: Hashable, slot: Slot) -> None:
         """Keeps a slot for later models; the oldest goes where there are too many."""
         if slot.images.is_cuda:
-            torch.cuda.current_stream(slot.images.device).synchronize()  # the next model may use another stream
+            torch.cuda.synchronize(slot.images.device)  # the next model may use another stream
         self._free.append((key, slot))
         del self._free[: -self.keep or None]
 

@@ -2,7 +2,7 @@
 
     python benchmarks/training/bench.py [--models small_vgg,all_cnn,resnet18] [--sizes 32,64] [--widths 0.25,1.0]
                                         [--device auto] [--repeats 5] [--seconds 1.5] [--neighbours 0.05] [--no-plain]
-                                        [--output FILE]
+                                        [--profile] [--output FILE]
 
 `plain` is the usual way: a `DataLoader` over Pillow images with crop, flip, ToTensor and Normalize, NCHW, float32.
 Both train through `unlearn.train` on the same random uint8 images, losses included. On a CPU, one process with every
@@ -112,6 +112,19 @@ def measure(case: tuple[str, int, float], options: argparse.Namespace, cores: in
     return row
 
 
+def profile(case: tuple[str, int, float], device: str) -> str:
+    """Where the time of two steps goes, by operation."""
+    trainee = Trainee(*case, "fast", 2 * BATCH, device, "bfloat16" if device == "cuda" else "float32")
+    trainee.train(1)
+    kinds = [torch.profiler.ProfilerActivity.CPU]
+    if device == "cuda":
+        kinds.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=kinds) as found:
+        trainee.train(1)
+    order = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
+    return str(found.key_averages().table(sort_by=order, row_limit=14, max_name_column_width=48))
+
+
 def shown(found: dict[str, float] | None, scale: float = 1.0, digits: int = 0) -> str:
     """A median with its range, for the table."""
     if found is None:
@@ -130,6 +143,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.5, help="about so long is a pass, one batch at the least")
     parser.add_argument("--neighbours", type=float, default=0.05, help="largest share of processor time of others")
     parser.add_argument("--no-plain", action="store_true", help="leave the plain way out")
+    parser.add_argument("--profile", action="store_true", help="print the operations that take longest too")
     parser.add_argument("--output", type=Path, help="write the JSON there too")
     options = parser.parse_args()
     if options.device == "auto":
@@ -155,6 +169,8 @@ def main() -> None:
                 cells += [shown(row[f"share_of_{name}_peak"], 100) for name in ("matmul", "kernel")]
                 cells.append(shown(rates["inference"]))
                 print(f"| {model} | {size} | {width:g} | " + " | ".join(cells) + " |", flush=True)
+                if options.profile:
+                    print(profile((model, size, width), options.device), flush=True)
     document = {"device": options.device, "cores": cores, "torch": torch.__version__, "rows": rows}
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
