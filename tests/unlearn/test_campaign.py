@@ -145,7 +145,7 @@ def test_an_audit_reads_it(campaign, arguments, tmp_path):
 
     campaign.main(arguments)
     table = joined(list(tables(tmp_path / "out").values()))
-    found = audit(table, ["loss"], seed=0)
+    found = audit(table, ["loss_threshold"], seed=0)
     rows = {row["method"]: row for row in found.rows}
     assert {"no_unlearn", "retrain", "pgu", "eu_k"} <= set(rows)
     assert all(row["status"] == "done" for row in rows.values())
