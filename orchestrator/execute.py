@@ -10,6 +10,7 @@ import time
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,8 @@ from .units import Outcome, Unit
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+    from unlearn import Graphs
 
 HEAL_LIMIT = 5
 POLL_SECONDS = 0.5  # how often a unit that another worker is making is looked for
@@ -51,6 +54,13 @@ class Context:
         self.where = where or socket.gethostname()
         self._cache: OrderedDict[str, Any] = OrderedDict()
         self._images: dict[str, torch.Tensor] = {}
+
+    @cached_property
+    def graphs(self) -> Graphs:
+        """Training steps captured on a GPU, which go from model to model in the life of the worker."""
+        from unlearn import Graphs
+
+        return Graphs()
 
     @property
     def store(self) -> Store:
@@ -250,7 +260,7 @@ def execute_train(unit: Unit, context: Context, attempt: Attempt) -> dict[str, A
     loader = context.loader(
         "train", indices, batch_size=training.batch_size, shuffle=True, augment=training.augment, seed=spec["seed"]
     )
-    history = train(model, loader, training, seed=spec["seed"], device=context.device)
+    history = train(model, loader, training, seed=spec["seed"], device=context.device, graphs=context.graphs)
     save_model(attempt, model)
     return {"model": spec["model"], "dropped_classes": [], "history": history}
 

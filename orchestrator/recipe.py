@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from . import sweep
 from .errors import Fault, RecipeError, nearest
@@ -59,10 +59,21 @@ class Tracking(_Strict):
     log_models: Annotated[bool, Field(description="also upload each model's safetensors file")] = False
 
 
+def _one_core(cores: Any) -> Any:
+    """The scheduler's own choice. As many models at once as there are cores train faster than one with every thread
+    (`benchmarks/training/bench.py` measures both), and a number of threads that followed the machine would change the
+    last bits of a model from machine to machine."""
+    return 1 if cores is None else cores
+
+
 class Resources(_Strict):
     """What one unit of work takes and how many run at once."""
 
-    cpus_per_unit: Annotated[float, Field(gt=0, description="CPU cores of one unit")] = 1
+    cpus_per_unit: Annotated[
+        float,
+        BeforeValidator(_one_core, json_schema_input_type=Annotated[float, Field(gt=0)] | None),
+        Field(gt=0, description="CPU cores of one unit; null: chosen, one core"),
+    ] = 1
     gpus_per_unit: Annotated[
         float, Field(ge=0, description="GPUs of one unit; a fraction below 1 shares a GPU, else a whole number")
     ] = 0

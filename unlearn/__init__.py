@@ -24,6 +24,8 @@ _EXPORTS = {
     "resnet18": "unlearn.models",
     "Training": "unlearn.training",
     "train": "unlearn.training",
+    "train_together": "unlearn.training",
+    "Graphs": "unlearn.graphs",
     "predict": "unlearn.training",
     "accuracy": "unlearn.training",
     "SecondMoments": "unlearn.moments",

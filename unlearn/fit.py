@@ -1,7 +1,8 @@
 """The hot loop: one pass after another over a loader, shared by whole models and by parts of models.
 
 On a GPU nothing in it waits for the device: batches are made there, sums stay there until a pass ends, the learning
-rate is a tensor there, and full batches replay one captured CUDA graph.
+rate is a tensor there, and full batches replay one captured CUDA graph. Several models may be trained in turn, a step
+each, on a stream each; every one is trained as it would be alone.
 """
 
 from __future__ import annotations
@@ -9,15 +10,18 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .graphs import GraphedStep, Graphs, has_hooks
 from .memory import keep_freed_memory
 from .seeds import seeded
+from .steps import Step, autocast, trained_parameters
+from .whole_image import whole_image_products
 
 if TYPE_CHECKING:
     from .training import Training
@@ -25,7 +29,17 @@ if TYPE_CHECKING:
 Loader = Iterable[tuple[Tensor, Tensor]]
 EpochCallback = Callable[[dict[str, Any]], None]
 
-_EAGER_STEPS = 3  # steps on a GPU before the graph is captured: they create optimiser state and cuDNN workspaces
+__all__ = [
+    "EpochCallback",
+    "Job",
+    "Loader",
+    "TrainingDiverged",
+    "autocast",
+    "device_of",
+    "fit",
+    "fit_together",
+    "to_device",
+]
 
 
 class TrainingDiverged(ValueError):
@@ -46,137 +60,113 @@ def to_device(batch: tuple[Tensor, Tensor], device: torch.device, channels_last:
     return images.to(device, non_blocking=True, memory_format=layout), labels.to(device, non_blocking=True)
 
 
-def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
-    """Computation in `precision`, weights untouched, also where the caller has an autocast of its own.
+@dataclass
+class Job:
+    """One model to train.
 
-    Weights are used once a step, so casts are not cached.
-    """
-    if precision == "float32":
-        if torch.is_autocast_enabled(device.type):
-            return torch.autocast(device.type, enabled=False)
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=False)
-
-
-def make_optimizer(parameters: list[nn.Parameter], training: Training, device: torch.device) -> torch.optim.Optimizer:
-    """The optimiser of `training`. On a GPU its rate is a tensor, so that a captured graph follows the schedule."""
-    fused = training.path == "fast"
-    rate: Any = torch.tensor(training.rate(0), device=device) if fused and device.type == "cuda" else training.rate(0)
-    if training.optimizer == "adam":
-        capturable = fused and device.type == "cuda"
-        return torch.optim.Adam(
-            parameters, lr=rate, weight_decay=training.weight_decay, fused=fused, capturable=capturable
-        )
-    return torch.optim.SGD(
-        parameters, lr=rate, momentum=training.momentum, weight_decay=training.weight_decay, fused=fused
-    )
-
-
-def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimizer.param_groups:
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
-        else:
-            group["lr"] = rate
-
-
-class _Step:
-    """One optimiser step on a batch; returns the batch's mean loss and number of correct answers, on the device."""
-
-    def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device, precision: str
-    ) -> None:
-        self.model, self.optimizer, self.device, self.precision = model, optimizer, device, precision
-
-    def _forward_backward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        with autocast(self.device, self.precision):
-            logits = self.model(images)
-        if logits.dtype == torch.bfloat16:
-            logits = logits.float()  # a softmax of half-precision logits would lose the confidence tails
-        loss = F.cross_entropy(logits, labels)
-        loss.backward()
-        return loss.detach(), (logits.detach().argmax(dim=1) == labels).sum()
-
-    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        self.optimizer.zero_grad(set_to_none=True)
-        result = self._forward_backward(images, labels)
-        self.optimizer.step()
-        return result
-
-
-class _GraphedStep(_Step):
-    """The same step, captured as a CUDA graph for batches of the first batch's size; other sizes run as they are.
-
-    The first steps are ordinary ones, on a side stream as capturing asks for; none is repeated or taken back, so the
-    model is trained by exactly the batches it is given.
+    **Arguments:** `set_mode` is called before every pass and puts each module into training or evaluation mode; the
+    others as for `unlearn.training.train`.
     """
 
-    def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device, precision: str
-    ) -> None:
-        super().__init__(model, optimizer, device, precision)
-        self._eager_left = _EAGER_STEPS
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._images = self._labels = torch.empty(0)
-        self._result = (self._images, self._images)
-
-    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        if self._eager_left > 0:
-            self._eager_left -= 1
-            stream = torch.cuda.Stream(self.device)
-            stream.wait_stream(torch.cuda.current_stream(self.device))
-            with torch.cuda.stream(stream):
-                result = super().__call__(images, labels)
-            torch.cuda.current_stream(self.device).wait_stream(stream)
-            self._images, self._labels = torch.empty_like(images), torch.empty_like(labels)
-            return result
-        if images.shape != self._images.shape:
-            return super().__call__(images, labels)
-        if self._graph is None:
-            self._graph = torch.cuda.CUDAGraph()
-            self.optimizer.zero_grad(set_to_none=True)
-            with torch.cuda.graph(self._graph):  # records, does not run
-                self._result = self._forward_backward(self._images, self._labels)
-                self.optimizer.step()
-        self._images.copy_(images)
-        self._labels.copy_(labels)
-        self._graph.replay()
-        return self._result
+    model: nn.Module
+    loader: Loader
+    training: Training
+    seed: int
+    set_mode: Callable[[], Any]
+    on_epoch: EpochCallback | None = None
 
 
-def fit(
-    model: nn.Module,
-    loader: Loader,
-    training: Training,
-    *,
-    seed: int,
-    set_mode: Callable[[], Any],
-    on_epoch: EpochCallback | None = None,
-) -> list[dict[str, Any]]:
-    """Trains those parameters of `model` that require gradients, in place; see `unlearn.training.train`.
+def fit(job: Job, graphs: Graphs | None = None) -> list[dict[str, Any]]:
+    """Trains those parameters of the job's model that require gradients, in place; see `unlearn.training.train`."""
+    history: list[dict[str, Any]] = []
+    with seeded(job.seed), _surroundings([job]):
+        for _ in _steps(job, history, graphs or Graphs()):
+            pass
+    return history
 
-    **Arguments:** `set_mode` is called before every pass and puts each module into training or evaluation mode.
+
+def fit_together(jobs: Sequence[Job], graphs: Graphs | None = None) -> list[list[dict[str, Any]]]:
+    """Trains several models in one process, a step of each in turn, on a GPU each on a stream of its own.
+
+    Each takes the steps that it would take alone, as long as its loader draws random numbers of its own or torch's.
     """
+    kept = Graphs(keep=len(jobs)) if graphs is None else graphs
+    histories: list[list[dict[str, Any]]] = [[] for _ in jobs]
+    with _surroundings(jobs):
+        lanes = [_Lane(job, _steps(job, history, kept)) for job, history in zip(jobs, histories, strict=True)]
+        try:
+            while lanes:
+                lanes = [lane for lane in lanes if lane.step()]
+        finally:
+            for lane in lanes:
+                lane.steps.close()
+    return histories
+
+
+class _Lane:
+    """A model's place among several: its stream on a GPU, and its own state of torch's generator on the CPU."""
+
+    def __init__(self, job: Job, steps: Any) -> None:
+        self.steps = steps
+        self.random = torch.Generator().manual_seed(job.seed).get_state()
+        self.stream: torch.cuda.Stream | None = None
+        device = device_of(job.model)
+        if device.type == "cuda":
+            self.stream = torch.cuda.Stream(device)
+            self.stream.wait_stream(torch.cuda.current_stream(device))  # what made the model and the data
+
+    def step(self) -> bool:
+        """Makes one step. Returns whether there was one left."""
+        outside = torch.get_rng_state()
+        torch.set_rng_state(self.random)
+        try:
+            with torch.cuda.stream(self.stream) if self.stream is not None else contextlib.nullcontext():
+                return next(self.steps, _END) is not _END
+        finally:
+            self.random = torch.get_rng_state()
+            torch.set_rng_state(outside)
+
+
+_END = object()
+
+
+@contextlib.contextmanager
+def _surroundings(jobs: Sequence[Job]) -> Iterator[None]:
+    """What training needs of the process and of each model's memory, while it lasts."""
+    with contextlib.ExitStack() as stack:
+        for kind in {device_of(job.model).type for job in jobs}:
+            # Around the whole loop: a caller's autocast would round the backward pass too, which runs outside the
+            # step's own.
+            stack.enter_context(autocast(torch.device(kind), "float32"))
+        # cuDNN may otherwise choose its algorithms by timing them, and two runs could then differ.
+        stack.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True))
+        if any(job.training.path == "fast" for job in jobs):
+            stack.enter_context(keep_freed_memory())
+        for job in jobs:
+            fast = job.training.path == "fast"
+            stack.enter_context(_channels_last(job.model, fast))
+            stack.enter_context(whole_image_products(job.model, fast and device_of(job.model).type == "cpu"))
+        yield
+
+
+def _steps(job: Job, history: list[dict[str, Any]], graphs: Graphs) -> Iterator[None]:
+    """Trains; yields after each step, appends a row to `history` after each pass."""
+    model, loader, training = job.model, job.loader, job.training
     device = device_of(model)
     fast = training.path == "fast"
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not parameters:
+    if not trained_parameters(model):
         raise ValueError("model: none of its parameters can be trained")
-    history: list[dict[str, Any]] = []
-    # cuDNN may otherwise choose its algorithms by timing them, and two runs could then differ.
-    cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
-    memory = keep_freed_memory() if fast else contextlib.nullcontext()
-    # Around the whole loop: a caller's autocast would round the backward pass too, which runs outside the step's own.
-    exact = autocast(device, "float32")
-    with seeded(seed), exact, cudnn, memory, _channels_last(model, fast):
-        optimizer = make_optimizer(parameters, training, device)
-        kind = _GraphedStep if fast and device.type == "cuda" else _Step
-        step = kind(model, optimizer, device, training.precision)
+    step: Step | GraphedStep
+    if fast and device.type == graphs.device_type and not has_hooks(model):
+        step = GraphedStep(model, training, job.seed, graphs)
+    else:
+        step = Step(model, training, device, job.seed)
+    try:
         for epoch in range(training.epochs):
             start = time.perf_counter()
             rate = training.rate(epoch)
-            _set_rate(optimizer, rate)
-            set_mode()
+            job.set_mode()
+            step.begin_pass(rate)
             if hasattr(loader, "set_epoch"):
                 loader.set_epoch(epoch)
             loss_sum = torch.zeros((), dtype=torch.float64, device=device)
@@ -196,8 +186,10 @@ def fit(
                 loss_sum += loss * len(labels)
                 correct_sum += correct
                 count += len(labels)
+                yield
             if count == 0:
                 raise ValueError("loader: holds no images to train on")
+            step.end_pass()
             loss_mean = loss_sum.item() / count  # the first wait for the device in this pass
             if not math.isfinite(loss_mean):
                 raise TrainingDiverged(
@@ -212,10 +204,10 @@ def fit(
                 "images": count,
             }
             history.append(row)
-            if on_epoch is not None:
-                on_epoch(row)
-        optimizer.zero_grad(set_to_none=True)
-    return history
+            if job.on_epoch is not None:
+                job.on_epoch(row)
+    finally:
+        step.close()
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,15 +13,17 @@ from torch import Tensor, nn
 
 from .augment import check_augment
 from .data.loader import ArrayLoader
-from .fit import EpochCallback, Loader, TrainingDiverged, autocast, device_of, fit, to_device
+from .fit import EpochCallback, Job, Loader, TrainingDiverged, autocast, device_of, fit, fit_together, to_device
+from .graphs import Graphs
 from .memory import keep_freed_memory
 from .seeds import check_seed
+from .whole_image import whole_image_products
 
 OPTIMIZERS = ("sgd", "adam")
 PATHS = ("fast", "plain")
 PRECISIONS = ("float32", "bfloat16")
 
-__all__ = ["Training", "TrainingDiverged", "accuracy", "evaluating", "predict", "train"]
+__all__ = ["Training", "TrainingDiverged", "accuracy", "evaluating", "predict", "train", "train_together"]
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ def train(
     seed: int,
     on_epoch: EpochCallback | None = None,
     device: str | torch.device | None = None,
+    graphs: Graphs | None = None,
 ) -> list[dict[str, Any]]:
     """Trains `model` in place with cross-entropy.
 
@@ -111,12 +114,50 @@ def train(
     - `seed`: of dropout, and of a loader that draws from the global generators.
     - `on_epoch`: called with each row of the history.
     - `device`: where to train; None leaves the model where it is.
+    - `graphs`: on a GPU, captured steps of earlier models, which this one uses and adds to; the result is the same.
 
     **Returns:** one row for each pass: `epoch` (1, 2, …), `loss` and `accuracy` (means over the images of the pass,
     each batch before its own update), `lr`, `seconds`, `images`.
 
     Raises `TrainingDiverged` where the loss is no longer finite, `ValueError` where a batch cannot be trained on.
     """
+    return fit(_job(model, loader, training, seed, on_epoch, device), graphs)
+
+
+def train_together(
+    models: Sequence[nn.Module],
+    loaders: Sequence[Loader],
+    training: Training,
+    *,
+    seeds: Sequence[int],
+    device: str | torch.device | None = None,
+    graphs: Graphs | None = None,
+) -> list[list[dict[str, Any]]]:
+    """Trains several models in place, a step of each in turn; on a GPU each on a stream of its own, so that a small
+    model's gaps are filled by the others.
+
+    Each model is trained as by `train` with its own loader and seed. Loaders must draw their random numbers from
+    generators of their own or from torch's, as `ArrayLoader` and `DataLoader` do.
+
+    **Arguments:** one loader and one seed for each model; the others as for `train`.
+
+    **Returns:** the history of each model. Its `seconds` are those of the clock, the others' steps included.
+    """
+    jobs = [
+        _job(model, loader, training, seed, None, device)
+        for model, loader, seed in zip(models, loaders, seeds, strict=True)
+    ]
+    return fit_together(jobs, graphs)
+
+
+def _job(
+    model: nn.Module,
+    loader: Loader,
+    training: Training,
+    seed: int,
+    on_epoch: EpochCallback | None,
+    device: str | torch.device | None,
+) -> Job:
     check_seed(seed, "training.seed")
     if device is not None:
         model.to(device)
@@ -124,7 +165,7 @@ def train(
         from .training_plain import plain_loader
 
         loader = plain_loader(loader)
-    return fit(model, loader, training, seed=seed, set_mode=model.train, on_epoch=on_epoch)
+    return Job(model, loader, training, seed, model.train, on_epoch)
 
 
 @contextlib.contextmanager
@@ -153,7 +194,7 @@ def predict(
     logits: list[Tensor] = []
     labels: list[Tensor] = []
     target = device_of(model) if device is None else torch.device(device)
-    with evaluating(model), keep_freed_memory(), torch.inference_mode():
+    with evaluating(model), keep_freed_memory(), whole_image_products(model), torch.inference_mode():
         for batch in loader:
             images, classes = to_device(batch, target)
             with autocast(target, precision):
@@ -172,7 +213,7 @@ def accuracy(
     target = device_of(model) if device is None else torch.device(device)
     correct = torch.zeros((), dtype=torch.int64, device=target)
     count = 0
-    with evaluating(model), keep_freed_memory(), torch.inference_mode():
+    with evaluating(model), keep_freed_memory(), whole_image_products(model), torch.inference_mode():
         for batch in loader:
             images, labels = to_device(batch, target)
             with autocast(target, precision):

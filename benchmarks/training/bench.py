@@ -1,15 +1,20 @@
-"""Images a second in training: the fast path beside the plain one, and beside the largest matrix product of the
-machine.
+"""Images a second in training: the fast path beside the plain one, and beside the fastest arithmetic of the machine.
 
     python benchmarks/training/bench.py [--models small_vgg,all_cnn,resnet18] [--sizes 32,64] [--widths 0.25,1.0]
-                                        [--device auto] [--passes 3] [--no-plain]
+                                        [--device auto] [--repeats 5] [--seconds 1.5] [--neighbours 0.05] [--no-plain]
+                                        [--profile] [--output FILE]
 
 `plain` is the usual way: a `DataLoader` over Pillow images with crop, flip, ToTensor and Normalize, NCHW, float32.
-Both train through `unlearn.train` on the same random uint8 images, augmentation and evaluation of losses included;
-passes of the two alternate, so that a neighbour's load falls on both, and medians are shown. On a CPU, one process
-with every thread is measured beside one process a core, all at once. The share of peak counts the floating-point
-operations that a step executes against the fastest matrix product of the same device in the same run (on a CPU, of as
-many cores).
+Both train through `unlearn.train` on the same random uint8 images, losses included. On a CPU, one process with every
+thread is measured beside one process a core, all at once. A turn is: peak, all threads, plain, peak, a process a core,
+peak; turns are repeated, so that what neighbours or the clock do falls on all alike.
+
+A share of peak is measured within its turn: operations that the result depends on (products with padding are not
+counted) against the larger of the peaks just before and just after, of as many cores in as many processes. `matmul` is
+the fastest matrix product, `kernel` the fastest of that and a large convolution; a share of the latter stays below
+100 % unless the clock changes within a turn. Medians and the range of turns are given. Turns during which others took
+more than `--neighbours` of the processors' time are made again, at most twice as many as asked for; the JSON tells how
+much others took in those that count, and how many were left out.
 
 Prints a table as it goes; the last line is JSON.
 """
@@ -18,130 +23,113 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import statistics
-import time
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
-
-from unlearn import ArrayLoader, Training, build_model, train
-
-BATCH = 256
-CLASSES = {32: 10, 64: 200}
-RECIPES: dict[str, dict[str, Any]] = {
-    "small_vgg": {},
-    "all_cnn": {},
-    "resnet18": {"optimizer": "adam", "lr": 1e-3, "final_lr": 1e-4, "weight_decay": 2e-4},
-}
+from measuring import BATCH, Neighbours, Peak, ProcessPerCore, Trainee, operations
 
 
-def flops_per_image(model: str, size: int, width: float) -> float:
-    """Floating-point operations of one training step, forward and backward, for one image."""
-    net = build_model(model, num_classes=CLASSES[size], image_size=size, width=width)
-    images = torch.randn(2, 3, size, size)
-    with FlopCounterMode(display=False) as counter:
-        net(images).sum().backward()
-    return counter.get_total_flops() / 2
+def spread(values: list[float]) -> dict[str, float] | None:
+    """Median, least and largest; None for nothing."""
+    if not values:
+        return None
+    return {"median": statistics.median(values), "least": min(values), "largest": max(values)}
 
 
-def matmul_peak(device: str) -> float:
-    """Operations a second of the fastest square matrix product: float32 on a CPU, bfloat16 on a GPU."""
-    cuda = device == "cuda"
-    best = 0.0
-    for side in (4096, 8192, 16384) if cuda else (1024, 2048):
-        a, b = (torch.randn(side, side, device=device, dtype=torch.bfloat16 if cuda else torch.float32) for _ in "ab")
-        for _ in range(8):
-            if cuda:
-                torch.cuda.synchronize()
-            start = time.perf_counter()
-            for _ in range(repeats := 10 if cuda else 1):
-                a @ b
-            if cuda:
-                torch.cuda.synchronize()
-            best = max(best, repeats * 2 * side**3 / (time.perf_counter() - start))
-    return best
+def shares(rates: list[float], flops: float, around: list[list[dict[str, float]]], name: str) -> Any:
+    """Spread of the share of peak `name`, each rate held against the larger peak around it."""
+    pairs = zip(rates, around, strict=True)
+    return spread([rate * flops / max(before[name], after[name]) for rate, (before, after) in pairs])
 
 
-class Trainee:
-    """One model in training; each call makes passes over its images and returns images a second for each."""
-
-    def __init__(self, model: str, size: int, width: float, path: str, count: int, device: str, precision: str) -> None:
-        random = np.random.default_rng(0)
-        images = random.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
-        labels = random.integers(0, CLASSES[size], count)
-        self.net = build_model(model, num_classes=CLASSES[size], image_size=size, width=width).to(device)
-        self.loader = ArrayLoader(
-            images,
-            labels,
-            mean=(0.49, 0.48, 0.45),
-            std=(0.25, 0.24, 0.26),
-            batch_size=BATCH,
-            shuffle=True,
-            augment="crop_flip",
-            device=device,
-        )
-        self.settings = {**RECIPES[model], "path": path, "precision": precision}
-
-    def __call__(self, passes: int) -> list[float]:
-        history = train(self.net, self.loader, Training(epochs=passes, **self.settings), seed=0)
-        return [row["images"] / row["seconds"] for row in history]
-
-
-def _worker(case: tuple[Any, ...], passes: int, barrier: Any, results: Any) -> None:
-    torch.set_num_threads(1)
-    trainee = Trainee(*case)
-    trainee(1)
-    barrier.wait()
-    results.put(statistics.median(trainee(passes)))
-
-
-def one_process_a_core(case: tuple[Any, ...], passes: int, cores: int) -> float:
-    """Images a second of `cores` processes of one thread each, training at the same time."""
-    context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(cores), context.Queue()
-    processes = [context.Process(target=_worker, args=(case, passes, barrier, results)) for _ in range(cores)]
-    for process in processes:
-        process.start()
-    total = sum(results.get(timeout=1800) for _ in processes)
-    for process in processes:
-        process.join()
-    return total
-
-
-def measure(
-    model: str, size: int, width: float, device: str, passes: int, plain: bool, peak: float, cores: int
-) -> dict[str, Any]:
+def measure(case: tuple[str, int, float], options: argparse.Namespace, cores: int) -> dict[str, Any]:
     """One row of the table."""
-    flops = flops_per_image(model, size, width)
+    model, size, width = case
+    device = options.device
+    flops = operations(*case)
     precision = "bfloat16" if device == "cuda" else "float32"
-    seconds = 3.0
-    count = int(min(50_000, max(2 * BATCH, peak * 0.5 * seconds / flops // BATCH * BATCH)))
-    fast = Trainee(model, size, width, "fast", count, device, precision)
-    slow = Trainee(model, size, width, "plain", min(count, 8 * BATCH), device, "float32") if plain else None
-    rates: dict[str, list[float]] = {"fast": [], "plain": []}
-    for turn in range(passes + 1):  # the first turn warms up
-        # Two passes a turn, of which the second counts: the first takes the page faults and captures the graph.
-        rates["fast"] += fast(2)[1:] if turn else fast(1)[:0]
-        if slow is not None:
-            rates["plain"] += slow(1) if turn else slow(1)[:0]
-    row: dict[str, Any] = {"model": model, "size": size, "width": width, "mflop_per_image": flops / 1e6}
-    row["fast"] = statistics.median(rates["fast"])
-    row["plain"] = statistics.median(rates["plain"]) if slow is not None else None
-    row["ratio"] = row["fast"] / row["plain"] if row["plain"] else None
-    row["share_of_peak"] = row["fast"] * flops / peak
-    best = row["fast"]
+    peak = Peak(device)
+    expected = 0.6 * peak()["matmul"] / flops["training"]
+    count = int(min(50_000, max(1, expected * options.seconds // BATCH) * BATCH))
+    fast = Trainee(*case, "fast", count, device, precision)
+    slow = None if options.no_plain else Trainee(*case, "plain", min(count, 8 * BATCH), device, "float32")
+    per_core = None
     if device == "cpu" and cores > 1:
-        row["process_per_core"] = one_process_a_core(
-            (model, size, width, "fast", max(2 * BATCH, count // cores), device, precision), max(2, passes), cores
-        )
-        best = max(best, row["process_per_core"])
-        row["best_share_of_peak"] = best * flops / peak
-        row["best_ratio"] = best / row["plain"] if row["plain"] else None
+        share = max(BATCH, count // cores // BATCH * BATCH)
+        per_core = ProcessPerCore((*case, "fast", share, device, precision), cores)
+    neighbours = Neighbours(per_core.pids() if per_core else [], cores)
+
+    def turn() -> dict[str, Any]:
+        neighbours.begin()
+        found: dict[str, Any] = {"fast_peaks": [peak()]}
+        # Of two passes the second counts: the first takes the page faults and captures the graph.
+        found["fast"] = fast.train(2)[1]
+        found["fast_peaks"].append(peak())
+        found["inference"] = fast.predict()
+        if slow is not None:
+            found["plain"] = slow.train(1)[0]
+        if per_core is not None:
+            found["per_core_peaks"] = [per_core.peak()]
+            found["per_core"] = per_core.train()
+            found["per_core_peaks"].append(per_core.peak())
+        found["neighbours"] = neighbours.share()
+        return found
+
+    turn()  # warms up
+    turns: list[dict[str, Any]] = []
+    left_out = 0
+    while len(turns) < options.repeats:
+        found = turn()
+        crowded = found["neighbours"] is not None and found["neighbours"] > options.neighbours
+        if crowded and left_out < 2 * options.repeats:
+            left_out += 1
+        else:
+            turns.append(found)
+    rates = {
+        name: [each[name] for each in turns if name in each] for name in ("fast", "plain", "per_core", "inference")
+    }
+    around = {name: [each[f"{name}_peaks"] for each in turns if name in each] for name in ("fast", "per_core")}
+    if per_core is not None:
+        per_core.close()
+    best = "per_core" if sum(rates["per_core"]) > sum(rates["fast"]) else "fast"
+    ratios = [ours / theirs for ours, theirs in zip(rates[best], rates["plain"], strict=True)] if slow else []
+    row: dict[str, Any] = {"model": model, "size": size, "width": width, "images_a_pass": count}
+    row["mflop_per_image"] = {name: value / 1e6 for name, value in flops.items()}
+    row["images_per_second"] = {name: spread(rates[name]) for name in ("fast", "per_core", "plain", "inference")}
+    row["neighbours"] = spread([each["neighbours"] for each in turns if each["neighbours"] is not None])
+    row["turns_left_out"] = left_out
+    row["layout"] = {"fast": "all threads", "per_core": "a process a core"}[best]
+    row["ratio_to_plain"] = spread(ratios)
+    for name in ("matmul", "kernel"):
+        row[f"share_of_{name}_peak"] = shares(rates[best], flops["training"], around[best], name)
+        row[f"{name}_peak_gflops"] = spread([max(pair[0][name], pair[1][name]) / 1e9 for pair in around[best]])
+    row["share_of_matmul_peak_with_padding"] = shares(
+        rates[best], flops["training_with_padding"], around[best], "matmul"
+    )
     return row
+
+
+def profile(case: tuple[str, int, float], device: str) -> str:
+    """Where the time of two steps goes, by operation."""
+    trainee = Trainee(*case, "fast", 2 * BATCH, device, "bfloat16" if device == "cuda" else "float32")
+    trainee.train(1)
+    kinds = [torch.profiler.ProfilerActivity.CPU]
+    if device == "cuda":
+        kinds.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=kinds) as found:
+        trainee.train(1)
+    order = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
+    return str(found.key_averages().table(sort_by=order, row_limit=14, max_name_column_width=48))
+
+
+def shown(found: dict[str, float] | None, scale: float = 1.0, digits: int = 0) -> str:
+    """A median with its range, for the table."""
+    if found is None:
+        return "–"
+    return f"{scale * found['median']:,.{digits}f} ({scale * found['least']:,.{digits}f}–{scale * found['largest']:,.{digits}f})"
 
 
 def main() -> None:
@@ -151,39 +139,43 @@ def main() -> None:
     parser.add_argument("--sizes", default="32,64")
     parser.add_argument("--widths", default="0.25,1.0")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--passes", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.5, help="about so long is a pass, one batch at the least")
+    parser.add_argument("--neighbours", type=float, default=0.05, help="largest share of processor time of others")
     parser.add_argument("--no-plain", action="store_true", help="leave the plain way out")
+    parser.add_argument("--profile", action="store_true", help="print the operations that take longest too")
+    parser.add_argument("--output", type=Path, help="write the JSON there too")
     options = parser.parse_args()
-    device = options.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    cores = len(os.sched_getaffinity(0)) if device == "cpu" else 1
-    if device == "cpu":
+    if options.device == "auto":
+        options.device = "cuda" if torch.cuda.is_available() else "cpu"
+    cores = len(os.sched_getaffinity(0)) if options.device == "cpu" else 1
+    if options.device == "cpu":
         torch.set_num_threads(cores)
-    peak = matmul_peak(device)
-    print(f"{device}, {cores} cores, torch {torch.__version__}; largest matrix product {peak / 1e9:,.0f} GFLOP/s")
     print(
-        f"{'model':10} {'size':>4} {'width':>5} {'plain/s':>9} {'fast/s':>9} {'a core/s':>9} "
-        f"{'best ÷ plain':>12} {'of peak':>8}"
+        f"{options.device}, {cores} cores, torch {torch.__version__}; medians with the range of {options.repeats} turns"
     )
+    heads = ["plain/s", "all threads/s", "a process a core/s", "÷ plain", "% of matmul", "% of kernel", "inference/s"]
+    print("| model | size | width | " + " | ".join(heads) + " |")
+    print("|---" * (3 + len(heads)) + "|")
     rows = []
     for size in map(int, options.sizes.split(",")):
         for model in options.models.split(","):
             for width in map(float, options.widths.split(",")):
-                peak = max(
-                    peak, matmul_peak(device)
-                )  # measured before each row, so that a neighbour's burst does not lower it
-                row = measure(model, size, width, device, options.passes, not options.no_plain, peak, cores)
+                row = measure((model, size, width), options, cores)
                 rows.append(row)
-                ratio = row.get("best_ratio", row["ratio"])
-                share = row.get("best_share_of_peak", row["share_of_peak"])
-                per_core = row.get("process_per_core")
-                print(
-                    f"{model:10} {size:4d} {width:5.2f} {row['plain'] or float('nan'):9,.0f} {row['fast']:9,.0f} "
-                    f"{per_core or float('nan'):9,.0f} {ratio or float('nan'):12.2f} {share:8.1%}",
-                    flush=True,
-                )
-    print(json.dumps({"device": device, "cores": cores, "torch": torch.__version__, "peak_flops": peak, "rows": rows}))
+                rates = row["images_per_second"]
+                cells = [shown(rates[name]) for name in ("plain", "fast", "per_core")]
+                cells.append(shown(row["ratio_to_plain"], digits=2))
+                cells += [shown(row[f"share_of_{name}_peak"], 100) for name in ("matmul", "kernel")]
+                cells.append(shown(rates["inference"]))
+                print(f"| {model} | {size} | {width:g} | " + " | ".join(cells) + " |", flush=True)
+                if options.profile:
+                    print(profile((model, size, width), options.device), flush=True)
+    document = {"device": options.device, "cores": cores, "torch": torch.__version__, "rows": rows}
+    if options.output:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        options.output.write_text(json.dumps(document, indent=1) + "\n")
+    print(json.dumps(document))
 
 
 if __name__ == "__main__":

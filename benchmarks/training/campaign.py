@@ -3,11 +3,15 @@ fold.
 
     python benchmarks/training/campaign.py --train cifar10-train.parquet --test cifar10-test.parquet --output DIR
         [--originals 50 --retrained 50 --split 40,5,5 --epochs 200 --width 1.0 --per-class 100 --minutes 55]
+        [--together 2]
 
 Needs torch, NumPy, Pillow and pyarrow only, so it runs on a bare GPU machine; `orchestrator audit
 DIR/outputs/*.parquet` runs the attacks elsewhere. Everything finished is kept: the same command again goes on where
 it was stopped, and with `--minutes` it starts no further work once the time is up. Models of the test fold are
-trained first, so that a campaign that ran out of time can be measured; each model depends on its own seed only.
+trained first, then the methods that need no retain set are applied to them, then the other models are trained, then
+the remaining methods applied: so a campaign that ran out of time can be measured. Each model depends on its own seed
+only. With `--together` so many models are trained in turn, on a GPU each on its own stream; captured graphs go from
+model to model. Each line tells how much is done and how long the rest will take.
 
 Writes `models/*.pt`, `outputs/*.parquet` (see `attack.outputs`), `errors.json` (per model: errors on D_f, D_r and
 test in percent, seconds, and why what failed failed). The last line printed is JSON.
@@ -37,6 +41,7 @@ from unlearn import (
     METHODS,
     ArrayLoader,
     CoreBasis,
+    Graphs,
     Scenario,
     Training,
     build_model,
@@ -45,6 +50,7 @@ from unlearn import (
     predict,
     second_moments,
     train,
+    train_together,
 )
 
 GAMMAS = (0.995, 0.99, 0.98, 0.96, 0.95, 0.90, 0.85, 0.80, 0.75)
@@ -61,15 +67,54 @@ def seed_of(seed: int, role: str, index: int) -> int:
 
 
 def write(path: Path, save: Callable[[Path], Any]) -> None:
-    """Writes a file under a temporary name and renames it, so that a file that exists is whole."""
+    """Writes a file under a temporary name, syncs and renames it: a file that exists is whole, after a crash too."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp")
     save(temporary)
+    _sync(temporary)
     os.replace(temporary, path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _save_json(content: Any, path: Path) -> None:
     path.write_text(json.dumps(content, indent=1))
+
+
+class Progress:
+    """What is done, and how long the rest will take by the times of what was done in this run."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[str, str] = {}  # name -> kind; works of one kind take about as long as each other
+        self.total = 0
+        self.seconds: dict[str, list[float]] = {}
+
+    def expect(self, name: str, kind: str, done: bool) -> None:
+        """Counts one work in."""
+        self.total += 1
+        if not done:
+            self.waiting[name] = kind
+
+    def done(self, name: str, seconds: float, text: str) -> None:
+        """Prints a line about a work that is finished."""
+        self.seconds.setdefault(self.waiting.pop(name, ""), []).append(seconds)
+        print(f"[{self.total - len(self.waiting)}/{self.total}] {name}: {text}; {self.left()}", flush=True)
+
+    def left(self) -> str:
+        """The time that remains; of a kind that has not been seen yet the mean of all others is taken."""
+        every = [second for seconds in self.seconds.values() for second in seconds]
+        if not every:
+            return f"{len(self.waiting)} left"
+        means = {kind: sum(seconds) / len(seconds) for kind, seconds in self.seconds.items()}
+        rest = sum(means.get(kind, sum(every) / len(every)) for kind in self.waiting.values())
+        return f"about {rest / 3600:.1f} h left" if rest > 5400 else f"about {rest / 60:.1f} min left"
 
 
 class Campaign:
@@ -97,6 +142,8 @@ class Campaign:
         self.images = {
             part: torch.from_numpy(getattr(self.data, part).images).to(self.device) for part in ("train", "test")
         }
+        self.graphs = Graphs(keep=max(1, options.together))
+        self.progress = Progress()
         self._check_settings()
 
     def _check_settings(self) -> None:
@@ -153,20 +200,33 @@ class Campaign:
 
     # --- models ---------------------------------------------------------------------------------------------------
 
-    def train(self, role: str, index: int) -> None:
-        seed = seed_of(self.options.seed, role, index)
-        rows = None if role == "original" else self.split.retain
-        model = self.new_model(seed)
-        loader = self.loader(
-            "train", rows, self.training.batch_size, shuffle=True, augment=self.training.augment, seed=seed
-        )
+    def train(self, which: list[tuple[str, int]]) -> None:
+        """Trains these models, in turn where they are several."""
+        seeds = [seed_of(self.options.seed, role, index) for role, index in which]
+        models = [self.new_model(seed) for seed in seeds]
+        settings = {"shuffle": True, "augment": self.training.augment}
+        loaders = [
+            self.loader(
+                "train",
+                None if role == "original" else self.split.retain,
+                self.training.batch_size,
+                seed=seed,
+                **settings,
+            )
+            for (role, _), seed in zip(which, seeds, strict=True)
+        ]
         start = time.perf_counter()
-        history = train(model, loader, self.training, seed=seed)
-        seconds = time.perf_counter() - start
-        kept = {"state": model.cpu().state_dict(), "history": history, "seconds": seconds}
-        write(self.model_path(role, index), partial(torch.save, kept))
-        rate = sum(row["images"] for row in history) / seconds
-        print(f"{role}-{index:03d}: {seconds:.1f} s, {rate:,.0f} images/s, loss {history[-1]['loss']:.4f}", flush=True)
+        if len(which) == 1:
+            histories = [train(models[0], loaders[0], self.training, seed=seeds[0], graphs=self.graphs)]
+        else:
+            histories = train_together(models, loaders, self.training, seeds=seeds, graphs=self.graphs)
+        seconds = (time.perf_counter() - start) / len(which)
+        for (role, index), model, history in zip(which, models, histories, strict=True):
+            kept = {"state": model.cpu().state_dict(), "history": history, "seconds": seconds}
+            write(self.model_path(role, index), partial(torch.save, kept))
+            rate = sum(row["images"] for row in history) / seconds
+            text = f"{seconds:.1f} s, {rate:,.0f} images/s, loss {history[-1]['loss']:.4f}"
+            self.progress.done(f"{role}-{index:03d}", seconds, text)
 
     def model_path(self, role: str, index: int) -> Path:
         return self.output / "models" / f"{role}-{index:03d}.pt"
@@ -200,7 +260,7 @@ class Campaign:
         """Applies every method to one original; what fails is recorded and the others go on."""
         waiting = [(self.unlearned_name(index, settings), settings) for settings in methods]
         waiting = [(name, settings) for name, settings in waiting if not self.is_measured(name)]
-        if not waiting:
+        if not waiting or not self.has_time() or not self.model_path("original", index).exists():
             return
         model, _ = self.load("original", index)
         basis: CoreBasis | None = None
@@ -227,11 +287,11 @@ class Campaign:
             except ValueError as error:
                 failed = {**label, "error": str(error).splitlines()[0]}
                 write(self.output / "parts" / f"{name}.json", partial(_save_json, failed))
-                print(f"{name}: failed: {failed['error']}", flush=True)
+                self.progress.done(name, time.perf_counter() - start, f"failed: {failed['error']}")
                 continue
             seconds = time.perf_counter() - start
             self.measure(result.model, name, label, seconds, errors=True)
-            print(f"{name}: {seconds:.1f} s, {len(result.history)} epochs", flush=True)
+            self.progress.done(name, seconds, f"{seconds:.1f} s, {len(result.history)} epochs")
 
     def basis(self, model: nn.Module) -> CoreBasis:
         """The core space of the retain data: G(D), over one augmented pass, less G(D_f)."""
@@ -251,23 +311,44 @@ class Campaign:
     # --- the whole ------------------------------------------------------------------------------------------------
 
     def run(self, methods: list[dict[str, Any]]) -> dict[str, Any]:
-        for role, index, fold in self.shadows():
-            name = f"{role}-{index:03d}"
-            if not self.model_path(role, index).exists():
-                if not self.has_time():
-                    break
-                self.train(role, index)
-            if not self.is_measured(name):
-                model, seconds = self.load(role, index)
-                shown = {"model_id": name, "params": "{}", "fold": fold}
-                shown |= (
-                    {"role": "unlearned", "method": "retrain"} if role == "retrain" else {"role": role, "method": ""}
-                )
-                self.measure(model, name, shown, seconds, errors=fold == "test")
-        for index, fold in enumerate(self.folds):
-            if fold == "test" and self.model_path("original", index).exists() and self.has_time():
-                self.unlearn(index, methods)
+        """Does what is not done yet, in the order that the head of this file tells."""
+        shadows = list(self.shadows())
+        test = [index for index, fold in enumerate(self.folds) if fold == "test" and index < self.options.originals]
+        for role, index, _ in shadows:
+            self.progress.expect(f"{role}-{index:03d}", "train", self.model_path(role, index).exists())
+        for index in test:
+            for settings in methods:
+                name = self.unlearned_name(index, settings)
+                self.progress.expect(name, json.dumps(settings, sort_keys=True), self.is_measured(name))
+        late = [settings for settings in methods if METHODS[settings["name"]].access == "retain"]
+        early = [settings for settings in methods if settings not in late]
+        self.run_shadows([shadow for shadow in shadows if shadow[2] == "test"])
+        for index in test:
+            self.unlearn(index, early)
+        self.run_shadows(shadows)
+        for index in test:
+            self.unlearn(index, late)
         return self.assemble()
+
+    def run_shadows(self, shadows: list[tuple[str, int, str]]) -> None:
+        """Trains and measures those of these models that are missing, while there is time."""
+        missing = [(role, index) for role, index, _ in shadows if not self.model_path(role, index).exists()]
+        while missing and self.has_time():
+            now, missing = missing[: self.options.together], missing[self.options.together :]
+            self.train(now)
+            self.measure_shadows([shadow for shadow in shadows if shadow[:2] in now])
+        self.measure_shadows(shadows)
+
+    def measure_shadows(self, shadows: list[tuple[str, int, str]]) -> None:
+        """Writes the outputs of those of these models that exist and are not measured."""
+        for role, index, fold in shadows:
+            name = f"{role}-{index:03d}"
+            if self.is_measured(name) or not self.model_path(role, index).exists():
+                continue
+            model, seconds = self.load(role, index)
+            shown = {"model_id": name, "params": "{}", "fold": fold}
+            shown |= {"role": "unlearned", "method": "retrain"} if role == "retrain" else {"role": role, "method": ""}
+            self.measure(model, name, shown, seconds, errors=fold == "test")
 
     def assemble(self) -> dict[str, Any]:
         """Joins what was measured into `outputs/*.parquet` and `errors.json`."""
@@ -305,6 +386,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--precision", choices=("float32", "bfloat16"))
     parser.add_argument("--methods", type=json.loads, default=DEFAULT_METHODS, help="JSON list of {name, …}")
+    parser.add_argument("--together", type=int, default=1, help="models trained in turn, on a GPU on streams")
     parser.add_argument("--minutes", type=float, help="start no further work after this")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
@@ -312,6 +394,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error(
             f"--split: adds up to {sum(options.split)}; the models are {options.originals}, {options.retrained}"
         )
+    if options.together < 1:
+        parser.error(f"--together: {options.together} is not allowed; give 1 or more")
     return options
 
 

@@ -178,6 +178,20 @@ def test_points_of_a_sweep(tiny: dict[str, Any]) -> None:
     assert len(expand_methods(check_recipe(tiny))) == 3, "the same point twice is one point"
 
 
+def test_cores_may_be_left_to_the_scheduler(tiny: dict[str, Any]) -> None:
+    """One core a unit, whatever the machine: another number of threads would change the last bits of a model."""
+    import jsonschema
+
+    from orchestrator.schema import recipe_schema
+
+    chosen = check_recipe(put(tiny, "resources", {"cpus_per_unit": None}))
+    assert chosen.resources.cpus_per_unit == 1
+    assert chosen == check_recipe(put(tiny, "resources", {"cpus_per_unit": 1}))
+    validator = jsonschema.Draft202012Validator(recipe_schema())
+    assert validator.is_valid(put(tiny, "resources", {"cpus_per_unit": None}))
+    assert not validator.is_valid(put(tiny, "resources", {"cpus_per_unit": "two"}))
+
+
 def test_the_schema_accepts_recipes_and_refuses_a_typo(tiny: dict[str, Any]) -> None:
     import jsonschema
 

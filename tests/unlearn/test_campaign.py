@@ -105,6 +105,52 @@ def test_a_campaign_writes_what_an_audit_reads_and_goes_on_where_it_stopped(camp
         campaign.main([*arguments, "--seed", "1"])
 
 
+def test_stopped_in_the_middle_it_goes_on_and_several_in_turn_are_the_same(
+    campaign, arguments, tmp_path, capsys, monkeypatch
+):
+    """One campaign is interrupted while it writes; another trains two at a time. Both end with the same bits."""
+    campaign.main(arguments)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("[")]
+    assert lines[0].startswith("[1/10] original-002: ")
+    assert lines[-1].startswith("[10/10] ")
+    assert lines[-1].endswith("about 0.0 min left")
+    assert all(" left" in line for line in lines)
+    whole = tables(tmp_path / "out")
+
+    other = [*arguments[: arguments.index("--output")], "--output", str(tmp_path / "other")]
+    other += arguments[arguments.index("--output") + 2 :]
+    write, written = campaign.write, []
+
+    def stop(path, save):
+        written.append(path)
+        if len(written) == 9:
+            path.with_name(f"{path.name}.tmp").write_bytes(b"half a file")  # as a crash would leave it
+            raise KeyboardInterrupt
+        write(path, save)
+
+    monkeypatch.setattr(campaign, "write", stop)
+    with pytest.raises(KeyboardInterrupt):
+        campaign.main(other)
+    monkeypatch.setattr(campaign, "write", write)
+    campaign.main([*other, "--together", "2"])
+    assert "[10/10] " in capsys.readouterr().out
+    for name, table in tables(tmp_path / "other").items():
+        rows = [t.sort_by([("model_id", "ascending"), ("sample_id", "ascending")]) for t in (table, whole[name])]
+        assert rows[0].equals(rows[1])
+
+
+def test_an_audit_reads_it(campaign, arguments, tmp_path):
+    from attack.audit import audit
+    from attack.outputs import joined
+
+    campaign.main(arguments)
+    table = joined(list(tables(tmp_path / "out").values()))
+    found = audit(table, ["loss_threshold"], seed=0)
+    rows = {row["method"]: row for row in found.rows}
+    assert {"no_unlearn", "retrain", "pgu", "eu_k"} <= set(rows)
+    assert all(row["status"] == "done" for row in rows.values())
+
+
 def test_it_needs_few_packages():
     """Nothing but torch, NumPy, Pillow and pyarrow may be imported for it."""
     heavy = {"ray", "mlflow", "xgboost", "pydantic", "sklearn", "safetensors", "torchvision"}

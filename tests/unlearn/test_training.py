@@ -300,16 +300,3 @@ def test_keeping_freed_memory_nests_and_ends():
         del tensors
         assert torch.ones(9_000_000).sum().item() == 9_000_000
     assert torch.ones(9_000_000).sum().item() == 9_000_000
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: compares captured graphs with plain steps")
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_captured_graphs_take_the_same_steps(digits, optimizer):
-    histories = []
-    for path in ("fast", "plain"):
-        model = vgg().cuda()
-        loader = loader_of(digits, device="cuda", augment="crop_flip") if path == "fast" else None
-        batches = list(loader_of(digits, device="cuda", augment="crop_flip")) if loader is None else loader
-        recipe = Training(optimizer=optimizer, lr=0.002, final_lr=0.001, epochs=1, path=path)
-        histories.append(train(model, batches, recipe, seed=0)[0]["loss"])
-    assert histories[0] == pytest.approx(histories[1], rel=1e-2)

@@ -80,8 +80,11 @@ class ArrayLoader:
         self.mean, self.std = tuple(mean), tuple(std)
         self.batch_size, self.shuffle = int(batch_size), shuffle
         self.augment, self.seed = check_augment(augment), check_seed(seed)
-        self._mean = torch.tensor(self.mean, dtype=torch.float32, device=self.device).view(-1, 1, 1)
-        self._std = torch.tensor(self.std, dtype=torch.float32, device=self.device).view(-1, 1, 1)
+        # One number a channel, repeated to the size of an image: arithmetic on runs of three numbers is slow.
+        self._mean, self._std = (
+            torch.tensor(numbers, dtype=torch.float32, device=self.device).expand(self.images.shape[1:]).contiguous()
+            for numbers in (self.mean, self.std)
+        )
         self._epoch = 0
 
     def replace(self, **changes: Any) -> ArrayLoader:
@@ -108,7 +111,7 @@ class ArrayLoader:
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 `(b, h, w, c)` to float32 `(b, c, h, w)`, channels-last; bits as of `ToTensor` and `Normalize`."""
-        return images.permute(0, 3, 1, 2).to(torch.float32).div_(255).sub_(self._mean).div_(self._std)
+        return images.to(torch.float32).div_(255).sub_(self._mean).div_(self._std).permute(0, 3, 1, 2)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         epoch, self._epoch = self._epoch, self._epoch + 1

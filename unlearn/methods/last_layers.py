@@ -12,7 +12,7 @@ from torch import nn
 
 from ..classes import drop_classes
 from ..data.loader import ArrayLoader
-from ..fit import Loader, device_of, fit
+from ..fit import Job, Loader, device_of, fit
 from ..reset import reset
 from ..seeds import check_seed, seeded
 from ..training import Training, accuracy
@@ -129,7 +129,7 @@ class _LastLayers(Training):
             for norm in frozen_norms:
                 norm.eval()
 
-        history = fit(changing, retain, self, seed=self.seed, set_mode=set_mode, on_epoch=report)
+        history = fit(Job(changing, retain, self, self.seed, set_mode, report))
         for module, mode in modes:
             module.training = mode
         after = [parameter for parameter in result.parameters() if id(parameter) in trained]
