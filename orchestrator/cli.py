@@ -85,9 +85,20 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parses the arguments; units may also come after options, which argparse alone does not take."""
+    parser = build_parser()
+    args, rest = parser.parse_known_args(argv)
+    if rest and hasattr(args, "units") and not any(word.startswith("-") for word in rest):
+        args.units = [*args.units, *rest]
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return args
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
-    args = build_parser().parse_args(argv)
+    args = _parse(argv)
     module = importlib.import_module(f"orchestrator.commands.{COMMANDS[args.command][0]}")
     handlers = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

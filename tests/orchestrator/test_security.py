@@ -369,6 +369,7 @@ def test_no_secret_lands_in_what_a_run_writes(tiny: dict[str, Any], tmp_path: Pa
             assert secret.encode() not in content, f"{secret} in {name}"
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_local_ray_listens_on_loopback_or_asks_for_its_token(tmp_path: Path) -> None:
     """What listens beyond loopback is Ray's own gRPC: a client without the token is turned away."""
