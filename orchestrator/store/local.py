@@ -29,6 +29,8 @@ class LocalStore(Store):
         self.root = Path(root).expanduser().absolute()
         self.uri = str(self.root)
         self._verified: dict[tuple[str, str], tuple[int, int]] = {}
+        # Of marks that were read: their time stamp, and the sizes they promise. Looking again costs no parsing then.
+        self._promised: dict[str, tuple[tuple[int, int], tuple[tuple[str, int], ...]]] = {}
         try:
             for name in ("objects", "tmp", "aside", "claims"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
@@ -75,6 +77,16 @@ class LocalStore(Store):
                 f"store {self.root}: cannot be written ({error.strerror}); free some space or choose another --store"
             ) from error
 
+    def has(self, key: str) -> bool:
+        promised = self._promised.get(key)
+        if promised is not None:
+            stamp, sizes = promised
+            folder = self._folder(key)
+            with contextlib.suppress(OSError):
+                if _stamp(folder / COMMIT_MARK) == stamp and all(_stamp(folder / n)[1] == size for n, size in sizes):
+                    return True
+        return self.mark(key) is not None
+
     def mark(self, key: str) -> dict[str, Any] | None:
         folder = self._folder(key)
         try:
@@ -98,6 +110,9 @@ class LocalStore(Store):
         except ValueError as error:
             self.set_aside(key, str(error))
             return None
+        with contextlib.suppress(OSError):
+            sizes = tuple((name, int(entry["size"])) for name, entry in mark["files"].items())
+            self._promised[key] = (_stamp(folder / COMMIT_MARK), sizes)
         return mark
 
     def fetch(self, key: str, name: str) -> Path:
@@ -105,8 +120,7 @@ class LocalStore(Store):
         if mark is None or name not in mark["files"]:
             raise KeyError(f"{key[:12]}/{name}")
         path = self._folder(key) / name
-        status = path.stat()
-        stamp = (status.st_mtime_ns, status.st_size)
+        stamp = _stamp(path)
         # One checksum for each file and process: its time stamp tells whether it was touched since.
         if self._verified.get((key, name)) != stamp:
             if sha256_file(path) != mark["files"][name]["sha256"]:
@@ -195,6 +209,12 @@ class _Folder(ClaimBoard):
     def delete(self, key: str, text: str) -> None:
         if self.read(key) == text:
             (self.folder / key).unlink(missing_ok=True)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Returns what changes when a file is written: its time of modification in nanoseconds and its size in bytes."""
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
 
 
 def sync(path: Path) -> None:
