@@ -83,7 +83,7 @@ def s3() -> Iterator[Any]:
     import boto3
     from pyarrow.fs import S3FileSystem
 
-    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}

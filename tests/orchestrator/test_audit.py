@@ -418,7 +418,7 @@ def test_large_outputs_go_to_ray_by_themselves_from_s3(
 
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
-    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:
         host, port = server.get_host_and_port()
