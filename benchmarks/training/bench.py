@@ -157,12 +157,16 @@ def main() -> None:
     heads = ["plain/s", "all threads/s", "a process a core/s", "÷ plain", "% of matmul", "% of kernel", "inference/s"]
     print("| model | size | width | " + " | ".join(heads) + " |")
     print("|---" * (3 + len(heads)) + "|")
-    rows = []
+    rows: list[dict[str, Any]] = []
+    document = {"device": options.device, "cores": cores, "torch": torch.__version__, "rows": rows}
     for size in map(int, options.sizes.split(",")):
         for model in options.models.split(","):
             for width in map(float, options.widths.split(",")):
                 row = measure((model, size, width), options, cores)
                 rows.append(row)
+                if options.output:  # after every row, so that a run that is stopped leaves what it has
+                    options.output.parent.mkdir(parents=True, exist_ok=True)
+                    options.output.write_text(json.dumps(document, indent=1) + "\n")
                 rates = row["images_per_second"]
                 cells = [shown(rates[name]) for name in ("plain", "fast", "per_core")]
                 cells.append(shown(row["ratio_to_plain"], digits=2))
@@ -171,10 +175,6 @@ def main() -> None:
                 print(f"| {model} | {size} | {width:g} | " + " | ".join(cells) + " |", flush=True)
                 if options.profile:
                     print(profile((model, size, width), options.device), flush=True)
-    document = {"device": options.device, "cores": cores, "torch": torch.__version__, "rows": rows}
-    if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(json.dumps(document, indent=1) + "\n")
     print(json.dumps(document))
 
 

