@@ -15,6 +15,7 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from orchestrator.report.drawing import LINES, MARKERS, SERIES, STYLE
 
@@ -54,9 +55,15 @@ def main() -> int:
                 marker=MARKERS[index], markersize=4, linestyle=LINES[index % len(LINES)], linewidth=1.3,
                 label=f"{stage.replace('_', ' ')}: {kind.replace('_', ' ')}",
             )  # fmt: skip
-        for axes, title, unit in ((left, "Time", "seconds"), (right, "Peak private memory of a process", "MiB")):
-            axes.set(xscale="log", yscale="log", xlabel="rows, 10 classes", ylabel=unit, title=title)
-            axes.legend()
+        for axes, title, unit, limits in (
+            (left, "Time", "seconds", (0.2, 3000)),
+            (right, "Peak private memory of a process", "MiB", (50, 40_000)),
+        ):
+            axes.set(xscale="log", yscale="log", ylim=limits, xlabel="rows, 10 classes", ylabel=unit, title=title)
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
+                axis.set_minor_formatter(NullFormatter())
+            axes.legend(loc="upper left")
         figure.savefig(args.figure, metadata={"Date": None} if args.figure.suffix == ".svg" else None)
     return 0
 
