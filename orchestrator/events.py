@@ -70,3 +70,21 @@ def parse(line: bytes) -> dict[str, Any] | None:
 def read(path: Path) -> Iterator[dict[str, Any]]:
     """Yields every record of a file, oldest first."""
     return Tail(path).new()
+
+
+_FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "unit": {"stage": str, "unit": str, "name": str, "status": str},
+    "stage_start": {"stage": str, "units": int, "reused": int},
+    "stage_end": {"stage": str, "seconds": (int, float)},
+    "engine": {"where": str},
+    "unit_start": {"stage": str, "unit": str, "name": str},
+    "finished": {"failed": int},
+}
+
+
+def is_whole(event: dict[str, Any]) -> bool:
+    """Whether an event has the fields of its kind."""
+    kind = event.get("event")
+    if not isinstance(kind, str) or not isinstance(event.get("time"), int | float):
+        return False
+    return all(isinstance(event.get(name), types) for name, types in _FIELDS.get(kind, {}).items())

@@ -163,7 +163,7 @@ class OutputFolder:
 
     def events(self) -> Iterator[dict[str, Any]]:
         """Yields the recorded events, oldest first, but those that damage has left incomplete."""
-        return (event for event in events.read(self.path / events.EVENTS) if _is_whole(event))
+        return (event for event in events.read(self.path / events.EVENTS) if events.is_whole(event))
 
     def log_lines(self) -> Iterator[dict[str, Any]]:
         """Yields what drivers and workers said, oldest first."""
@@ -187,19 +187,3 @@ class OutputFolder:
             if event.get("event") == "stage_end":
                 found[event["stage"]] = found.get(event["stage"], 0.0) + float(event["seconds"])
         return found
-
-
-_FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
-    "unit": {"stage": str, "unit": str, "name": str, "status": str},
-    "stage_start": {"stage": str, "units": int, "reused": int},
-    "stage_end": {"stage": str, "seconds": (int, float)},
-    "finished": {"failed": int},
-}
-
-
-def _is_whole(event: dict[str, Any]) -> bool:
-    """Whether an event has the fields of its kind."""
-    kind = event.get("event")
-    if not isinstance(kind, str) or not isinstance(event.get("time"), int | float):
-        return False
-    return all(isinstance(event.get(name), types) for name, types in _FIELDS.get(kind, {}).items())

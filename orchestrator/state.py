@@ -80,7 +80,7 @@ class ExperimentState:
 
         **Arguments:** `wait`: look for some seconds at the beat of a driver on another machine; else compare with the last look.
         """
-        new = list(self._tail.new())
+        new = [event for event in self._tail.new() if events.is_whole(event)]
         for event in new:
             self._take(event)
         before, self.beat = self.beat, read_beat(self.folder)

@@ -115,14 +115,17 @@ def test_a_torn_event_takes_no_other_with_it(tmp_path: Path) -> None:
     ],
 )
 def test_an_event_with_a_flipped_bit_is_skipped(tmp_path: Path, line: dict[str, Any]) -> None:
-    from orchestrator.commands.status import read_state, render
+    from orchestrator.commands.status import render
+    from orchestrator.state import ExperimentState
 
     (tmp_path / "events.jsonl").write_text(json.dumps({"time": 1.0, **line}) + "\n")
     folder = OutputFolder(tmp_path)
     folder.append_event({"event": "stage_end", "stage": "score", "seconds": 1.0})
     assert folder.failures() == {}
     assert folder.stage_seconds() == {"score": 1.0}
-    assert render(read_state(folder))
+    state = ExperimentState(tmp_path)
+    state.update(wait=False)
+    assert render(state.document())
 
 
 def test_an_unreadable_store_address_is_not_guessed(tmp_path: Path) -> None:
