@@ -21,6 +21,7 @@ from pathlib import Path
 
 from .errors import EnvironmentFault
 
+GLANCE_SECONDS = 1.0  # `status` takes the lock for a moment to look: that is no run
 BEAT_SECONDS = 3.0
 LOOK_SECONDS = 2.5 * BEAT_SECONDS  # as long as one looks at a beat before it counts as stopped
 HEARTBEAT = "alive.json"
@@ -104,6 +105,14 @@ def is_locked(folder: Path) -> bool:
     return False
 
 
+def _try_lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except OSError:
+        return False
+
+
 def _open_to_read(path: Path) -> int:
     try:
         return os.open(path, os.O_RDONLY)
@@ -124,12 +133,13 @@ class Presence:
     def take(self) -> None:
         """Takes the folder; raises `EnvironmentFault` where another run is at work on it."""
         handle = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        until = time.monotonic() + GLANCE_SECONDS
+        while not (taken := _try_lock(handle)) and time.monotonic() < until:
+            time.sleep(0.05)
+        if not taken:
             owner = os.read(handle, 200).decode(errors="replace").strip()
             os.close(handle)
-            raise self._taken(owner or "unknown process") from None
+            raise self._taken(owner or "unknown process")
         # The lock is ours, but another machine's driver may not have seen it.
         if is_at_work_elsewhere(self.folder):
             os.close(handle)

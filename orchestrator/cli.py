@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from . import __version__
-from .errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_USAGE, UserError
+from .errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_USAGE, UserError, forced_end
 
 # Command → (module below `orchestrator.commands`, one line of help). The module has `arguments(parser)` and `main(args)`.
 COMMANDS = {
@@ -150,8 +150,11 @@ def _end_now() -> None:
         for child in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):
                 child.kill()
-    os.write(2, b"interrupted; finished work is kept, the same command resumes\n")
-    os._exit(EXIT_INTERRUPTED)
+    code, line = EXIT_INTERRUPTED, "interrupted; finished work is kept, the same command resumes"
+    if forced_end:
+        code, line = forced_end[-1]
+    os.write(2, f"{line}\n".encode())
+    os._exit(code)
 
 
 def print_json(document: Any) -> None:

@@ -37,6 +37,10 @@ class Fault:
         return text
 
 
+# What to end with where this process must be ended by force: its exit code and last line. A lost cluster writes here.
+forced_end: list[tuple[int, str]] = []
+
+
 class UserError(Exception):
     """Something the user can mend; printed as its text alone, one line for each fault."""
 

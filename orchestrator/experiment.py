@@ -134,7 +134,7 @@ class _Run:
                         self.progress.say(engine.describe())
                         self.folder.log_engine(engine)
                     runner = engine if engine is not None else InlineEngine(Context(store, data))
-                self._run_stage(stage, missing, runner, tracker, reused=len(plan.stages[stage]) - len(missing))
+                self._run_stage(stage, missing, runner, store, tracker, reused=len(plan.stages[stage]) - len(missing))
                 if stage == "outputs":
                     write_outputs(plan, store, self.folder.path / "outputs")
         except BaseException:
@@ -160,9 +160,17 @@ class _Run:
             self.recipe.resources,
             outputs_folder=self.folder.path / "outputs",
             allow_factory=self.options.allow_factory,
+            attacker_rows=self._attacker_rows(data),
         )
         self.where = engine.describe()
         return engine
+
+    def _attacker_rows(self, data: ExperimentData) -> int:
+        """Returns the rows that the shadow attack will be fitted on: what a cluster needs for it is known from the start."""
+        if not any(settings["name"] == "xgboost" for settings in self.recipe.attacks):
+            return 0
+        models = 2 * sum(self.recipe.shadows.split[:2])
+        return len(data.split.forget) * models
 
     def _missing(self, units: Sequence[Unit], store: Store, tracker: Tracker) -> list[Unit]:
         missing = []
@@ -170,23 +178,22 @@ class _Run:
         for unit in units:
             if unit.key in stored:
                 self.work["units_reused"] += 1
+                self.failures.pop(unit.key, None)  # made since by somebody else
                 tracker.unit_done(unit)
             elif self.options.only is None or self.options.only & {unit.key, unit.name, *unit.ancestors()}:
                 missing.append(unit)
         return missing
 
-    def _run_stage(self, stage: str, missing: list[Unit], engine: Engine, tracker: Tracker, reused: int) -> None:
+    def _run_stage(
+        self, stage: str, missing: list[Unit], engine: Engine, store: Store, tracker: Tracker, reused: int
+    ) -> None:
         runnable = []
         for unit in missing:
-            broken = next(
-                (
-                    need
-                    for need in unit.ancestors().values()
-                    if need.key in self.failures and need.kind in ("train", "unlearn")
-                ),
-                None,
+            broken = any(
+                need.key in self.failures and need.kind in ("train", "unlearn") and not store.has(need.key)
+                for need in unit.ancestors().values()
             )
-            if broken is None or stage == "train":
+            if not broken or stage == "train":
                 runnable.append(unit)
         self.progress.stage(stage, runnable, reused)
         self.folder.log_stage(stage, runnable, reused)

@@ -22,7 +22,10 @@ _USER = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*://)(?P<user>[^/?#\s@:]*
 _QUERY = re.compile(
     r"(?P<name>[?&][^=&#\s]*(?:token|secret|password|passwd|signature|credential|access_key)[^=&#\s]*=)[^&#\s]+", re.I
 )
-_SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|PRIVATE|(?:^|_)KEY(?:$|_)|APIKEY", re.I)
+_SECRET_NAME = re.compile(
+    r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|PRIVATE|(?:^|_)KEY(?:$|_)|APIKEY|PASS(?:$|_)|_PWD|AUTH(?:$|_)|WEBHOOK|DATABASE_URL",
+    re.I,
+)
 
 
 def redact(text: str) -> str:

@@ -196,7 +196,7 @@ def unit_history(folder: Path, wanted: str) -> list[dict[str, Any]]:
 
     found: dict[str, dict[str, Any]] = {}
     for event in events.read(folder / events.EVENTS):
-        if event.get("event") not in ("unit_start", "unit") or not meant(event):
+        if event.get("event") not in ("unit_start", "unit") or not events.is_whole(event) or not meant(event):
             continue
         unit = found.setdefault(
             event["unit"],
@@ -205,7 +205,12 @@ def unit_history(folder: Path, wanted: str) -> list[dict[str, Any]]:
         attempts: list[dict[str, Any]] = unit["attempts"]
         if event["event"] == "unit_start":
             attempts.append(
-                {"attempt": event["attempt"], "began": event["time"], "where": event["where"], "status": "began"}
+                {
+                    "attempt": event.get("attempt", 1),
+                    "began": event["time"],
+                    "where": event.get("where", ""),
+                    "status": "began",
+                }
             )
             continue
         about: dict[str, Any] = {

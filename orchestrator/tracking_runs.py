@@ -13,6 +13,7 @@ import logging
 import os
 import socket
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from .plan import Plan, experiment_id
 from .recipe import Recipe, to_yaml
 from .results import git_state, versions
 from .store import Store
+from .store.local import sync
 from .units import Unit, canonical, digest
 
 TAG = "orchestrator"
@@ -306,7 +308,25 @@ def _creation_lock(uri: str) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with (path.parent / f".{path.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            _create_sqlite(path)
         yield
+
+
+def _create_sqlite(path: Path) -> None:
+    """Makes a new sqlite store, whole or not at all: MLflow's migrations take seconds, and one that is killed among them can
+    never be opened again. The caller holds the lock."""
+    from mlflow.tracking import MlflowClient
+
+    for left in path.parent.glob(f".{path.name}.*.new*"):
+        left.unlink(missing_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.new")
+    try:
+        MlflowClient(tracking_uri=f"sqlite:///{temporary}").search_experiments(max_results=1)
+        sync(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _owner() -> dict[str, str]:

@@ -51,25 +51,23 @@ def main(args: argparse.Namespace) -> int:
 
 def _slots(resources: Resources, address: str | None) -> int:
     """Returns how many units fit at once, on a cluster or on this machine."""
-    gpus = 0.0
+    from ..engine.placement import Node, Placement
+
     if address:
         from ..engine.session import RaySession
 
         session = RaySession(address)
         try:
-            cpus, gpus = session.cpus(), session.gpus()
+            nodes = session.node_resources()
         finally:
             session.close()
     else:
-        cpus = float(os.cpu_count() or 1)
+        nodes = [{"CPU": float(os.cpu_count() or 1)}]
         if resources.gpus_per_unit:
             import torch
 
-            gpus = float(torch.cuda.device_count())
-    slots = int(cpus / resources.cpus_per_unit)
-    if resources.gpus_per_unit:
-        slots = min(slots, int(gpus / resources.gpus_per_unit))
-    return max(1, min(slots, resources.concurrency or slots))
+            nodes[0]["GPU"] = float(torch.cuda.device_count())
+    return Placement(tuple(Node.of(node) for node in nodes), resources).slots("train")
 
 
 def render(document: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ..errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_OK, EXIT_UNITS_FAILED, EnvironmentFault, UserError
+from ..errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_OK, EnvironmentFault, UserError
 from . import common
 
 ACTIVE = ("PENDING", "RUNNING")
@@ -64,7 +64,7 @@ def main(args: argparse.Namespace) -> int:
     client = connect(args.address)
     known = {
         job.submission_id: str(job.status.value)
-        for job in client.list_jobs()
+        for job in _jobs(client, args.address)
         if (job.submission_id or "").startswith(base)
     }
     current = max(known, key=lambda name: _attempt(name, base)) if known else ""
@@ -106,6 +106,15 @@ def _stop(client: Any, identity: str, as_json: bool) -> int:
     else:
         print(f"{identity}: {status.lower()}; finished units are kept, the same submit resumes")
     return EXIT_OK if status not in ACTIVE else EXIT_ENVIRONMENT
+
+
+def _jobs(client: Any, address: str) -> list[Any]:
+    try:
+        return list(client.list_jobs())
+    except RuntimeError as error:
+        raise EnvironmentFault(
+            f"{address}: the job server does not say what runs: {str(error).splitlines()[0]}"
+        ) from None
 
 
 def connect(address: str) -> Any:
@@ -242,7 +251,7 @@ def follow(client: Any, identity: str) -> int:
     if status == "SUCCEEDED":
         return EXIT_OK
     code = getattr(info, "driver_exit_code", None)
-    return int(code) if code else EXIT_UNITS_FAILED
+    return int(code) if code else EXIT_ENVIRONMENT  # it ended without a word: its node or the head is gone
 
 
 def _attempt(identity: str, base: str) -> int:

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-from ..errors import EXIT_ENVIRONMENT, EnvironmentFault
+from ..errors import EXIT_ENVIRONMENT, EnvironmentFault, forced_end
 
 LOOK_SECONDS = 1.0
 RAYLET_SECONDS = 3.0  # a raylet's socket lies on this machine: refused means dead
@@ -47,6 +47,7 @@ class Lifeline:
         while not self._stop.wait(0.1):
             if not self._waiting:
                 continue  # the main thread does without Ray now, and hears of it when it next needs it
+            forced_end.append((EXIT_ENVIRONMENT, self.message()))
             _interrupt_main_thread()
             if not self._stop.wait(LAST_SECONDS):
                 # Disconnecting from what is no longer there may wait for ever. All that was finished is in the store.

@@ -54,6 +54,15 @@ class Placement:
         wanted = GROWTH if self.may_grow else 2 * fitting + 2
         return max(1, min(units, self.resources.concurrency or wanted))
 
+    def needs(self, stage: str) -> dict[str, float]:
+        """Returns what one unit of `stage` asks of Ray Tune."""
+        found: dict[str, float] = {"cpu": self.resources.cpus_per_unit}
+        if stage in GPU_STAGES and self.resources.gpus_per_unit:
+            found["gpu"] = self.resources.gpus_per_unit
+            if self.resources.accelerator_type:
+                found[f"accelerator_type:{self.resources.accelerator_type}"] = 0.001
+        return found
+
     def check(self) -> None:
         """Raises `EnvironmentFault` naming the setting and the fix, where a stage could never run."""
         needed = self.resources

@@ -28,7 +28,7 @@ from ..store.base import sha256_file
 from ..streaming_attack import choose_path, fit_all_distributed
 from ..units import Outcome, Unit
 from .base import Listener, Starter
-from .placement import GPU_STAGES, place
+from .placement import place
 from .scratch import ScratchFolder
 from .session import RaySession
 from .unit_queue import UnitQueue
@@ -48,8 +48,9 @@ class RayEngine:
         *,
         outputs_folder: Path = Path("outputs"),
         allow_factory: bool = False,
+        attacker_rows: int = 0,
     ):
-        """**Arguments:** `outputs_folder`: where `outputs/*.parquet` lie; the distributed attacker reads them from every node."""
+        """**Arguments:** `outputs_folder`: where `outputs/*.parquet` lie. `attacker_rows`: that an attacker will be fitted on."""
         self.starting: Starter | None = None
         self.session = RaySession(address)
         self.store = store
@@ -62,11 +63,17 @@ class RayEngine:
         }
         try:
             self.placement = place(self.session.node_resources(), resources, self.session.may_grow())
+            if attacker_rows >= resources.distributed_rows:
+                self.placement.workers_beside_data(resources.cpus_per_unit / 2)
         except EnvironmentFault:
             self.close()
             raise
         self.slots = self.placement.slots("train")
-        self._arrays = self.session.ray.put(data.to_arrays())
+        try:
+            self._arrays = self.session.ray.put(data.to_arrays())
+        except Exception as error:
+            self.close()
+            raise EnvironmentFault(f"Ray's object store cannot hold the images: {error}".splitlines()[0]) from error
         self._scratch = ScratchFolder("orc-tune-", Path(tempfile.gettempdir()))
 
     def describe(self) -> str:
@@ -181,11 +188,6 @@ class RayEngine:
         queue = ray.remote(num_cpus=0, scheduling_strategy=here)(UnitQueue).remote(
             list(units), self.resources.max_retries, self.resources.units_per_trial
         )
-        needed: dict[str, float] = {"cpu": self.resources.cpus_per_unit}
-        if stage in GPU_STAGES and self.resources.gpus_per_unit:
-            needed["gpu"] = self.resources.gpus_per_unit
-            if self.resources.accelerator_type:
-                needed[f"accelerator_type:{self.resources.accelerator_type}"] = 0.001
         trainable = tune.with_resources(
             tune.with_parameters(
                 UnitTrainable,
@@ -195,7 +197,7 @@ class RayEngine:
                 queue=queue,
                 options=self.options,
             ),
-            needed,
+            self.placement.needs(stage),
         )
         workers = self.placement.workers(stage, len(units))
         tuner = tune.Tuner(
@@ -220,7 +222,7 @@ class RayEngine:
             ray.kill(queue)
         errors = [error for error in (results[i].error for i in range(len(results))) if error is not None]
         environment = next((e for e in errors if isinstance(_cause(e), EnvironmentFault)), None)
-        if environment is not None:
+        if environment is not None and any(u.key not in reported and not self.store.has(u.key) for u in units):
             raise EnvironmentFault(str(_cause(environment)))
         return str(errors[0]).strip().splitlines()[-1] if errors else ""
 
@@ -246,6 +248,9 @@ class RayEngine:
             compute=ActorPoolStrategy(size=actors),
             num_cpus=self.resources.cpus_per_unit / 2,
             num_gpus=self.resources.gpus_per_unit or None,
+            accelerator_type=self.resources.accelerator_type,
+            max_restarts=-1,
+            max_task_retries=self.resources.max_retries,
             fn_constructor_kwargs={
                 "store_uri": self.store.uri,
                 "shared": self.shared,
@@ -266,7 +271,11 @@ class RayEngine:
                 raise EnvironmentFault(str(_cause(error))) from None
             lines = str(error).strip().splitlines()
             problem = lines[-1] if lines else type(error).__name__
-        self._account(units, reported, listener, problem)
+        left = [unit for unit in units if unit.key not in reported and not self.store.has(unit.key)]
+        self._account([unit for unit in units if unit not in left], reported, listener, problem)
+        if left:
+            # A unit that takes its worker down breaks the pipeline. The queue finds out which, and makes the others.
+            self._run_tune("outputs", left, listener)
 
     def _account(self, units: Sequence[Unit], reported: set[str], listener: Listener, problem: str) -> None:
         """Says what became of units whose worker was lost before it could report."""

@@ -162,7 +162,7 @@ def run_settings(
             bound=bound_of(search),
             options=engine.options,
         ),
-        {"cpu": resources.cpus_per_unit, "gpu": resources.gpus_per_unit},
+        engine.placement.needs("unlearn"),
     )
     scheduler = ASHAScheduler(
         time_attr="training_iteration",

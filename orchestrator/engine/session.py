@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EnvironmentFault
+from . import guardian
+from .guardian import Guardian
 from .lifeline import Lifeline
 from .scratch import ScratchFolder, short_folder
 
@@ -91,11 +93,14 @@ class RaySession:
         prepare_environment()
         self.started_here = address in (None, "local")
         self._scratch: ScratchFolder | None = None
+        self._guardian: Guardian | None = None
         self._restore: dict[str, str | None] = {}
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
         if self.started_here:
             # A short path: Ray puts Unix sockets below it, and their names may not exceed 107 bytes.
             self._scratch = ScratchFolder("orc-", short_folder())
+            self._guardian = Guardian(self._scratch.path)
+            self._set(guardian.MARK, str(self._scratch.path))
             self._use_private_token(self._scratch.path)
             options.update(
                 include_dashboard=False, _temp_dir=str(self._scratch.path / "ray"), _node_ip_address=_loopback()
@@ -132,8 +137,12 @@ class RaySession:
         token.touch(mode=0o600)
         token.write_text(_process_token())
         for name, value in (("RAY_AUTH_MODE", "token"), ("RAY_AUTH_TOKEN_PATH", str(token))):
-            self._restore[name] = os.environ.get(name)
-            os.environ[name] = value
+            self._set(name, value)
+
+    def _set(self, name: str, value: str) -> None:
+        """Sets a variable until the session is closed."""
+        self._restore[name] = os.environ.get(name)
+        os.environ[name] = value
 
     def cpus(self) -> float:
         """Returns the CPUs of the whole cluster."""
@@ -177,6 +186,8 @@ class RaySession:
         self._filter.close()
         if self._scratch is not None:
             self._scratch.close()
+        if self._guardian is not None:
+            self._guardian.close()
 
 
 @functools.cache

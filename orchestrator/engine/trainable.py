@@ -40,10 +40,24 @@ class UnitTrainable(tune.Trainable):
         options: dict[str, Any] | None = None,
     ) -> None:
         """**Arguments:** `queue`: the actor that holds a `UnitQueue` of `units`."""
-        self._context = worker_context(store_uri, shared, options or {})
         self._units = units
         self._queue = queue
+        self._fault = ""
+        self._raised: EnvironmentFault | None = None
+        try:
+            self._context = worker_context(store_uri, shared, options or {})
+        except EnvironmentFault as fault:
+            self._surroundings(int(config["worker"]), fault)
         self._begin(config)
+
+    def _surroundings(self, worker: int, fault: EnvironmentFault) -> None:
+        """Raises a fault of the storage, so that Tune tries again; the last of several in a row, or a full disk, is told instead.
+
+        Raising that would have Tune try again in each of the trials in turn what meets the same full disk.
+        """
+        if not (ray.get(self._queue.fault.remote(worker)) or disk_is_full(fault)):
+            raise fault
+        self._fault = str(fault)
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._worker = int(config["worker"])
@@ -62,25 +76,34 @@ class UnitTrainable(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Executes units for a while; says what became of them and which is `next`. The first step only takes one."""
+        if self._raised is not None:
+            raised, self._raised = self._raised, None
+            self._surroundings(self._worker, raised)
         told = [dataclasses.asdict(_lost(self._units[index])) for index in self._given_up]
         self._given_up = []
         # Every report costs Tune's loop several milliseconds: short units are told together.
         until = time.monotonic() + STEP_SECONDS
-        fault = ""
-        while self._left and not fault and (not told or time.monotonic() < until):
+        while self._left and not self._fault and (not told or time.monotonic() < until):
+            index = self._left.pop(0)
             try:
-                outcome = self._execute(self._left.pop(0))
-            except EnvironmentFault as error:
-                if not disk_is_full(error):
-                    raise  # storage that is away for a moment is worth trying again
-                # Told, not raised: Tune would try again, each of the trials in turn, what meets the same full disk.
-                fault, outcome = str(error), None
+                outcome = self._execute(index)
+            except EnvironmentFault as fault:
+                # No loss of the unit's. What was told so far goes first.
+                for one in (index, *self._left):
+                    ray.get(self._queue.put_back.remote(self._worker, one))
+                self._left, self._raised = [], fault
+                break
             if outcome is not None:
                 told.append(dataclasses.asdict(outcome))
             self._take()
+        if self._raised is not None and not told:
+            raised, self._raised = self._raised, None
+            self._surroundings(self._worker, raised)
+        if self._raised is not None or self._fault:
+            return {"outcomes": told, "next": None, "fault": self._fault, "done": bool(self._fault)}
         self._take()
         following = self._left[0] if self._left else None
-        return {"outcomes": told, "next": following, "fault": fault, "done": not self._left or bool(fault)}
+        return {"outcomes": told, "next": following, "fault": "", "done": not self._left}
 
     def _take(self) -> None:
         if not self._left:

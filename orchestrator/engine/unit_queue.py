@@ -37,12 +37,15 @@ class UnitQueue:
         self._current: dict[int, deque[int]] = {}
         self._in_flight: dict[int, list[int]] = {}
         self._losses: Counter[int] = Counter()
+        self._faults: Counter[int] = Counter()
 
     def begin(self, worker: int) -> list[int]:
         """Says that `worker` starts, or starts again; returns the units that are given up, having been lost too often."""
         given_up = []
-        for index in self._in_flight.pop(worker, []):
-            self._losses[index] += 1
+        batch = self._in_flight.pop(worker, [])
+        for index in batch:
+            # Of units handed out together nobody knows which took the worker down: they come again one by one.
+            self._losses[index] += len(batch) == 1
             if self._losses[index] > self._retries:
                 given_up.append(index)
             else:
@@ -51,6 +54,11 @@ class UnitQueue:
 
     def take(self, worker: int) -> list[int]:
         """Returns the next units for `worker`, none where none are left; those it took before count as finished."""
+        if self._in_flight.get(worker):
+            self._faults[worker] = 0
+        if self._lost:  # begun long ago: what is left to the end would make the end late
+            self._in_flight[worker] = [self._lost.popleft()]
+            return list(self._in_flight[worker])
         taken: list[int] = []
         while len(taken) < self._at_once:
             index = self._next(worker)
@@ -60,14 +68,17 @@ class UnitQueue:
         self._in_flight[worker] = list(taken)
         return taken
 
+    def fault(self, worker: int) -> bool:
+        """Counts a fault of `worker`'s surroundings, such as a store that is away; returns whether it is one too many in a row."""
+        self._faults[worker] += 1
+        return self._faults[worker] > self._retries
+
     def put_back(self, worker: int, index: int) -> None:
         """Takes a unit back that `worker` cannot make now, for when the others have been handed out."""
         self._in_flight[worker].remove(index)
         self._later.append(index)
 
     def _next(self, worker: int) -> int | None:
-        if self._lost:  # begun long ago: what is left to the end would make the end late
-            return self._lost.popleft()
         group = self._current.get(worker)
         if not group:
             group = self._choose()

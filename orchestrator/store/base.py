@@ -29,6 +29,20 @@ class CorruptObject(Exception):
         return (CorruptObject, (self.key, self.reason))
 
 
+class MissingObject(CorruptObject, KeyError):
+    """An object, or a file of one, that is not there: never was, or has been set aside by somebody else since."""
+
+    def __init__(self, key: str, reason: str):
+        super().__init__(key, reason)
+        self.args = (f"object {key[:12]} is not in the store ({reason})",)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (MissingObject, (self.key, self.reason))
+
+
 def sha256_file(path: Path) -> str:
     """Returns the SHA-256 of a file's bytes as hexadecimal text."""
     with path.open("rb") as file:
@@ -175,7 +189,7 @@ class Store(ABC):
         """Returns the metadata committed with `key`; raises KeyError where there is none."""
         mark = self.mark(key)
         if mark is None:
-            raise KeyError(key)
+            raise MissingObject(key, "no commit mark")
         meta: dict[str, Any] = mark["meta"]
         return meta
 

@@ -59,6 +59,8 @@ class Claims:
         if self.board.create(key, claim.text):
             return self._taken(claim)
         text = self.board.read(key)
+        if text == claim.text:  # written after all: its answer was lost and the request repeated
+            return self._taken(claim)
         if text is not None:
             if not self._abandoned(key, text):
                 return None
@@ -99,8 +101,11 @@ class Claim:
     @property
     def text(self) -> str:
         """What the claim says now."""
+        return self._says(self._beat)
+
+    def _says(self, beat: int) -> str:
         holder = {"machine": machine(), "pid": os.getpid(), "started": process_start(os.getpid())}
-        return json.dumps({"claim": self._identity, "beat": self._beat, "holder": holder})
+        return json.dumps({"claim": self._identity, "beat": beat, "holder": holder})
 
     def start(self) -> None:
         """Begins to raise the beat."""
@@ -112,8 +117,8 @@ class Claim:
             with contextlib.suppress(Exception):
                 if self._identity not in (self.board.read(self.key) or ""):
                     return  # taken over by somebody who thought us dead
+                self.board.replace(self.key, self._says(self._beat + 1))
                 self._beat += 1
-                self.board.replace(self.key, self.text)
 
     def __enter__(self) -> Claim:
         return self
@@ -124,7 +129,9 @@ class Claim:
         self._stop.set()
         self._thread.join()
         with contextlib.suppress(Exception):
-            self.board.delete(self.key, self.text)
+            text = self.board.read(self.key)
+            if text is not None and self._identity in text:
+                self.board.delete(self.key, text)
 
 
 @functools.cache

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EnvironmentFault
-from .base import COMMIT_MARK, Attempt, CorruptObject, Store, commit_document, parse_commit, sha256_file
+from .base import COMMIT_MARK, Attempt, CorruptObject, MissingObject, Store, commit_document, parse_commit, sha256_file
 from .claims import ClaimBoard
 
 
@@ -92,9 +92,13 @@ class LocalStore(Store):
         try:
             text = (folder / COMMIT_MARK).read_bytes()
         except FileNotFoundError:
-            if folder.exists():
+            if not folder.exists():
+                return None
+            try:  # once more: it may have been committed between the two looks
+                text = (folder / COMMIT_MARK).read_bytes()
+            except FileNotFoundError:
                 self.set_aside(key, "no commit mark")
-            return None
+                return None
         except NotADirectoryError:
             self.set_aside(key, "not a folder")
             return None
@@ -118,12 +122,19 @@ class LocalStore(Store):
     def fetch(self, key: str, name: str) -> Path:
         mark = self.mark(key)
         if mark is None or name not in mark["files"]:
-            raise KeyError(f"{key[:12]}/{name}")
+            raise MissingObject(key, name)
         path = self._folder(key) / name
-        stamp = _stamp(path)
+        try:
+            stamp = _stamp(path)
+        except FileNotFoundError:
+            raise MissingObject(key, name) from None
         # One checksum for each file and process: its time stamp tells whether it was touched since.
         if self._verified.get((key, name)) != stamp:
-            if sha256_file(path) != mark["files"][name]["sha256"]:
+            try:
+                found = sha256_file(path)
+            except FileNotFoundError:
+                raise MissingObject(key, name) from None
+            if found != mark["files"][name]["sha256"]:
                 self.set_aside(key, f"{name} does not match its checksum")
                 raise CorruptObject(key, f"{name} does not match its checksum")
             self._verified[key, name] = stamp
@@ -132,7 +143,7 @@ class LocalStore(Store):
     def folder(self, key: str) -> Path:
         mark = self.mark(key)
         if mark is None:
-            raise KeyError(key[:12])
+            raise MissingObject(key, "no commit mark")
         for name in mark["files"]:
             self.fetch(key, name)
         return self._folder(key)
@@ -186,7 +197,14 @@ class _Folder(ClaimBoard):
         temporary = self.folder / f".{uuid.uuid4().hex}"
         try:
             temporary.write_text(text)
-            os.link(temporary, self.folder / key)
+            try:
+                os.link(temporary, self.folder / key)
+            except OSError as error:
+                if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP):
+                    raise
+                # A file system without hard links: the claim may be read half written, and then counts as abandoned.
+                with (self.folder / key).open("x") as file:
+                    file.write(text)
             return True
         except FileExistsError:
             return False
@@ -198,13 +216,16 @@ class _Folder(ClaimBoard):
     def read(self, key: str) -> str | None:
         try:
             return (self.folder / key).read_text()
-        except FileNotFoundError:
+        except OSError:  # none, or one that is being replaced on a network file system
             return None
 
     def replace(self, key: str, text: str) -> None:
         temporary = self.folder / f".{uuid.uuid4().hex}"
-        temporary.write_text(text)
-        os.replace(temporary, self.folder / key)
+        try:
+            temporary.write_text(text)
+            os.replace(temporary, self.folder / key)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def delete(self, key: str, text: str) -> None:
         if self.read(key) == text:

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EnvironmentFault
-from .base import COMMIT_MARK, Attempt, CorruptObject, Store, commit_document, parse_commit, sha256_file
+from .base import COMMIT_MARK, Attempt, CorruptObject, MissingObject, Store, commit_document, parse_commit, sha256_file
 from .claims import ClaimBoard
 
 LOOKUPS = 32  # requests under way at once
 ABSENT = ("NoSuchKey", "404")
+COMMITS = 5  # tries, where two commits meet in the same moment
 TAKEN = ("PreconditionFailed", "412", "ConditionalRequestConflict")
 
 
@@ -47,8 +48,12 @@ class S3Store(Store):
         )
         self._cache = Path(cache)
         self._cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Commits never change, so one that was seen needs no second look; where it has been set aside since, reading its
-        # files says so and the unit is made again.
+        if self._cache.stat().st_uid != os.getuid():
+            raise EnvironmentFault(
+                f"cache {self._cache}: belongs to another user; name a folder with ORCHESTRATOR_CACHE"
+            )
+        # Commits never change, so one that was seen needs no second look; where it has been set aside since, reading it
+        # raises `MissingObject` and the unit is made again.
         self._committed: set[str] = set()
         try:
             self._client.head_bucket(Bucket=bucket)
@@ -80,24 +85,34 @@ class S3Store(Store):
     def _commit(self, key: str, folder: Path, meta: dict[str, Any]) -> bool:
         document = commit_document(key, folder, meta)
         document["attempt"] = uuid.uuid4().hex
+        body = json.dumps(document, sort_keys=True).encode()
         try:
             for name in document["files"]:
                 self._client.upload_file(
                     str(folder / name), self._bucket, self._key(key, f"{document['attempt']}/{name}")
                 )
-            body = json.dumps(document, sort_keys=True).encode()
-            self._client.put_object(Bucket=self._bucket, Key=self._key(key, COMMIT_MARK), Body=body, IfNoneMatch="*")
         except Exception as error:
-            if _code(error) in TAKEN:
-                return False
             raise EnvironmentFault(f"store {self.uri}: cannot be written ({_reason(error)})") from error
-        return True
+        for _ in range(COMMITS):
+            try:
+                self._client.put_object(
+                    Bucket=self._bucket, Key=self._key(key, COMMIT_MARK), Body=body, IfNoneMatch="*"
+                )
+                return True
+            except Exception as error:
+                if _code(error) not in TAKEN:
+                    raise EnvironmentFault(f"store {self.uri}: cannot be written ({_reason(error)})") from error
+            mark = self.mark(key)
+            if mark is not None:  # ours, where the answer to an earlier request was lost
+                return bool(mark.get("attempt") == document["attempt"])
+        raise EnvironmentFault(f"store {self.uri}: {key[:12]} cannot be committed: others write and remove it again")
 
     def mark(self, key: str) -> dict[str, Any] | None:
         try:
             text = self._client.get_object(Bucket=self._bucket, Key=self._key(key, COMMIT_MARK))["Body"].read()
         except Exception as error:
             if _code(error) in ABSENT:
+                self._committed.discard(key)
                 return None
             raise EnvironmentFault(f"store {self.uri}: cannot be read ({_reason(error)})") from error
         try:
@@ -109,7 +124,7 @@ class S3Store(Store):
     def fetch(self, key: str, name: str) -> Path:
         mark = self.mark(key)
         if mark is None or name not in mark["files"]:
-            raise KeyError(f"{key[:12]}/{name}")
+            raise MissingObject(key, name)
         digest = mark["files"][name]["sha256"]
         cached = self._cache / digest[:2] / digest
         if cached.is_file() and sha256_file(cached) == digest:
@@ -133,7 +148,7 @@ class S3Store(Store):
     def folder(self, key: str) -> Path:
         mark = self.mark(key)
         if mark is None:
-            raise KeyError(key[:12])
+            raise MissingObject(key, "no commit mark")
         folder = self._cache / "folders" / f"{key}-{mark['attempt']}"
         folder.mkdir(parents=True, exist_ok=True)
         for name in mark["files"]:
@@ -188,7 +203,7 @@ class S3Store(Store):
     def location(self, key: str, name: str) -> str:
         mark = self.mark(key)
         if mark is None:
-            raise KeyError(f"{key[:12]}/{name}")
+            raise MissingObject(key, name)
         return f"{self._bucket}/{self._key(key, mark['attempt'])}/{name}"
 
     def filesystem(self) -> Any:

@@ -221,3 +221,58 @@ def test_facts_are_not_taken_from_damaged_results(finished: RunResult) -> None:
     path.write_text(path.read_text().replace('"torch": "2.', '"torch": "3.'))
     again = go(TINY, finished.folder)
     assert again.document["environment"]["versions"]["torch"].startswith("2.")
+
+
+def test_what_a_killed_driver_leaves_of_its_ray_is_ended(tmp_path: Path) -> None:
+    """The agents of Ray outlive a killed driver by a minute or more; the guardian does not let them."""
+    import subprocess
+    import sys
+    import time
+
+    from orchestrator.engine.guardian import MARK, marked
+
+    folder = tmp_path / "ray"
+    folder.mkdir()
+    script = (
+        "import os, subprocess, sys, time; from pathlib import Path; from orchestrator.engine.guardian import *; "
+        "folder = sys.argv[1]; guardian = Guardian(Path(folder)); "
+        "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(300)'], env={**os.environ, MARK: folder}, "
+        "start_new_session=True); print('up', flush=True); time.sleep(300)"
+    )
+    driver = subprocess.Popen([sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE)
+    assert driver.stdout is not None
+    assert driver.stdout.readline() == b"up\n"
+    assert MARK
+    assert len(marked(str(folder))) == 1
+    driver.kill()
+    driver.wait()
+    deadline = time.monotonic() + 60
+    while (marked(str(folder)) or folder.exists()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert marked(str(folder)) == []
+    assert not folder.exists()
+
+
+def test_a_killed_creation_of_the_sqlite_store_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that is half migrated can never be opened again: it appears whole, or not at all."""
+    from mlflow.tracking import MlflowClient
+
+    from orchestrator import tracking_runs
+
+    path = tmp_path / "mlflow.db"
+    search = MlflowClient.search_experiments
+
+    def cut_off(client: Any, *args: Any, **options: Any) -> Any:
+        assert not path.exists()
+        search(client, *args, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MlflowClient, "search_experiments", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        tracking_runs._create_sqlite(path)
+    assert not path.exists()
+    monkeypatch.setattr(MlflowClient, "search_experiments", search)
+    (tmp_path / ".mlflow.db.dead.new").write_bytes(b"left by a kill")
+    tracking_runs._create_sqlite(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["mlflow.db"]
+    assert MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()

@@ -233,3 +233,47 @@ def test_many_look_ups_at_once(store: Store) -> None:
     for key in keys[:5]:
         assert commit(store, key)
     assert store.committed(keys) == set(keys[:5])
+
+
+def test_what_somebody_else_set_aside_is_missing_not_a_fault_of_the_unit(store: Store) -> None:
+    """Another process finds the parent damaged while this one is about to read it: it heals like any damage."""
+    assert commit(store)
+    assert store.has(KEY)
+    other = open_store(store.uri)
+    other.set_aside(KEY, "damaged, says another process")
+    with pytest.raises(CorruptObject, match="not in the store"):
+        store.fetch(KEY, "data.bin")
+    with pytest.raises(CorruptObject):
+        store.meta(KEY)
+    assert not store.has(KEY)
+    with pytest.raises(KeyError):
+        store.fetch(KEY, "data.bin")
+    again = pickle.loads(pickle.dumps(_raised(store)))
+    assert isinstance(again, CorruptObject)
+    assert again.key == KEY
+
+
+def _raised(store: Store) -> BaseException:
+    try:
+        store.fetch(KEY, "data.bin")
+    except KeyError as error:
+        return error
+    raise AssertionError
+
+
+def test_a_commit_that_lands_between_two_looks_is_not_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalStore(tmp_path)
+    read = Path.read_bytes
+
+    def late(path: Path) -> bytes:
+        if path.name == "commit.json" and not path.exists():
+            monkeypatch.setattr(Path, "read_bytes", read)
+            assert commit(LocalStore(tmp_path))  # another process, right after the look
+            raise FileNotFoundError(path)
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", late)
+    assert store.has(KEY)
+    assert not list((tmp_path / "aside").iterdir())

@@ -77,6 +77,38 @@ def test_several_at_once() -> None:
     assert [len(queue.take(0)) for _ in range(4)] == [2, 2, 1, 0]
 
 
+def test_of_units_taken_together_only_the_culprit_is_given_up() -> None:
+    """Nobody knows which of them took the worker down: they come again one by one, and only a loss alone counts."""
+    queue = UnitQueue([unit(i, cost=9.0 - i) for i in range(4)], retries=1, at_once=4)
+    finished: set[int] = set()
+    given_up: list[int] = []
+    worker = 0
+    for _ in range(40):
+        taken = queue.take(worker)
+        if not taken:
+            break
+        if 1 in taken:  # the worker dies of unit 1
+            given_up += queue.begin(worker)
+        else:
+            finished |= set(taken)
+    assert given_up == [1]
+    assert finished == {0, 2, 3}
+
+
+def test_faults_of_the_surroundings_are_no_losses_and_end_in_a_row_only() -> None:
+    queue = UnitQueue([unit(0), unit(1)], retries=2)
+    for _ in range(2):
+        (index,) = queue.take(0)
+        queue.put_back(0, index)
+        assert not queue.fault(0)
+        assert queue.begin(0) == []
+    (index,) = queue.take(0)
+    assert queue.take(0) != [index], "one unit was finished: the row of faults is broken"
+    assert not queue.fault(0)
+    assert not queue.fault(0)
+    assert queue.fault(0), "three in a row are one too many"
+
+
 @pytest.mark.parametrize("slots", [1, 7, 64])
 def test_the_finish_is_even(slots: int) -> None:
     """List scheduling, largest first, ends within 4/3 of the optimum (Graham 1969), and near 1 for many units."""

@@ -1,0 +1,68 @@
+"""Ends what a local Ray leaves when its driver is killed.
+
+Ray's own processes go with the driver, but its agents then try for a minute or more to tell the dead head of it. A small
+process of its own, started beside the local Ray, waits on a pipe whose other end only the driver holds: however the driver
+ends, the pipe closes, and what still carries the mark of this Ray a moment later is ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+MARK = "ORCHESTRATOR_SESSION"  # in the environment of every process of a local Ray: the folder of its files
+GRACE_SECONDS = 3.0
+
+
+class Guardian:
+    """Starts the waiting process; closing, or dying, lets it do its work."""
+
+    def __init__(self, folder: Path):
+        """**Arguments:** `folder`: of the local Ray's files; its processes must have it as `MARK` in their environment."""
+        environment = {name: value for name, value in os.environ.items() if name != MARK}
+        self._process = subprocess.Popen(
+            [sys.executable, "-S", "-E", __file__, str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,  # a Ctrl-C at the terminal is the driver's, not its
+        )
+
+    def close(self) -> None:
+        """Lets it look whether anything is left; does not wait for that."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+            self._process.stdin = None
+        self._process.returncode = 0  # nobody waits for it: no warning of a child that still runs
+
+
+def marked(folder: str) -> list[int]:
+    """Returns the processes that carry the mark of the Ray in `folder`."""
+    wanted = f"{MARK}={folder}".encode()
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if wanted in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+    return found
+
+
+def main() -> None:
+    """Waits for the driver's end, then ends what is left and removes the folder."""
+    sys.stdin.buffer.read()
+    time.sleep(GRACE_SECONDS)
+    for pid in marked(sys.argv[1]):
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+    shutil.rmtree(sys.argv[1], ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
