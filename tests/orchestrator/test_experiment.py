@@ -157,6 +157,30 @@ def test_one_failed_unit_is_a_row_that_says_why(tiny: dict[str, Any], tmp_path: 
     assert mended.failed == 0
 
 
+def test_a_failure_that_somebody_else_mended_holds_nothing_back(finished: RunResult, tmp_path: Path) -> None:
+    """A model recorded as failed here, and made since by another experiment in the same store: what needs it runs."""
+    import shutil
+
+    from orchestrator.data import load_data
+    from orchestrator.plan import make_plan
+
+    from .conftest import TINY
+
+    folder = tmp_path / "copy"
+    shutil.copytree(finished.folder, folder)
+    recipe = check_recipe(copy.deepcopy(TINY))
+    plan = make_plan(recipe, load_data(recipe, None))
+    model = next(unit for unit in plan.stages["train"] if unit.label["role"] == "original")
+    children = [unit for unit in plan.stages["outputs"] if model in unit.needs]
+    event = {"event": "unit", "stage": "train", "unit": model.key, "name": model.name, "status": "failed", "error": "x"}
+    OutputFolder(folder).append_event(event)
+    LocalStore(folder / "store").remove(children[0].key)
+    again = go(TINY, folder)
+    assert again.failed == 0
+    assert again.document["environment"]["work"]["units_executed"] == 1
+    assert untimed(again.document["rows"]) == untimed(finished.document["rows"])
+
+
 def test_two_runs_on_one_folder_are_refused(tiny: dict[str, Any], tmp_path: Path) -> None:
     folder = OutputFolder(tmp_path)
     folder.create()
