@@ -267,8 +267,12 @@ class _Run:
         originals = self.groups[0].everyone
         if group.method not in ("no_unlearn", "retrain") and self._unchanged(group.test, originals):
             row["notes"].append(UNCHANGED)
-        pairs = _equally_many(self.measured, group.everyone, self.measured.where(role="retrained"))
-        mine, theirs = (self.measured.only(models) for models in pairs)
+        retrained = self.measured.where(role="retrained")
+        count = min(_fewest(self.groups, retrained), len(group.everyone))
+        mine, theirs = (
+            self.measured.only(_first_of(self.measured, side, count)) for side in (group.everyone, retrained)
+        )
+        row["distance_models"] = count
         for name in divergences:
             divergence = DIVERGENCES[name]()
             try:
@@ -336,13 +340,17 @@ def _settings(attacker: Any, name: str, options: dict[str, Any] | None) -> dict[
     return asdict(attack if hasattr(attack, "__dataclass_fields__") else ATTACKS[name](**(options or {})))
 
 
-def _equally_many(measured: Measured, mine: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns both groups cut to the same number of models, those of the test fold first: histograms need like numbers."""
+def _fewest(groups: Sequence[Group], retrained: np.ndarray) -> int:
+    """Returns how many models of each row its distances are measured on: as many as the smallest row has, of those with 2 or more.
+
+    Both distances depend on the number of models, so those of all rows are read beside Retrain's only where it is the same.
+    """
+    return min([len(g.everyone) for g in groups if len(g.test) and len(g.everyone) > 1] + [len(retrained)])
+
+
+def _first_of(measured: Measured, models: np.ndarray, count: int) -> np.ndarray:
+    """Returns the first `count` of the models, those of the test fold first."""
     folds = ("test", "validation", "train")
-    ordered = [
-        sorted(side, key=lambda m: (folds.index(measured.models[m][FOLD]), measured.models[m][MODEL_ID]))
-        for side in (mine, theirs)
-    ]
-    fewest = min(len(mine), len(theirs))
+    ordered = sorted(models, key=lambda m: (folds.index(measured.models[m][FOLD]), measured.models[m][MODEL_ID]))
     # In the table's order again: neither distance depends on it, and rows that follow each other are not copied.
-    return np.sort(ordered[0][:fewest]), np.sort(ordered[1][:fewest])
+    return np.sort(np.asarray(ordered[:count], dtype=np.int64))

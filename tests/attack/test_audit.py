@@ -230,6 +230,23 @@ def test_one_pass_gives_what_each_attack_gives_alone(measured: tuple[pa.Table, l
     assert best.seed == 3
 
 
+def test_distances_of_all_rows_are_of_equally_many_models() -> None:
+    """A method unlearned in all folds would otherwise be measured with more models than Retrain, and look better or worse."""
+    rows = run_attacks(
+        pool(models=24, samples=30, unlearned={"same": 0.0}, folds=(0.5, 0.75)), ["loss_threshold"], bootstrap=20
+    )
+    assert [row["distance_models"] for row in rows] == [6, 6, 6], [row["method"] for row in rows]
+    for row in rows:
+        assert any("with 6 models on a side" in note for note in row["notes"]), row["notes"]
+        assert any("klom: 6 models" in note for note in row["notes"]), row["notes"]
+    retrain, same = (row["metrics"]["forgetting_quality/score"] for row in rows[1:])
+    assert same == pytest.approx(retrain, rel=0.35)
+    alone = pool(
+        models=4, samples=10, unlearned={"pgu": 0.5}
+    )  # Retrain has one model: it does not hold the others down
+    assert [row["distance_models"] for row in run_attacks(alone, ["lira"], bootstrap=20)] == [4, 1, 4]
+
+
 def test_order_of_rows_and_of_tables_does_not_matter(small: pa.Table) -> None:
     names = ["lira", "u_lira", "rmia", "entropy_threshold"]
 
