@@ -81,7 +81,7 @@ def audit(
     - `divergences`: per-sample distances to the retrained models, of `DIVERGENCES`; left out where labels have no logit.
     - `num_classes`: of labels, where the logits have fewer columns. `seed`, `bootstrap`: of attacks and intervals.
     - `population`: the same models' outputs on samples that none was trained on, the z of RMIA.
-    - `examined`: what `Examination.of(outputs)` found, where it was asked already. `runner`: fits and scores attacks that
+    - `examined`: what `Examination.of(outputs)` found, where it was asked already; its survey is used up. `runner`: fits and scores attacks that
         read logits; the default does so in this process.
 
     **Raises:** `ValueError` naming every problem of the input, before anything is fitted.
@@ -89,11 +89,11 @@ def audit(
     source = as_source(outputs)
     examined = examined or Examination.of(source, num_classes)
     problems = examined.problems(names)
-    if any(problem.fatal for problem in problems) or examined.survey is None:
+    if any(problem.fatal for problem in problems):
         raise ValueError("\n".join(str(problem) for problem in problems if problem.fatal))
     others = None if population is None else _population(as_source(population), num_classes)
     run = _Run(
-        examined.survey.measured(),
+        examined.measured(),
         source,
         names,
         seed,
@@ -109,9 +109,9 @@ def audit(
 def _population(source: Source, num_classes: int | None) -> Measured:
     examined = Examination.of(source, num_classes)
     wrong = [problem for problem in examined.general if problem.fatal]
-    if wrong or examined.survey is None:
+    if wrong:
         raise ValueError("\n".join(f"population: {problem}" for problem in wrong))
-    return examined.survey.measured()
+    return examined.measured()
 
 
 @dataclass

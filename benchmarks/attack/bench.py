@@ -214,7 +214,7 @@ def stage(name: str, folder: Path, classes: int, memory: float | None) -> dict[s
         assert examined.survey is not None
         assert not examined.problems(["lira"])
         if name == "per_sample":
-            found.update(per_sample(examined.survey.measured(), started))
+            found.update(per_sample(examined.measured(), started))
     elif name == "distributed":
         from orchestrator.streaming_attack import fit_distributed
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +12,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-import attack.rmia
 from attack import ATTACKS, ULiRA, XGBoostAttack, outputs_table, read_logits, read_outputs
 from attack.audit import audit, check, run_attacks
 from attack.outputs import logits_matrix, rows_where
@@ -230,49 +228,6 @@ def test_one_pass_gives_what_each_attack_gives_alone(measured: tuple[pa.Table, l
     best = XGBoostAttack(**keeps["attacks"]["xgboost"]["params"])
     assert keeps["metrics"]["auc"] == pytest.approx(area(table, best.fit(table).score(table), "keeps"))
     assert best.seed == 3
-
-
-def test_distances_of_all_rows_are_of_equally_many_models() -> None:
-    """A method unlearned in all folds would otherwise be measured with more models than Retrain, and look better or worse."""
-    rows = run_attacks(
-        pool(models=24, samples=30, unlearned={"same": 0.0}, folds=(0.5, 0.75)), ["loss_threshold"], bootstrap=20
-    )
-    assert [row["distance_models"] for row in rows] == [6, 6, 6], [row["method"] for row in rows]
-    for row in rows:
-        assert any("with 6 models on a side" in note for note in row["notes"]), row["notes"]
-        assert any("klom: 6 models" in note for note in row["notes"]), row["notes"]
-    retrain, same = (row["metrics"]["forgetting_quality/score"] for row in rows[1:])
-    assert same == pytest.approx(retrain, rel=0.35)
-    alone = pool(
-        models=4, samples=10, unlearned={"pgu": 0.5}
-    )  # Retrain has one model: it does not hold the others down
-    assert [row["distance_models"] for row in run_attacks(alone, ["lira"], bootstrap=20)] == [4, 1, 4]
-
-
-def test_with_a_population_each_models_rows_are_looked_at_once(
-    small: pa.Table, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Scored model by model, p(z) of all models each time would grow with their square."""
-    taken: list[int] = []
-    real = attack.rmia._References.ratio
-
-    def ratio(self: Any, outputs: Any) -> np.ndarray:
-        if len(self.samples) == 7:  # of the population, not of the forget set
-            taken.append(len(outputs))
-        return real(self, outputs)
-
-    monkeypatch.setattr(attack.rmia._References, "ratio", ratio)
-    others = pool(models=4, samples=7, shift=0.0, unlearned={"pgu": 0.0}, seed=2)
-    rows = run_attacks(small, ["rmia"], bootstrap=20, population=others)
-    assert rows[0]["metrics"]["rmia/auc"] is not None
-    assert taken
-    assert set(taken) == {7}
-    without_one = without(others, model_id="pgu-003")
-    with pytest.raises(ValueError, match="population: no rows of model 'pgu-003'"):
-        run_attacks(small, ["rmia"], bootstrap=20, population=without_one)
-    fitted = ATTACKS["rmia"]().fit(small, others)
-    whole, part = fitted.score(small, others), fitted.score(small.slice(0, 10), others)
-    assert np.array_equal(whole[:10], part)
 
 
 def test_order_of_rows_and_of_tables_does_not_matter(small: pa.Table) -> None:
