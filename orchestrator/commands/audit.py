@@ -69,6 +69,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help=f"from so many rows of 10 classes on XGBoost trains and scores on Ray; rows of more classes count for more: "
         f"by 2 values a class, so {DISTRIBUTED_ROWS * VALUES_PER_ROW // 2000:,} rows of 1,000 classes are as many as {DISTRIBUTED_ROWS:,} (default: {DISTRIBUTED_ROWS:,})",
     )
+    parser.add_argument(
+        "--scratch",
+        type=Path,
+        metavar="DIR",
+        help="folder on each node where workers on Ray spool what they read, about the logits' size; give one on a disk "
+        "where the temporary folder is held in memory (default: each node's temporary folder)",
+    )
     parser.add_argument("--json", action="store_true", help="print the results as one JSON document")
 
 
@@ -246,7 +253,7 @@ def _runner(
         paths = source.paths if source.filesystem else tuple(str(Path(path).resolve()) for path in source.paths)
         files = ParquetFiles(paths, source.filesystem)
         yield (
-            OnRay(files, scratch, workers, cpus, local=here),
+            OnRay(files, scratch, workers, cpus, None if args.scratch is None else args.scratch.resolve(), local=here),
             [
                 f"xgboost: fitted and scored on Ray, {workers} workers: {rows:,} rows of {values // max(1, rows):,} values "
                 f"are not under the {args.distributed_rows:,} of {VALUES_PER_ROW} that --distributed-rows allows"

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ import pytest
 
 import orchestrator.audit_runner
 import orchestrator.engine.session
-from attack import outputs_table
+from attack import XGBoostAttack, outputs_table
 from attack.check import Examination
 from attack.scoring import Runner
 from attack.sources import ParquetFiles
@@ -69,3 +70,23 @@ def test_what_goes_to_ray_is_decided_by_values_not_by_rows_alone(
     with chosen(source, tmp_path, "--distributed-rows", str(limit)) as (runner, notes):
         assert isinstance(runner, orchestrator.audit_runner.OnRay) is on_ray
         assert bool(notes) is on_ray
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_workers_spool_where_they_are_told_to(given: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An absolute path: workers know nothing of the current folder. Not given, each node's temporary folder is taken."""
+    monkeypatch.setattr(orchestrator.engine.session, "RaySession", Session)
+    monkeypatch.chdir(tmp_path)
+    asked: list[dict[str, Any]] = []
+
+    def fit(paths: Any, attacks: Any, **options: Any) -> list[Any]:
+        asked.append(options)
+        return []
+
+    monkeypatch.setattr(orchestrator.audit_runner, "fit_all_distributed", fit)
+    source = outputs(tmp_path / "outputs.parquet", 10)
+    options = ["--scratch", "big/disk"] if given else []
+    measured = Examination.of(source).measured()
+    with chosen(source, tmp_path, "--distributed-rows", "1", *options) as (runner, _):
+        runner.fit([XGBoostAttack()], source, measured, measured.where())
+    assert asked[0]["scratch_dir"] == (tmp_path / "big/disk" if given else None)
