@@ -13,17 +13,14 @@ import pyarrow as pa
 
 from .check import Examination, Problem, check
 from .divergence import DIVERGENCES
-from .evaluation import Evaluation, Scores, evaluate, paired_difference, worst_samples
+from .evaluation import Evaluation, paired_difference, worst_samples
+from .judgement import PRIMARY, gravest, judged, reads_confidences, tuned_threshold
 from .measured import FOLD, METHOD, MODEL_ID, PARAMS, Measured
-from .metrics import best_f1, ks_distance
+from .metrics import ks_distance
 from .registry import ATTACKS
 from .scoring import InProcess, Runner, scores_of
 from .sources import Source, as_source
 
-PRIMARY = "xgboost"
-CURVE_POINTS = 400
-CORNER_POINTS = 100  # the corner of very low FPR decides the log-log figure: all of its points are kept
-CONFIDENCE_BINS = 40
 DEFAULT_DIVERGENCES = ("klom", "forgetting_quality")
 UNCHANGED = "its outputs are those of the originals to the last bit: the method did nothing"
 
@@ -84,7 +81,7 @@ def audit(
     - `divergences`: per-sample distances to the retrained models, of `DIVERGENCES`; left out where labels have no logit.
     - `num_classes`: of labels, where the logits have fewer columns. `seed`, `bootstrap`: of attacks and intervals.
     - `population`: the same models' outputs on samples that none was trained on, the z of RMIA.
-    - `examined`: what `Examination.of(outputs)` found, where it was asked already. `runner`: fits and scores attacks that
+    - `examined`: what `Examination.of(outputs)` found, where it was asked already; its survey is used up. `runner`: fits and scores attacks that
         read logits; the default does so in this process.
 
     **Raises:** `ValueError` naming every problem of the input, before anything is fitted.
@@ -92,11 +89,11 @@ def audit(
     source = as_source(outputs)
     examined = examined or Examination.of(source, num_classes)
     problems = examined.problems(names)
-    if any(problem.fatal for problem in problems) or examined.survey is None:
+    if any(problem.fatal for problem in problems):
         raise ValueError("\n".join(str(problem) for problem in problems if problem.fatal))
     others = None if population is None else _population(as_source(population), num_classes)
     run = _Run(
-        examined.survey.measured(),
+        examined.measured(),
         source,
         names,
         seed,
@@ -112,9 +109,9 @@ def audit(
 def _population(source: Source, num_classes: int | None) -> Measured:
     examined = Examination.of(source, num_classes)
     wrong = [problem for problem in examined.general if problem.fatal]
-    if wrong or examined.survey is None:
+    if wrong:
         raise ValueError("\n".join(f"population: {problem}" for problem in wrong))
-    return examined.survey.measured()
+    return examined.measured()
 
 
 @dataclass
@@ -196,7 +193,7 @@ class _Run:
         attempts = [attack(**given)]
         if hasattr(attack, "candidates"):  # of settings that are given, none is tuned: candidates may become the same
             attempts = list(dict.fromkeys(attack(**{**candidate, **given}) for candidate in attack.candidates()))
-        if _reads_confidences(attack):
+        if reads_confidences(attack):
             chosen = self.measured.only(models)
             more = {"population": self.population} if self._with_population(attack) else {}
             fitted = [attempt.fit(chosen, **more) for attempt in attempts]
@@ -210,7 +207,7 @@ class _Run:
     def _scores(self, name: str, fitted: Any, models: np.ndarray) -> dict[int, np.ndarray]:
         """Returns the scores of each of the models, `(S,)` in the order of the samples."""
         attack = ATTACKS[name]
-        if not _reads_confidences(attack):
+        if not reads_confidences(attack):
             return self.runner.score(fitted, self.source, self.measured, models)
         more = {"population": self.population} if self._with_population(attack) else {}
         # Model by model, so that what scoring takes does not grow with their number.
@@ -220,22 +217,16 @@ class _Run:
         }
 
     def _threshold(self, name: str, fitted: Any, members: np.ndarray) -> float | None:
-        """Returns the attacker's own threshold; where it has none, the one with the best F1 on models of the validation fold.
-
-        Attacks for each sample leave the model that they score out of their references, so those models may be scored too.
-        """
-        if hasattr(fitted, "threshold") or not _reads_confidences(ATTACKS[name]):
-            return getattr(fitted, "threshold", None)
+        """Returns the threshold of an attacker; where it has none of its own, tuned on `members` of the validation fold."""
         others = self.measured.where(role="retrained", fold="validation")
-        if not len(members) or not len(others):
-            return None
-        try:
+
+        def scores() -> list[np.ndarray]:
             found = self._scores(name, fitted, np.concatenate([members, others]))
-        except ValueError as error:  # with one of so few references left out, too few are left
-            self.found.notes.append(f"{name}: no threshold, so no precision and recall: {error}")
-            return None
-        values = [np.concatenate([found[int(m)] for m in side]) for side in (members, others)]
-        return best_f1(np.repeat([1.0, 0.0], [len(v) for v in values]), np.concatenate(values))[0]
+            return [np.concatenate([found[int(m)] for m in side]) for side in (members, others)]
+
+        threshold, notes = tuned_threshold(name, fitted, len(members), len(others), scores)
+        self.found.notes += [f"{name}: {note}" for note in notes]
+        return threshold
 
     def _evaluate(
         self,
@@ -247,25 +238,18 @@ class _Run:
         seconds: float,
     ) -> None:
         group, row = self.groups[index], self.found.rows[index]
-        per_method = ATTACKS[name].per_method
         positives, negatives = (scores_of(scores, self.measured, models) for models in (group.test, self.negative))
-        evaluation = evaluate(
-            positives,
-            negatives,
-            threshold=threshold,
-            seed=self.seed,
-            bootstrap=self.bootstrap,
-            directional=not per_method,
+        evaluation, curves = judged(
+            name, positives, negatives, threshold=threshold, seed=self.seed, bootstrap=self.bootstrap
         )
         self.evaluations[name, index] = evaluation
         prefix = "" if name == PRIMARY else f"{name}/"
         row["metrics"].update({f"{prefix}{key}": value for key, value in evaluation.metrics.items()})
         row["ci"].update({f"{prefix}{key}": value for key, value in evaluation.ci.items()})
-        said = evaluation.verdict if len(self.names) == 1 else f"{evaluation.verdict} ({name})"
-        row["verdict"] = max(row["verdict"], said, key=_gravity)
+        row["verdict"] = gravest(row["verdict"], evaluation.verdict, name, len(self.names))
         row["worst_samples"][name] = worst_samples(positives, negatives)
         row["attacks"][name] = {
-            "path": "in_process" if _reads_confidences(ATTACKS[name]) else self.runner.path(ATTACKS[name]),
+            "path": "in_process" if reads_confidences(ATTACKS[name]) else self.runner.path(ATTACKS[name]),
             "params": _settings(fitted, name, self.settings.get(name)),
             "validation_f1": getattr(fitted, "validation_f1", None),
             "threshold": threshold,
@@ -273,7 +257,7 @@ class _Run:
             "seconds": seconds,
         }
         self.found.notes.extend(f"{name}: {note}" for note in fitted.notes)
-        for kind, curve in curves(evaluation, positives, negatives, name == PRIMARY).items():
+        for kind, curve in curves.items():
             self.found.curves[kind].append({"row": index, "attack": name, **curve})
 
     def _describe(self, row: dict[str, Any], group: Group, divergences: Sequence[str]) -> None:
@@ -283,8 +267,12 @@ class _Run:
         originals = self.groups[0].everyone
         if group.method not in ("no_unlearn", "retrain") and self._unchanged(group.test, originals):
             row["notes"].append(UNCHANGED)
-        pairs = _equally_many(self.measured, group.everyone, self.measured.where(role="retrained"))
-        mine, theirs = (self.measured.only(models) for models in pairs)
+        retrained = self.measured.where(role="retrained")
+        count = min(_fewest(self.groups, retrained), len(group.everyone))
+        mine, theirs = (
+            self.measured.only(_first_of(self.measured, side, count)) for side in (group.everyone, retrained)
+        )
+        row["distance_models"] = count
         for name in divergences:
             divergence = DIVERGENCES[name]()
             try:
@@ -317,11 +305,6 @@ class _Run:
             self.found.rows[index]["metrics"][f"{prefix}auc_minus_retrain"] = difference
             if interval is not None:
                 self.found.rows[index]["ci"][f"{prefix}auc_minus_retrain"] = interval
-
-
-def _reads_confidences(attack: Any) -> bool:
-    """Says whether φ and the entropy are all that an attack reads; one that does not say is given the logits."""
-    return getattr(attack, "reads", "logits") == "confidences"
 
 
 def _groups(measured: Measured) -> list[Group]:
@@ -357,44 +340,17 @@ def _settings(attacker: Any, name: str, options: dict[str, Any] | None) -> dict[
     return asdict(attack if hasattr(attack, "__dataclass_fields__") else ATTACKS[name](**(options or {})))
 
 
-def _gravity(verdict: str) -> int:
-    """Ranks verdicts: one attack that succeeds is enough to break a claim of forgetting. Of equals the first attack's stands."""
-    order = ("Not decided", "Forgot", "Told apart", "Over-unlearned", "Did not forget")
-    return next((rank for rank, start in enumerate(order) if verdict.startswith(start)), -1)
+def _fewest(groups: Sequence[Group], retrained: np.ndarray) -> int:
+    """Returns how many models of each row its distances are measured on: as many as the smallest row has, of those with 2 or more.
 
-
-def curves(
-    evaluation: Evaluation, positive: Scores, negative: Scores, probabilities: bool
-) -> dict[str, dict[str, Any]]:
-    """Returns the ROC, thinned out for drawing, and histograms of the scores of both sides.
-
-    **Arguments:** `probabilities`: scores lie in [0, 1], so that histograms of all rows share their bins.
+    Both distances depend on the number of models, so those of all rows are read beside Retrain's only where it is the same.
     """
-    curve = evaluation.roc
-    last = len(curve.fpr) - 1
-    keep = np.linspace(0, last, CURVE_POINTS).round().astype(int)
-    keep = np.unique(np.concatenate([keep, np.arange(min(CORNER_POINTS, last + 1))]))
-    both = np.concatenate([positive.scores, negative.scores])
-    finite = both[np.isfinite(both)]
-    low, high = (0.0, 1.0) if probabilities or not len(finite) else (float(finite.min()), float(finite.max()))
-    edges = np.linspace(low, high if high > low else low + 1.0, CONFIDENCE_BINS + 1)
-    return {
-        "roc": {"fpr": curve.fpr[keep].tolist(), "tpr": curve.tpr[keep].tolist()},
-        "confidence": {
-            "edges": edges.tolist(),
-            "unlearned": np.histogram(positive.scores, edges)[0].tolist(),
-            "retrained": np.histogram(negative.scores, edges)[0].tolist(),
-        },
-    }
+    return min([len(g.everyone) for g in groups if len(g.test) and len(g.everyone) > 1] + [len(retrained)])
 
 
-def _equally_many(measured: Measured, mine: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns both groups cut to the same number of models, those of the test fold first: histograms need like numbers."""
+def _first_of(measured: Measured, models: np.ndarray, count: int) -> np.ndarray:
+    """Returns the first `count` of the models, those of the test fold first."""
     folds = ("test", "validation", "train")
-    ordered = [
-        sorted(side, key=lambda m: (folds.index(measured.models[m][FOLD]), measured.models[m][MODEL_ID]))
-        for side in (mine, theirs)
-    ]
-    fewest = min(len(mine), len(theirs))
+    ordered = sorted(models, key=lambda m: (folds.index(measured.models[m][FOLD]), measured.models[m][MODEL_ID]))
     # In the table's order again: neither distance depends on it, and rows that follow each other are not copied.
-    return np.sort(ordered[0][:fewest]), np.sort(ordered[1][:fewest])
+    return np.sort(np.asarray(ordered[:count], dtype=np.int64))

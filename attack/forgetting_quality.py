@@ -43,7 +43,11 @@ class ForgettingQuality:
                 raise ValueError(f"{name}: {getattr(self, name)!r} is not allowed; give {low:g} to {high:g}")
 
     def measure(self, unlearned: pa.Table | Measured, retrained: pa.Table | Measured) -> Divergence:
-        """Returns ε of each sample; the summary has the score in (0, 1] (1 = nothing left), the median ε and the share at ∞."""
+        """Returns ε of each sample; the summary has the mean score in (0, 1] (1 = nothing left), the median ε and the share at ∞.
+
+        The competition multiplies the mean by ratios of accuracies on retain and test data, which outputs on the forget set
+        cannot tell: a model that is ruined elsewhere may score well here.
+        """
         samples, mine, theirs = margins(unlearned, retrained, self.name)
         values = self.of_margins(mine, theirs)
         median = float(np.median(values))
@@ -61,10 +65,6 @@ class ForgettingQuality:
         """Returns each sample's score 2/2^bin."""
         number = np.where(np.isinf(epsilon), self.bins, np.floor(np.maximum(epsilon, 0.0) / self.width) + 1)
         return 2.0 / 2.0 ** np.minimum(number, self.bins)
-
-    def final(self, epsilon: np.ndarray, retain_ratio: float, test_ratio: float) -> float:
-        """Returns the competition's score: mean × retain accuracy ratio × test accuracy ratio, unlearned over retrained."""
-        return float(self.scores(epsilon).mean()) * retain_ratio * test_ratio
 
     def of_margins(self, unlearned: np.ndarray, retrained: np.ndarray) -> np.ndarray:
         """Returns ε for φ of each group, `(models, S)`; float64 `(S,)`, at least 0."""

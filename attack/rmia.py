@@ -135,15 +135,16 @@ class FittedRMIA:
             raise ValueError(
                 "population: the attack was fitted with population samples; give those of the models to score"
             )
+        mine, model_of = _models_of(outputs)
+        # Only of the models that are scored: an audit asks for one after another.
+        population = _rows_of(population, mine)
         others = self.population.ratio(population)
-        (mine, model_of), (theirs, others_of) = _models_of(outputs), _models_of(population)
+        theirs, others_of = _models_of(population)
         found = np.empty(len(ratio))
         match = positions(mine, theirs)
-        for index, model in enumerate(mine):
-            if match[index] < 0:
-                raise ValueError(f"population: no rows of model {model.partition('/')[2]!r}")
+        for index, other in enumerate(match):
             rows = model_of == index
-            z = np.sort(others[others_of == match[index]])
+            z = np.sort(others[others_of == other])
             found[rows] = _share_beaten(ratio[rows], z, self.attack.gamma)
         return found
 
@@ -154,6 +155,23 @@ def _models_of(outputs: pa.Table | Measured) -> tuple[np.ndarray, np.ndarray]:
         return outputs.keys(), np.repeat(np.arange(len(outputs.models)), len(outputs.samples))
     grid = Grid.of(outputs)
     return grid.models, grid.model_of
+
+
+def _rows_of(population: pa.Table | Measured, models: np.ndarray) -> pa.Table | Measured:
+    """Returns the population's rows of `models`, by their keys.
+
+    **Raises:** `ValueError` where one has none.
+    """
+    if isinstance(population, Measured):
+        keys = population.keys()
+    else:
+        keys, model_of = _models_of(population)
+    match = positions(models, keys)
+    if (match < 0).any():
+        raise ValueError(f"population: no rows of model {models[match < 0][0].partition('/')[2]!r}")
+    if isinstance(population, Measured):
+        return population.only(np.sort(match))
+    return population.filter(pa.array(np.isin(model_of, match)))
 
 
 def _share_beaten(ratio: np.ndarray, ordered: np.ndarray, gamma: float) -> np.ndarray:

@@ -49,14 +49,10 @@ class InProcess:
         from .xgboost_attack import XGBoostAttack, fit_all
 
         roles = sorted({measured.models[m][ROLE] for m in models})
-        parts = list(source.pieces(roles=roles, folds=("train", "validation")))
-        table = pa.concat_tables(parts).unify_dictionaries()
         unlearned = {(m[METHOD], m[PARAMS]) for m in (measured.models[i] for i in models) if m[ROLE] == "unlearned"}
-        if unlearned:  # an attack for one method sees no other's models
-            [(method, params)] = unlearned
-            others = rows_where(table, role=("original", "retrained"))
-            mine = rows_where(table, role="unlearned", method=method, params=params)
-            table = pa.concat_tables([others, mine])
+        pieces = source.pieces(roles=roles, folds=("train", "validation"))
+        # No name holds the pieces beside the table, and what is not fitted on is let go of piece by piece.
+        table = pa.concat_tables(_of_method(piece, unlearned) for piece in pieces).unify_dictionaries()
         if all(isinstance(attack, XGBoostAttack) for attack in attacks):
             return list(fit_all(table, attacks, threads=self.threads, device=self.device))
         return [attack.fit(table) for attack in attacks]
@@ -65,6 +61,15 @@ class InProcess:
         roles = sorted({measured.models[m][ROLE] for m in models})
         pieces = source.pieces(roles=roles, folds=("test",))
         return gathered(((piece, fitted.score(piece)) for piece in pieces), measured, models)
+
+
+def _of_method(piece: pa.Table, unlearned: set[tuple[str, str]]) -> pa.Table:
+    """Returns the rows without those of unlearned models of another method: an attack for one method sees no other's."""
+    if not unlearned:
+        return piece
+    [(method, params)] = unlearned
+    others = rows_where(piece, role=("original", "retrained"))
+    return pa.concat_tables([others, rows_where(piece, role="unlearned", method=method, params=params)])
 
 
 def gathered(scored: Any, measured: Measured, models: np.ndarray) -> dict[int, np.ndarray]:

@@ -132,6 +132,11 @@ class Survey:
         model = self.models[self.model_of[position + row]]
         return Finding(count, int(self.sample_of[position + row]), model[3], int(labels[row]))
 
+    def feature_values(self) -> int:
+        """Returns how many numbers the shadow attack would see: rows × (logits, and a column for each class that labels name)."""
+        top = int(self.label_of.max()) + 1 if len(self.label_of) else 0
+        return len(self.label_of) * (self.width + max(self.width, top))
+
     @cached_property
     def samples(self) -> np.ndarray:
         """The sample ids, ascending, int64 `(S,)`."""

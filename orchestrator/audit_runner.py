@@ -28,13 +28,15 @@ class OnRay:
     **Arguments:**
 
     - `files`: the outputs. `scratch`: a folder that every node sees, for scores on their way; removed after use.
-    - `workers`, `cpus_per_worker`: of Ray Train. `options`: further ones of `fit_all_distributed`.
+    - `workers`, `cpus_per_worker`: of Ray Train. `spool`: where workers spool, a folder of each node's own, made where it
+        is missing; None: the node's temporary folder. `options`: further ones of `fit_all_distributed`.
     """
 
     files: ParquetFiles
     scratch: Path
     workers: int
     cpus_per_worker: float
+    spool: Path | None = None
     options: dict[str, Any] = field(default_factory=dict)
     local: InProcess = field(default_factory=InProcess)
 
@@ -52,6 +54,7 @@ class OnRay:
                     num_workers=self.workers,
                     resources_per_worker={"CPU": self.cpus_per_worker},
                     filesystem=self.files.filesystem,
+                    scratch_dir=self.spool,
                     **self.options,
                 )
             )

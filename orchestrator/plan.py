@@ -22,6 +22,9 @@ STAGE_TITLES = {
     "score": "audit",
 }
 FOLDS = ("train", "validation", "test")
+MEASURES = (
+    2  # what a score consists of; raised where its words or measures change, so that stored ones are not taken for new
+)
 
 
 @dataclass(frozen=True)
@@ -263,6 +266,7 @@ class _Planner:
                 "positive": [[o.key, o.label["model_id"]] for o in row.targets],
                 "negative": [[o.key, o.label["model_id"]] for o in negatives],
                 "seed": seed_for(self.recipe.seed, "bootstrap"),
+                "measures": MEASURES,
             }
             label = {"attack": name, "method": row.method, "params": row.params}
             needs = (*candidates, *fit, *row.targets, *negatives)

@@ -97,6 +97,8 @@ def _row(
         metrics["speedup_vs_retrain"] = retrain_seconds / metrics["seconds_per_model"]
     metrics["epochs"] = _mean_epochs(store, row.producers) if row.method != "no_unlearn" else None
     _add_incremental(row, store, seed, metrics, intervals, by_model)
+    from attack.judgement import gravest
+
     verdict, attack_info, notes = "", {}, []
     for unit in row.scores:
         if not store.has(unit.key):
@@ -105,7 +107,7 @@ def _row(
         prefix = "" if unit.label["attack"] == PRIMARY else f"{unit.label['attack']}/"
         metrics.update({f"{prefix}{name}": value for name, value in meta["metrics"].items()})
         intervals.update({f"{prefix}{name}": value for name, value in meta["ci"].items()})
-        verdict = verdict if verdict and prefix else meta["verdict"]
+        verdict = gravest(verdict, meta["verdict"], unit.label["attack"], len(row.scores))
         attack_info[unit.label["attack"]] = meta["attack"]
         by_model.update({f"{prefix}{name}": values for name, values in meta["by_model"].items()})
     for unit in row.producers:

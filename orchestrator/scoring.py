@@ -16,8 +16,6 @@ from .units import Unit
 if TYPE_CHECKING:
     from attack.evaluation import Scores
 
-CURVE_POINTS = 400
-CONFIDENCE_BINS = 40
 TINY = 0.05
 
 
@@ -53,19 +51,19 @@ def best_candidate(store: Store, keys: list[str]) -> str:
 
 def score_row(unit: Unit, store: Store, attempt: Attempt) -> dict[str, Any]:
     """Scores one row's models (positive) against the test-fold retrained models (negative)."""
-    from attack import ATTACKS, evaluate
+    from attack import ATTACKS
     from attack.evaluation import Scores
+    from attack.judgement import judged
 
     spec = unit.spec
     attack_class = ATTACKS[spec["attack"]]
     attack = build(attack_class, spec["params"])
-    threshold = None
     chosen: dict[str, Any] = {}
     if spec["candidates"]:
         best = best_candidate(store, list(spec["candidates"]))
         meta = store.meta(best)
         fitted = attack_class.load(store.folder(best))
-        threshold = meta["threshold"]
+        threshold: float | None = meta["threshold"]
         chosen = {
             "path": meta["path"],
             "params": meta["spec"]["params"],
@@ -75,7 +73,14 @@ def score_row(unit: Unit, store: Store, attempt: Attempt) -> dict[str, Any]:
         }
     else:
         fitted = attack.fit(pa.concat_tables(labelled_tables(store, spec["fit"])))
-        chosen = {"path": "in_process", "params": spec["params"], "notes": list(getattr(fitted, "notes", []))}
+        threshold, notes = _threshold(spec, store, fitted)
+        chosen = {
+            "path": "in_process",
+            "params": spec["params"],
+            "validation_f1": getattr(fitted, "validation_f1", None),
+            "notes": [*getattr(fitted, "notes", []), *notes],
+        }
+    chosen["threshold"] = threshold
 
     def scored(items: list[list[str]], role: str) -> Any:
         table = pa.concat_tables(labelled_tables(store, [[key, role, "test", model_id] for key, model_id in items]))
@@ -87,22 +92,7 @@ def score_row(unit: Unit, store: Store, attempt: Attempt) -> dict[str, Any]:
 
     positive = scored(spec["positive"], "unlearned")
     negative = scored(spec["negative"], "retrained")
-    evaluation = evaluate(positive, negative, threshold=threshold, seed=spec["seed"])
-    curve = evaluation.roc
-    keep = np.unique(np.linspace(0, len(curve.fpr) - 1, CURVE_POINTS).round().astype(int))
-    # The corner of very low FPR decides the log-log figure: keep all of its points.
-    keep = np.unique(np.concatenate([keep, np.arange(min(100, len(curve.fpr)))]))
-    edges = (
-        np.linspace(0.0, 1.0, CONFIDENCE_BINS + 1) if spec["candidates"] else _edges(positive.scores, negative.scores)
-    )
-    curves = {
-        "roc": {"fpr": curve.fpr[keep].tolist(), "tpr": curve.tpr[keep].tolist()},
-        "confidence": {
-            "edges": edges.tolist(),
-            "unlearned": np.histogram(positive.scores, edges)[0].tolist(),
-            "retrained": np.histogram(negative.scores, edges)[0].tolist(),
-        },
-    }
+    evaluation, curves = judged(spec["attack"], positive, negative, threshold=threshold, seed=spec["seed"])
     attempt.path("curves.json").write_text(json.dumps(curves))
     sizes = evaluation.sizes
     by_model = ((evaluation.auc_matrix * sizes).sum(axis=1) / sizes.sum(axis=1)).tolist()
@@ -114,6 +104,21 @@ def score_row(unit: Unit, store: Store, attempt: Attempt) -> dict[str, Any]:
         "verdict": evaluation.verdict,
         "attack": chosen,
     }
+
+
+def _threshold(spec: Any, store: Store, fitted: Any) -> tuple[float | None, list[str]]:
+    """Returns the threshold of an attacker that `spec["fit"]` was for, tuned on its validation models where it has none."""
+    from attack import ATTACKS
+    from attack.judgement import tuned_threshold
+
+    role = "unlearned" if ATTACKS[spec["attack"]].per_method else "original"
+    sides = [[item for item in spec["fit"] if item[1:3] == [side, "validation"]] for side in (role, "retrained")]
+
+    def scores() -> list[np.ndarray]:
+        tables = [pa.concat_tables(labelled_tables(store, side)) for side in sides]
+        return [np.asarray(fitted.score(table), dtype=np.float64) for table in tables]
+
+    return tuned_threshold(spec["attack"], fitted, len(sides[0]), len(sides[1]), scores)
 
 
 def tiny_scores(positive: Scores, negative: Scores, seed: int) -> tuple[float, list[float] | None, list[float]]:
@@ -134,10 +139,3 @@ def tiny_scores(positive: Scores, negative: Scores, seed: int) -> tuple[float, l
     shares = [float((scores < floor).mean() + weight * (scores == floor).mean()) for scores in by_model]
     interval = bootstrap_mean(shares, seed) if len(shares) > 1 else None
     return float(np.mean(shares)), interval, shares
-
-
-def _edges(*scores: np.ndarray) -> np.ndarray:
-    joined = np.concatenate(scores)
-    finite = joined[np.isfinite(joined)]
-    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
-    return np.linspace(low, high if high > low else low + 1.0, CONFIDENCE_BINS + 1)

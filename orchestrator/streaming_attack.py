@@ -84,7 +84,7 @@ def fit_all_distributed(
     - `num_workers`, `resources_per_worker`: of Ray Train. At least one CPU must be left to Ray Data.
     - `use_gpu`: None: where the cluster has a GPU for each worker and XGBoost is built for them.
     - `filesystem`: a `pyarrow.fs` file system, where the paths do not say which.
-    - `scratch_dir`: where workers spool, on each node (default: its temporary folder); it takes about the logits' size.
+    - `scratch_dir`: where workers spool, on each node, made where it is missing (default: its temporary folder); it takes about the logits' size.
     - `memory_per_worker`: bytes that binned data may take in a worker; above, XGBoost pages it from disk, with the same
         result. None: a share of what the node has free.
     - `max_failures`: how often workers that died are replaced before giving up. It does not change the result.

@@ -74,6 +74,8 @@ def train_worker(config: dict[str, Any]) -> None:
     mailbox = config["mailbox"]
     context = train.get_context()
     rank = context.get_world_rank()
+    if config["scratch"] is not None:  # each node has its own: nobody else could have made it
+        Path(config["scratch"]).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="orc-spool-", dir=config["scratch"]) as folder:
         spool = Spool(Path(folder), config["width"], config["label_classes"], attacks[0].label)
         spool.fill(train.get_dataset_shard(f"shard-{rank}").iter_batches(batch_size=None, batch_format="pyarrow"))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from attack.sources import ParquetFiles, Source
 
 DISTRIBUTED_ROWS = 2_000_000
+VALUES_PER_ROW = 20  # of 10 classes: their probabilities, and the label one-hot
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +66,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         default=DISTRIBUTED_ROWS,
-        help=f"from so many rows on XGBoost trains and scores on Ray (default: {DISTRIBUTED_ROWS:,})",
+        help=f"from so many rows of 10 classes on XGBoost trains and scores on Ray; rows of more classes count for more: "
+        f"by 2 values a class, so {DISTRIBUTED_ROWS * VALUES_PER_ROW // 2000:,} rows of 1,000 classes are as many as {DISTRIBUTED_ROWS:,} (default: {DISTRIBUTED_ROWS:,})",
+    )
+    parser.add_argument(
+        "--scratch",
+        type=Path,
+        metavar="DIR",
+        help="folder on each node where workers on Ray spool what they read, about the logits' size; give one on a disk "
+        "where the temporary folder is held in memory (default: each node's temporary folder)",
     )
     parser.add_argument("--json", action="store_true", help="print the results as one JSON document")
 
@@ -80,9 +89,10 @@ def main(args: argparse.Namespace) -> int:
     with _told():
         examined = Examination.of(source, args.num_classes)
         names, left_out = _names(args.attacks, examined)
+        values = 0 if examined.survey is None else examined.survey.feature_values()
         population = None if args.population is None else _files(args.population)
     read = time.perf_counter()
-    with _told(), _runner(args, source, names) as (runner, where):
+    with _told(), _runner(args, source, names, values) as (runner, where):
         found = audit(
             source,
             names,
@@ -213,15 +223,20 @@ def _mapped(path: Path) -> Any:
 
 
 @contextlib.contextmanager
-def _runner(args: argparse.Namespace, source: Source, names: Sequence[str]) -> Iterator[tuple[Runner, list[str]]]:
-    """Yields where attacks that read logits run, and a note that says so where it is Ray."""
+def _runner(
+    args: argparse.Namespace, source: Source, names: Sequence[str], values: int
+) -> Iterator[tuple[Runner, list[str]]]:
+    """Yields where attacks that read logits run, and a note that says so where it is Ray.
+
+    **Arguments:** `values`: how many numbers the shadow attack would hold in this process.
+    """
     from attack.device import best_device
     from attack.scoring import InProcess
     from attack.sources import ParquetFiles
 
     here = InProcess(threads=len(os.sched_getaffinity(0)), device=best_device())
     rows = source.rows()
-    if "xgboost" not in names or rows < args.distributed_rows:
+    if "xgboost" not in names or values < args.distributed_rows * VALUES_PER_ROW:
         yield here, []
         return
     if not isinstance(source, ParquetFiles):
@@ -238,9 +253,10 @@ def _runner(args: argparse.Namespace, source: Source, names: Sequence[str]) -> I
         paths = source.paths if source.filesystem else tuple(str(Path(path).resolve()) for path in source.paths)
         files = ParquetFiles(paths, source.filesystem)
         yield (
-            OnRay(files, scratch, workers, cpus, local=here),
+            OnRay(files, scratch, workers, cpus, None if args.scratch is None else args.scratch.resolve(), local=here),
             [
-                f"xgboost: fitted and scored on Ray, {workers} workers: {rows:,} rows are not under the {args.distributed_rows:,} of --distributed-rows"
+                f"xgboost: fitted and scored on Ray, {workers} workers: {rows:,} rows of {values // max(1, rows):,} values "
+                f"are not under the {args.distributed_rows:,} of {VALUES_PER_ROW} that --distributed-rows allows"
             ],
         )
     finally:

@@ -22,7 +22,7 @@ MEASURES = (
 DISTANCES = (
     ("klom/mean", "KLoM, mean"),
     ("klom/p95", "KLoM, 95th percentile"),
-    ("forgetting_quality/score", "Forgetting quality"),
+    ("forgetting_quality/score", "Forgetting quality, mean score"),
     ("forgetting_quality/epsilon_median", "Median ε"),
     ("forgetting_quality/epsilon_infinite", "Share of ε = ∞"),
     ("ks_log_entropy", "KS of log-entropy"),
@@ -57,7 +57,7 @@ def details(report: Report) -> list[Details]:
         _table(
             report,
             "Distances to retrained models, sample by sample",
-            "KLoM is 0 and forgetting quality 1 where nothing is left; with few models even Retrain's own are far from that, so read them beside it.",
+            "KLoM is 0 and the mean score of forgetting quality 1 where nothing is left; with few models even Retrain's own are far from that, so read them beside it. Neither knows how well the rest is kept: the mean score is not multiplied by accuracies.",
             list(DISTANCES),
         )
     )

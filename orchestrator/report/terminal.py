@@ -26,7 +26,7 @@ HEADS = {
     "seconds_per_model": "s per\nmodel",
     "speedup_vs_retrain": "speed-\nup",
     "klom/p95": "KLoM\n95th pct",
-    "forgetting_quality/score": "forgetting\nquality",
+    "forgetting_quality/score": "forgetting\nmean score",
     "ks_log_entropy": "KS of\nlog H",
 }
 WITH_INTERVAL = ("auc_minus_retrain",)

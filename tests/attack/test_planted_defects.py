@@ -5,13 +5,9 @@ Every check passes on the code as it is; so a defect that goes unnoticed here is
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
-import numpy as np
-import pyarrow.compute as pc
 import pytest
 import scipy.special
 
@@ -35,220 +31,38 @@ import attack.xgboost_attack
 from attack import LiRA, ULiRA
 
 from . import checks
-
-Plant = Callable[[pytest.MonkeyPatch], None]
-
-
-def replaced(module: Any, name: str, make: Callable[[Any], Any]) -> Plant:
-    """Plants `make(the real thing)` in place of `module.name`."""
-
-    def plant(monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(module, name, make(getattr(module, name)))
-
-    return plant
-
-
-# --- what is planted ---
-
-
-def swapped_roles(real: Any) -> Any:
-    return lambda outputs, name, roles, *rest, **more: real(outputs, name, roles[::-1], *rest, **more)
-
-
-def variance_of_the_other_side(real: Any) -> Any:
-    def fit(*args: Any, **more: Any) -> Any:
-        fitted = real(*args, **more)
-        flawed = dataclasses.replace(fitted.outside, squares=fitted.inside.squares, count=fitted.inside.count)
-        return dataclasses.replace(fitted, outside=flawed)
-
-    return fit
-
-
-def target_left_in(real: Any) -> Any:
-    def places(*args: Any) -> Any:
-        columns, targets = real(*args)
-        return columns, [np.full_like(target, -1) for target in targets]
-
-    return places
-
-
-def all_folds(_: Any) -> Any:
-    return ("train", "validation", "test")
-
-
-def originals_as_in(real: Any) -> Any:
-    return lambda outputs, name, roles, *rest, **more: real(outputs, name, ("original", "retrained"), *rest, **more)
-
-
-def pooled_over_samples(_: Any) -> Any:
-    """A "fixed" variance of all φ together, which counts the samples' difficulty as noise."""
-
-    def fit(cls: Any, models: np.ndarray, values: np.ndarray, variance: str) -> Any:
-        found = real_fit(models, values, variance)
-        spread = (values - np.nanmean(values)) ** 2
-        return dataclasses.replace(found, squares=spread.sum(axis=0)) if found.fixed else found
-
-    real_fit = attack.gaussians.Gaussians.fit
-    return classmethod(fit)
-
-
-def scores_negated(real: Any) -> Any:
-    return lambda self, outputs: -real(self, outputs)
-
-
-def on_the_test_fold(real: Any) -> Any:
-    return lambda outputs, fold: real(outputs, "test" if fold == "validation" else fold)
-
-
-def rows_of_the_test_fold(real: Any) -> Any:
-    def rows(outputs: Any, fold: str) -> Any:
-        if fold != "train":
-            return real(outputs, fold)
-        index = outputs.schema.get_field_index("fold")
-        moved = pc.replace_substring(outputs["fold"], "test", "train")
-        return real(outputs.set_column(index, "fold", moved), fold)
-
-    return rows
-
-
-def validated_on_the_train_fold(real: Any) -> Any:
-    return lambda outputs, fold: real(outputs, "train")
-
-
-def softmax_before_dropping(real: Any) -> Any:
-    def flawed(table: Any, forget_classes: Any = ()) -> np.ndarray:
-        everything = real(table)
-        return everything[:, [c for c in range(everything.shape[1]) if c not in set(forget_classes)]]
-
-    return flawed
-
-
-def labels_forgotten(real: Any) -> Any:
-    return lambda softmax, labels, *rest: real(softmax, np.zeros_like(labels), *rest)
-
-
-def other_way_round(real: Any) -> Any:
-    return lambda first, second, *rest, **more: real(second, first, *rest, **more)
-
-
-def last_edge_dropped(real: Any) -> Any:
-    def histogram(self: Any, values: np.ndarray, low: np.ndarray, scale: np.ndarray) -> np.ndarray:
-        found = real(self, values, low, scale)
-        top = ((values - low) * scale >= self.bins).mean(axis=0)
-        found[:, -1] -= top
-        return found
-
-    return histogram
-
-
-def bins_of_one_group(real: Any) -> Any:
-    def block(self: Any, unlearned: np.ndarray, retrained: np.ndarray) -> np.ndarray:
-        return real(self, unlearned, np.clip(retrained, unlearned.min(axis=0), unlearned.max(axis=0)))
-
-    return block
-
-
-def one_direction(real: Any) -> Any:
-    def best(self: Any, unlearned: np.ndarray, retrained: np.ndarray) -> np.ndarray:
-        flawed = dataclasses.replace(self)
-        object.__setattr__(flawed, "_epsilon", lambda fpr, fnr: np.log(np.maximum(1 - fpr, 1e-9) / (fnr + 1e-9)))
-        return real(flawed, unlearned, retrained)
-
-    return best
-
-
-def no_rate_is_perfect(_: Any) -> Any:
-    """A rate of 0 in a few models taken for certainty: ε is infinite for any outlier."""
-
-    def epsilon(self: Any, fpr: np.ndarray, fnr: np.ndarray) -> np.ndarray:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            found = np.fmax(np.log(1 - self.delta - fpr) - np.log(fnr), np.log(1 - self.delta - fnr) - np.log(fpr))
-        return np.nan_to_num(found, nan=0.0, posinf=np.inf, neginf=0.0)
-
-    return epsilon
-
-
-def ties_in_full(_: Any) -> Any:
-    def area(positive: np.ndarray, negative: np.ndarray) -> float:
-        return float(np.searchsorted(np.sort(negative), positive, side="right").sum() / (len(positive) * len(negative)))
-
-    return area
-
-
-def ties_split(_: Any) -> Any:
-    """A point of the curve for each row: within a tie, members first."""
-
-    def curve(labels: np.ndarray, scores: np.ndarray) -> Any:
-        truth = np.asarray(labels)[np.lexsort((-np.asarray(labels), -np.asarray(scores)))]
-        ordered = np.sort(scores)[::-1]
-        rates = [np.append(0.0, np.cumsum(truth == side) / (truth == side).sum()) for side in (0, 1)]
-        return attack.metrics.Roc(rates[0], rates[1], np.append(np.inf, ordered), int((truth == 0).sum()))
-
-    return curve
-
-
-def measured_anyway(_: Any) -> Any:
-    return lambda self, fpr: float(self.tpr[self.fpr <= fpr + 1e-12].max())
-
-
-def at_the_next_rate(_: Any) -> Any:
-    """The first point at or beyond the rate in place of the last one within it."""
-
-    def tpr(self: Any, fpr: float) -> float | None:
-        return None if fpr < 1.0 / self.negatives else float(self.tpr[np.searchsorted(self.fpr, fpr + 0.05)])
-
-    return tpr
-
-
-def rows_for_models(real: Any) -> Any:
-    def by_row(self: Any) -> Any:
-        return np.arange(len(self.scores)), list(self.scores[:, None])
-
-    return by_row
-
-
-def percentile_interval(_: Any) -> Any:
-    def interval(values: np.ndarray, models: int) -> list[float]:
-        return [float(edge) for edge in np.quantile(values, [0.2, 0.8])]
-
-    return interval
-
-
-def unpaired(real: Any) -> Any:
-    calls = iter(range(10_000_000))
-
-    def means(matrix: np.ndarray, sizes: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        return real(matrix, sizes, rows, np.roll(columns, 7 * next(calls), axis=0))
-
-    return means
-
-
-def smallest_first(real: Any) -> Any:
-    return lambda positive, negative, count=10: real(negative, positive, count)
-
-
-def by_row_number(real: Any) -> Any:
-    """φ and entropies put on the grid in the order of the file, whatever the ids say."""
-
-    def measured(self: Any) -> Any:
-        found = real(self)
-        shape = found.phi.shape
-        return dataclasses.replace(found, phi=self.phi.reshape(shape), entropy=self.entropy.reshape(shape))
-
-    return measured
-
-
-def of_another_model(real: Any) -> Any:
-    def gathered(scored: Any, measured: Any, models: np.ndarray) -> dict[int, np.ndarray]:
-        found = real(scored, measured, models)
-        return dict(zip(found, [*list(found.values())[1:], next(iter(found.values()))], strict=True))
-
-    return gathered
-
-
-def log_p_for_phi(real: Any) -> Any:
-    return lambda outputs, name: -np.logaddexp(0.0, -real(outputs, name))
-
+from . import checks_of_measures as measures
+from .defects import (
+    Plant,
+    all_folds,
+    at_the_next_rate,
+    bins_of_one_group,
+    by_row_number,
+    labels_forgotten,
+    last_edge_dropped,
+    log_p_for_phi,
+    measured_anyway,
+    no_rate_is_perfect,
+    of_another_model,
+    on_the_test_fold,
+    one_direction,
+    originals_as_in,
+    percentile_interval,
+    pooled_over_samples,
+    replaced,
+    rows_for_models,
+    rows_of_the_test_fold,
+    scores_negated,
+    smallest_first,
+    softmax_before_dropping,
+    swapped_roles,
+    target_left_in,
+    ties_in_full,
+    ties_split,
+    unpaired,
+    validated_on_the_train_fold,
+    variance_of_the_other_side,
+)
 
 fit = "fit_likelihood_ratio"
 refs, xgb, metrics, evaluation = attack.references, attack.xgboost_attack, attack.metrics, attack.evaluation
@@ -390,39 +204,39 @@ DEFECTS: dict[str, tuple[Plant, Callable[[], None]]] = {
         checks.features_are_softmax_beside_one_hot,
     ),
     # metrics
-    "auc: ties count in full": (replaced(metrics, "pair_auc", ties_in_full), checks.areas_are_pairwise),
-    "roc: a step for each row of a tie": (replaced(checks, "roc", ties_split), checks.areas_are_pairwise),
+    "auc: ties count in full": (replaced(metrics, "pair_auc", ties_in_full), measures.areas_are_pairwise),
+    "roc: a step for each row of a tie": (replaced(measures, "roc", ties_split), measures.areas_are_pairwise),
     "tpr: measured under 1/N": (
         replaced(metrics.Roc, "tpr_at", measured_anyway),
-        checks.rates_below_one_in_n_are_not_measurable,
+        measures.rates_below_one_in_n_are_not_measurable,
     ),
     "tpr: at a higher rate than asked": (
         replaced(metrics.Roc, "tpr_at", at_the_next_rate),
-        checks.rates_below_one_in_n_are_not_measurable,
+        measures.rates_below_one_in_n_are_not_measurable,
     ),
     "ks: of one side against itself": (
-        replaced(checks, "ks_distance", lambda real: lambda a, b: real(a, a)),
-        checks.ks_is_the_statistic,
+        replaced(measures, "ks_distance", lambda real: lambda a, b: real(a, a)),
+        measures.ks_is_the_statistic,
     ),
     "interval: bootstrapped over rows": (
         replaced(evaluation.Scores, "by_model", rows_for_models),
-        partial(checks.intervals_cover, 100),
+        partial(measures.intervals_cover, 100),
     ),
     "interval: a narrower percentile": (
         replaced(evaluation, "expanded_interval", percentile_interval),
-        partial(checks.intervals_cover, 100),
+        partial(measures.intervals_cover, 100),
     ),
     "difference: negatives drawn apart": (
         replaced(evaluation, "weighted_means", unpaired),
-        checks.differences_share_their_negatives,
+        measures.differences_share_their_negatives,
     ),
     "worst samples: the wrong way round": (
-        replaced(checks, "worst_samples", smallest_first),
-        checks.worst_samples_stand_out,
+        replaced(measures, "worst_samples", smallest_first),
+        measures.worst_samples_stand_out,
     ),
     "verdict: below chance taken for forgotten": (
         replaced(evaluation, "verdict", lambda real: lambda area, ci, directional=True: real(area, [0.4, 0.6])),
-        checks.over_unlearning_is_called_by_its_name,
+        measures.over_unlearning_is_called_by_its_name,
     ),
     # the audit's one pass
     "audit: rows trusted to be in order": (

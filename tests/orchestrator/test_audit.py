@@ -428,7 +428,8 @@ def test_large_outputs_go_to_ray_by_themselves_from_s3(
         client.upload_file(str(outputs), "audits", "mine/outputs.parquet")
         one = [f"--set=xgboost.{option}" for option in ("max_depth=3", "eta=0.3", "min_child_weight=1", "rounds=30")]
         documents = []
-        for number, more in enumerate((["s3://audits/mine/*.parquet", "--distributed-rows=1000"], [str(outputs)])):
+        on_ray = ["s3://audits/mine/*.parquet", "--distributed-rows=1000", "--scratch", str(tmp_path / "disk/spool")]
+        for number, more in enumerate((on_ray, [str(outputs)])):
             out = tmp_path / f"out{number}"
             code, text, err = run(capsys, *more, *one, "--address", "local", "--output", str(out), "--json")
             assert code == 0, err
@@ -444,6 +445,7 @@ def test_large_outputs_go_to_ray_by_themselves_from_s3(
                 assert abs(mine["metrics"]["auc"] - theirs["metrics"]["auc"]) < 0.005
                 assert mine["metrics"]["klom/p95"] == theirs["metrics"]["klom/p95"]
         assert list(tmp_path.glob(".audit-*")) == []
+        assert list((tmp_path / "disk/spool").iterdir()) == [], "made on the node, and emptied"
         code, _, err = run(capsys, "s3://audits/yours/*.parquet", "--output", str(tmp_path / "none"))
         assert code == 2
         assert "no such file" in err

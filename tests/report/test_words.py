@@ -72,7 +72,15 @@ def test_details_hold_every_measure_and_the_worst_samples_by_id() -> None:
         BEFORE,
         (
             "pgu",
-            {"auc": 0.5, "auc_minus_retrain": 0.02, "f1": 0.6, "tpr_at_fpr_0.01": None, "klom/mean": 1, "klom/p95": 2},
+            {
+                "auc": 0.5,
+                "auc_minus_retrain": 0.02,
+                "f1": 0.6,
+                "tpr_at_fpr_0.01": None,
+                "klom/mean": 1,
+                "klom/p95": 2,
+                "forgetting_quality/score": 0.3,
+            },
             {"auc": [0.4, 0.6], "auc_minus_retrain": [-0.1, 0.1]},
         ),
     )
@@ -81,7 +89,7 @@ def test_details_hold_every_measure_and_the_worst_samples_by_id() -> None:
     assert measures.title == "XGBoost: every measure"
     assert measures.head == ("AUC", "AUC − Retrain's", "F1")
     assert measures.rows[1][1][1] == ("0.020", "[-0.100, 0.100]")
-    assert distances.head == ("KLoM, mean", "KLoM, 95th percentile")
+    assert distances.head == ("KLoM, mean", "KLoM, 95th percentile", "Forgetting quality, mean score")
     assert samples.rows[0][0] == "XGBoost"
     assert samples.rows[0][1][0] == ("41", "0.9")
     assert samples.rows[1][1][0] == ("7", "∞")

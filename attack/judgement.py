@@ -1,0 +1,103 @@
+"""What is said of one attack on one method's models: the same words, measures and curves whoever asks, an audit or a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .evaluation import Evaluation, Scores, evaluate
+from .metrics import best_f1
+from .registry import ATTACKS
+
+PRIMARY = "xgboost"
+CURVE_POINTS = 400
+CORNER_POINTS = 100  # the corner of very low FPR decides the log-log figure: all of its points are kept
+CONFIDENCE_BINS = 40
+
+
+def judged(
+    name: str, positive: Scores, negative: Scores, *, threshold: float | None, seed: int, bootstrap: int = 2000
+) -> tuple[Evaluation, dict[str, dict[str, Any]]]:
+    """Returns how well the attack `name` tells two groups of models apart, and its curves: `roc` and `confidence`.
+
+    **Arguments:** as of `evaluate`; whether a low score means too much forgetting follows from the attack.
+    """
+    evaluation = evaluate(
+        positive,
+        negative,
+        threshold=threshold,
+        seed=seed,
+        bootstrap=bootstrap,
+        directional=not ATTACKS[name].per_method,
+    )
+    return evaluation, curves(evaluation, positive, negative, probabilities=name == PRIMARY)
+
+
+def reads_confidences(attack: Any) -> bool:
+    """Says whether φ and the entropy are all that an attack reads; one that does not say is given the logits."""
+    return getattr(attack, "reads", "logits") == "confidences"
+
+
+def tuned_threshold(
+    name: str, fitted: Any, members: int, others: int, scores: Callable[[], Sequence[np.ndarray]]
+) -> tuple[float | None, list[str]]:
+    """Returns the attacker's own threshold; where it has none, the one with the best F1 on models of the validation fold.
+
+    Attacks for each sample leave the model that they score out of their references, so those models may be scored too.
+
+    **Arguments:** `members`, `others`: how many validation models there are on each side. `scores`: returns the scores of
+    the rows of both; called only where they are needed.
+
+    **Returns:** the threshold, None where there is none to be had, and notes that say why.
+    """
+    if hasattr(fitted, "threshold") or not reads_confidences(ATTACKS[name]):
+        return getattr(fitted, "threshold", None), []
+    if not members or not others:
+        return None, []
+    try:
+        values = scores()
+    except ValueError as error:  # with one of so few references left out, too few are left
+        return None, [f"no threshold, so no precision and recall: {error}"]
+    return best_f1(np.repeat([1.0, 0.0], [len(v) for v in values]), np.concatenate(values))[0], []
+
+
+def gravest(before: str, verdict: str, name: str, attacks: int) -> str:
+    """Returns the verdict that stands for a row: the gravest of its attacks', named where there are several; of equals the first.
+
+    One attack that succeeds is enough to break a claim of forgetting.
+
+    **Arguments:** `before`: what stood so far, or nothing. `verdict`: of the attack `name`. `attacks`: how many are run.
+    """
+    return max(before, verdict if attacks == 1 else f"{verdict} ({name})", key=_gravity)
+
+
+def _gravity(verdict: str) -> int:
+    order = ("Not decided", "Forgot", "Told apart", "Over-unlearned", "Did not forget")
+    return next((rank for rank, start in enumerate(order) if verdict.startswith(start)), -1)
+
+
+def curves(
+    evaluation: Evaluation, positive: Scores, negative: Scores, probabilities: bool
+) -> dict[str, dict[str, Any]]:
+    """Returns the ROC, thinned out for drawing, and histograms of the scores of both sides.
+
+    **Arguments:** `probabilities`: scores lie in [0, 1], so that histograms of all rows share their bins.
+    """
+    curve = evaluation.roc
+    last = len(curve.fpr) - 1
+    keep = np.linspace(0, last, CURVE_POINTS).round().astype(int)
+    keep = np.unique(np.concatenate([keep, np.arange(min(CORNER_POINTS, last + 1))]))
+    both = np.concatenate([positive.scores, negative.scores])
+    finite = both[np.isfinite(both)]
+    low, high = (0.0, 1.0) if probabilities or not len(finite) else (float(finite.min()), float(finite.max()))
+    edges = np.linspace(low, high if high > low else low + 1.0, CONFIDENCE_BINS + 1)
+    return {
+        "roc": {"fpr": curve.fpr[keep].tolist(), "tpr": curve.tpr[keep].tolist()},
+        "confidence": {
+            "edges": edges.tolist(),
+            "unlearned": np.histogram(positive.scores, edges)[0].tolist(),
+            "retrained": np.histogram(negative.scores, edges)[0].tolist(),
+        },
+    }

@@ -1,0 +1,117 @@
+"""What an audit holds and reads while it runs, and over how many models it measures distances."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import attack.rmia
+from attack import ATTACKS
+from attack.audit import audit, run_attacks
+from attack.check import Examination
+from attack.outputs import rows_where
+from attack.scoring import InProcess
+from attack.sources import Tables
+
+from .build import pool
+
+
+@pytest.fixture(scope="module")
+def small() -> pa.Table:
+    return pool(models=4, samples=10, unlearned={"pgu": 0.5})
+
+
+def test_distances_of_all_rows_are_of_equally_many_models() -> None:
+    """A method unlearned in all folds would otherwise be measured with more models than Retrain, and look better or worse."""
+    rows = run_attacks(
+        pool(models=24, samples=30, unlearned={"same": 0.0}, folds=(0.5, 0.75)), ["loss_threshold"], bootstrap=20
+    )
+    assert [row["distance_models"] for row in rows] == [6, 6, 6], [row["method"] for row in rows]
+    for row in rows:
+        assert any("with 6 models on a side" in note for note in row["notes"]), row["notes"]
+        assert any("klom: 6 models" in note for note in row["notes"]), row["notes"]
+    retrain, same = (row["metrics"]["forgetting_quality/score"] for row in rows[1:])
+    assert same == pytest.approx(retrain, rel=0.35)
+    alone = pool(
+        models=4, samples=10, unlearned={"pgu": 0.5}
+    )  # Retrain has one model: it does not hold the others down
+    assert [row["distance_models"] for row in run_attacks(alone, ["lira"], bootstrap=20)] == [4, 1, 4]
+
+
+def test_with_a_population_each_models_rows_are_looked_at_once(
+    small: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scored model by model, p(z) of all models each time would grow with their square."""
+    taken: list[int] = []
+    real = attack.rmia._References.ratio
+
+    def ratio(self: Any, outputs: Any) -> np.ndarray:
+        if len(self.samples) == 7:  # of the population, not of the forget set
+            taken.append(len(outputs))
+        return real(self, outputs)
+
+    monkeypatch.setattr(attack.rmia._References, "ratio", ratio)
+    others = pool(models=4, samples=7, shift=0.0, unlearned={"pgu": 0.0}, seed=2)
+    rows = run_attacks(small, ["rmia"], bootstrap=20, population=others)
+    assert rows[0]["metrics"]["rmia/auc"] is not None
+    assert taken
+    assert set(taken) == {7}
+    ids = set(others["model_id"].to_pylist())
+    without_one = rows_where(others, model_id=[m for m in ids if m != "pgu-003"])
+    with pytest.raises(ValueError, match="population: no rows of model 'pgu-003'"):
+        run_attacks(small, ["rmia"], bootstrap=20, population=without_one)
+    fitted = ATTACKS["rmia"]().fit(small, others)
+    whole, part = fitted.score(small, others), fitted.score(small.slice(0, 10), others)
+    assert np.array_equal(whole[:10], part)
+
+
+def test_what_was_measured_from_is_let_go_of_before_attacks_are_fitted(small: pa.Table) -> None:
+    """The survey, 40 bytes a row, and the pieces that a table was put together from."""
+    examined = Examination.of(Tables((small,)))
+    survey = weakref.ref(examined.survey)
+    alive: list[bool] = []
+
+    class Watching(InProcess):
+        def fit(self, *args: Any) -> list[Any]:
+            gc.collect()
+            alive.append(survey() is not None)
+            return super().fit(*args)
+
+    settings = {"xgboost": {"rounds": 2}}
+    audit(Tables((small,)), ["xgboost"], settings=settings, examined=examined, runner=Watching(), bootstrap=20)
+    assert alive == [False]
+    with pytest.raises(ValueError, match="examined: no survey is left"):
+        audit(Tables((small,)), ["xgboost"], examined=examined)
+
+
+def test_an_attack_for_one_method_is_given_that_methods_rows_and_nothing_else_is_held() -> None:
+    table = pool(models=4, samples=10, unlearned={"pgu": 0.5, "eu_k": 0.5})
+    measured = Examination.of(Tables((table,))).measured()
+    pieces: list[weakref.ref[pa.Table]] = []
+
+    class Pieces(Tables):
+        def pieces(self, *args: Any, **more: Any) -> Any:
+            for piece in super().pieces(*args, **more):
+                whole = pa.concat_tables([piece])
+                pieces.append(weakref.ref(whole))
+                del piece
+                yield whole
+                del whole
+
+    class Shadow:
+        def fit(self, given: pa.Table) -> pa.Table:
+            gc.collect()
+            assert pieces
+            assert not any(piece() is not None for piece in pieces)
+            return given
+
+    models = np.concatenate([measured.where(role=("original", "retrained")), measured.where(method="pgu")])
+    [given] = InProcess().fit([Shadow()], Pieces((table,)), measured, models)
+    assert set(given["method"].to_pylist()) == {"", "pgu"}
+    assert set(given["fold"].to_pylist()) == {"train", "validation"}
+    assert len(given) == 3 * 3 * 10

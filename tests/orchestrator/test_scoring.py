@@ -1,0 +1,113 @@
+"""A recipe's scores and an audit's say the same of the same outputs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from attack import ATTACKS
+from attack.audit import audit
+from attack.judgement import gravest
+from attack.outputs import logits_matrix, rows_where
+from orchestrator.options import canonical_params
+from orchestrator.outputs import write_fragment
+from orchestrator.scoring import score_row
+from tests.attack.build import pool
+
+SEED = 3
+NAMES = [name for name in ATTACKS if name != "xgboost"]
+
+
+class Fragments:
+    """A store of models' outputs, written from a table."""
+
+    def __init__(self, folder: Path, table: pa.Table) -> None:
+        self.folder = folder
+        self.items: list[list[str]] = []
+        for role, model_id, fold in sorted(
+            {(r["role"], r["model_id"], r["fold"]) for r in table.select(["role", "model_id", "fold"]).to_pylist()}
+        ):
+            rows = rows_where(table, role=role, model_id=model_id)
+            key = f"{role}-{model_id}"
+            write_fragment(
+                folder / f"{key}.parquet", rows["sample_id"].to_numpy(), rows["label"].to_numpy(), logits_matrix(rows)
+            )
+            self.items.append([key, role, fold, model_id])
+
+    def fetch(self, key: str, name: str) -> Path:
+        return self.folder / f"{key}.parquet"
+
+    def spec(self, attack: str, method: str) -> dict[str, Any]:
+        own = [item for item in self.items if item[3].startswith(f"{method}-")]
+        pool_of = [item for item in self.items if item[1] != "unlearned"]
+        return {
+            "attack": attack,
+            "params": canonical_params(ATTACKS[attack], {}),
+            "candidates": [],
+            "fit": [*pool_of, *(item for item in own if item[1] == "unlearned" and item[2] != "test")],
+            "positive": [[key, model_id] for key, _, fold, model_id in own if fold == "test"],
+            "negative": [[i[0], i[3]] for i in pool_of if i[1] == "retrained" and i[2] == "test"],
+            "seed": SEED,
+        }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_and_an_audit_say_the_same_of_the_same_outputs(name: str, tmp_path: Path) -> None:
+    """Also of an over-unlearned method, where U-LiRA's score says "unlearned" and must not be read as the Streisand effect."""
+    table = pool(
+        models=16, samples=40, shift=2.0, unlearned={"keeps": 2.0, "overdoes": -3.0}, difficulty=0.5, references=False
+    )
+    store: Any = Fragments(tmp_path, table)
+    found = audit(table, [name], SEED)
+    for index, row in enumerate(found.rows):
+        if name not in row["attacks"]:
+            continue
+        method = {"no_unlearn": "original"}.get(row["method"], row["method"])
+        unit: Any = SimpleNamespace(spec=store.spec(name, method))
+        attempt: Any = SimpleNamespace(path=lambda file: tmp_path / file)
+        scored = score_row(unit, store, attempt)
+        prefix = f"{name}/"
+        expected = {key.removeprefix(prefix): v for key, v in row["metrics"].items() if key.startswith(prefix)}
+        del scored["metrics"]["tiny_scores"]
+        expected.pop("auc_minus_retrain", None)
+        assert scored["metrics"] == pytest.approx(expected, nan_ok=True)
+        assert scored["metrics"]["precision"] is not None
+        scored["ci"].pop("tiny_scores", None)
+        assert set(scored["ci"]) == {key.removeprefix(prefix) for key in row["ci"]}
+        assert scored["verdict"] == row["verdict"]
+        for key in ("threshold", "validation_f1", "notes"):
+            assert scored["attack"][key] == pytest.approx(row["attacks"][name][key]), key
+        curves = json.loads((tmp_path / "curves.json").read_text())
+        for kind in ("roc", "confidence"):
+            mine = next(c for c in found.curves[kind] if c["row"] == index)
+            for part, values in curves[kind].items():
+                assert values == pytest.approx(mine[part]), (kind, part)
+
+
+def test_a_score_that_means_unlearned_is_never_called_streisand(tmp_path: Path) -> None:
+    """Models under attack that retrained ones are taken for: below 0.5 U-LiRA's AUC says nothing of over-unlearning."""
+    table = pool(models=16, samples=40, shift=2.0, unlearned={"early": 3.0}, difficulty=0.5, references=False)
+    swap = {"early": "retrained", "retrained": "early"}
+    store: Any = Fragments(tmp_path, table)
+    spec = store.spec("u_lira", "early")
+    by_id = {item[3]: item[0] for item in store.items}
+    for side in ("positive", "negative"):  # the groups under test changed places, the fit did not
+        for item in spec[side]:
+            prefix, _, number = item[1].partition("-")
+            item[0] = by_id[f"{swap[prefix]}-{number}"]
+    found = score_row(SimpleNamespace(spec=spec), store, SimpleNamespace(path=lambda f: tmp_path / f))  # type: ignore[arg-type]
+    assert found["ci"]["auc"][1] < 0.5
+    assert found["metrics"]["streisand"] is False
+    assert found["verdict"].startswith("Not decided")
+
+
+def test_the_gravest_of_several_attacks_stands_for_a_row_with_its_name() -> None:
+    assert gravest("", "Forgot, …", "lira", 1) == "Forgot, …"
+    assert gravest("Forgot, … (xgboost)", "Did not forget: …", "lira", 2) == "Did not forget: … (lira)"
+    assert gravest("Did not forget: … (xgboost)", "Over-unlearned: …", "lira", 2) == "Did not forget: … (xgboost)"
+    assert gravest("Forgot, … (xgboost)", "Forgot, …", "lira", 2) == "Forgot, … (xgboost)"
