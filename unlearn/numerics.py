@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -30,32 +31,52 @@ def _readable(read: Callable[[], Any]) -> Any:
         return None
 
 
+class _Switches:
+    """What torch's switches held, and setting them to plain float32."""
+
+    def __init__(self) -> None:
+        self.newer = [backend.fp32_precision for backend in _backends()]
+        self.convolutions = _readable(lambda: torch.backends.cudnn.allow_tf32)
+        self.products = _readable(torch.get_float32_matmul_precision)
+
+    def set_float32(self) -> None:
+        if self.convolutions is not None:
+            torch.backends.cudnn.allow_tf32 = False
+        if self.products is not None:
+            torch.set_float32_matmul_precision("highest")
+        for backend in _backends():
+            backend.fp32_precision = "ieee"
+
+    def put_back(self) -> None:
+        if self.convolutions is not None:
+            torch.backends.cudnn.allow_tf32 = self.convolutions
+        if self.products is not None:
+            torch.set_float32_matmul_precision(self.products)
+        for backend, precision in zip(_backends(), self.newer, strict=True):
+            backend.fp32_precision = precision
+
+
+_lock = threading.Lock()
+_inside: list[_Switches] = []  # what the outermost of those inside found, once for each of them
+
+
 @contextlib.contextmanager
 def full_float32() -> Iterator[None]:
     """Inside, float32 products are float32 ones on every device: TensorFloat-32 and bfloat16 would round at 1e-3.
 
     By default cuDNN's convolutions are allowed TensorFloat-32. Both generations of torch's switches are set, so that
-    what reads either inside is told the same; afterwards all are as they were.
+    what reads either inside is told the same. They belong to the process: the last thread to leave puts them back.
     """
-    backends = _backends()
-    before = [backend.fp32_precision for backend in backends]
-    convolutions = _readable(lambda: torch.backends.cudnn.allow_tf32)
-    products = _readable(torch.get_float32_matmul_precision)
+    with _lock:
+        _inside.append(_inside[0] if _inside else _Switches())
+        _inside[0].set_float32()
     try:
-        if convolutions is not None:
-            torch.backends.cudnn.allow_tf32 = False
-        if products is not None:
-            torch.set_float32_matmul_precision("highest")
-        for backend in backends:
-            backend.fp32_precision = "ieee"
         yield
     finally:
-        if convolutions is not None:
-            torch.backends.cudnn.allow_tf32 = convolutions
-        if products is not None:
-            torch.set_float32_matmul_precision(products)
-        for backend, precision in zip(backends, before, strict=True):
-            backend.fp32_precision = precision
+        with _lock:
+            found = _inside.pop()
+            if not _inside:
+                found.put_back()
 
 
 def arithmetic(precision: str) -> contextlib.AbstractContextManager[None]:

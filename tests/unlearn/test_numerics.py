@@ -124,3 +124,16 @@ def test_switches_set_one_by_one_are_put_back() -> None:
     finally:
         convolutions.fp32_precision = before
     older()
+
+
+def test_the_last_to_leave_puts_them_back() -> None:
+    """Threads come and go in any order."""
+    with rough():
+        before = (*older(), *switches())
+        first, second = full_float32(), full_float32()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert older() == (False, False, "highest")
+        second.__exit__(None, None, None)
+        assert (*older(), *switches()) == before
