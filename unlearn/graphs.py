@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .numerics import switches
 from .seeds import HostRandom
 from .steps import Step, forward_backward, make_optimizer, new_generator, own_generator, set_rate, trained_parameters
 
@@ -320,7 +321,8 @@ def _changed(before: Attributes, after: Attributes) -> list[str]:
 
 def signature(model: nn.Module, training: Training, images: Tensor, labels: Tensor) -> Hashable:
     """What must be equal for one model's graph to serve another: every module's class, settings and mode, every
-    tensor's shape and whether it is trained, the optimiser's settings but for the rate, and the batch's shape."""
+    tensor's shape and whether it is trained, the optimiser's settings but for the rate, the batch's shape, and the process's
+    switches, by which the kernels that were captured were chosen."""
     modules = [(name, type(module), module.training) for name, module in model.named_modules()]
     tensors = [
         (name, tensor.shape, tensor.dtype, tensor.device, tensor.requires_grad)
@@ -328,4 +330,4 @@ def signature(model: nn.Module, training: Training, images: Tensor, labels: Tens
     ]
     recipe = (training.optimizer, training.momentum, training.weight_decay, training.precision)
     batch = tuple((each.shape, each.dtype, each.stride(), each.device) for each in (images, labels))
-    return (tuple(modules), frozenset(_attributes(model).items()), tuple(tensors), recipe, batch)
+    return (tuple(modules), frozenset(_attributes(model).items()), tuple(tensors), recipe, batch, switches())

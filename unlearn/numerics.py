@@ -79,6 +79,22 @@ def full_float32() -> Iterator[None]:
                 found.put_back()
 
 
+def switches() -> tuple[Any, ...]:
+    """What the switches of the process hold, as far as they choose kernels on a GPU; hashable."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    return (
+        *(backend.fp32_precision for backend in _backends()),
+        _readable(lambda: cudnn.allow_tf32),
+        _readable(lambda: matmul.allow_tf32),
+        _readable(torch.get_float32_matmul_precision),
+        matmul.allow_fp16_reduced_precision_reduction,
+        matmul.allow_bf16_reduced_precision_reduction,
+        (cudnn.enabled, cudnn.benchmark, cudnn.deterministic),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+
+
 def arithmetic(precision: str) -> contextlib.AbstractContextManager[None]:
     """`full_float32` for `float32`; for `bfloat16` the process's own choice, for what autocast leaves in float32."""
     return full_float32() if precision == "float32" else contextlib.nullcontext()

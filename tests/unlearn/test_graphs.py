@@ -117,6 +117,37 @@ def test_a_slot_serves_its_own_kind_only(digits, graphs):
     assert signature(new_model(0), training, images[:5], labels[:5]) != plain
 
 
+SWITCHES = {
+    "convolutions": (
+        lambda: torch.backends.cudnn.allow_tf32,
+        lambda on: setattr(torch.backends.cudnn, "allow_tf32", on),
+    ),
+    "products": (
+        lambda: torch.backends.cuda.matmul.allow_tf32,
+        lambda on: setattr(torch.backends.cuda.matmul, "allow_tf32", on),
+    ),
+    "precision": (
+        lambda: torch.get_float32_matmul_precision() == "high",
+        lambda on: torch.set_float32_matmul_precision("high" if on else "highest"),
+    ),
+    "algorithms": (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
+}
+
+
+@pytest.mark.parametrize(("read", "change"), SWITCHES.values(), ids=SWITCHES.keys())
+def test_a_graph_belongs_to_the_switches_it_was_captured_with(digits, read, change):
+    images, labels = next(iter(loader_of(digits)))
+    model, training, before = new_model(0), Training(precision="bfloat16"), read()
+    change(before)  # torch tells a switch that was set from one that was never touched
+    plain = signature(model, training, images, labels)
+    change(not before)
+    try:
+        assert signature(model, training, images, labels) != plain
+    finally:
+        change(before)
+    assert signature(model, training, images, labels) == plain
+
+
 def test_too_many_slots_are_let_go(digits):
     graphs = Graphs(keep=1, record=recorder, device_type="cpu")
     for momentum in (0.9, 0.8, 0.9, 0.9):
