@@ -2,7 +2,8 @@
 
 A `Slot` is a model of its own with its optimiser, a batch of fixed shape in fixed memory, and the graph of one step on
 them. To train a model its weights are copied into the slot, the optimiser's state is set to zero, the random numbers
-are seeded, and the graph is replayed for every full batch; after each pass the weights are copied back. A first
+are seeded, and the graph is replayed for every full batch; after each pass the weights are copied back, and before the
+next one in again, so that what a callback did to them holds. A first
 training and a later one in the same slot take the same steps, since every one goes this way: what warming up and
 capturing did to the slot's weights is overwritten. `Graphs` keeps slots for models of the same architecture, so a
 worker captures once and then trains as many models as come.
@@ -123,8 +124,7 @@ class Slot:
     @torch.no_grad()
     def start(self, model: nn.Module, seed: int) -> None:
         """Takes over the weights of `model` and begins its training: optimiser and random numbers afresh."""
-        for ours, theirs in zip(_tensors(self.model), _tensors(model), strict=True):
-            ours.copy_(theirs)
+        self.take_from(model)
         # In place, since the graph knows the addresses. Zero is how SGD's and Adam's states begin.
         for state in self.optimizer.state.values():
             for value in state.values():
@@ -132,6 +132,12 @@ class Slot:
                     value.zero_()
         if self.generator is not None:
             self.generator.manual_seed(seed)
+
+    @torch.no_grad()
+    def take_from(self, model: nn.Module) -> None:
+        """Takes over the weights and buffers of `model` as they are now."""
+        for ours, theirs in zip(_tensors(self.model), _tensors(model), strict=True):
+            ours.copy_(theirs)
 
     @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:
@@ -198,24 +204,33 @@ class Graphs:
 
 class GraphedStep:
     """A step as `steps.Step`, in a slot that is taken when the first batch shows its shape; an ordinary one where the
-    host takes part in the step."""
+    host takes part in the step.
+
+    What a callback does to the weights and buffers between two passes holds in the next one, as with `steps.Step`. What
+    a captured graph cannot follow (modules' modes and settings, which parameters are trained, hooks) is refused.
+    """
 
     def __init__(self, model: nn.Module, training: Training, seed: int, graphs: Graphs) -> None:
         self.model, self.training, self.seed, self.graphs = model, training, seed, graphs
         self._slot: Slot | None = None
         self._ordinary: Step | None = None
         self._key: Hashable = None
-        self._rate, self._modes = 0.0, [False]
+        self._rate = 0.0
+        self._captured: Attributes = {}
 
     def begin_pass(self, rate: float) -> None:
         if self._ordinary is not None:
             self._ordinary.begin_pass(rate)
-        modes = [module.training for module in self.model.modules()]
         if self._slot is not None:
-            if modes != self._modes:
-                raise RuntimeError("the modules' modes changed between passes, but the graph was captured with others")
+            changed = _changed(self._captured, _fixed(self.model))
+            if changed:
+                raise ValueError(
+                    f"{self.training.section}path: {', '.join(changed)} changed between two passes, which a captured "
+                    "CUDA graph cannot follow; leave it as it is, or give path: plain"
+                )
+            self._slot.take_from(self.model)
             set_rate(self._slot.optimizer, rate)
-        self._rate, self._modes = rate, modes
+        self._rate = rate
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         if self._ordinary is not None:
@@ -228,6 +243,7 @@ class GraphedStep:
                 self._ordinary = Step(self.model, self.training, images.device, self.seed)
                 self._ordinary.begin_pass(self._rate)
                 return self._ordinary(images, labels)
+            self._captured = _fixed(self.model)
             self._slot.start(self.model, self.seed)
             set_rate(self._slot.optimizer, self._rate)
         return self._slot.run(images, labels, self.training.precision)
@@ -311,6 +327,19 @@ def _attributes(model: nn.Module) -> Attributes:
         for key, value in vars(module).items()
         if key not in _OF_EVERY_MODULE
     }
+
+
+def _fixed(model: nn.Module) -> Attributes:
+    """What a graph of the model's step was captured with and cannot follow, of what a callback may change: attributes
+    that are numbers, texts or flags, modes, hooks, and which parameters of which shapes are trained."""
+    kinds = (bool, int, float, str, type(None))
+    found: Attributes = {
+        name: value for name, value in _attributes(model).items() if isinstance(value, tuple) and value[0] in kinds
+    }
+    found |= {(name, "training"): module.training for name, module in model.named_modules()}
+    found |= {(name, "requires_grad"): weight.requires_grad for name, weight in model.named_parameters()}
+    found |= {(name, "shape"): tensor.shape for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+    return {**found, ("", "hooks"): has_hooks(model)}
 
 
 def _changed(before: Attributes, after: Attributes) -> list[str]:

@@ -113,7 +113,8 @@ def train(
         shuffle=True)`. With `path: plain` an `ArrayLoader` is turned into a `DataLoader` over Pillow images with the
         same options.
     - `seed`: of dropout, and of a loader that draws from the global generators.
-    - `on_epoch`: called with each row of the history.
+    - `on_epoch`: called with each row of the history. It may read and change the model's weights. Modes, settings and
+        what is trained must stay as they are: on a GPU the fast path refuses the change with a `ValueError`.
     - `device`: where to train; None leaves the model where it is.
     - `graphs`: on a GPU, captured steps of earlier models, which this one uses and adds to; the result is the same.
 

@@ -4,75 +4,17 @@ On a CPU a recorder stands for the captured graph: like one it runs nothing when
 addresses alone, and writes its result where it did before. The tests with a GPU do the same with real graphs.
 """
 
-import contextlib
-import random
-from types import SimpleNamespace
-
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from unlearn import ArrayLoader, Graphs, Training, build_model, load_dataset, train, train_together
+from unlearn import Graphs, Training, train, train_together
 from unlearn.fit import Job, fit
-from unlearn.graphs import NotCapturable, signature
+from unlearn.graphs import signature
+
+from .recorded_graphs import loader_of, new_model, recorder, state, trained
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: captures real graphs")
-
-
-def recorder(work, device, warmed_up):
-    """Stands for `record_cuda_graph`."""
-    state = torch.get_rng_state()
-    for _ in range(3):
-        result = work()
-    torch.set_rng_state(state)  # on a GPU a slot has a generator of its own
-    warmed_up()
-    cells = dict(zip(work.__code__.co_freevars, (cell.cell_contents for cell in work.__closure__), strict=True))
-    twin, optimizer = cells["twin"], cells["optimizer"]
-    fixed = tuple(torch.zeros_like(each) for each in result)
-
-    def addresses():
-        states = [v for state in optimizer.state.values() for v in state.values() if isinstance(v, torch.Tensor)]
-        return [tensor.data_ptr() for tensor in (*twin.parameters(), *twin.buffers(), *states)]
-
-    known = addresses()
-
-    def replay():
-        assert addresses() == known, "a graph would go on with the old memory"
-        for kept, found in zip(fixed, work(), strict=True):
-            kept.copy_(found)
-
-    return replay, fixed
-
-
-@pytest.fixture
-def graphs():
-    return Graphs(record=recorder, device_type="cpu")
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return load_dataset("digits", limit={"train": 300, "test": 100})
-
-
-def loader_of(digits, seed=1, rows=None, device="cpu"):
-    data = digits.train
-    options = {"mean": digits.mean, "std": digits.std, "batch_size": 64, "shuffle": True, "augment": "crop_flip"}
-    return ArrayLoader(data.images, data.labels, rows, seed=seed, device=device, **options)
-
-
-def new_model(seed, name="small_vgg"):
-    return build_model(name, num_classes=10, in_channels=1, image_size=8, width=0.125, seed=seed)
-
-
-def state(model):
-    return torch.cat([tensor.detach().cpu().flatten().double() for tensor in model.state_dict().values()])
-
-
-def trained(digits, seed, training, graphs=None, name="small_vgg", device="cpu"):
-    model = new_model(seed, name)
-    rows = train(model, loader_of(digits, seed, device=device), training, seed=seed, device=device, graphs=graphs)
-    return state(model), [(row["loss"], row["accuracy"]) for row in rows]
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
@@ -184,141 +126,6 @@ def test_models_with_hooks_take_ordinary_steps(digits, graphs):
     train(model, loader_of(digits), Training(epochs=1), seed=0, graphs=graphs)
     assert len(seen) == 5
     assert graphs.captured == 0
-
-
-def test_a_step_that_cannot_be_captured_is_told(digits):
-    def refuses(work, device, warmed_up):
-        raise NotCapturable("operation not permitted when stream is capturing\nlong text")
-
-    graphs = Graphs(record=refuses, device_type="cpu")
-    with pytest.raises(ValueError, match=r"training.path: .*stream is capturing\); give path: plain$"):
-        trained(digits, 0, Training(epochs=1), graphs)
-    assert graphs.captured == 0
-
-
-class FakeStream:
-    def wait_stream(self, other):
-        pass
-
-
-@pytest.fixture
-def fake_cuda(monkeypatch):
-    """Enough of torch.cuda to go through `record_cuda_graph`; the list holds True while something is captured."""
-    capturing = []
-
-    @contextlib.contextmanager
-    def graph(_):
-        capturing.append(True)
-        yield
-        capturing.pop()
-
-    for name, stand_in in {
-        "current_stream": lambda device: FakeStream(),
-        "Stream": lambda device: FakeStream(),
-        "stream": lambda stream: contextlib.nullcontext(),
-        "CUDAGraph": lambda: SimpleNamespace(replay=lambda: None),
-        "graph": graph,
-    }.items():
-        monkeypatch.setattr(torch.cuda, name, stand_in)
-    return capturing
-
-
-def test_errors_of_a_step_are_told_from_those_of_capturing_it(digits, fake_cuda):
-    """A wrong model fails in its first ordinary step, which has nothing to do with graphs."""
-
-    def fails(when):
-        class Failing(nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.linear = nn.Linear(64, 10)
-
-            def forward(self, images):
-                if bool(fake_cuda) is when:
-                    raise RuntimeError("no such operation")
-                return self.linear(images.flatten(1))
-
-        return Failing()
-
-    def run(when):
-        graphs = Graphs(device_type="cpu")
-        train(fails(when), loader_of(digits), Training(epochs=1), seed=0, graphs=graphs)
-
-    with pytest.raises(RuntimeError, match=r"^no such operation$"):
-        run(when=False)
-    with pytest.raises(ValueError, match=r"cannot be captured as a CUDA graph \(no such operation\)"):
-        run(when=True)
-
-
-class StochasticDepth(nn.Module):
-    """Leaves a layer out by chance, which the host decides in every step."""
-
-    def __init__(self, draw):
-        super().__init__()
-        self.linear, self.inner, self.draw = nn.Linear(64, 10), nn.Linear(64, 64), draw
-
-    def forward(self, images):
-        images = images.flatten(1)
-        if self.draw() < 0.5:
-            images = images + self.inner(images)
-        return self.linear(images)
-
-
-class Counting(nn.Module):
-    """Does something else from the third step on."""
-
-    def __init__(self):
-        super().__init__()
-        self.linear, self.steps = nn.Linear(64, 10), 0
-
-    def forward(self, images):
-        self.steps += 1
-        return self.linear(images.flatten(1)) * (1 if self.steps < 3 else 2)
-
-
-class OwnGenerator(StochasticDepth):
-    def __init__(self):
-        super().__init__(None)
-        self.random = np.random.default_rng(0)
-        del self.draw
-
-    def draw(self):
-        return self.random.random()
-
-
-HOST = {
-    "Python": (lambda: StochasticDepth(random.random), "Python's random numbers"),
-    "NumPy": (lambda: StochasticDepth(lambda: np.random.random()), "NumPy's random numbers"),  # noqa: NPY002
-    "own": (OwnGenerator, "random"),
-    "attribute": (Counting, "steps"),
-}
-
-
-@pytest.mark.parametrize(("build", "reason"), HOST.values(), ids=HOST.keys())
-def test_steps_that_the_host_changes_are_not_replayed(digits, graphs, caplog, build, reason):
-    """A graph would repeat for ever what the host decided once."""
-    found = []
-    for kept in (None, graphs):
-        torch.manual_seed(0)
-        model = build()
-        rows = train(model, loader_of(digits), Training(epochs=2, optimizer="adam"), seed=3, graphs=kept)
-        found.append((state(model), [row["loss"] for row in rows]))
-    assert torch.equal(found[0][0], found[1][0])
-    assert found[0][1] == found[1][1]
-    assert graphs.captured == 0
-    assert [record.message.rpartition(": ")[2] for record in caplog.records] == [reason]
-
-
-def test_torchs_own_numbers_on_the_cpu_are_seen(digits):
-    """On a GPU nothing of the model's may draw them."""
-
-    def draws(work, device, warmed_up):
-        work()
-        warmed_up()
-        raise AssertionError("dropout on a CPU draws from torch's generator")
-
-    before = trained(digits, 0, Training(epochs=1))
-    after = trained(digits, 0, Training(epochs=1), Graphs(record=draws, device_type="cpu"))
-    assert torch.equal(before[0], after[0])
 
 
 # --- several models in turn -------------------------------------------------------------------------------------------
