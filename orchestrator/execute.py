@@ -322,7 +322,8 @@ def execute_unlearn(unit: Unit, context: Context, attempt: Attempt) -> dict[str,
 
 
 def method_inputs(method: Any, context: Context, seed: int) -> dict[str, Any]:
-    """Returns the loaders that `method` declares it needs; moments are the caller's to add."""
+    """Returns the loaders that `method` declares it needs, and the worker's captured steps where it takes them; moments
+    are the caller's to add."""
     split = context.data.split
     required = method.requires()
     batch_size = getattr(method, "batch_size", None) or 128
@@ -332,6 +333,8 @@ def method_inputs(method: Any, context: Context, seed: int) -> dict[str, Any]:
         given["retain"] = context.loader(
             "train", split.retain, batch_size=batch_size, shuffle=True, augment=augment, seed=seed
         )
+    if getattr(method, "uses_graphs", False):
+        given["graphs"] = context.graphs
     if "validation" in required:
         given["validation"] = context.loader("test", split.val)
     if "monitor" in required:

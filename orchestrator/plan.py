@@ -8,6 +8,7 @@ from typing import Any
 
 from .data import ExperimentData
 from .errors import Fault, RecipeError
+from .execute import default_threads
 from .incremental import grouped_steps
 from .options import canonical_params, fault_from, plain
 from .recipe import Recipe, expand_methods, method_defaults
@@ -67,6 +68,9 @@ class _Planner:
         self.data = data
         self.training = canonical_params(Training, recipe.training)
         self.model = plain(recipe.model)
+        # Sums in another order differ in the last bits. One thread, the default, is left out of the key.
+        threads = default_threads(recipe.resources.cpus_per_unit)
+        self.threads = {} if threads == 1 else {"threads": threads}
         self.originals = [self._train("original", index) for index in range(recipe.shadows.originals)]
         self.retrained = [self._train("retrained", index) for index in range(recipe.shadows.retrained)]
         # Retrain is measured like any other method, on models that the attacker has never seen in any fold.
@@ -114,6 +118,7 @@ class _Planner:
             "model": self.model,
             "training": self.training,
             "seed": seed_for(self.recipe.seed, role, index),
+            **self.threads,
         }
         name = f"{role}-{index:03d}" if not method else f"{method}-{index - self.recipe.shadows.retrained:03d}"
         images = len(self.data.dataset.train.labels) if indices is None else len(indices)
@@ -149,6 +154,7 @@ class _Planner:
             "method": name,
             "params": resolved,
             "seed": seed_for(self.recipe.seed, "unlearn", original.label["index"], resolved.get("seed", 0)),
+            **self.threads,
         }
         self._check_steps(name, resolved)
         if method.access == "moments" and len(self.data.split.steps) > 1:

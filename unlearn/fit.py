@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from .graphs import GraphedStep, Graphs, has_hooks
 from .memory import keep_freed_memory
+from .numerics import deterministic_convolutions, full_float32
 from .seeds import seeded
 from .steps import Step, autocast, trained_parameters
 from .whole_image import whole_image_products
@@ -138,8 +139,9 @@ def _surroundings(jobs: Sequence[Job]) -> Iterator[None]:
             # Around the whole loop: a caller's autocast would round the backward pass too, which runs outside the
             # step's own.
             stack.enter_context(autocast(torch.device(kind), "float32"))
-        # cuDNN may otherwise choose its algorithms by timing them, and two runs could then differ.
-        stack.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True))
+        stack.enter_context(deterministic_convolutions())
+        if any(job.training.precision == "float32" for job in jobs):
+            stack.enter_context(full_float32())
         if any(job.training.path == "fast" for job in jobs):
             stack.enter_context(keep_freed_memory())
         for job in jobs:

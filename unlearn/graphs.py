@@ -2,7 +2,8 @@
 
 A `Slot` is a model of its own with its optimiser, a batch of fixed shape in fixed memory, and the graph of one step on
 them. To train a model its weights are copied into the slot, the optimiser's state is set to zero, the random numbers
-are seeded, and the graph is replayed for every full batch; after each pass the weights are copied back. A first
+are seeded, and the graph is replayed for every full batch; after each pass the weights are copied back, and before the
+next one in again, so that what a callback did to them holds. A first
 training and a later one in the same slot take the same steps, since every one goes this way: what warming up and
 capturing did to the slot's weights is overwritten. `Graphs` keeps slots for models of the same architecture, so a
 worker captures once and then trains as many models as come.
@@ -14,30 +15,50 @@ reset, short batches) is tested with a recorder that calls the step instead of r
 from __future__ import annotations
 
 import copy
+import logging
+import pickle
 import types
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from random import Random
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .steps import forward_backward, make_optimizer, new_generator, own_generator, set_rate, trained_parameters
+from .numerics import switches
+from .seeds import HostRandom
+from .steps import Step, forward_backward, make_optimizer, new_generator, own_generator, set_rate, trained_parameters
 
 if TYPE_CHECKING:
     from .training import Training
 
+_log = logging.getLogger(__name__)
+
 Work = Callable[[], tuple[Tensor, Tensor]]
-Recorder = Callable[[Work, torch.device], tuple[Callable[[], None], tuple[Tensor, Tensor]]]
+Recorder = Callable[[Work, torch.device, Callable[[], None]], tuple[Callable[[], None], tuple[Tensor, Tensor]]]
 
 _WARM_UPS = 3  # ordinary steps ahead of capturing: they create optimiser state and the libraries' workspaces
 
 
-def record_cuda_graph(work: Work, device: torch.device) -> tuple[Callable[[], None], tuple[Tensor, Tensor]]:
+class NotCapturable(RuntimeError):
+    """CUDA refused to capture a step."""
+
+
+class NotReplayable(Exception):
+    """Something on the host changes from step to step, which a captured graph would repeat as it was once."""
+
+
+def record_cuda_graph(
+    work: Work, device: torch.device, warmed_up: Callable[[], None]
+) -> tuple[Callable[[], None], tuple[Tensor, Tensor]]:
     """Captures `work`. Returns what replays it, and the tensors that hold its result after each replay.
 
-    Warming up happens on another stream, as capturing asks for. `work` must begin by dropping gradients: those that it
-    makes while it is captured are the graph's own memory.
+    Warming up happens on another stream, as capturing asks for; `warmed_up` is called after it and may raise. `work`
+    must begin by dropping gradients: those that it makes while it is captured are the graph's own memory.
+
+    Raises `NotCapturable` where the capture itself fails; an error of `work` in warming up is left as it is.
     """
     current, aside = torch.cuda.current_stream(device), torch.cuda.Stream(device)
     aside.wait_stream(current)
@@ -45,9 +66,15 @@ def record_cuda_graph(work: Work, device: torch.device) -> tuple[Callable[[], No
         for _ in range(_WARM_UPS):
             work()
     current.wait_stream(aside)
+    warmed_up()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):  # records, does not run
-        result = work()
+    try:
+        with torch.cuda.graph(graph):  # records, does not run
+            result = work()
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise NotCapturable(str(error)) from error
     return graph.replay, result
 
 
@@ -65,7 +92,11 @@ class Slot:
 
     @classmethod
     def capture(cls, model: nn.Module, training: Training, images: Tensor, labels: Tensor, record: Recorder) -> Slot:
-        """A slot for models like `model` and batches like this one, whose values serve for warming up."""
+        """A slot for models like `model` and batches like this one, whose values serve for warming up.
+
+        Raises `NotReplayable` where a step draws from a generator of the host's or changes a plain attribute of a
+        module (stochastic depth, a counter); the generators are as before then.
+        """
         device = images.device
         twin = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = make_optimizer(trained_parameters(twin), training, device)
@@ -78,15 +109,22 @@ class Slot:
             optimizer.step()
             return found
 
+        random, attributes = HostRandom(), _attributes(twin)
+
+        def warmed_up() -> None:
+            changed = [*random.moved(), *_changed(attributes, _attributes(twin))]
+            if changed:
+                random.put_back()
+                raise NotReplayable(", ".join(changed))
+
         with own_generator(generator):
-            replay, result = record(work, device)
+            replay, result = record(work, device, warmed_up)
         return cls(twin, optimizer, fixed_images, fixed_labels, generator, replay, result)
 
     @torch.no_grad()
     def start(self, model: nn.Module, seed: int) -> None:
         """Takes over the weights of `model` and begins its training: optimiser and random numbers afresh."""
-        for ours, theirs in zip(_tensors(self.model), _tensors(model), strict=True):
-            ours.copy_(theirs)
+        self.take_from(model)
         # In place, since the graph knows the addresses. Zero is how SGD's and Adam's states begin.
         for state in self.optimizer.state.values():
             for value in state.values():
@@ -94,6 +132,12 @@ class Slot:
                     value.zero_()
         if self.generator is not None:
             self.generator.manual_seed(seed)
+
+    @torch.no_grad()
+    def take_from(self, model: nn.Module) -> None:
+        """Takes over the weights and buffers of `model` as they are now."""
+        for ours, theirs in zip(_tensors(self.model), _tensors(model), strict=True):
+            ours.copy_(theirs)
 
     @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:
@@ -132,21 +176,23 @@ class Graphs:
         self._free: list[tuple[Hashable, Slot]] = []
 
     def take(self, model: nn.Module, training: Training, images: Tensor, labels: Tensor) -> tuple[Hashable, Slot]:
-        """A free slot for this model and batch shape, or a new one. Give it back with `give`."""
+        """A free slot for this model and batch shape, or a new one. Give it back with `give`.
+
+        Raises `NotReplayable` where only ordinary steps are right, `ValueError` where the step cannot be captured.
+        """
         key = signature(model, training, images, labels)
         for index, (known, _) in enumerate(self._free):
             if known == key:
                 return self._free.pop(index)
-        self.captured += 1
         try:
-            return key, Slot.capture(model, training, images, labels, self.record)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
+            slot = Slot.capture(model, training, images, labels, self.record)
+        except NotCapturable as error:
             raise ValueError(
                 f"{training.section}path: a step of this model cannot be captured as a CUDA graph "
                 f"({str(error).splitlines()[0]}); give path: plain"
             ) from error
+        self.captured += 1
+        return key, slot
 
     def give(self, key: Hashable, slot: Slot) -> None:
         """Keeps a slot for later models; the oldest goes where there are too many."""
@@ -157,25 +203,47 @@ class Graphs:
 
 
 class GraphedStep:
-    """A step as `steps.Step`, in a slot that is taken when the first batch shows its shape."""
+    """A step as `steps.Step`, in a slot that is taken when the first batch shows its shape; an ordinary one where the
+    host takes part in the step.
+
+    What a callback does to the weights and buffers between two passes holds in the next one, as with `steps.Step`. What
+    a captured graph cannot follow (modules' modes and settings, which parameters are trained, hooks) is refused.
+    """
 
     def __init__(self, model: nn.Module, training: Training, seed: int, graphs: Graphs) -> None:
         self.model, self.training, self.seed, self.graphs = model, training, seed, graphs
         self._slot: Slot | None = None
+        self._ordinary: Step | None = None
         self._key: Hashable = None
-        self._rate, self._modes = 0.0, [False]
+        self._rate = 0.0
+        self._captured: Attributes = {}
 
     def begin_pass(self, rate: float) -> None:
-        modes = [module.training for module in self.model.modules()]
+        if self._ordinary is not None:
+            self._ordinary.begin_pass(rate)
         if self._slot is not None:
-            if modes != self._modes:
-                raise RuntimeError("the modules' modes changed between passes, but the graph was captured with others")
+            changed = _changed(self._captured, _fixed(self.model))
+            if changed:
+                raise ValueError(
+                    f"{self.training.section}path: {', '.join(changed)} changed between two passes, which a captured "
+                    "CUDA graph cannot follow; leave it as it is, or give path: plain"
+                )
+            self._slot.take_from(self.model)
             set_rate(self._slot.optimizer, rate)
-        self._rate, self._modes = rate, modes
+        self._rate = rate
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        if self._ordinary is not None:
+            return self._ordinary(images, labels)
         if self._slot is None:
-            self._key, self._slot = self.graphs.take(self.model, self.training, images, labels)
+            try:
+                self._key, self._slot = self.graphs.take(self.model, self.training, images, labels)
+            except NotReplayable as reason:
+                _log.warning("steps are not replayed as a CUDA graph, since each changes on the host: %s", reason)
+                self._ordinary = Step(self.model, self.training, images.device, self.seed)
+                self._ordinary.begin_pass(self._rate)
+                return self._ordinary(images, labels)
+            self._captured = _fixed(self.model)
             self._slot.start(self.model, self.seed)
             set_rate(self._slot.optimizer, self._rate)
         return self._slot.run(images, labels, self.training.precision)
@@ -185,6 +253,8 @@ class GraphedStep:
             self._slot.copy_to(self.model)
 
     def close(self) -> None:
+        if self._ordinary is not None:
+            self._ordinary.close()
         if self._slot is not None:
             self._slot.optimizer.zero_grad(set_to_none=True)
             self.graphs.give(self._key, self._slot)
@@ -195,6 +265,8 @@ class GraphedStep:
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+_GENERATORS = (Random, np.random.Generator, np.random.RandomState, torch.Generator)
+Attributes = dict[tuple[str, str], Hashable]
 
 
 def has_hooks(model: nn.Module) -> bool:
@@ -218,9 +290,17 @@ class _Same:
 def _comparable(value: Any, module: nn.Module) -> Hashable:
     if isinstance(value, (list, tuple)):
         return (type(value), *(_comparable(each, module) for each in value))
+    if isinstance(value, dict):
+        return (type(value), *((_comparable(key, module), _comparable(each, module)) for key, each in value.items()))
+    if isinstance(value, (set, bytearray)):
+        return (type(value), frozenset(value) if isinstance(value, set) else bytes(value))
+    if isinstance(value, _GENERATORS):
+        return (type(value), pickle.dumps(_state_of(value)))
     if isinstance(value, types.MethodType) and value.__self__ is module:
         return value.__func__
-    if isinstance(value, (Tensor, nn.Module)):
+    if isinstance(value, Tensor):
+        return (_Same(value), None if value.is_inference() else value._version)
+    if isinstance(value, nn.Module):
         return _Same(value)
     try:
         hash(value)
@@ -229,18 +309,54 @@ def _comparable(value: Any, module: nn.Module) -> Hashable:
     return (type(value), value)
 
 
+def _state_of(generator: Any) -> Any:
+    if isinstance(generator, Random):
+        return generator.getstate()
+    if isinstance(generator, np.random.RandomState):
+        return generator.get_state()
+    if isinstance(generator, torch.Generator):
+        return bytes(generator.get_state().numpy())
+    return generator.bit_generator.state
+
+
+def _attributes(model: nn.Module) -> Attributes:
+    """What the modules hold beside parameters, buffers and modules, by the module's name and the attribute's."""
+    return {
+        (name, key): _comparable(value, module)
+        for name, module in model.named_modules()
+        for key, value in vars(module).items()
+        if key not in _OF_EVERY_MODULE
+    }
+
+
+def _fixed(model: nn.Module) -> Attributes:
+    """What a graph of the model's step was captured with and cannot follow, of what a callback may change: attributes
+    that are numbers, texts or flags, modes, hooks, and which parameters of which shapes are trained."""
+    kinds = (bool, int, float, str, type(None))
+    found: Attributes = {
+        name: value for name, value in _attributes(model).items() if isinstance(value, tuple) and value[0] in kinds
+    }
+    found |= {(name, "training"): module.training for name, module in model.named_modules()}
+    found |= {(name, "requires_grad"): weight.requires_grad for name, weight in model.named_parameters()}
+    found |= {(name, "shape"): tensor.shape for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+    return {**found, ("", "hooks"): has_hooks(model)}
+
+
+def _changed(before: Attributes, after: Attributes) -> list[str]:
+    missing = object()
+    names = {**before, **after}
+    return [".".join(filter(None, name)) for name in names if before.get(name, missing) != after.get(name, missing)]
+
+
 def signature(model: nn.Module, training: Training, images: Tensor, labels: Tensor) -> Hashable:
     """What must be equal for one model's graph to serve another: every module's class, settings and mode, every
-    tensor's shape and whether it is trained, the optimiser's settings but for the rate, and the batch's shape."""
-    modules = []
-    for name, module in model.named_modules():
-        settings = sorted((key, value) for key, value in vars(module).items() if key not in _OF_EVERY_MODULE)
-        shown = tuple((key, _comparable(value, module)) for key, value in settings)
-        modules.append((name, type(module), module.training, shown))
+    tensor's shape and whether it is trained, the optimiser's settings but for the rate, the batch's shape, and the process's
+    switches, by which the kernels that were captured were chosen."""
+    modules = [(name, type(module), module.training) for name, module in model.named_modules()]
     tensors = [
         (name, tensor.shape, tensor.dtype, tensor.device, tensor.requires_grad)
         for name, tensor in (*model.named_parameters(), *model.named_buffers())
     ]
     recipe = (training.optimizer, training.momentum, training.weight_decay, training.precision)
     batch = tuple((each.shape, each.dtype, each.stride(), each.device) for each in (images, labels))
-    return (tuple(modules), tuple(tensors), recipe, batch)
+    return (tuple(modules), frozenset(_attributes(model).items()), tuple(tensors), recipe, batch, switches())

@@ -19,7 +19,8 @@ from .fit import Loader, device_of, to_device
 from .layers import projectable_layers
 from .memory import keep_freed_memory
 from .methods.base import IncompatibleMoments
-from .moments_accumulate import Accumulator, ThinMoment, accumulator, deterministic_convolutions, full_float32
+from .moments_accumulate import Accumulator, ThinMoment, accumulator
+from .numerics import deterministic_convolutions, full_float32
 from .tensor_files import read_tensors, write_tensors
 from .training import evaluating
 

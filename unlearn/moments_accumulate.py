@@ -6,10 +6,9 @@ under 1e-6 of the sum, long enough to run at the speed of float32.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as functional
@@ -194,36 +193,6 @@ def pad(images: Tensor, layer: nn.Conv2d) -> Tensor:
         return images
     mode = {"zeros": "constant"}.get(layer.padding_mode, layer.padding_mode)
     return functional.pad(images, amounts, mode=mode)
-
-
-@contextlib.contextmanager
-def full_float32() -> Iterator[None]:
-    """Inside, float32 products are float32 ones: TensorFloat-32 and bfloat16 would round moments at 1e-3."""
-    backends: tuple[Any, ...] = (
-        torch.backends.cuda.matmul,
-        torch.backends.cudnn.conv,  # type: ignore[attr-defined]
-        torch.backends.mkldnn.matmul,  # type: ignore[attr-defined]
-        torch.backends.mkldnn.conv,  # type: ignore[attr-defined]
-    )
-    before = [backend.fp32_precision for backend in backends]
-    try:
-        for backend in backends:
-            backend.fp32_precision = "ieee"
-        yield
-    finally:
-        for backend, precision in zip(backends, before, strict=True):
-            backend.fp32_precision = precision
-
-
-@contextlib.contextmanager
-def deterministic_convolutions() -> Iterator[None]:
-    """Inside, cuDNN takes kernels that give the same bits every time."""
-    before = torch.backends.cudnn.deterministic
-    try:
-        torch.backends.cudnn.deterministic = True
-        yield
-    finally:
-        torch.backends.cudnn.deterministic = before
 
 
 def accumulator(layer: Projectable, device: torch.device) -> Accumulator:

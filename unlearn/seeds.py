@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,29 @@ def stream(*numbers: int) -> np.random.Generator:
     return np.random.default_rng(list(numbers))
 
 
+class HostRandom:
+    """The states of the host's global generators as they are now: Python's, NumPy's and torch's on the CPU."""
+
+    def __init__(self) -> None:
+        self.python, self.numpy, self.torch = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+
+    def moved(self) -> list[str]:
+        """Those that were drawn from, or seeded, since."""
+        now = HostRandom()
+        same = {
+            "Python's random numbers": now.python == self.python,
+            "NumPy's random numbers": pickle.dumps(now.numpy) == pickle.dumps(self.numpy),
+            "torch's random numbers on the CPU": torch.equal(now.torch, self.torch),
+        }
+        return [name for name, equal in same.items() if not equal]
+
+    def put_back(self) -> None:
+        """Sets the generators to these states."""
+        random.setstate(self.python)
+        np.random.set_state(self.numpy)  # noqa: NPY002
+        torch.set_rng_state(self.torch)
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Inside, the global generators of torch (every device), NumPy and Python start from `seed`; afterwards they are
@@ -31,7 +55,7 @@ def seeded(seed: int) -> Iterator[None]:
     training from changing what the caller draws next, and seeding them keeps the caller from changing the training.
     """
     cuda = torch.cuda.is_available() and torch.cuda.is_initialized()
-    states = (torch.random.get_rng_state(), np.random.get_state(), random.getstate())  # noqa: NPY002
+    host = HostRandom()
     cuda_states = torch.cuda.get_rng_state_all() if cuda else []
     try:
         torch.manual_seed(seed)
@@ -39,8 +63,6 @@ def seeded(seed: int) -> Iterator[None]:
         random.seed(seed)
         yield
     finally:
-        torch.random.set_rng_state(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
-        random.setstate(states[2])
+        host.put_back()
         if cuda:
             torch.cuda.set_rng_state_all(cuda_states)

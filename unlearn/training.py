@@ -16,6 +16,7 @@ from .data.loader import ArrayLoader
 from .fit import EpochCallback, Job, Loader, TrainingDiverged, autocast, device_of, fit, fit_together, to_device
 from .graphs import Graphs
 from .memory import keep_freed_memory
+from .numerics import arithmetic
 from .seeds import check_seed
 from .whole_image import whole_image_products
 
@@ -112,7 +113,8 @@ def train(
         shuffle=True)`. With `path: plain` an `ArrayLoader` is turned into a `DataLoader` over Pillow images with the
         same options.
     - `seed`: of dropout, and of a loader that draws from the global generators.
-    - `on_epoch`: called with each row of the history.
+    - `on_epoch`: called with each row of the history. It may read and change the model's weights. Modes, settings and
+        what is trained must stay as they are: on a GPU the fast path refuses the change with a `ValueError`.
     - `device`: where to train; None leaves the model where it is.
     - `graphs`: on a GPU, captured steps of earlier models, which this one uses and adds to; the result is the same.
 
@@ -180,6 +182,19 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+@contextlib.contextmanager
+def _inference(model: nn.Module, precision: str) -> Iterator[None]:
+    """What `predict` and `accuracy` need of the model and the process."""
+    with (
+        evaluating(model),
+        arithmetic(precision),
+        keep_freed_memory(),
+        whole_image_products(model),
+        torch.inference_mode(),
+    ):
+        yield
+
+
 def predict(
     model: nn.Module, loader: Loader, *, device: str | torch.device | None = None, precision: str = "float32"
 ) -> tuple[Tensor, Tensor]:
@@ -194,7 +209,7 @@ def predict(
     logits: list[Tensor] = []
     labels: list[Tensor] = []
     target = device_of(model) if device is None else torch.device(device)
-    with evaluating(model), keep_freed_memory(), whole_image_products(model), torch.inference_mode():
+    with _inference(model, precision):
         for batch in loader:
             images, classes = to_device(batch, target)
             with autocast(target, precision):
@@ -213,7 +228,7 @@ def accuracy(
     target = device_of(model) if device is None else torch.device(device)
     correct = torch.zeros((), dtype=torch.int64, device=target)
     count = 0
-    with evaluating(model), keep_freed_memory(), whole_image_products(model), torch.inference_mode():
+    with _inference(model, precision):
         for batch in loader:
             images, labels = to_device(batch, target)
             with autocast(target, precision):

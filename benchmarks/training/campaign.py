@@ -278,6 +278,8 @@ class Campaign:
                 given["validation"] = self.loader("test", self.split.val)
             if method.access == "retain":
                 given["retain"] = self.loader("train", self.split.retain)
+            if getattr(method, "uses_graphs", False):
+                given["graphs"] = self.graphs
             if method.access == "moments":
                 basis = basis or self.basis(model)
                 given["moments"] = basis

@@ -98,6 +98,22 @@ def test_what_does_not_change_results_does_not_change_keys(tiny: dict[str, Any])
         assert keys(before, stage) == keys(after, stage)
 
 
+def test_threads_are_in_the_key_where_they_are_not_one(tiny: dict[str, Any]) -> None:
+    """Sums in another order differ in the last bits; a key of before this was so stays what it was."""
+    before = plan_of(tiny)
+    specs = [unit.spec for stage in ("train", "unlearn") for unit in before.stages[stage]]
+    assert not any("threads" in spec for spec in specs)
+    assert set(specs[0]) == {"dataset", "labels", "indices", "model", "training", "seed"}
+    for cores in (None, 0.5, 1, 1.5):  # one thread each
+        tiny["resources"] = {"cpus_per_unit": cores}
+        assert all(keys(plan_of(tiny), stage) == keys(before, stage) for stage in STAGES)
+    tiny["resources"] = {"cpus_per_unit": 2}
+    after = plan_of(tiny)
+    assert all(unit.spec["threads"] == 2 for stage in ("train", "unlearn") for unit in after.stages[stage])
+    for stage in STAGES:
+        assert not set(keys(before, stage)) & set(keys(after, stage))
+
+
 def test_methods_inherit_the_training_recipe(tiny: dict[str, Any]) -> None:
     plan = plan_of(tiny)
     params = next(unit.spec["params"] for unit in plan.stages["unlearn"] if unit.spec["method"] == "eu_k")

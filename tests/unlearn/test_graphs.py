@@ -8,65 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from unlearn import ArrayLoader, Graphs, Training, build_model, load_dataset, train, train_together
+from unlearn import Graphs, Training, train, train_together
 from unlearn.fit import Job, fit
 from unlearn.graphs import signature
 
+from .recorded_graphs import loader_of, new_model, recorder, state, trained
+
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: captures real graphs")
-
-
-def recorder(work, device):
-    """Stands for `record_cuda_graph`."""
-    state = torch.get_rng_state()
-    for _ in range(3):
-        result = work()
-    torch.set_rng_state(state)  # on a GPU a slot has a generator of its own
-    cells = dict(zip(work.__code__.co_freevars, (cell.cell_contents for cell in work.__closure__), strict=True))
-    twin, optimizer = cells["twin"], cells["optimizer"]
-    fixed = tuple(torch.zeros_like(each) for each in result)
-
-    def addresses():
-        states = [v for state in optimizer.state.values() for v in state.values() if isinstance(v, torch.Tensor)]
-        return [tensor.data_ptr() for tensor in (*twin.parameters(), *twin.buffers(), *states)]
-
-    known = addresses()
-
-    def replay():
-        assert addresses() == known, "a graph would go on with the old memory"
-        for kept, found in zip(fixed, work(), strict=True):
-            kept.copy_(found)
-
-    return replay, fixed
-
-
-@pytest.fixture
-def graphs():
-    return Graphs(record=recorder, device_type="cpu")
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return load_dataset("digits", limit={"train": 300, "test": 100})
-
-
-def loader_of(digits, seed=1, rows=None, device="cpu"):
-    data = digits.train
-    options = {"mean": digits.mean, "std": digits.std, "batch_size": 64, "shuffle": True, "augment": "crop_flip"}
-    return ArrayLoader(data.images, data.labels, rows, seed=seed, device=device, **options)
-
-
-def new_model(seed, name="small_vgg"):
-    return build_model(name, num_classes=10, in_channels=1, image_size=8, width=0.125, seed=seed)
-
-
-def state(model):
-    return torch.cat([tensor.detach().cpu().flatten().double() for tensor in model.state_dict().values()])
-
-
-def trained(digits, seed, training, graphs=None, name="small_vgg", device="cpu"):
-    model = new_model(seed, name)
-    rows = train(model, loader_of(digits, seed, device=device), training, seed=seed, device=device, graphs=graphs)
-    return state(model), [(row["loss"], row["accuracy"]) for row in rows]
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
@@ -111,6 +59,37 @@ def test_a_slot_serves_its_own_kind_only(digits, graphs):
     assert signature(new_model(0), training, images[:5], labels[:5]) != plain
 
 
+SWITCHES = {
+    "convolutions": (
+        lambda: torch.backends.cudnn.allow_tf32,
+        lambda on: setattr(torch.backends.cudnn, "allow_tf32", on),
+    ),
+    "products": (
+        lambda: torch.backends.cuda.matmul.allow_tf32,
+        lambda on: setattr(torch.backends.cuda.matmul, "allow_tf32", on),
+    ),
+    "precision": (
+        lambda: torch.get_float32_matmul_precision() == "high",
+        lambda on: torch.set_float32_matmul_precision("high" if on else "highest"),
+    ),
+    "algorithms": (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
+}
+
+
+@pytest.mark.parametrize(("read", "change"), SWITCHES.values(), ids=SWITCHES.keys())
+def test_a_graph_belongs_to_the_switches_it_was_captured_with(digits, read, change):
+    images, labels = next(iter(loader_of(digits)))
+    model, training, before = new_model(0), Training(precision="bfloat16"), read()
+    change(before)  # torch tells a switch that was set from one that was never touched
+    plain = signature(model, training, images, labels)
+    change(not before)
+    try:
+        assert signature(model, training, images, labels) != plain
+    finally:
+        change(before)
+    assert signature(model, training, images, labels) == plain
+
+
 def test_too_many_slots_are_let_go(digits):
     graphs = Graphs(keep=1, record=recorder, device_type="cpu")
     for momentum in (0.9, 0.8, 0.9, 0.9):
@@ -147,15 +126,6 @@ def test_models_with_hooks_take_ordinary_steps(digits, graphs):
     train(model, loader_of(digits), Training(epochs=1), seed=0, graphs=graphs)
     assert len(seen) == 5
     assert graphs.captured == 0
-
-
-def test_a_step_that_cannot_be_captured_is_told(digits):
-    def refuses(work, device):
-        raise RuntimeError("operation not permitted when stream is capturing\nlong text")
-
-    graphs = Graphs(record=refuses, device_type="cpu")
-    with pytest.raises(ValueError, match=r"training.path: .*stream is capturing\); give path: plain$"):
-        trained(digits, 0, Training(epochs=1), graphs)
 
 
 # --- several models in turn -------------------------------------------------------------------------------------------

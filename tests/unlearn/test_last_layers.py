@@ -1,6 +1,7 @@
 """EU-k and CF-k: which layers move, what the frozen part keeps, and that computing it once changes nothing."""
 
 import copy
+import inspect
 from collections import OrderedDict
 
 import pytest
@@ -12,6 +13,7 @@ from unlearn.methods import METHODS, MethodDidNothing, UnlearnError
 from unlearn.methods import last_layers as module
 from unlearn.methods.features import chain_of, frozen_length
 from unlearn.methods.last_layers import trainable_modules
+from unlearn.methods.retrain import Retrain
 
 
 @pytest.fixture(scope="module")
@@ -261,3 +263,25 @@ def test_both_are_registered_as_retain_methods():
         assert METHODS[name].access == "retain"
         assert METHODS[name](k=1).requires() == {"retain"}
         assert METHODS[name](k=1) == copy.deepcopy(METHODS[name](k=1))
+
+
+@pytest.mark.parametrize("augment", [None, "crop_flip"], ids=["frozen part once", "whole model"])
+@pytest.mark.parametrize("cls", [EUk, CFk, Retrain])
+def test_captured_steps_go_from_model_to_model(digits, split, trained, graphs, cls, augment):
+    settings = {**SETTINGS, "augment": augment, **({} if cls is Retrain else {"k": 2})}
+    forget, retain = loader_of(digits, split.forget), loader_of(digits, split.retain)
+    for seed in (0, 1):
+        method = cls(**settings, seed=seed)
+        alone = method.unlearn(trained, forget=forget, retain=retain)
+        found = method.unlearn(trained, forget=forget, retain=retain, graphs=graphs)
+        assert all(
+            torch.equal(*pair) for pair in zip(states(alone.model).values(), states(found.model).values(), strict=True)
+        )
+        assert [row["loss"] for row in alone.history] == [row["loss"] for row in found.history]
+    assert graphs.captured == 1
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_methods_that_take_captured_steps_say_so(name):
+    takes = "graphs" in inspect.signature(METHODS[name].unlearn).parameters
+    assert getattr(METHODS[name], "uses_graphs", False) == takes

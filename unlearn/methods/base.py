@@ -54,7 +54,8 @@ class Method(Protocol):
     """An unlearning method: a frozen dataclass whose fields are its hyperparameters and its recipe keys.
 
     `access` declares the data that the method may see: `forget` (the forget set alone), `moments` (that and stored
-    statistics of the training data) or `retain` (the full retain set). The caller hands over nothing more.
+    statistics of the training data) or `retain` (the full retain set). The caller hands over nothing more, but for
+    `graphs`, captured steps of earlier models (see `unlearn.train`), to a method with a true attribute `uses_graphs`.
     """
 
     name: ClassVar[str]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..fit import Loader, autocast, to_device
 from ..memory import keep_freed_memory
+from ..numerics import arithmetic
 from ..seeds import stream
 from ..training import evaluating
 from ..whole_image import whole_image_products
@@ -84,7 +85,13 @@ def room_for_features(device: torch.device) -> int:
 def compute(prefix: nn.Module, loader: Loader, device: torch.device, precision: str) -> tuple[Tensor, Tensor]:
     """The output of `prefix`, in evaluation mode, for one pass over `loader`, on `device`."""
     features, labels = [], []
-    with evaluating(prefix), keep_freed_memory(), whole_image_products(prefix), torch.no_grad():
+    with (
+        evaluating(prefix),
+        arithmetic(precision),
+        keep_freed_memory(),
+        whole_image_products(prefix),
+        torch.no_grad(),
+    ):
         for batch in loader:
             images, classes = to_device(batch, device)
             with autocast(device, precision):

@@ -13,6 +13,7 @@ from torch import nn
 from ..classes import drop_classes
 from ..data.loader import ArrayLoader
 from ..fit import Job, Loader, device_of, fit
+from ..graphs import Graphs
 from ..reset import reset
 from ..seeds import check_seed, seeded
 from ..training import Training, accuracy
@@ -48,6 +49,7 @@ class _LastLayers(Training):
     name: ClassVar[str]
     access: ClassVar[str] = "retain"
     inherits_training: ClassVar[bool] = True  # settings not given are those that the model was trained with
+    uses_graphs: ClassVar[bool] = True  # `unlearn` takes captured steps of earlier models
     reinitialise: ClassVar[bool]
     section: ClassVar[str] = ""
 
@@ -79,6 +81,7 @@ class _LastLayers(Training):
         forget_classes: tuple[int, ...] = (),
         monitor: Mapping[str, Loader] | None = None,
         on_epoch: EpochCallback | None = None,
+        graphs: Graphs | None = None,
     ) -> UnlearnResult:
         """Returns a copy of `model` whose last `k` layers were trained on the retain set.
 
@@ -86,7 +89,8 @@ class _LastLayers(Training):
         `retain` is an `ArrayLoader`, it is batched, shuffled and augmented as the fields say, and without
         augmentation the frozen first part of the model is computed only once. Other loaders are taken as they come.
 
-        **Arguments:** `forget`, `validation` and `monitor` are only evaluated. `moments` is not used.
+        **Arguments:** `forget`, `validation` and `monitor` are only evaluated. `moments` is not used. `graphs`
+            as of `train`.
 
         **Returns:** history rows as of `train`, with `forget_accuracy`, `validation_accuracy` and one
         `<name>_accuracy` for each of `monitor`.
@@ -129,7 +133,7 @@ class _LastLayers(Training):
             for norm in frozen_norms:
                 norm.eval()
 
-        history = fit(Job(changing, retain, self, self.seed, set_mode, report))
+        history = fit(Job(changing, retain, self, self.seed, set_mode, report), graphs)
         for module, mode in modes:
             module.training = mode
         after = [parameter for parameter in result.parameters() if id(parameter) in trained]

@@ -14,7 +14,7 @@ from ..classes import drop_classes
 from ..fit import Loader, autocast, device_of
 from ..layers import projectable_layers
 from ..memory import keep_freed_memory
-from ..moments_accumulate import deterministic_convolutions
+from ..numerics import arithmetic, deterministic_convolutions
 from ..projection import CoreBasis, Projector
 from ..seeds import seeded, stream
 from ..training import accuracy
@@ -117,7 +117,8 @@ class Run:
         try:
             for parameter, _ in required:
                 parameter.requires_grad_(id(parameter) in moving)
-            with seeded(self.method.seed), deterministic_convolutions(), keep_freed_memory():
+            exact = arithmetic(self.method.precision)
+            with seeded(self.method.seed), exact, deterministic_convolutions(), keep_freed_memory():
                 history, stopped_at = self._epochs()
         finally:
             for side in self.inputs.values():

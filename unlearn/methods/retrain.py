@@ -11,6 +11,7 @@ from torch import nn
 
 from ..classes import drop_classes
 from ..data.loader import ArrayLoader
+from ..graphs import Graphs
 from ..reset import reset
 from ..seeds import check_seed, seeded
 from ..training import Training, accuracy, train
@@ -29,6 +30,7 @@ class Retrain(Training):
     name: ClassVar[str] = "retrain"
     access: ClassVar[str] = "retain"
     inherits_training: ClassVar[bool] = True  # settings not given are those that the model was trained with
+    uses_graphs: ClassVar[bool] = True  # `unlearn` takes captured steps of earlier models
     section: ClassVar[str] = ""
 
     seed: int = 0
@@ -53,11 +55,13 @@ class Retrain(Training):
         forget_classes: tuple[int, ...] = (),
         monitor: Mapping[str, Loader] | None = None,
         on_epoch: EpochCallback | None = None,
+        graphs: Graphs | None = None,
     ) -> UnlearnResult:
         """Returns a model of the architecture of `model`, trained anew on `retain`; nothing of its weights is used.
 
         Where `retain` is an `ArrayLoader`, it is batched, shuffled and augmented as the fields say; other loaders are
         taken as they come. `forget`, `validation` and `monitor` are only evaluated. `moments` is not used.
+        `graphs` as of `train`.
 
         **Returns:** history rows as of `train`, with `forget_accuracy`, `validation_accuracy` and one
         `<name>_accuracy` for each of `monitor`.
@@ -80,7 +84,7 @@ class Retrain(Training):
             if on_epoch is not None:
                 on_epoch(row)
 
-        history = train(result, retain, self, seed=self.seed, on_epoch=report)
+        history = train(result, retain, self, seed=self.seed, on_epoch=report, graphs=graphs)
         for module, mode in modes:
             module.training = mode
         return UnlearnResult(drop_classes(result, tuple(forget_classes)), history, None, [])
