@@ -14,7 +14,7 @@ import pytest
 
 from orchestrator.data import load_data
 from orchestrator.engine.ray_engine import RayEngine
-from orchestrator.engine.session import prepare_environment
+from orchestrator.engine.session import _process_token, prepare_environment
 from orchestrator.experiment import RunOptions, run
 from orchestrator.plan import make_plan
 from orchestrator.recipe import Recipe, check_recipe
@@ -27,13 +27,19 @@ pytestmark = pytest.mark.ray
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     """A head with one CPU; `add_node` gives it more nodes."""
     prepare_environment()
     # The repository on the workers' path: they import the test's model factory.
     monkeypatch.setenv(
         "PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
     )
+    # The token of this process's local clusters: Ray reads a process's token once, and tests before and after this use it.
+    token = tmp_path / "token"
+    token.touch(mode=0o600)
+    token.write_text(_process_token())
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
     from ray.cluster_utils import Cluster
 
     found = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "node_ip_address": "127.0.0.2"})

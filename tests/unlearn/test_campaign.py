@@ -141,11 +141,9 @@ def test_stopped_in_the_middle_it_goes_on_and_several_in_turn_are_the_same(
 
 def test_an_audit_reads_it(campaign, arguments, tmp_path):
     from attack.audit import audit
-    from attack.outputs import joined
 
     campaign.main(arguments)
-    table = joined(list(tables(tmp_path / "out").values()))
-    found = audit(table, ["loss_threshold"], seed=0)
+    found = audit(list(tables(tmp_path / "out").values()), ["loss_threshold"], seed=0)
     rows = {row["method"]: row for row in found.rows}
     assert {"no_unlearn", "retrain", "pgu", "eu_k"} <= set(rows)
     assert all(row["status"] == "done" for row in rows.values())
