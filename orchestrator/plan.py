@@ -23,9 +23,8 @@ STAGE_TITLES = {
     "score": "audit",
 }
 FOLDS = ("train", "validation", "test")
-MEASURES = (
-    2  # what a score consists of; raised where its words or measures change, so that stored ones are not taken for new
-)
+# What a score consists of: raised where its words or measures change, so that stored ones are not taken for new.
+MEASURES = 2
 
 
 @dataclass(frozen=True)
