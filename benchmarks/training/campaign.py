@@ -7,7 +7,7 @@ fold.
 
 Needs torch, NumPy, Pillow and pyarrow only, so it runs on a bare GPU machine; `orchestrator audit
 DIR/outputs/*.parquet` runs the attacks elsewhere. Everything finished is kept: the same command again goes on where
-it was stopped, and with `--minutes` it starts no further work once the time is up. Models of the test fold are
+it was stopped and tries again what failed, and with `--minutes` it starts no further work once the time is up. Models of the test fold are
 trained first, then the methods that need no retain set are applied to them, then the other models are trained, then
 the remaining methods applied: so a campaign that ran out of time can be measured. Each model depends on its own seed
 only. With `--together` so many models are trained in turn, on a GPU each on its own stream; captured graphs go from
@@ -22,9 +22,8 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -34,6 +33,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from campaign_files import Progress, save_json, write
 from torch import nn
 
 from attack.outputs import outputs_table
@@ -64,57 +64,6 @@ DEFAULT_METHODS: list[dict[str, Any]] = [
 def seed_of(seed: int, role: str, index: int) -> int:
     """A seed of 63 bits for one model, from the campaign's seed, the model's role and its number."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{role}/{index}".encode()).digest()[:8], "big") >> 1
-
-
-def write(path: Path, save: Callable[[Path], Any]) -> None:
-    """Writes a file under a temporary name, syncs and renames it: a file that exists is whole, after a crash too."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    save(temporary)
-    _sync(temporary)
-    os.replace(temporary, path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _save_json(content: Any, path: Path) -> None:
-    path.write_text(json.dumps(content, indent=1))
-
-
-class Progress:
-    """What is done, and how long the rest will take by the times of what was done in this run."""
-
-    def __init__(self) -> None:
-        self.waiting: dict[str, str] = {}  # name -> kind; works of one kind take about as long as each other
-        self.total = 0
-        self.seconds: dict[str, list[float]] = {}
-
-    def expect(self, name: str, kind: str, done: bool) -> None:
-        """Counts one work in."""
-        self.total += 1
-        if not done:
-            self.waiting[name] = kind
-
-    def done(self, name: str, seconds: float, text: str) -> None:
-        """Prints a line about a work that is finished."""
-        self.seconds.setdefault(self.waiting.pop(name, ""), []).append(seconds)
-        print(f"[{self.total - len(self.waiting)}/{self.total}] {name}: {text}; {self.left()}", flush=True)
-
-    def left(self) -> str:
-        """The time that remains; of a kind that has not been seen yet the mean of all others is taken."""
-        every = [second for seconds in self.seconds.values() for second in seconds]
-        if not every:
-            return f"{len(self.waiting)} left"
-        means = {kind: sum(seconds) / len(seconds) for kind, seconds in self.seconds.items()}
-        rest = sum(means.get(kind, sum(every) / len(every)) for kind in self.waiting.values())
-        return f"about {rest / 3600:.1f} h left" if rest > 5400 else f"about {rest / 60:.1f} min left"
 
 
 class Campaign:
@@ -159,7 +108,7 @@ class Campaign:
         path = self.output / "settings.json"
         if path.exists() and json.loads(path.read_text()) != json.loads(json.dumps(settings)):
             raise SystemExit(f"{path} holds other settings; give another --output, or the same settings to go on")
-        write(path, partial(_save_json, settings))
+        write(path, partial(save_json, settings))
 
     def loader(self, part: str, rows: np.ndarray | None = None, batch_size: int = 512, **options: Any) -> ArrayLoader:
         labels = self.split.labels if part == "train" else self.data.test.labels
@@ -251,10 +200,12 @@ class Campaign:
             found[f"error_{part}"] = 100 * (answers.argmax(dim=1) != truth).double().mean().item()
         table = outputs_table(**label, sample_ids=self.split.forget, labels=labels.numpy(), logits=logits.numpy())
         write(self.output / "parts" / f"{name}.parquet", partial(pq.write_table, table))
-        write(self.output / "parts" / f"{name}.json", partial(_save_json, found))
+        write(self.output / "parts" / f"{name}.json", partial(save_json, found))
 
     def is_measured(self, name: str) -> bool:
-        return (self.output / "parts" / f"{name}.json").exists()
+        """Whether there is a measurement; what failed is tried again."""
+        path = self.output / "parts" / f"{name}.json"
+        return path.exists() and "error" not in json.loads(path.read_text())
 
     def unlearn(self, index: int, methods: list[dict[str, Any]]) -> None:
         """Applies every method to one original; what fails is recorded and the others go on."""
@@ -288,7 +239,7 @@ class Campaign:
                 result = method.unlearn(model, **given)
             except ValueError as error:
                 failed = {**label, "error": str(error).splitlines()[0]}
-                write(self.output / "parts" / f"{name}.json", partial(_save_json, failed))
+                write(self.output / "parts" / f"{name}.json", partial(save_json, failed))
                 self.progress.done(name, time.perf_counter() - start, f"failed: {failed['error']}")
                 continue
             seconds = time.perf_counter() - start
@@ -362,7 +313,7 @@ class Campaign:
         for group, names in groups.items():
             table = pa.concat_tables([pq.read_table(self.output / "parts" / f"{name}.parquet") for name in names])
             write(self.output / "outputs" / f"{group}.parquet", partial(pq.write_table, table))
-        write(self.output / "errors.json", partial(_save_json, found))
+        write(self.output / "errors.json", partial(save_json, found))
         failed = sum("error" in about for about in found.values())
         return {"models": {group: len(names) for group, names in groups.items()}, "failed": failed}
 

@@ -290,3 +290,13 @@ def test_killed_and_resumed_gives_the_same_rows(finished: RunResult, tmp_path: P
     ]
     assert len(executed) == len(set(executed)), "a finished unit ran twice"
     assert json.dumps(untimed(resumed.document["rows"])) == json.dumps(untimed(finished.document["rows"]))
+
+
+def test_methods_are_handed_the_workers_captured_steps_where_they_take_them(tiny: dict[str, Any]) -> None:
+    from orchestrator.data import load_data
+    from orchestrator.execute import Context, method_inputs
+    from unlearn import METHODS
+
+    context = Context(None, load_data(check_recipe(tiny), None))
+    assert method_inputs(METHODS["eu_k"](k=1), context, 0)["graphs"] is context.graphs
+    assert "graphs" not in method_inputs(METHODS["pgu"](gamma=0.9, early_stop=None), context, 0)

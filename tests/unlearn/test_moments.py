@@ -6,8 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from unlearn import SecondMoments, build_model, second_moments
 from unlearn import moments_accumulate as accumulate
@@ -378,29 +376,3 @@ def test_half_precision_models_and_float64_models(vgg: nn.Module, images: Tensor
     exact = reference.moments(vgg, images)
     for name, matrix in double.matrices.items():
         assert error(matrix, exact[name]) < (1e-12 if name.startswith("conv") else 1e-6), name
-
-
-class Largest(TorchDispatchMode):
-    """Notes the bytes of the largest tensor that is made."""
-
-    bytes = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor):
-                self.bytes = max(self.bytes, tensor.untyped_storage().nbytes())
-        return result
-
-
-@pytest.mark.parametrize("kind", ["shifts", "patches"])
-def test_patches_are_never_all_there_at_once(kind: str) -> None:
-    """Not even those of one batch: 4,000 images of 16 MB, whose patches would take 147 MB."""
-    layer = nn.Conv2d(16, 16, 3, padding=1)
-    images = relu_images(4000, 16, 8)
-    total = ShiftSum(layer, images.device) if kind == "shifts" else PatchSum(layer, images.device)
-    with Largest() as largest:
-        total.add(images)
-        total.finish()
-    assert images.nbytes == 4000 * 16 * 64 * 4
-    assert largest.bytes <= 2 * accumulate._BUFFER_BYTES
