@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .context import Context, default_threads
 from .data import ExperimentData, load_data
 from .engine import Engine, InlineEngine
 from .engine.scratch import sweep_all
 from .errors import EnvironmentFault
-from .execute import HEAL_LIMIT, Context, default_threads
+from .execute import HEAL_LIMIT
 from .folder import OutputFolder
 from .outputs import write_outputs
 from .plan import STAGES, Plan, check_stored_models, make_plan

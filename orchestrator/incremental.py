@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from unlearn import SecondMoments, UnlearnResult
 
-    from .execute import Context
+    from .context import Context
 
 # Options that say when to stop and what follows; what a step does to a model does not depend on them.
 _NOT_OF_A_STEP = ("fail_points", "recover_epochs", "recover_lr")
@@ -118,7 +118,8 @@ class _Chain:
         from unlearn.methods.base import MethodDidNothing, NothingToForget, UnlearnTooFast
         from unlearn.methods.pgu_incremental import next_moments
 
-        from .execute import commit_unit, save_model
+        from .context import save_model
+        from .execute import commit_unit
 
         started = time.perf_counter()
         unit, data = self._unit("step", number), self.context.data

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .context import default_threads
 from .data import ExperimentData
 from .errors import Fault, RecipeError
-from .execute import default_threads
 from .incremental import grouped_steps
 from .options import canonical_params, fault_from, plain
 from .recipe import Recipe, expand_methods, method_defaults

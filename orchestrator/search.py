@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .context import Context, default_threads
 from .data import ExperimentData, load_data
 from .engine import Engine, InlineEngine
 from .errors import EXIT_UNITS_FAILED, EnvironmentFault, UserError
-from .execute import Context, default_threads
 from .experiment import INLINE, RunOptions, RunResult, run
 from .folder import OutputFolder
 from .options import plain

@@ -22,10 +22,11 @@ from typing import Any
 
 import psutil
 
+from orchestrator.context import Context
 from orchestrator.data import load_data
 from orchestrator.engine.ray_engine import RayEngine
 from orchestrator.engine.session import prepare_environment
-from orchestrator.execute import Context, execute
+from orchestrator.execute import execute
 from orchestrator.recipe import check_recipe
 from orchestrator.store import open_store
 from orchestrator.units import Outcome, Unit

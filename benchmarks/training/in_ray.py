@@ -78,7 +78,7 @@ def make_recipe(folder: Path, options: argparse.Namespace, seed: int) -> Recipe:
 
 def _serve(arrays: dict[str, np.ndarray], barrier: Any, orders: Any, answers: Any) -> None:
     """A process outside Ray: trains the units that it is sent."""
-    from orchestrator.execute import Context
+    from orchestrator.context import Context
 
     torch.set_num_threads(1)
     context = Context(None, ExperimentData.from_arrays(arrays))

@@ -48,8 +48,9 @@ def main(args: argparse.Namespace) -> int:
     from unlearn import METHODS, UnlearnError
 
     from ..cli import print_json
+    from ..context import Context
     from ..data import load_data
-    from ..execute import Context, method_inputs
+    from ..execute import method_inputs
     from ..options import build
     from ..progress import Progress
     from ..recipe import expand_methods, load_recipe, method_defaults

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..execute import Context, execute_each
+from ..context import Context
+from ..execute import execute_each
 from ..units import Unit
 from .base import Listener, Starter
 

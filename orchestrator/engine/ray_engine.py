@@ -17,9 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..context import default_threads
 from ..data import ExperimentData
 from ..errors import EnvironmentFault, disk_is_full
-from ..execute import commit_unit, default_threads
+from ..execute import commit_unit
 from ..options import build
 from ..recipe import Resources
 from ..scoring import save_fitted

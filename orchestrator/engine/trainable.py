@@ -15,9 +15,10 @@ import numpy as np
 import ray
 from ray import tune
 
+from ..context import Context
 from ..data import ExperimentData
 from ..errors import EnvironmentFault, disk_is_full
-from ..execute import POLL_SECONDS, Context, Held, execute
+from ..execute import POLL_SECONDS, Held, execute
 from ..store import open_store
 from ..units import Outcome, Unit
 from .base import Listener, Starter

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 import yaml
 
+from orchestrator.context import Context
 from orchestrator.data import ExperimentData, load_data
-from orchestrator.execute import KINDS, Context, Held, execute, execute_each
+from orchestrator.execute import KINDS, Held, execute, execute_each
 from orchestrator.recipe import check_recipe
 from orchestrator.store import LocalStore, Store
 from orchestrator.store import claims as claims_module

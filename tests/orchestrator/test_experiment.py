@@ -98,8 +98,9 @@ def test_a_second_run_only_reads(finished: RunResult) -> None:
 
 
 def test_alone_or_in_any_order_a_model_is_the_same_to_the_bit(finished: RunResult, tmp_path: Path) -> None:
+    from orchestrator.context import Context
     from orchestrator.data import load_data
-    from orchestrator.execute import Context, execute
+    from orchestrator.execute import execute
     from orchestrator.plan import make_plan
 
     from .conftest import TINY
@@ -293,8 +294,9 @@ def test_killed_and_resumed_gives_the_same_rows(finished: RunResult, tmp_path: P
 
 
 def test_methods_are_handed_the_workers_captured_steps_where_they_take_them(tiny: dict[str, Any]) -> None:
+    from orchestrator.context import Context
     from orchestrator.data import load_data
-    from orchestrator.execute import Context, method_inputs
+    from orchestrator.execute import method_inputs
     from unlearn import METHODS
 
     context = Context(None, load_data(check_recipe(tiny), None))

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from orchestrator.context import Context
 from orchestrator.data import load_data
 from orchestrator.errors import RecipeError
-from orchestrator.execute import Context, execute
+from orchestrator.execute import execute
 from orchestrator.incremental import failing_point, grouped_steps
 from orchestrator.plan import make_plan
 from orchestrator.recipe import check_recipe

@@ -18,9 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.cli import main
+from orchestrator.context import Context
 from orchestrator.data import load_data
 from orchestrator.errors import RecipeError, UserError
-from orchestrator.execute import Context, execute
+from orchestrator.execute import execute
 from orchestrator.experiment import RunOptions
 from orchestrator.folder import OutputFolder
 from orchestrator.plan import experiment_id, make_plan

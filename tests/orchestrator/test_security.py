@@ -269,7 +269,7 @@ def test_a_stored_model_of_somebody_else_runs_no_code(
     tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its metadata may name a factory, its files may be pickles: neither is executed, and a dataset with objects is refused."""
-    from orchestrator.execute import Context
+    from orchestrator.context import Context
 
     mark = tmp_path / "executed"
     (tmp_path / "evil_stored.py").write_text(f"from pathlib import Path\nPath({str(mark)!r}).touch()\n")

@@ -13,8 +13,8 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from orchestrator.cli import main
+from orchestrator.context import Context
 from orchestrator.data import load_data
-from orchestrator.execute import Context
 from orchestrator.recipe import check_recipe
 from unlearn import Training, second_moments, train
 
