@@ -4,128 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError
 
 from . import sweep
 from .errors import Fault, RecipeError, nearest
 from .options import canonical_params, fault_from, option_faults, option_names, validation_faults
 from .places import expand_section, tracking_faults
 from .recipe_files import apply_override, read_document, shipped_recipes
+from .recipe_sections import Resources, Search, Shadows, Strict, Tracking
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
-
-
-class Shadows(_Strict):
-    """How many shadow models are trained and how the attacker divides them."""
-
-    originals: Annotated[int, Field(ge=1, description="models trained on all data")] = 50
-    retrained: Annotated[
-        int,
-        Field(
-            ge=0,
-            description="models trained on the retain set for the attacker; 0 where there are no attacks (`retrain` is measured on models of its own)",
-        ),
-    ] = 50
-    split: Annotated[
-        tuple[int, int, int],
-        Field(
-            description="models in the attacker's train, validation and test folds, of the originals and of the retrained"
-        ),
-    ] = (40, 5, 5)
-    unlearn: Annotated[
-        Literal["test", "all"],
-        Field(description="which originals are unlearned: the test fold, or all of them (U-LiRA needs all)"),
-    ] = "test"
-    reuse_only: Annotated[bool, Field(description="train nothing: use only models that the store already holds")] = (
-        False
-    )
-
-
-class Tracking(_Strict):
-    """Where MLflow keeps the runs."""
-
-    uri: Annotated[
-        str | None,
-        Field(
-            description="an MLflow tracking URI; null turns tracking off; relative sqlite paths start at the current folder"
-        ),
-    ] = "sqlite:///mlflow.db"
-    experiment: Annotated[str | None, Field(description="MLflow experiment; null takes the recipe's name")] = None
-    log_models: Annotated[bool, Field(description="also upload each model's safetensors file")] = False
-
-
-def _one_core(cores: Any) -> Any:
-    """The scheduler's own choice. As many models at once as there are cores train faster than one with every thread
-    (`benchmarks/training/bench.py` measures both), and a number of threads that followed the machine would change the
-    last bits of a model from machine to machine."""
-    return 1 if cores is None else cores
-
-
-class Resources(_Strict):
-    """What one unit of work takes and how many run at once."""
-
-    cpus_per_unit: Annotated[
-        float,
-        BeforeValidator(_one_core, json_schema_input_type=Annotated[float, Field(gt=0)] | None),
-        Field(gt=0, description="CPU cores of one unit; null: chosen, one core"),
-    ] = 1
-    gpus_per_unit: Annotated[
-        float, Field(ge=0, description="GPUs of one unit; a fraction below 1 shares a GPU, else a whole number")
-    ] = 0
-    # Left out where there is none: recipes without it are the experiments that they were.
-    accelerator_type: Annotated[
-        str | None,
-        Field(description="kind of GPU as Ray names it, such as H100; null: any", exclude_if=lambda kind: kind is None),
-    ] = None
-    concurrency: Annotated[int | None, Field(ge=1, description="most units at once; null: as many as fit")] = None
-    units_per_trial: Annotated[
-        int | None, Field(ge=1, description="units that a worker takes from the queue together; null: one")
-    ] = None
-    max_retries: Annotated[
-        int, Field(ge=0, description="how often a unit is tried again after its worker was lost")
-    ] = 3
-    distributed_rows: Annotated[
-        int,
-        Field(
-            ge=0, description="from this many attacker rows on, XGBoost trains on Ray Train instead of in one process"
-        ),
-    ] = 2_000_000
-
-    @field_validator("gpus_per_unit")
-    @classmethod
-    def _whole_or_part(cls, value: float) -> float:
-        if value > 1 and value != int(value):
-            raise ValueError("give a whole number, or a fraction below 1")  # Ray gives out nothing else
-        return value
-
-
-class Search(_Strict):
-    """What `orchestrator search` looks for; `run` ignores it."""
-
-    method: Annotated[
-        dict[str, Any],
-        Field(description="one method as in `methods`, with uniform, loguniform, grid or zip in place of values"),
-    ]
-    samples: Annotated[int, Field(ge=1, description="settings tried at most")] = 24
-    objective: Annotated[
-        Literal["auc_gap"], Field(description="what is made small: auc_gap is |AUC − 0.5| of the primary attack")
-    ] = "auc_gap"
-    bound: Annotated[
-        dict[Literal["error_test_increase"], Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None,
-        Field(description="error_test_increase: percentage points of test error over no unlearning; null for none"),
-    ] = {"error_test_increase": 2.0}
-    grace: Annotated[int, Field(ge=1, description="models measured before ASHA may stop a setting")] = 1
-    reduction: Annotated[
-        float, Field(gt=1, allow_inf_nan=False, description="ASHA carries about one setting in so many on")
-    ] = 3
-
-
-class Recipe(_Strict):
+class Recipe(Strict):
     """A whole experiment. `dataset`, `scenario`, `model`, `training`, `methods` and `attacks` take the options of what they name."""
 
     name: Annotated[

@@ -16,7 +16,8 @@ from . import sweep
 from .data import ExperimentData
 from .errors import Fault, RecipeError
 from .plan import Plan, Row, make_plan
-from .recipe import Recipe, Search, check_recipe
+from .recipe import Recipe, check_recipe
+from .recipe_sections import Search
 from .results import PRIMARY
 from .units import Unit, digest
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from . import common
 
 if TYPE_CHECKING:
-    from ..recipe import Resources
+    from ..recipe_sections import Resources
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

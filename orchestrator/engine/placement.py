@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import EnvironmentFault
-from ..recipe import Resources
+from ..recipe_sections import Resources
 
 GPU_STAGES = ("train", "unlearn", "outputs")
 GROWTH = 200  # workers asked of an autoscaler

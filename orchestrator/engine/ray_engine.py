@@ -22,7 +22,7 @@ from ..data import ExperimentData
 from ..errors import EnvironmentFault, disk_is_full
 from ..execute import commit_unit
 from ..options import build
-from ..recipe import Resources
+from ..recipe_sections import Resources
 from ..scoring import save_fitted
 from ..store import Store
 from ..store.base import sha256_file

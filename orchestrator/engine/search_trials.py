@@ -15,7 +15,7 @@ from ray import tune
 
 from ..errors import EnvironmentFault
 from ..execute import execute
-from ..recipe import Search
+from ..recipe_sections import Search
 from ..search_choice import FAILED, objective
 from ..search_space import Setting, bound_of
 from ..store import Store

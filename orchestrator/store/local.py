@@ -135,6 +135,8 @@ class LocalStore(Store):
             except FileNotFoundError:
                 raise MissingObject(key, name) from None
             if found != mark["files"][name]["sha256"]:
+                if self.mark(key) != mark:  # set aside and made again by somebody else meanwhile: look anew
+                    raise MissingObject(key, name)
                 self.set_aside(key, f"{name} does not match its checksum")
                 raise CorruptObject(key, f"{name} does not match its checksum")
             self._verified[key, name] = stamp

@@ -142,6 +142,8 @@ class S3Store(Store):
                 raise EnvironmentFault(f"store {self.uri}: cannot be read ({_reason(error)})") from error
         finally:
             temporary.unlink(missing_ok=True)
+        if self.mark(key) != mark:  # set aside and made again by somebody else meanwhile: look anew
+            raise MissingObject(key, name)
         self.set_aside(key, f"{name} is missing or does not match its checksum")
         raise CorruptObject(key, f"{name} is missing or does not match its checksum")
 

@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.engine.placement import Placement, place
 from orchestrator.errors import EnvironmentFault
-from orchestrator.recipe import Resources
+from orchestrator.recipe_sections import Resources
 
 
 def gpu_node(cpus: float, gpus: float, kind: str = "H100") -> dict[str, float]:

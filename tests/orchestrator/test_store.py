@@ -277,3 +277,28 @@ def test_a_commit_that_lands_between_two_looks_is_not_set_aside(
     monkeypatch.setattr(Path, "read_bytes", late)
     assert store.has(KEY)
     assert not list((tmp_path / "aside").iterdir())
+
+
+def test_a_damaged_object_that_was_remade_meanwhile_is_not_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two readers find the same damage; the slower one must not throw away what the faster one has made again."""
+    import orchestrator.store.local as local
+
+    slow, fast = LocalStore(tmp_path), LocalStore(tmp_path)
+    assert commit(slow, finished=1)
+    slow._folder(KEY).joinpath("data.bin").write_bytes(b"damaged")
+    digest_of = local.sha256_file
+
+    def late(path: Path) -> str:
+        monkeypatch.setattr(local, "sha256_file", digest_of)
+        found = digest_of(path)
+        with pytest.raises(CorruptObject):
+            fast.fetch(KEY, "data.bin")
+        assert commit(fast, finished=2)
+        return found
+
+    monkeypatch.setattr(local, "sha256_file", late)
+    with pytest.raises(CorruptObject, match="not in the store"):
+        slow.fetch(KEY, "data.bin")
+    assert slow.fetch(KEY, "data.bin").read_bytes() == b"content"
