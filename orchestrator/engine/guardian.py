@@ -18,6 +18,7 @@ from pathlib import Path
 
 MARK = "ORCHESTRATOR_SESSION"  # in the environment of every process of a local Ray: the folder of its files
 GRACE_SECONDS = 3.0
+QUIET_LOOKS = 5  # a second apart, in which nothing was left
 
 
 class Guardian:
@@ -58,9 +59,14 @@ def main() -> None:
     """Waits for the driver's end, then ends what is left and removes the folder."""
     sys.stdin.buffer.read()
     time.sleep(GRACE_SECONDS)
-    for pid in marked(sys.argv[1]):
-        with contextlib.suppress(OSError):
-            os.kill(pid, signal.SIGKILL)
+    quiet = 0
+    while quiet < QUIET_LOOKS:  # a Ray that was just starting may have started more since the last look
+        left = marked(sys.argv[1])
+        quiet = 0 if left else quiet + 1
+        for pid in left:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(1.0)
     shutil.rmtree(sys.argv[1], ignore_errors=True)
 
 

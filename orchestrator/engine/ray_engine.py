@@ -201,6 +201,7 @@ class RayEngine:
             self.placement.needs(stage),
         )
         workers = self.placement.workers(stage, len(units))
+        faults: list[str] = []
         tuner = tune.Tuner(
             trainable,
             param_space={"worker": tune.grid_search(list(range(workers)))},
@@ -208,8 +209,8 @@ class RayEngine:
             run_config=RunConfig(
                 name=stage,
                 storage_path=str(self._scratch.path),
-                stop=UnitsReported(reported, len(reported) + len(units)),
-                callbacks=[OutcomeCallback(listener, reported, list(units), self.starting)],
+                stop=UnitsReported(reported, len(reported) + len(units), faults),
+                callbacks=[OutcomeCallback(listener, reported, list(units), faults, self.starting)],
                 # A worker may be lost again and again; how often a unit may be is the queue's to count.
                 failure_config=FailureConfig(max_failures=WORKER_LOSSES),
                 checkpoint_config=CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
@@ -221,6 +222,8 @@ class RayEngine:
                 results = tuner.fit()
         finally:
             ray.kill(queue)
+        if faults:
+            raise EnvironmentFault(faults[0])
         errors = [error for error in (results[i].error for i in range(len(results))) if error is not None]
         environment = next((e for e in errors if isinstance(_cause(e), EnvironmentFault)), None)
         if environment is not None and any(u.key not in reported and not self.store.has(u.key) for u in units):

@@ -131,14 +131,23 @@ class UnitTrainable(tune.Trainable):
 class OutcomeCallback(tune.Callback):
     """Tells the driver's listener what became of each unit. Tune pickles callbacks; the listener stays out of that."""
 
-    def __init__(self, listener: Listener, reported: set[str], units: Sequence[Unit], starting: Starter | None = None):
+    def __init__(
+        self,
+        listener: Listener,
+        reported: set[str],
+        units: Sequence[Unit],
+        faults: list[str],
+        starting: Starter | None = None,
+    ):
+        """**Arguments:** `reported`, `faults`: filled with the keys of units, and with faults that end the run."""
         self._listener: Listener | None = listener
         self._reported = reported
         self._units = units
+        self._faults = faults
         self._starting = starting
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_listener": None, "_reported": set(), "_units": [], "_starting": None}
+        return {"_listener": None, "_reported": set(), "_units": [], "_starting": None, "_faults": []}
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
         for outcome in map(outcome_from, result["outcomes"]):
@@ -146,7 +155,7 @@ class OutcomeCallback(tune.Callback):
                 self._reported.add(outcome.key)
                 self._listener(outcome)
         if result["fault"]:
-            raise EnvironmentFault(result["fault"])  # ends the whole of Tune's run
+            self._faults.append(result["fault"])
         if result["next"] is not None and self._starting is not None:
             self._starting(self._units[result["next"]], str(result.get("node_ip", "")))
 
@@ -156,19 +165,19 @@ def _lost(unit: Unit) -> Outcome:
 
 
 class UnitsReported(tune.Stopper):
-    """Ends the trials once the driver has heard of every unit: workers that never got one need not start."""
+    """Ends the trials once the driver has heard of every unit, since workers that never got one need not start; or of a fault."""
 
-    def __init__(self, reported: set[str], total: int):
-        self._reported, self._total = reported, total
+    def __init__(self, reported: set[str], total: int, faults: list[str]):
+        self._reported, self._total, self._faults = reported, total, faults
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_reported": set(), "_total": self._total}
+        return {"_reported": set(), "_total": self._total, "_faults": []}
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        return len(self._reported) >= self._total
+        return len(self._reported) >= self._total or bool(self._faults)
 
 
 def worker_context(store_uri: str, shared: bytes, options: dict[str, Any]) -> Context:
