@@ -151,8 +151,9 @@ def check_litter(place: Place) -> list[str]:
     if len(begun) > cut_off(place):
         problems.append(f"{len(begun)} folders are left in the store's tmp, {cut_off(place)} executions were cut off")
     for name in ("r", "tmp"):
-        # PyTorch keeps an empty folder for its compiler's cache; that is one for all runs.
-        left = sorted(p.name for p in (place.lab.root / name).iterdir() if not p.name.startswith("torchinductor_"))
+        # PyTorch keeps an empty folder for its compiler's cache, MLflow's server an empty lock; one for all runs each.
+        others = ("torchinductor_", "db_init_lock-")
+        left = sorted(p.name for p in (place.lab.root / name).iterdir() if not p.name.startswith(others))
         if left:
             problems.append(f"temporary folders are left: {left[:3]}{' …' if len(left) > 3 else ''}")
     return problems
