@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from . import __version__
-from .errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_USAGE, UserError, forced_end
+from .errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_USAGE, UserError, forced_end, signals_seen
 
 # Command → (module below `orchestrator.commands`, one line of help). The module has `arguments(parser)` and `main(args)`.
 COMMANDS = {
@@ -134,6 +134,7 @@ def _interrupt(number: int, frame: Any) -> None:
     if _interrupted:
         _end_now()
     _interrupted = True
+    signals_seen.append(number)
     watchdog = threading.Timer(GRACE_SECONDS, _end_now)
     watchdog.daemon = True
     watchdog.start()

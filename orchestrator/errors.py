@@ -37,6 +37,9 @@ class Fault:
         return text
 
 
+# Signals that asked this process to end. Code of others' may turn the KeyboardInterrupt that they raise into an error of its own.
+signals_seen: list[int] = []
+
 # What to end with where this process must be ended by force: its exit code and last line. A lost cluster writes here.
 forced_end: list[tuple[int, str]] = []
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .context import Context, save_model
-from .errors import EnvironmentFault, disk_is_full
+from .errors import EnvironmentFault, disk_is_full, signals_seen
 from .options import build
 from .store import Attempt, CorruptObject
 from .unit_log import recorded
@@ -69,6 +69,8 @@ def execute(unit: Unit, context: Context, *, wait: bool = True) -> Outcome:
     except (EnvironmentFault, Held):
         raise
     except Exception as error:
+        if signals_seen:  # no fault of the unit's: the interruption, taken for something else on its way up
+            raise KeyboardInterrupt from error
         if disk_is_full(error):
             # Not the unit's fault, and every other unit would meet it too.
             raise EnvironmentFault(
