@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import functools
 import json
 import os
 import socket
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import EnvironmentFault
+from .processes import boot
 
 GLANCE_SECONDS = 1.0  # `status` takes the lock for a moment to look: that is no run
 BEAT_SECONDS = 3.0
@@ -42,19 +42,10 @@ class Beat:
     @property
     def elsewhere(self) -> bool:
         """Whether it came from another machine, where this one's locks and process numbers mean nothing."""
-        return self.machine != machine()
+        return self.machine != boot()
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
-
-
-@functools.cache
-def machine() -> str:
-    """Returns what this machine is known by until it restarts: containers of one kernel share it, as they share locks."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return f"{socket.gethostname()}-{uuid.getnode():x}"
 
 
 def read_beat(folder: Path) -> Beat | None:
@@ -168,7 +159,7 @@ class Presence:
     def _beat(self, count: int) -> None:
         beat = {
             "host": socket.gethostname(),
-            "machine": machine(),
+            "machine": boot(),
             "pid": os.getpid(),
             "count": count,
             "time": round(time.time(), 3),

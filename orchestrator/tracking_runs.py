@@ -21,6 +21,7 @@ from typing import Any
 from .data import ExperimentData
 from .places import expand, file_name, sqlite_path
 from .plan import Plan, experiment_id
+from .processes import is_running, process_start
 from .recipe import Recipe, to_yaml
 from .results import git_state, versions
 from .store import Store
@@ -225,7 +226,8 @@ class MlflowRuns:
             if run.info.run_id in ours or f"{TAG}.host" not in tags:
                 continue
             if tags[f"{TAG}.host"] == socket.gethostname():
-                dead = not _alive(tags.get(f"{TAG}.pid", ""), tags.get(f"{TAG}.started", ""))
+                pid = tags.get(f"{TAG}.pid", "0")
+                dead = not is_running(pid, tags.get(f"{TAG}.started") or process_start(pid))
             else:
                 leader = tags.get("mlflow.parentRunId", "")
                 if leader and leader not in parents:
@@ -334,24 +336,9 @@ def _owner() -> dict[str, str]:
     return {
         f"{TAG}.host": socket.gethostname(),
         f"{TAG}.pid": str(os.getpid()),
-        f"{TAG}.started": f"{_process_start(os.getpid()) or 0:.0f}",
+        f"{TAG}.started": process_start(os.getpid()),
         f"{TAG}.heartbeat": str(int(time.time())),
     }
-
-
-def _process_start(pid: int) -> float | None:
-    import psutil
-
-    try:
-        return float(psutil.Process(pid).create_time())
-    except psutil.Error:
-        return None
-
-
-def _alive(pid: str, started: str) -> bool:
-    """Whether the process on this machine still is the one that was noted: numbers are given out again."""
-    since = _process_start(int(pid)) if pid.isdigit() and int(pid) > 0 else None
-    return since is not None and (not started.isdigit() or abs(since - int(started)) < 5)
 
 
 def _is_silent(run: Any) -> bool:

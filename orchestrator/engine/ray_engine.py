@@ -112,14 +112,16 @@ class RayEngine:
         attacks = {unit.key: build(ATTACKS[unit.spec["attack"]], unit.spec["params"]) for unit in units}
         for unit in units:
             groups.setdefault((attacks[unit.key].label, attacks[unit.key].forget_classes), []).append(unit)
+        paths = [self._shared_file(self.outputs_folder / f"{role}.parquet") for role in ("original", "retrained")]
         for group in groups.values():
-            self._fit_group(group, [attacks[unit.key] for unit in group], listener)
+            self._fit_group(paths, group, [attacks[unit.key] for unit in group], listener)
 
-    def _fit_group(self, units: Sequence[Unit], attacks: Sequence[Any], listener: Listener) -> None:
+    def _fit_group(
+        self, paths: Sequence[str], units: Sequence[Unit], attacks: Sequence[Any], listener: Listener
+    ) -> None:
         """Fits candidates that share their features; each is committed as soon as it is there."""
         cpus = self.resources.cpus_per_unit / 2
         workers = min(max(2, self.slots // 2), self.placement.workers_beside_data(cpus))
-        paths = [self._shared_file(self.outputs_folder / f"{role}.parquet") for role in ("original", "retrained")]
         started = time.perf_counter()
         done: set[str] = set()
 

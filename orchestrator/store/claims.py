@@ -11,16 +11,15 @@ up among the processes, so that what a killed worker held is free at once.
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import threading
 import time
 import uuid
 from abc import ABC, abstractmethod
-from pathlib import Path
 from types import TracebackType
-from typing import Any
+
+from ..processes import is_running, process_start, process_table
 
 BEAT_SECONDS = 10.0
 ABANDONED_SECONDS = 60.0
@@ -75,7 +74,7 @@ class Claims:
     def _abandoned(self, key: str, text: str) -> bool:
         try:
             holder = json.loads(text)["holder"]
-            if holder["machine"] == machine() and not is_running(holder["pid"], holder["started"]):
+            if holder["machine"] == process_table() and not is_running(holder["pid"], holder["started"]):
                 return True
         except (ValueError, KeyError, TypeError):
             return True
@@ -104,7 +103,7 @@ class Claim:
         return self._says(self._beat)
 
     def _says(self, beat: int) -> str:
-        holder = {"machine": machine(), "pid": os.getpid(), "started": process_start(os.getpid())}
+        holder = {"machine": process_table(), "pid": os.getpid(), "started": process_start(os.getpid())}
         return json.dumps({"claim": self._identity, "beat": beat, "holder": holder})
 
     def start(self) -> None:
@@ -132,27 +131,3 @@ class Claim:
             text = self.board.read(self.key)
             if text is not None and self._identity in text:
                 self.board.delete(self.key, text)
-
-
-@functools.cache
-def machine() -> str:
-    """Returns what tells apart the process tables of machines and containers: boot and process-id namespace."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return f"{uuid.getnode():x}/{uuid.uuid4().hex}"  # like no other: then only beats count
-
-
-def process_start(pid: int) -> str:
-    """Returns when a process started, in the kernel's ticks since boot; empty where that is not known or it is no more."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return "" if fields[0] == "Z" else fields[19]
-    except (OSError, IndexError):
-        return ""
-
-
-def is_running(pid: Any, started: str) -> bool:
-    """Whether the process `pid` that started at `started` is still there: a number may have been given to another."""
-    return bool(started) and process_start(int(pid)) == started
