@@ -56,6 +56,8 @@ def sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[s
     monkeypatch.setattr(lifeline, "LOOK_SECONDS", 0.05)
     monkeypatch.setattr(lifeline, "RAYLET_SECONDS", 0.3)
     monkeypatch.setattr(lifeline, "HEAD_SECONDS", 0.3)
+    # Where the tests run in the background, a shell has had them ignore what the command line would have set up.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     raylet = socket.socket(socket.AF_UNIX)
     raylet.bind(str(tmp_path / "raylet"))
     raylet.listen(64)
@@ -65,6 +67,7 @@ def sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[s
     line.close()
     raylet.close()
     head.close()
+    signal.signal(signal.SIGINT, handler)
 
 
 @pytest.mark.parametrize(("which", "words"), [(0, "raylet"), (1, "head of the Ray cluster")])
