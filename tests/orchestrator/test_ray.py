@@ -136,6 +136,7 @@ def test_interrupted_is_130_and_leaves_no_process(tiny: dict[str, Any], tmp_path
     assert alive == []
 
 
+@pytest.mark.slow
 def test_a_failing_method_does_not_take_the_others_down(tiny: dict[str, Any], tmp_path: Path) -> None:
     document = copy.deepcopy(tiny)
     document["methods"] = [
