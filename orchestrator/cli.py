@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import contextlib
 import difflib
 import importlib
 import json
@@ -128,6 +130,40 @@ def main(argv: Sequence[str] | None = None) -> int:
                 signal.signal(number, handler)
 
 
+def console() -> NoReturn:
+    """Runs one command as this process's whole purpose: a signal in its last moments, too, ends it with a code of ours.
+
+    Without this, SIGTERM while the interpreter takes itself down reads as −15: a job queue would call a finished run killed.
+    """
+    known = [EXIT_INTERRUPTED]  # what the process ends with
+
+    def end_at_once(number: int, frame: Any) -> None:
+        os._exit(known[-1])
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, end_at_once)
+    # Registered first, so run last of all: Python puts the default action back only where a handler of its own is set.
+    atexit.register(_ignore_signals)
+    try:
+        code = main()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else EXIT_USAGE if end.code else 0
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        # The reader is gone. Python would try once more on its way out, and end with 120.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    known.append(code)
+    sys.exit(code)
+
+
+def _ignore_signals() -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _interrupt(number: int, frame: Any) -> None:
     """Ends what runs, in order; a second signal, or that taking too long, ends it at once. Either way it can be resumed."""
     global _interrupted
@@ -143,8 +179,6 @@ def _interrupt(number: int, frame: Any) -> None:
 
 def _end_now() -> None:
     """Ends this process and those that it started. What is finished is in the store already."""
-    import contextlib
-
     with contextlib.suppress(Exception):
         import psutil
 

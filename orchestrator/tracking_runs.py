@@ -246,6 +246,11 @@ class MlflowRuns:
     def _child(self, key: str, name: str, tags: dict[str, str], start: int) -> str:
         if key in self._children:
             return self._children[key][0]
+        # Another driver of the same experiment, with another output folder, may have logged it meanwhile.
+        condition = f"tags.`mlflow.parentRunId` = '{self._parent}' and tags.`{TAG}.unit` = '{key}'"
+        for other in sorted(self._search(condition), key=_age):
+            self._children[key] = (other.info.run_id, other.info.status)
+            return str(other.info.run_id)
         tags = {**tags, "mlflow.parentRunId": self._parent, f"{TAG}.unit": key, **_owner()}
         run = self._client.create_run(self._experiment, start_time=start, run_name=name, tags=tags)
         self._children[key] = (run.info.run_id, "RUNNING")

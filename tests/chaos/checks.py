@@ -15,7 +15,9 @@ PATIENCE = 30.0
 SLOTS = 2  # units at once
 
 
-def check_all(place: Place, *, restarts: int, repeated: Iterable[str] = (), dropped: int = 0) -> list[str]:
+def check_all(
+    place: Place, *, restarts: int, repeated: Iterable[str] = (), dropped: int = 0, interrupted: bool = False
+) -> list[str]:
     """Returns what is wrong with a place whose command has just ended well.
 
     **Arguments:**
@@ -23,9 +25,10 @@ def check_all(place: Place, *, restarts: int, repeated: Iterable[str] = (), drop
     - `restarts`: how many times something at work was ended: each may cost the units that were in flight.
     - `repeated`: keys of objects that were damaged, which may have been made once more.
     - `dropped`: how many executions may have given up by themselves: they found what they read damaged, or the disk full.
+    - `interrupted`: it was ended by a signal that it answers: what was in flight cleaned up after itself, and counts as cut off.
     """
     problems = check_results(place)
-    problems += check_executions(place, restarts=restarts, repeated=repeated, dropped=dropped)
+    problems += check_executions(place, restarts=restarts, repeated=repeated, dropped=dropped, interrupted=interrupted)
     problems += check_tracking(place)
     problems += check_processes(place.lab)
     problems += check_litter(place)
@@ -53,6 +56,7 @@ def check_executions(
     restarts: int,
     repeated: Iterable[str] = (),
     dropped: int = 0,
+    interrupted: bool = False,
     expected: Iterable[str] | None = None,
 ) -> list[str]:
     """Every unit is committed once, none is begun again after that, and few were in flight when something was killed."""
@@ -67,12 +71,12 @@ def check_executions(
         allowed = 2 if key in again else 1
         if len(seen.committed) > allowed:
             problems.append(f"{_name(place, key)} was committed {len(seen.committed)} times")
-        if seen.dropped:
-            given_up.append(f"{_name(place, key)} was executed {seen.dropped} times for nothing")
-        late = sum(stamp > seen.committed[0] for stamp in seen.begun) if seen.committed else 0
-        if late > allowed - 1 + min(seen.dropped, dropped):
+        if seen.dropped and not interrupted:
+            given_up.append(f"{_name(place, key)} was executed {len(seen.dropped)} times for nothing")
+        late = _after(seen.begun, seen.committed)
+        if late > allowed - 1 + min(_after(seen.dropped, seen.committed), dropped):
             problems.append(f"{_name(place, key)} was finished and executed again")
-        abandoned += len(seen.begun) - len(seen.committed) - seen.dropped
+        abandoned += len(seen.begun) - len(seen.committed) - (0 if interrupted else len(seen.dropped))
     problems += given_up if len(given_up) > dropped else []
     if abandoned > restarts * SLOTS:
         problems.append(f"{abandoned} executions were cut off by {restarts} kills: more than were in flight")
@@ -86,9 +90,18 @@ def check_executions(
     return problems
 
 
-def cut_off(place: Place) -> int:
-    """Returns how many executions were begun and cut off: what the disturbance cost in units."""
-    return sum(len(a.begun) - len(a.committed) - a.dropped for a in place.watch.attempts.values())
+def _after(stamps: list[float], committed: list[float]) -> int:
+    """Returns how many stamps are later than the first commit."""
+    return sum(stamp > committed[0] for stamp in stamps) if committed else 0
+
+
+def cut_off(place: Place, interrupted: bool = False) -> int:
+    """Returns how many executions were begun and cut off: what the disturbance cost in units.
+
+    **Arguments:** `interrupted`: count those, too, that cleaned up after themselves.
+    """
+    kept = 0 if interrupted else 1
+    return sum(len(a.begun) - len(a.committed) - kept * len(a.dropped) for a in place.watch.attempts.values())
 
 
 def _name(place: Place, short: str) -> str:

@@ -115,8 +115,8 @@ def interrupt(lab: Lab, generator: random.Random, report: Report) -> None:
     if slowest > 10:
         report.add([f"SIGTERM took {slowest:.1f} s"])
     finish(place, report)
-    report.add(check_all(place, restarts=report.faults))
-    report.measure(place)
+    report.add(check_all(place, restarts=report.faults, interrupted=True))
+    report.measure(place, interrupted=True)
     report.facts["slowest end (s)"] = round(slowest, 1)
 
 

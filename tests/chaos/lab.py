@@ -58,7 +58,10 @@ class Invocation:
 
     @property
     def running(self) -> bool:
-        return self.process.poll() is None
+        if self.process.poll() is None:
+            return True
+        self.ended = self.ended or time.monotonic()
+        return False
 
     def wait(self, limit: float = LIMIT) -> int:
         """Returns the exit code; a process that takes longer than `limit` seconds is killed, which reads −9."""

@@ -26,10 +26,13 @@ class Report:
         """Takes in what was found wrong, each thing once."""
         self.problems.extend(problem for problem in problems if problem not in self.problems)
 
-    def measure(self, place: Place, idle: float = 0.0) -> None:
+    def measure(self, place: Place, idle: float = 0.0, interrupted: bool = False) -> None:
         """Notes how long an experiment took in all its invocations beside the undisturbed run, and what it lost.
 
-        **Arguments:** `idle`: seconds in which the disturbance itself kept the run from working.
+        **Arguments:**
+
+        - `idle`: seconds in which the disturbance itself kept the run from working.
+        - `interrupted`: what was in flight cleaned up after itself and counts as cut off all the same.
         """
         clean = place.lab.clean
         spent = sum(invocation.ended - invocation.started for invocation in place.invocations) - idle
@@ -38,7 +41,7 @@ class Report:
             {
                 "seconds": round(spent, 1),
                 "restarts": restarts,
-                "units_cut_off": cut_off(place),
+                "units_cut_off": cut_off(place, interrupted),
                 # Each restart is allowed what the same command takes where there is nothing to do, or what the
                 # undisturbed run takes until its first unit is done: Ray is started again as well.
                 "ratio": round((spent - restarts * clean.start_up) / clean.seconds, 2),

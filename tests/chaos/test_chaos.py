@@ -100,7 +100,7 @@ def test_executions_are_counted_from_outside(tmp_path: Path) -> None:
     seen = [watch.attempts[key[:16]] for key in keys]
     assert [len(a.begun) for a in seen] == [2, 1, 1]
     assert [len(a.committed) for a in seen] == [1, 0, 0]
-    assert [a.dropped for a in seen] == [1, 1, 0]
+    assert [len(a.dropped) for a in seen] == [1, 1, 0]
 
 
 def test_checks_find_what_they_look_for(lab: Lab) -> None:

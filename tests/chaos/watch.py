@@ -24,7 +24,7 @@ class Attempts:
 
     begun: list[float] = field(default_factory=list)
     committed: list[float] = field(default_factory=list)
-    dropped: int = 0
+    dropped: list[float] = field(default_factory=list)
 
 
 class AttemptWatch:
@@ -69,7 +69,7 @@ class AttemptWatch:
             elif mask & IN_MOVED_FROM:
                 seen.committed.append(now)
             elif mask & IN_DELETE:
-                seen.dropped += 1
+                seen.dropped.append(now)
 
     def close(self) -> None:
         """Takes in what has happened so far and ends."""

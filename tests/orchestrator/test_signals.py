@@ -147,6 +147,52 @@ sys.exit(cli.main(["stubborn"]))
         assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
 
 
+@pytest.mark.parametrize("moment", ["exit handlers", "interpreter's own end"])
+def test_in_the_last_moment(moment: str) -> None:
+    """A signal to a process that has done its work: it ends with the code of that work, not with the signal's number."""
+    code = """
+import atexit, os, signal, sys, types
+import orchestrator.cli as cli
+
+def kill():
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.kill(os.getpid(), number)
+
+class Late:
+    def __del__(self, kill=os.kill, pid=os.getpid(), number=signal.SIGTERM):
+        kill(pid, number)
+
+def main(args):
+    print("the work is done")
+    if sys.argv[1] == "exit handlers":
+        atexit.register(kill)
+    else:
+        sys.kept = Late()
+    return 1
+
+command = types.ModuleType("orchestrator.commands.short")
+command.arguments, command.main = lambda parser: None, main
+sys.modules[command.__name__] = command
+cli.COMMANDS["short"] = ("short", "ends at once")
+cli._parse = lambda argv: types.SimpleNamespace(command="short")
+cli.console()
+"""
+    done = subprocess.run([sys.executable, "-c", code, moment], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "the work is done\n", "")
+
+
+def test_a_reader_that_is_gone() -> None:
+    """`orchestrator schema | head -1` is no failure."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "orchestrator", "schema"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.wait(timeout=60) == 0
+    assert process.stderr.read() == b""
+
+
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.parametrize("command", ["search", "reproduce"])
