@@ -33,7 +33,7 @@ RECIPE: dict[str, Any] = {
     "model": {"name": "small_vgg", "width": 0.0625},
     "training": {"epochs": 1, "batch_size": 64, "augment": None, "lr": 0.05, "final_lr": 0.05},
     "methods": [{"name": "eu_k", "k": 1, "epochs": 1}],
-    "attacks": [{"name": "lira", "variant": "offline"}],
+    "attacks": [{"name": "lira", "mode": "offline"}],
     "tracking": {"uri": "sqlite:///mlflow.db"},
 }
 

@@ -9,6 +9,7 @@ import shlex
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +94,11 @@ def _stop(client: Any, identity: str, as_json: bool) -> int:
     """Stops a job and waits until it has ended, so that it can be submitted again at once."""
     from ..cli import print_json
 
-    client.stop_job(identity)
+    _ask(identity, "stopped", lambda: client.stop_job(identity))
     deadline = time.monotonic() + STOP_SECONDS
     status = "RUNNING"
     while time.monotonic() < deadline:
-        status = str(client.get_job_info(identity).status.value)
+        status = str(_ask(identity, "looked up", lambda: client.get_job_info(identity)).status.value)
         if status not in ACTIVE:
             break
         time.sleep(0.25)
@@ -106,6 +107,14 @@ def _stop(client: Any, identity: str, as_json: bool) -> int:
     else:
         print(f"{identity}: {status.lower()}; finished units are kept, the same submit resumes")
     return EXIT_OK if status not in ACTIVE else EXIT_ENVIRONMENT
+
+
+def _ask(identity: str, what: str, action: Callable[[], Any]) -> Any:
+    """Returns what the job server answers; raises `EnvironmentFault` with its first line where it refuses."""
+    try:
+        return action()
+    except (RuntimeError, OSError) as error:
+        raise EnvironmentFault(f"{identity}: cannot be {what}: {str(error).strip().splitlines()[0]}") from None
 
 
 def _jobs(client: Any, address: str) -> list[Any]:

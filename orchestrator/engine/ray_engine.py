@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -248,22 +249,24 @@ class RayEngine:
         ordered = sorted(units, key=lambda unit: -unit.cost)
         kept = ray.put(ordered)
         rows = ray.data.from_items([{"index": i} for i in range(len(ordered))], override_num_blocks=len(ordered))
-        outcomes = rows.map_batches(
-            OutputsActor,
-            batch_size=1,
-            compute=ActorPoolStrategy(size=actors),
-            num_cpus=self.resources.cpus_per_unit / 2,
-            num_gpus=self.resources.gpus_per_unit or None,
-            accelerator_type=self.resources.accelerator_type,
-            max_restarts=-1,
-            max_task_retries=self.resources.max_retries,
-            fn_constructor_kwargs={
-                "store_uri": self.store.uri,
-                "shared": self.shared,
-                "units": ray.cloudpickle.dumps(kept),
-                "options": self.options,
-            },
-        )
+        with warnings.catch_warnings():
+            # Ray 2.60 has no named parameter for the limit on retries yet, and Ray Data's own default is none at all.
+            warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
+            outcomes = rows.map_batches(
+                OutputsActor,
+                batch_size=1,
+                compute=ActorPoolStrategy(size=actors),
+                num_cpus=self.resources.cpus_per_unit / 2,
+                num_gpus=self.resources.gpus_per_unit or None,
+                accelerator_type=self.resources.accelerator_type,
+                max_task_retries=self.resources.max_retries,
+                fn_constructor_kwargs={
+                    "store_uri": self.store.uri,
+                    "shared": self.shared,
+                    "units": ray.cloudpickle.dumps(kept),
+                    "options": self.options,
+                },
+            )
         problem = ""
         try:
             for row in outcomes.iter_rows():

@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ..errors import EnvironmentFault
 from . import guardian
@@ -59,10 +59,13 @@ class BackendFilter:
         sys.stderr.flush()
         os.dup2(writer, 2)
         os.close(writer)
-        direct = os.fdopen(os.dup(self._original), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
-        self._replaced = sys.stderr is sys.__stderr__
-        if self._replaced:
-            sys.stderr = direct
+        self._direct: IO[str] | None = None
+        if sys.stderr is sys.__stderr__:
+            # Never closed, nor is the copy: a logger that was set up meanwhile may write to it until the end.
+            self._direct = os.fdopen(
+                self._original, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
+            )
+            sys.stderr = self._direct
         self._thread = threading.Thread(target=self._forward, args=(reader,), daemon=True, name="stderr")
         self._thread.start()
 
@@ -75,7 +78,7 @@ class BackendFilter:
     def close(self) -> None:
         """Puts the descriptor back."""
         os.dup2(self._original, 2)  # closes the pipe's last writer here, which ends the thread
-        if self._replaced:
+        if self._direct is not None and sys.stderr is self._direct:
             sys.stderr = self._python_stderr
         self._thread.join(timeout=1)
 

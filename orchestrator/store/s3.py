@@ -1,14 +1,13 @@
 """A store in an S3 bucket. The commit mark is put with `If-None-Match: *`, so that the first of racing attempts wins.
 
 Each attempt uploads under a prefix of its own and the mark says which one counts; what a lost or dead attempt uploaded
-is unreachable and removed by garbage collection. Files are cached on the local disk, verified by checksum.
+is unreachable and removed by garbage collection. Files are cached on the local disk (`FileCache`), verified by checksum.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -17,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EnvironmentFault
-from .base import COMMIT_MARK, Attempt, CorruptObject, MissingObject, Store, commit_document, parse_commit, sha256_file
+from .base import COMMIT_MARK, Attempt, CorruptObject, MissingObject, Store, commit_document, parse_commit
+from .cache import FileCache
 from .claims import ClaimBoard
 
 LOOKUPS = 32  # requests under way at once
@@ -43,15 +43,7 @@ class S3Store(Store):
         from botocore.config import Config
 
         self._client = boto3.client("s3", config=Config(max_pool_connections=LOOKUPS, retries={"mode": "standard"}))
-        cache = (
-            os.environ.get("ORCHESTRATOR_CACHE") or Path(tempfile.gettempdir()) / f"orchestrator-cache-{os.getuid()}"
-        )
-        self._cache = Path(cache)
-        self._cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if self._cache.stat().st_uid != os.getuid():
-            raise EnvironmentFault(
-                f"cache {self._cache}: belongs to another user; name a folder with ORCHESTRATOR_CACHE"
-            )
+        self._cache = FileCache()
         # Commits never change, so one that was seen needs no second look; where it has been set aside since, reading it
         # raises `MissingObject` and the unit is made again.
         self._committed: set[str] = set()
@@ -80,7 +72,7 @@ class S3Store(Store):
             return {key for key, there in zip(wanted, pool.map(self.has, wanted), strict=True) if there}
 
     def attempt(self, key: str) -> Attempt:
-        return Attempt(self, key, Path(tempfile.mkdtemp(prefix=f"{key[:12]}-", dir=self._cache)))
+        return Attempt(self, key, self._cache.attempt(key))
 
     def _commit(self, key: str, folder: Path, meta: dict[str, Any]) -> bool:
         document = commit_document(key, folder, meta)
@@ -126,22 +118,14 @@ class S3Store(Store):
         if mark is None or name not in mark["files"]:
             raise MissingObject(key, name)
         digest = mark["files"][name]["sha256"]
-        cached = self._cache / digest[:2] / digest
-        if cached.is_file() and sha256_file(cached) == digest:
-            return cached
-        cached.parent.mkdir(exist_ok=True)
-        temporary = cached.with_name(f"{digest}.{uuid.uuid4().hex[:8]}.tmp")
+        remote = self._key(key, f"{mark['attempt']}/{name}")
         try:
-            self._client.download_file(self._bucket, self._key(key, f"{mark['attempt']}/{name}"), str(temporary))
-            found = sha256_file(temporary)
-            if found == digest:
-                os.replace(temporary, cached)
-                return cached
+            found = self._cache.file(digest, lambda to: self._client.download_file(self._bucket, remote, str(to)))
+            if found is not None:
+                return found
         except Exception as error:
             if _code(error) not in ABSENT:
                 raise EnvironmentFault(f"store {self.uri}: cannot be read ({_reason(error)})") from error
-        finally:
-            temporary.unlink(missing_ok=True)
         if self.mark(key) != mark:  # set aside and made again by somebody else meanwhile: look anew
             raise MissingObject(key, name)
         self.set_aside(key, f"{name} is missing or does not match its checksum")
@@ -151,8 +135,7 @@ class S3Store(Store):
         mark = self.mark(key)
         if mark is None:
             raise MissingObject(key, "no commit mark")
-        folder = self._cache / "folders" / f"{key}-{mark['attempt']}"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = self._cache.folder(f"{key}-{mark['attempt']}")
         for name in mark["files"]:
             link = folder / f".{name}.{uuid.uuid4().hex[:8]}"
             os.link(self.fetch(key, name), link)
