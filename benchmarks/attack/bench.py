@@ -12,6 +12,7 @@ Each stage runs in a process of its own on Parquet files written beforehand, so 
   seconds; it stands beside them as `ray_start_seconds`.
 - `confidences`: the check of the input with φ and the entropy of every row, in one pass. `per_sample`: after that pass, LiRA, U-LiRA,
   RMIA, KLoM and forgetting quality ε, fitted and scored; seconds of each are given.
+- `audit`: `orchestrator audit --attacks all`, all that a user waits for: check, every attack, intervals, report; Ray's start, too.
 
 `--memory` is what the binned data of a worker may take before XGBoost pages it from disk. Memory is private memory (resident without
 shared), in MiB, sampled 20 times a second. Quality stands beside time: the AUC of the fitted attack on its test fold. XGBoost is
@@ -21,6 +22,8 @@ imported before any clock starts. The last line is JSON; `--output FILE` keeps i
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -55,6 +58,7 @@ STAGES = (
     "distributed_scores",
     "confidences",
     "per_sample",
+    "audit",
 )
 ATTACK = XGBoostAttack(max_depth=6, eta=0.2, rounds=20, early_stopping=20)
 MIB = 2**20
@@ -175,6 +179,19 @@ def per_sample(measured: Any, started: float) -> dict[str, Any]:
     return found
 
 
+def audit(folder: Path) -> dict[str, Any]:
+    """The whole command with every attack that these outputs allow."""
+    from orchestrator.cli import main as command
+
+    with tempfile.TemporaryDirectory(dir=folder.parent) as output:
+        arguments = [*map(str, files(folder)), "--attacks", "all", "--output", output, "--scratch", str(folder.parent)]
+        with contextlib.redirect_stdout(io.StringIO()):
+            code = command(["audit", *arguments])
+        rows = json.loads((Path(output) / "results.json").read_text())["rows"]
+    assert code == 0
+    return {"rows_of_results": len(rows), "auc": rows[0]["metrics"]["auc"]}
+
+
 def stage(name: str, folder: Path, classes: int, memory: float | None) -> dict[str, Any]:
     """Runs one stage in this process and returns seconds, peak memory and the quality of the result."""
     import xgboost  # noqa: F401 - some stages import it themselves: none is to pay for that
@@ -233,6 +250,8 @@ def stage(name: str, folder: Path, classes: int, memory: float | None) -> dict[s
         )
         score = attacker.score
         found["notes"] = attacker.notes
+    elif name == "audit":
+        found |= audit(folder)
     else:
         from orchestrator.streaming_scores import score_distributed
 
