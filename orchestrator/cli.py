@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import re
+import select
 import signal
 import sys
 import threading
@@ -113,10 +114,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; finished work is kept, the same command resumes", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _reader_is_gone():
+            return 0  # commands print when their work is done: `orchestrator table … | head -1`
         if os.environ.get("ORCHESTRATOR_TRACEBACK"):
             raise
         print(
@@ -149,6 +149,8 @@ def console() -> NoReturn:
         code = main()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else EXIT_USAGE if end.code else 0
+    except KeyboardInterrupt:  # on its way out of `main`
+        code = EXIT_INTERRUPTED
     try:
         sys.stdout.flush()
     except (OSError, ValueError):
@@ -157,6 +159,16 @@ def console() -> NoReturn:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     known.append(code)
     sys.exit(code)
+
+
+def _reader_is_gone() -> bool:
+    """Whether nobody reads standard output any more."""
+    poll = select.poll()
+    try:
+        poll.register(sys.stdout.fileno(), 0)
+        return any(state & select.POLLERR for _, state in poll.poll(0))
+    except (OSError, ValueError):
+        return False
 
 
 def _ignore_signals() -> None:

@@ -12,7 +12,6 @@ from typing import Any
 from .context import Context, default_threads
 from .data import ExperimentData, load_data
 from .engine import Engine, InlineEngine
-from .engine.scratch import sweep_all
 from .errors import EnvironmentFault
 from .execute import HEAL_LIMIT
 from .folder import OutputFolder
@@ -21,6 +20,7 @@ from .plan import STAGES, Plan, check_stored_models, make_plan
 from .progress import Progress
 from .recipe import Recipe
 from .results import collect, environment, write_results
+from .scratch import sweep_all
 from .store import CorruptObject, Store, open_store
 from .tracking import Tracker
 from .units import Outcome, Unit
@@ -123,7 +123,7 @@ class _Run:
         engine: Engine | None = None
         try:
             for stage in STAGES:
-                missing = self._missing(plan.stages[stage], store, tracker)
+                missing = self._missing(stage, plan.stages[stage], store, tracker)
                 if stage == "score":
                     # Scores are the driver's own work: seconds of vectorised arithmetic on stored outputs.
                     runner: Engine = InlineEngine(
@@ -173,13 +173,14 @@ class _Run:
         models = 2 * sum(self.recipe.shadows.split[:2])
         return len(data.split.forget) * models
 
-    def _missing(self, units: Sequence[Unit], store: Store, tracker: Tracker) -> list[Unit]:
+    def _missing(self, stage: str, units: Sequence[Unit], store: Store, tracker: Tracker) -> list[Unit]:
         missing = []
         stored = store.committed(unit.key for unit in units)
         for unit in units:
             if unit.key in stored:
                 self.work["units_reused"] += 1
-                self.failures.pop(unit.key, None)  # made since by somebody else
+                if self.failures.pop(unit.key, None) is not None:  # made since by somebody else
+                    self.folder.log_outcome(stage, Outcome(unit.key, unit.name, unit.kind, "reused"))
                 tracker.unit_done(unit)
             elif self.options.only is None or self.options.only & {unit.key, unit.name, *unit.ancestors()}:
                 missing.append(unit)

@@ -81,8 +81,15 @@ class Progress:
         if self.quiet:
             return
         with self._lock:
-            self._clear()
-            print(text, file=self.stream, flush=True)
+            self._write(f"\r\x1b[2K{text}\n" if self.live else f"{text}\n")
+
+    def _write(self, text: str) -> None:
+        """Writes to the stream; whose reader is gone, or that is full, is told nothing more: the work goes on."""
+        try:
+            self.stream.write(text)
+            self.stream.flush()
+        except (OSError, ValueError):
+            self.quiet = True
 
     def counting(self, title: str) -> CountProgress:
         """Returns a callback `(done, total)` that shows a count, for work that is not made of units."""
@@ -147,8 +154,9 @@ class Progress:
         if self._ticker is not None:
             self._ticker.join(timeout=2)
             self._ticker = None
-        with self._lock:
-            self._clear()
+        if self.live and not self.quiet:
+            with self._lock:
+                self._write("\r\x1b[2K")
 
     def _run_ticker(self) -> None:
         while not self._stop.wait(1.0):
@@ -163,16 +171,7 @@ class Progress:
             if now - self._last_print < interval or (final and not self.live):
                 return
             self._last_print = now
-            if self.live:
-                self._clear()
-                self.stream.write(self.line())
-                self.stream.flush()
-            else:
-                print(self.line(), file=self.stream, flush=True)
-
-    def _clear(self) -> None:
-        if self.live:
-            self.stream.write("\r\x1b[2K")
+            self._write(f"\r\x1b[2K{self.line()}" if self.live else f"{self.line()}\n")
 
     def close(self) -> None:
         """Stops the ticker."""

@@ -66,6 +66,12 @@ class SearchPlan:
     baseline: Unit
     key: str
 
+    def units(self) -> list[Unit]:
+        """Returns all units that the search may execute."""
+        steps = [unit for setting in self.settings for step in setting.steps for unit in step.units()]
+        fixed = (*self.models, *self.population, *self.references, *self.attackers, *self.shared, self.baseline)
+        return list(dict.fromkeys([*fixed, *steps]))
+
 
 def check_search(recipe: Recipe) -> Search:
     """Returns the recipe's `search` section; raises `RecipeError` naming every fault of it."""

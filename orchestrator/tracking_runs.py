@@ -88,7 +88,9 @@ class MlflowRuns:
             "method": str(unit.label.get("method", unit.label.get("attack", unit.label.get("role", "")))),
             "host": str(meta.get("host", "")),
         }
-        run_id = self._child(unit.key, unit.name, tags, finished - int(meta["seconds"] * 1000))
+        run_id, done = self._child(unit.key, unit.name, tags, finished - int(meta["seconds"] * 1000))
+        if done:
+            return
         params = unit.spec.get("params", unit.spec.get("training", {}))
         metrics = list(_history_metrics(meta.get("history", []), finished))
         metrics += [
@@ -121,7 +123,9 @@ class MlflowRuns:
                 "status": row["status"],
                 "verdict": row["verdict"][:4000],
             }
-            run_id = self._child(key, f"{row['method']} {shown}".strip(), tags, stamp)
+            run_id, done = self._child(key, f"{row['method']} {shown}".strip(), tags, stamp)
+            if done:
+                continue
             # Few columns: intervals of the main number only; results.json has them all.
             low, high = row["ci"].get("auc", (None, None))
             values = {**row["metrics"], "auc_low": low, "auc_high": high}
@@ -243,18 +247,19 @@ class MlflowRuns:
                 return planned.scores
         return ()
 
-    def _child(self, key: str, name: str, tags: dict[str, str], start: int) -> str:
+    def _child(self, key: str, name: str, tags: dict[str, str], start: int) -> tuple[str, bool]:
+        """Returns the run that logs `key`, made where there is none, and whether it is finished already."""
         if key in self._children:
-            return self._children[key][0]
+            return self._children[key][0], False
         # Another driver of the same experiment, with another output folder, may have logged it meanwhile.
         condition = f"tags.`mlflow.parentRunId` = '{self._parent}' and tags.`{TAG}.unit` = '{key}'"
         for other in sorted(self._search(condition), key=_age):
             self._children[key] = (other.info.run_id, other.info.status)
-            return str(other.info.run_id)
+            return str(other.info.run_id), other.info.status == "FINISHED"
         tags = {**tags, "mlflow.parentRunId": self._parent, f"{TAG}.unit": key, **_owner()}
         run = self._client.create_run(self._experiment, start_time=start, run_name=name, tags=tags)
         self._children[key] = (run.info.run_id, "RUNNING")
-        return str(run.info.run_id)
+        return str(run.info.run_id), False
 
     def _end_child(self, key: str, run_id: str, status: str, finished: int | None) -> None:
         self._client.set_terminated(run_id, status=status, end_time=finished)

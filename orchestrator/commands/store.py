@@ -59,6 +59,7 @@ def main(args: argparse.Namespace) -> int:
 def _used(folders: list[Path]) -> set[str]:
     from ..data import load_data
     from ..plan import make_plan
+    from ..search_space import plan_search
     from ..store import open_store
     from .common import open_folder
 
@@ -68,7 +69,10 @@ def _used(folders: list[Path]) -> set[str]:
         recipe = folder.recipe()
         store = open_store(folder.store_uri())
         data = load_data(recipe, store)
-        for unit in make_plan(recipe, data).units():
+        units = list(make_plan(recipe, data).units())
+        if recipe.search is not None:
+            units += plan_search(recipe, data).units()
+        for unit in units:
             used.add(unit.key)
             used.update(unit.ancestors())
         used.update(

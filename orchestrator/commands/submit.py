@@ -11,9 +11,10 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ..errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_OK, EnvironmentFault, UserError
+from ..units import digest
 from . import common
 
 ACTIVE = ("PENDING", "RUNNING")
@@ -63,31 +64,44 @@ def main(args: argparse.Namespace) -> int:
     recipe = common.load(args)
     base = f"{recipe.name}-{experiment_id(recipe)}"
     client = connect(args.address)
-    known = {
-        job.submission_id: str(job.status.value)
-        for job in _jobs(client, args.address)
-        if (job.submission_id or "").startswith(base)
-    }
-    current = max(known, key=lambda name: _attempt(name, base)) if known else ""
-    status = known.get(current, "")
+    jobs = {job.submission_id: job for job in _jobs(client, args.address) if (job.submission_id or "").startswith(base)}
+    # The same recipe into another folder or store is another job.
+    same = [name for name, job in jobs.items() if (job.metadata or {}).get("place", _place(args)) == _place(args)]
+    current = max(same, key=lambda name: _attempt(name, base)) if same else ""
+    status = str(jobs[current].status.value) if current else ""
     if args.stop:
         if status not in ACTIVE:
             raise UserError(
                 f"{base}: no such job is running at {args.address}" + (f" (it {status.lower()})" if status else "")
             )
         return _stop(client, current, args.json)
+    latest = max((_attempt(name, base) for name in jobs), default=0)
     if status in (*ACTIVE, "SUCCEEDED"):
         action = "attached"
     else:
-        current = base if not current else f"{base}-{_attempt(current, base) + 1}"
+        current = f"{base}-{latest + 1}" if latest else base
         _warn(recipe, args)
-        action = "submitted" if _submit(client, current, recipe, args) else "attached"
+        action = "submitted"
+        while not _submit(client, current, recipe, args):
+            # Somebody was faster, with the same or with another place for its results.
+            other = _ask(current, "looked up", lambda: client.get_job_info(current))  # noqa: B023
+            if (other.metadata or {}).get("place", _place(args)) == _place(args):
+                action = "attached"
+                break
+            latest = _attempt(current, base)
+            current = f"{base}-{latest + 1}"
         status = "PENDING"
     if args.json:
         print_json({"submission_id": current, "action": action, "status": status, "address": args.address})
     else:
         print(f"{current}: {action}" + (f" ({status.lower()})" if action == "attached" else ""))
-    return follow(client, current) if args.follow else EXIT_OK
+    # Of --json, standard output holds one document and nothing else.
+    return follow(client, current, sys.stderr if args.json else sys.stdout) if args.follow else EXIT_OK
+
+
+def _place(args: argparse.Namespace) -> str:
+    """Returns where results go: part of what makes two submissions the same."""
+    return digest([args.output, args.store])[:16]
 
 
 def _stop(client: Any, identity: str, as_json: bool) -> int:
@@ -200,7 +214,7 @@ def _submit(client: Any, identity: str, recipe: Any, args: argparse.Namespace) -
                     submission_id=identity,
                     runtime_env=environment,
                     entrypoint_num_gpus=0,
-                    metadata={"recipe": recipe.name},
+                    metadata={"recipe": recipe.name, "place": _place(args)},
                 )
                 return True
             except Exception as error:
@@ -216,8 +230,8 @@ def _submit(client: Any, identity: str, recipe: Any, args: argparse.Namespace) -
             time.sleep(1.0)
 
 
-def follow(client: Any, identity: str) -> int:
-    """Prints the job's log to its end; returns the exit code that fits how it ended.
+def follow(client: Any, identity: str, stream: TextIO) -> int:
+    """Prints the job's log to its end on `stream`; returns the exit code that fits how it ended.
 
     A connection that breaks is made again, and the log goes on where it was.
     """
@@ -232,7 +246,7 @@ def follow(client: Any, identity: str) -> int:
             seen += len(text)
             fresh = text[max(0, len(text) - (seen - printed)) :] if seen > printed else ""
             printed = max(printed, seen)
-            print(fresh, end="", flush=True)
+            print(fresh, end="", flush=True, file=stream)
 
     failures = 0
     try:
@@ -259,6 +273,8 @@ def follow(client: Any, identity: str) -> int:
     print(f"{identity}: {status.lower()}", file=sys.stderr)
     if status == "SUCCEEDED":
         return EXIT_OK
+    if status == "STOPPED":
+        return EXIT_INTERRUPTED
     code = getattr(info, "driver_exit_code", None)
     return int(code) if code else EXIT_ENVIRONMENT  # it ended without a word: its node or the head is gone
 

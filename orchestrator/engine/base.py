@@ -14,8 +14,12 @@ Starter = Callable[[Unit, str], None]
 class Engine(Protocol):
     """Runs units somewhere. Used as a context manager, so that what it started is stopped."""
 
-    slots: int  # units at once
     starting: Starter | None  # told, where it is known, that a unit begins and on which node
+
+    @property
+    def slots(self) -> int:
+        """How many models are trained at once."""
+        ...
 
     def describe(self) -> str:
         """Returns one line that says where units run."""

@@ -15,8 +15,11 @@ class InlineEngine:
 
     def __init__(self, context: Context):
         self.context = context
-        self.slots = 1
         self.starting: Starter | None = None
+
+    @property
+    def slots(self) -> int:
+        return 1
 
     def describe(self) -> str:
         return f"this process ({self.context.threads} thread{'s' if self.context.threads > 1 else ''}, {self.context.device})"

@@ -10,7 +10,7 @@ from ..errors import EnvironmentFault
 from ..recipe_sections import Resources
 
 GPU_STAGES = ("train", "unlearn", "outputs")
-GROWTH = 200  # workers asked of an autoscaler
+GROWTH = 200  # workers asked of an autoscaler that has brought fewer
 DATA_CPUS = 1.0  # what a task of Ray Data's own asks for
 
 
@@ -51,7 +51,7 @@ class Placement:
         To an autoscaler what waits is the demand; on a cluster that stays as it is, twice its size is plenty.
         """
         fitting = self.slots(stage)
-        wanted = GROWTH if self.may_grow else 2 * fitting + 2
+        wanted = max(GROWTH if self.may_grow else 0, 2 * fitting + 2)
         return max(1, min(units, self.resources.concurrency or wanted))
 
     def needs(self, stage: str) -> dict[str, float]:

@@ -15,6 +15,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,18 @@ from ..execute import commit_unit
 from ..options import build
 from ..recipe_sections import Resources
 from ..scoring import save_fitted
+from ..scratch import ScratchFolder
 from ..store import Store
 from ..store.base import sha256_file
 from ..streaming_attack import choose_path, fit_all_distributed
 from ..units import Outcome, Unit
 from .base import Listener, Starter
-from .placement import place
-from .scratch import ScratchFolder
+from .placement import Node, place
 from .session import RaySession
 from .unit_queue import UnitQueue
 
 WORKER_LOSSES = 50
+QUEUE_LOSSES = 3  # rounds without any progress because the queue's process died
 
 
 class RayEngine:
@@ -70,13 +72,17 @@ class RayEngine:
         except EnvironmentFault:
             self.close()
             raise
-        self.slots = self.placement.slots("train")
         try:
             self._arrays = self.session.ray.put(data.to_arrays())
         except Exception as error:
             self.close()
             raise EnvironmentFault(f"Ray's object store cannot hold the images: {error}".splitlines()[0]) from error
         self._scratch = ScratchFolder("orc-tune-", Path(tempfile.gettempdir()))
+
+    @property
+    def slots(self) -> int:
+        """How many models are trained at once on the nodes that are there."""
+        return self.placement.slots("train")
 
     def describe(self) -> str:
         where = "local Ray" if self.session.started_here else "Ray cluster"
@@ -91,6 +97,9 @@ class RayEngine:
 
     def run(self, stage: str, units: Sequence[Unit], listener: Listener) -> None:
         with self.session.lifeline.guard():
+            # Nodes join and leave between stages; what could never run was refused at the start.
+            nodes = tuple(Node.of(node) for node in self.session.node_resources())
+            self.placement = replace(self.placement, nodes=nodes or self.placement.nodes)
             if stage == "outputs":
                 self._run_data(units, listener)
             elif stage == "attack" and self._attacker_path(units) == "distributed":
@@ -168,16 +177,22 @@ class RayEngine:
         reported: set[str] = set()
         problem = ""
         left = list(units)
+        spare = QUEUE_LOSSES
         while left:
-            problem = self._run_trials(stage, left, listener, reported) or problem
+            told, queue_lives = self._run_trials(stage, left, listener, reported)
+            problem = told or problem
             before, left = left, [u for u in left if u.key not in reported and not self.store.has(u.key)]
-            # Workers may all have died: fresh ones go on while that gets anywhere.
-            if len(left) == len(before):
+            # Workers may all have died, or their queue: fresh ones go on while that gets anywhere.
+            spare -= not queue_lives
+            if len(left) == len(before) and (queue_lives or spare < 0):
                 break
         self._account(units, reported, listener, problem)
 
-    def _run_trials(self, stage: str, units: Sequence[Unit], listener: Listener, reported: set[str]) -> str:
-        """Runs one round of workers; returns the last line of a trial's error, empty where there was none."""
+    def _run_trials(
+        self, stage: str, units: Sequence[Unit], listener: Listener, reported: set[str]
+    ) -> tuple[str, bool]:
+        """Runs one round of workers; returns the last line of a trial's error, empty where there was none, and whether the
+        queue that they pulled from is still there."""
         from ray import tune
         from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -204,7 +219,7 @@ class RayEngine:
             self.placement.needs(stage),
         )
         workers = self.placement.workers(stage, len(units))
-        faults: list[str] = []
+        faults: list[Exception] = []
         tuner = tune.Tuner(
             trainable,
             param_space={"worker": tune.grid_search(list(range(workers)))},
@@ -223,15 +238,16 @@ class RayEngine:
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 results = tuner.fit()
+            lives = _answers(queue)
         finally:
             ray.kill(queue)
         if faults:
-            raise EnvironmentFault(faults[0])
+            raise faults[0]
         errors = [error for error in (results[i].error for i in range(len(results))) if error is not None]
         environment = next((e for e in errors if isinstance(_cause(e), EnvironmentFault)), None)
         if environment is not None and any(u.key not in reported and not self.store.has(u.key) for u in units):
             raise EnvironmentFault(str(_cause(environment)))
-        return str(errors[0]).strip().splitlines()[-1] if errors else ""
+        return str(errors[0]).strip().splitlines()[-1] if errors else "", lives
 
     def _run_data(self, units: Sequence[Unit], listener: Listener) -> None:
         import ray
@@ -246,6 +262,11 @@ class RayEngine:
         reported: set[str] = set()
         # Half a unit's CPUs each: actors and Ray Data's own tasks must fit side by side even on two cores.
         actors = max(1, min(self.placement.slots("outputs"), len(units)))
+        pool = ActorPoolStrategy(size=actors)
+        if self.placement.may_grow:
+            pool = ActorPoolStrategy(
+                min_size=actors, max_size=max(actors, self.placement.workers("outputs", len(units)))
+            )
         ordered = sorted(units, key=lambda unit: -unit.cost)
         kept = ray.put(ordered)
         rows = ray.data.from_items([{"index": i} for i in range(len(ordered))], override_num_blocks=len(ordered))
@@ -255,7 +276,7 @@ class RayEngine:
             outcomes = rows.map_batches(
                 OutputsActor,
                 batch_size=1,
-                compute=ActorPoolStrategy(size=actors),
+                compute=pool,
                 num_cpus=self.resources.cpus_per_unit / 2,
                 num_gpus=self.resources.gpus_per_unit or None,
                 accelerator_type=self.resources.accelerator_type,
@@ -305,6 +326,19 @@ class RayEngine:
         scratch = getattr(self, "_scratch", None)
         if scratch:
             scratch.close()
+
+
+def _answers(queue: Any) -> bool:
+    """Whether the queue's actor still lives; it is asked for nothing."""
+    import ray
+
+    try:
+        ray.get(queue.begin.remote(-1), timeout=30)
+    except ray.exceptions.RayActorError:
+        return False
+    except ray.exceptions.GetTimeoutError:
+        pass
+    return True
 
 
 def _cause(error: BaseException) -> BaseException:

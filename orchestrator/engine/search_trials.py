@@ -16,12 +16,12 @@ from ray import tune
 from ..errors import EnvironmentFault
 from ..execute import execute
 from ..recipe_sections import Search
+from ..scratch import ScratchFolder
 from ..search_choice import FAILED, objective
 from ..search_space import Setting, bound_of
 from ..store import Store
 from ..units import Unit
 from .ray_engine import RayEngine, _cause
-from .scratch import ScratchFolder
 from .trainable import worker_context
 
 MEASURED_ERROR = "error_val"

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..errors import EnvironmentFault
+from ..scratch import ScratchFolder, short_folder
 from . import guardian
 from .guardian import Guardian
 from .lifeline import Lifeline
-from .scratch import ScratchFolder, short_folder
 
 # Read by Ray when it is imported or started; set before either happens. A user's own setting wins.
 _ENVIRONMENT = {
@@ -35,6 +35,9 @@ _ENVIRONMENT = {
     # Else the first driver waits for workers that Ray starts ahead of time, and for ever where one of them dies.
     "RAY_prestart_worker_first_driver": "0",
 }
+
+
+AUTOSCALING = "orchestrator_autoscaling"  # `ray start --head --resources='{"orchestrator_autoscaling": 1}'`
 
 
 def prepare_environment() -> None:
@@ -160,13 +163,11 @@ class RaySession:
         return [dict(node["Resources"]) for node in self.ray.nodes() if node["Alive"]]
 
     def may_grow(self) -> bool:
-        """Whether an autoscaler has told the cluster of node groups that it may add to."""
-        from ray._private.state import state
+        """Whether an autoscaler may add nodes: the head says so by a resource of its own, as in the files of `clusters/`.
 
-        try:
-            return bool(state.get_max_resources_from_cluster_config())
-        except Exception:  # Ray's own interface, not a public one: without it the nodes that are there must do
-            return False
+        Ray 2.60 itself does not tell: its own look-up of node groups reads what nothing writes.
+        """
+        return any(AUTOSCALING in node for node in self.node_resources())
 
     def nodes(self) -> int:
         """Returns how many nodes are alive."""

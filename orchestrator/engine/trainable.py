@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import ray
 from ray import tune
+from ray.exceptions import RayActorError
 
 from ..context import Context
 from ..data import ExperimentData
@@ -45,11 +46,15 @@ class UnitTrainable(tune.Trainable):
         self._queue = queue
         self._fault = ""
         self._raised: EnvironmentFault | None = None
+        self._orphaned = False
         try:
-            self._context = worker_context(store_uri, shared, options or {})
-        except EnvironmentFault as fault:
-            self._surroundings(int(config["worker"]), fault)
-        self._begin(config)
+            try:
+                self._context = worker_context(store_uri, shared, options or {})
+            except EnvironmentFault as fault:
+                self._surroundings(int(config["worker"]), fault)
+            self._begin(config)
+        except RayActorError:  # raising it, Tune would start worker after worker for a queue that is no more
+            self._orphaned = True
 
     def _surroundings(self, worker: int, fault: EnvironmentFault) -> None:
         """Raises a fault of the storage, so that Tune tries again; the last of several in a row, or a full disk, is told instead.
@@ -68,7 +73,11 @@ class UnitTrainable(tune.Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         # Without this method an actor cannot be reused: Tune would wait for ever.
-        self._begin(new_config)
+        try:
+            self._begin(new_config)
+        except RayActorError:
+            self._orphaned = True
+            return True
         if self._context.device != "cpu":
             import torch
 
@@ -77,10 +86,19 @@ class UnitTrainable(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Executes units for a while; says what became of them and which is `next`. The first step only takes one."""
+        told: list[dict[str, Any]] = []
+        try:
+            if not self._orphaned:
+                return self._step(told)
+        except RayActorError:
+            pass  # the queue is lost: the driver makes another, of what is not heard of
+        return {"outcomes": told, "next": None, "fault": "", "done": True}
+
+    def _step(self, told: list[dict[str, Any]]) -> dict[str, Any]:
         if self._raised is not None:
             raised, self._raised = self._raised, None
             self._surroundings(self._worker, raised)
-        told = [dataclasses.asdict(_lost(self._units[index])) for index in self._given_up]
+        told += [dataclasses.asdict(_lost(self._units[index])) for index in self._given_up]
         self._given_up = []
         # Every report costs Tune's loop several milliseconds: short units are told together.
         until = time.monotonic() + STEP_SECONDS
@@ -136,10 +154,10 @@ class OutcomeCallback(tune.Callback):
         listener: Listener,
         reported: set[str],
         units: Sequence[Unit],
-        faults: list[str],
+        faults: list[Exception],
         starting: Starter | None = None,
     ):
-        """**Arguments:** `reported`, `faults`: filled with the keys of units, and with faults that end the run."""
+        """**Arguments:** `reported`, `faults`: filled with the keys of units, and with what ends the run."""
         self._listener: Listener | None = listener
         self._reported = reported
         self._units = units
@@ -150,14 +168,19 @@ class OutcomeCallback(tune.Callback):
         return {"_listener": None, "_reported": set(), "_units": [], "_starting": None, "_faults": []}
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
-        for outcome in map(outcome_from, result["outcomes"]):
-            if outcome.key not in self._reported and self._listener is not None:
-                self._reported.add(outcome.key)
-                self._listener(outcome)
+        try:
+            for outcome in map(outcome_from, result["outcomes"]):
+                if outcome.key not in self._reported and self._listener is not None:
+                    self._reported.add(outcome.key)
+                    self._listener(outcome)
+            if result["next"] is not None and self._starting is not None:
+                self._starting(self._units[result["next"]], str(result.get("node_ip", "")))
+        except (
+            Exception
+        ) as error:  # raised here it would reach the user as one of Tune's, with its traceback for a text
+            self._faults.append(error)
         if result["fault"]:
-            self._faults.append(result["fault"])
-        if result["next"] is not None and self._starting is not None:
-            self._starting(self._units[result["next"]], str(result.get("node_ip", "")))
+            self._faults.append(EnvironmentFault(result["fault"]))
 
 
 def _lost(unit: Unit) -> Outcome:
@@ -167,7 +190,7 @@ def _lost(unit: Unit) -> Outcome:
 class UnitsReported(tune.Stopper):
     """Ends the trials once the driver has heard of every unit, since workers that never got one need not start; or of a fault."""
 
-    def __init__(self, reported: set[str], total: int, faults: list[str]):
+    def __init__(self, reported: set[str], total: int, faults: list[Exception]):
         self._reported, self._total, self._faults = reported, total, faults
 
     def __getstate__(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Files of a remote store on the local disk, named by their checksum, and kept below a limit."""
+"""Files of a remote store on the local disk, named by their checksum; the longest unused are cleared above a limit."""
 
 from __future__ import annotations
 
@@ -12,22 +12,32 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..errors import EnvironmentFault
+from ..scratch import ScratchFolder
 from .base import sha256_file
 
 LIMIT_GIB = 20.0  # ORCHESTRATOR_CACHE_GIB changes it
 YOUNG_SECONDS = 3600.0  # so long what was just used is safe from being cleared: somebody may be about to open it
 LOOK_SECONDS = 600.0  # between two looks at the size
+ATTEMPTS = "attempts-"
 
 
 class FileCache:
-    """A folder of this user's alone, shared by all processes of the machine: `ORCHESTRATOR_CACHE`, or a temporary one.
+    """A folder of this user's alone, shared by all processes of the machine, below `ORCHESTRATOR_CACHE` or the temporary folder.
+
+    `files/` holds files by checksum, `objects/` one object's files linked side by side, `attempts-*/` what each process
+    is writing, cleared once that process is no more.
 
     **Raises:** `EnvironmentFault` where the folder belongs to somebody else, or the limit is no number.
     """
 
     def __init__(self) -> None:
-        folder = os.environ.get("ORCHESTRATOR_CACHE") or f"{tempfile.gettempdir()}/orchestrator-cache-{os.getuid()}"
-        self.path = Path(folder)
+        named = os.environ.get("ORCHESTRATOR_CACHE")
+        # A folder that the user names may hold other things, which are none of ours to clear.
+        self.path = (
+            Path(named) / "orchestrator-cache"
+            if named
+            else Path(tempfile.gettempdir()) / f"orchestrator-cache-{os.getuid()}"
+        )
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.path.stat().st_uid != os.getuid():
             raise EnvironmentFault(f"cache {self.path}: belongs to another user; name a folder with ORCHESTRATOR_CACHE")
@@ -37,20 +47,23 @@ class FileCache:
         except ValueError:
             raise EnvironmentFault(f"ORCHESTRATOR_CACHE_GIB: {text!r} is not allowed; give GiB, such as 20") from None
         self._looked = -LOOK_SECONDS
+        self._attempts: ScratchFolder | None = None
 
     def attempt(self, key: str) -> Path:
         """Returns a new folder to write an object of the store in."""
-        return Path(tempfile.mkdtemp(prefix=f"{key[:12]}-", dir=self.path))
+        if self._attempts is None:
+            self._attempts = ScratchFolder(ATTEMPTS, self.path)
+        return Path(tempfile.mkdtemp(prefix=f"{key[:12]}-", dir=self._attempts.path))
 
-    def file(self, digest: str, download: Callable[[Path], None]) -> Path | None:
+    def file(self, digest: str, download: Callable[[Path], object]) -> Path | None:
         """Returns the file with this SHA-256, downloaded where it is not here; None where what comes is another."""
-        cached = self.path / digest[:2] / digest
-        if cached.is_file() and sha256_file(cached) == digest:
-            with contextlib.suppress(FileNotFoundError):  # cleared between two looks: download it
+        cached = self.path / "files" / digest[:2] / digest
+        with contextlib.suppress(FileNotFoundError):  # not here, or cleared while one looks
+            if sha256_file(cached) == digest:
                 os.utime(cached)
                 return cached
         self.trim()
-        cached.parent.mkdir(exist_ok=True)
+        cached.parent.mkdir(parents=True, exist_ok=True)
         temporary = cached.with_name(f"{digest}.{uuid.uuid4().hex[:8]}.tmp")
         try:
             download(temporary)
@@ -63,13 +76,16 @@ class FileCache:
 
     def folder(self, name: str) -> Path:
         """Returns a folder in which one object's files are linked side by side."""
-        folder = self.path / "folders" / name
+        folder = self.path / "objects" / name
         folder.mkdir(parents=True, exist_ok=True)
         os.utime(folder)
         return folder
 
     def trim(self) -> None:
-        """Clears what was not used for longest until the rest fits the limit; looks at the size from time to time only."""
+        """Clears what was not used for longest until the rest fits the limit; looks at the size from time to time only.
+
+        What was used within the hour stays, whatever the limit says.
+        """
         if time.monotonic() - self._looked < LOOK_SECONDS:
             return
         self._looked = time.monotonic()
@@ -85,8 +101,8 @@ class FileCache:
             total -= size
 
     def _entries(self) -> Iterator[tuple[float, int, Path]]:
-        """Yields when each entry was used, the bytes that only it holds, and its path."""
-        for path in [*self.path.glob("[0-9a-f][0-9a-f]/*"), *self.path.glob("folders/*"), *self.path.glob("*-*")]:
+        """Yields when each file and folder of links was used, the bytes that only it holds, and its path."""
+        for path in [*self.path.glob("files/??/*"), *self.path.glob("objects/*")]:
             with contextlib.suppress(OSError):  # cleared meanwhile by another process
                 state = path.stat()
                 inside = [file.stat() for file in path.iterdir()] if path.is_dir() else []

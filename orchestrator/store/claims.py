@@ -34,7 +34,7 @@ class ClaimBoard(ABC):
 
     @abstractmethod
     def read(self, key: str) -> str | None:
-        """Returns the claim's text, None where there is none."""
+        """Returns the claim's text, None where there is none. Raises where that cannot be told: that is not the same."""
 
     @abstractmethod
     def replace(self, key: str, text: str) -> None:
@@ -57,13 +57,16 @@ class Claims:
         claim = Claim(self.board, key)
         if self.board.create(key, claim.text):
             return self._taken(claim)
-        text = self.board.read(key)
-        if text == claim.text:  # written after all: its answer was lost and the request repeated
-            return self._taken(claim)
-        if text is not None:
-            if not self._abandoned(key, text):
-                return None
-            self.board.delete(key, text)
+        try:
+            text = self.board.read(key)
+            if text == claim.text:  # written after all: its answer was lost and the request repeated
+                return self._taken(claim)
+            if text is not None:
+                if not self._abandoned(key, text):
+                    return None
+                self.board.delete(key, text)
+        except OSError:  # a moment's hiccup of the storage: whoever waits looks again
+            return None
         return self._taken(claim) if self.board.create(key, claim.text) else None
 
     def _taken(self, claim: Claim) -> Claim:

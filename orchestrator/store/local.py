@@ -218,7 +218,7 @@ class _Folder(ClaimBoard):
     def read(self, key: str) -> str | None:
         try:
             return (self.folder / key).read_text()
-        except OSError:  # none, or one that is being replaced on a network file system
+        except FileNotFoundError:
             return None
 
     def replace(self, key: str, text: str) -> None:

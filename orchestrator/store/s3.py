@@ -6,6 +6,7 @@ is unreachable and removed by garbage collection. Files are cached on the local 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -20,6 +21,7 @@ from .base import COMMIT_MARK, Attempt, CorruptObject, MissingObject, Store, com
 from .cache import FileCache
 from .claims import ClaimBoard
 
+BLOCK = 1 << 20  # bytes read at a time
 LOOKUPS = 32  # requests under way at once
 ABSENT = ("NoSuchKey", "404")
 COMMITS = 5  # tries, where two commits meet in the same moment
@@ -130,6 +132,30 @@ class S3Store(Store):
             raise MissingObject(key, name)
         self.set_aside(key, f"{name} is missing or does not match its checksum")
         raise CorruptObject(key, f"{name} is missing or does not match its checksum")
+
+    def verify(self, key: str) -> bool:
+        # Past the local copies: what they hold is no news of what the bucket holds.
+        mark = self.mark(key)
+        if mark is None:
+            return False
+        for name, entry in mark["files"].items():
+            if self._remote_sha256(self._key(key, f"{mark['attempt']}/{name}")) != entry["sha256"]:
+                if self.mark(key) == mark:
+                    self.set_aside(key, f"{name} is missing or does not match its checksum")
+                return False
+        return True
+
+    def _remote_sha256(self, name: str) -> str:
+        """Returns the SHA-256 of what the bucket holds, empty where it holds nothing."""
+        found = hashlib.sha256()
+        try:
+            for block in self._client.get_object(Bucket=self._bucket, Key=name)["Body"].iter_chunks(BLOCK):
+                found.update(block)
+        except Exception as error:
+            if _code(error) in ABSENT:
+                return ""
+            raise EnvironmentFault(f"store {self.uri}: cannot be read ({_reason(error)})") from error
+        return found.hexdigest()
 
     def folder(self, key: str) -> Path:
         mark = self.mark(key)

@@ -22,9 +22,12 @@ def kill_driver(lab: Lab, generator: random.Random, report: Report, kills: int =
     The moments are spread over the whole run: one in each quarter of it for every experiment.
     """
     struck: Counter[str] = Counter()
-    for number in range(0, kills, PER_EXPERIMENT):
+    # A run may end before its last kill: another experiment takes the kills that are left.
+    for number in range(2 * kills // PER_EXPERIMENT):
+        count = min(PER_EXPERIMENT, kills - report.faults)
+        if count == 0:
+            break
         place = lab.place(f"driver{number}")
-        count = min(PER_EXPERIMENT, kills - number)
         landed = 0
         for share in draws(generator, count):
             units, delay = lab.clean.moment(share)
@@ -42,6 +45,8 @@ def kill_driver(lab: Lab, generator: random.Random, report: Report, kills: int =
         report.add(check_all(place, restarts=landed))
         report.measure(place)
         lab.say(f"  {report.faults} of {kills} kills, {cut_off(place)} units cut off in this experiment")
+    if report.faults < kills:
+        report.add([f"only {report.faults} of {kills} kills met a run at work"])
     report.facts["kills by stage"] = dict(struck)
 
 
@@ -61,9 +66,19 @@ def last_line(place: Place) -> str:
 
 def kill_workers(lab: Lab, generator: random.Random, report: Report, kills: int = 6) -> None:
     """SIGKILL of random worker processes while the driver lives: the run itself ends well, with one invocation."""
-    place = lab.place("workers")
-    place.start()
     struck: Counter[str] = Counter()
+    for number in range(kills):
+        if report.faults < kills:
+            _kill_workers_of_one(lab.place(f"workers{number}"), generator, report, kills - report.faults, struck)
+    report.facts["killed"] = dict(struck)
+
+
+def _kill_workers_of_one(
+    place: Place, generator: random.Random, report: Report, kills: int, struck: Counter[str]
+) -> None:
+    """Kills workers of one experiment, as many as it lasts for."""
+    lab, before = place.lab, report.faults
+    place.start()
     for share in draws(generator, kills):
         units, delay = lab.clean.moment(share)
         place.until(lambda: place.units_done() >= units)  # noqa: B023
@@ -84,9 +99,9 @@ def kill_workers(lab: Lab, generator: random.Random, report: Report, kills: int 
     if code != 0:
         report.add([f"the command ended with {code}: {last_line(place)}"])
         finish(place, report)
-    report.add(check_all(place, restarts=report.faults))
-    report.measure(place)
-    report.facts["killed"] = dict(struck)
+    landed = report.faults - before
+    report.add(check_all(place, restarts=landed))
+    report.measure(place, lost_workers=landed)
 
 
 def interrupt(lab: Lab, generator: random.Random, report: Report) -> None:

@@ -297,6 +297,13 @@ class Clean:
         lead = max(0.0, self.seconds - (next(e["time"] for e in events if e["event"] == "finished") - begin)) * 0.7
         return [e["time"] - begin + lead for e in events if e["event"] == "unit" and e["status"] == "done"]
 
+    @cached_property
+    def worker_start(self) -> float:
+        """Seconds from the beginning of training until its first unit began: what a worker takes to start."""
+        events = self.place.events()
+        begin = next(e["time"] for e in events if e["event"] == "stage_start" and e["stage"] == "train")
+        return min(e["time"] - e["seconds"] for e in events if e["event"] == "unit" and e["stage"] == "train") - begin
+
     def moment(self, share: float) -> tuple[int, float]:
         """Returns the moment at `share` of the run as units done by then and seconds since the last of them."""
         at = share * self.seconds

@@ -56,7 +56,7 @@ def page(scenarios: list[dict[str, Any]]) -> str:
     for s in scenarios:
         ratio = "" if s["worst_ratio"] is None else f"{s['worst_ratio']:.2f} × ({s['worst_ratio_with_ray']:.2f} ×)"
         lines.append(
-            f"| {s['title']} | {s['faults']} | {'yes' if s['survived'] else '**no**'} | {s['units_cut_off']} | {ratio} | "
+            f"| {s['title']} | {s['faults']} | {_outcome(s)} | {s['units_cut_off']} | {ratio} | "
             f"{s['clean_seconds']:.0f} s | {s['start_up_seconds']:.1f} s | {s['first_unit_seconds']:.0f} s | {s['seed']}, {s['commit']} |"
         )
     for s in scenarios:
@@ -78,6 +78,12 @@ def page(scenarios: list[dict[str, Any]]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _outcome(scenario: dict[str, Any]) -> str:
+    if scenario.get("skipped"):
+        return f"not done: {scenario['skipped']}"
+    return "yes" if scenario["survived"] else "**no**"
 
 
 def _text(value: Any) -> str:

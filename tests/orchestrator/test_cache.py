@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -75,18 +77,11 @@ def test_what_is_young_stays_whatever_the_limit(cache: FileCache, monkeypatch: p
     assert all(path.exists() for path in paths)
 
 
-def test_folders_of_links_and_of_killed_attempts_go_too(cache: FileCache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_of_links_go_too(cache: FileCache, monkeypatch: pytest.MonkeyPatch) -> None:
     path = put(cache, "a")
     linked = cache.folder("key-attempt")
     os.link(path, linked / "model.safetensors")
-    killed = cache.attempt("0123456789abcdef")
-    (killed / "half").write_bytes(b"h" * 4 * MIB)
-    for old, hours in ((path, 40.0), (linked, 50.0), (killed, 60.0)):
-        age(old, hours)
     monkeypatch.setattr(module, "LOOK_SECONDS", 0.0)
-    cache.trim()
-    assert not killed.exists()
-    assert path.exists()
     (put(cache, "b"), put(cache, "c"), put(cache, "d"))
     age(path, 70.0)
     age(linked, 60.0)
@@ -96,6 +91,30 @@ def test_folders_of_links_and_of_killed_attempts_go_too(cache: FileCache, monkey
     put(cache, "e")
     cache.trim()
     assert not linked.exists()  # nobody else holds its bytes any more
+
+
+def test_nothing_else_is_touched(cache: FileCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is being written, however long that takes and however much it is, and what others keep beside the cache."""
+    other = cache.path.parent / "my-project"
+    other.mkdir()
+    (other / "thesis").write_bytes(b"t" * 8 * MIB)
+    attempt = cache.attempt("0123456789abcdef")
+    (attempt / "model").write_bytes(b"m" * 8 * MIB)
+    for path in (other, attempt, attempt.parent):
+        age(path, 100.0)
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.0)
+    cache.trim()
+    FileCache().attempt("fedcba9876543210")  # another worker of this machine begins
+    assert (other / "thesis").exists()
+    assert (attempt / "model").exists()
+
+
+def test_what_a_killed_process_was_writing_goes(cache: FileCache) -> None:
+    code = "import os; from orchestrator.store.cache import FileCache; print(FileCache().attempt('0123456789abcdef'), flush=True); os.kill(os.getpid(), 9)"
+    left = Path(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip())
+    assert left.is_dir()
+    cache.attempt("fedcba9876543210")
+    assert not left.exists()
 
 
 def test_a_limit_that_is_no_number_is_one_line(cache: FileCache, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
 import multiprocessing
 import os
@@ -116,6 +117,34 @@ def test_the_beat_moves_and_stops_when_the_claim_was_taken_over(
     with claim:
         pass
     assert board.read(KEY) == "somebody else's", "another's claim is not removed"
+
+
+def test_a_hiccup_of_the_storage_neither_stops_the_beat_nor_frees_the_claim(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network file system that fails to read for a moment: the holder goes on, and nobody else begins."""
+    monkeypatch.setattr(claims_module, "BEAT_SECONDS", 0.1)
+    store = LocalStore(tmp_path / "store")
+    claim = store.claim(KEY)
+    assert claim is not None
+    with claim:
+        path = next(path for path in (tmp_path / "store" / "claims").iterdir() if path.name == KEY)
+        real, failing = Path.read_text, [True]
+
+        def read_text(self: Path, *args: Any, **more: Any) -> str:
+            if failing[0] and self == path:
+                raise OSError(errno.ESTALE, "Stale file handle")
+            return real(self, *args, **more)
+
+        monkeypatch.setattr(Path, "read_text", read_text)
+        assert LocalStore(tmp_path / "store").claim(KEY) is None
+        time.sleep(0.5)
+        failing[0] = False
+        before = path.read_text()
+        deadline = time.monotonic() + 20
+        while path.read_text() == before and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert path.read_text() != before, "the beat goes on"
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ import pytest
 
 from orchestrator.engine import lifeline
 from orchestrator.engine.lifeline import Lifeline
-from orchestrator.engine.scratch import ScratchFolder, sweep
 from orchestrator.errors import EnvironmentFault
 from orchestrator.experiment import RunResult, rebuild
 from orchestrator.folder import OutputFolder
+from orchestrator.scratch import ScratchFolder, sweep
 from orchestrator.store import LocalStore
 
 from .test_experiment import go, untimed
@@ -29,7 +29,7 @@ from .test_experiment import go, untimed
 
 def test_folders_of_killed_owners_are_swept_and_no_others(tmp_path: Path) -> None:
     program = (
-        "import sys, time; from pathlib import Path; from orchestrator.engine.scratch import ScratchFolder\n"
+        "import sys, time; from pathlib import Path; from orchestrator.scratch import ScratchFolder\n"
         "print(ScratchFolder('orc-', Path(sys.argv[1])).path, flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from orchestrator.data import load_data
 from orchestrator.engine.ray_engine import RayEngine
-from orchestrator.engine.session import _process_token, prepare_environment
+from orchestrator.engine.session import AUTOSCALING, _process_token, prepare_environment
 from orchestrator.experiment import RunOptions, run
 from orchestrator.plan import make_plan
 from orchestrator.recipe import Recipe, check_recipe
@@ -49,6 +51,13 @@ def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
 
 def sleeping(count: int, seconds: float) -> list[Unit]:
     return [Unit("sleep", {"seconds": seconds, "i": i}, f"sleep-{i:03d}", cost=seconds) for i in range(count)]
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 def run_units(
@@ -100,6 +109,60 @@ def test_a_unit_that_kills_its_worker_fails_alone(cluster: Any, tiny: dict[str, 
     assert [outcome.name for outcome in outcomes if outcome.failed] == [units[4].name]
     assert "lost with its worker" in next(outcome.error for outcome in outcomes if outcome.failed)
     assert Counter(outcome.key for outcome in outcomes) == Counter(unit.key for unit in units)
+
+
+@pytest.mark.slow
+def test_the_queue_is_killed_and_a_new_one_has_what_was_left(
+    cluster: Any, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    """SIGKILL of the process that hands units out: no worker is blamed, and no unit that was heard of runs again."""
+    store = LocalStore(tmp_path / "store")
+    outcomes: list[Outcome] = []
+    killed: list[int] = []
+
+    def listen(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        if len(outcomes) in (4, 8):
+            queues = [p for p in psutil.process_iter() if "ray::UnitQueue" in " ".join(_command(p))]
+            for process in queues:
+                process.kill()
+                killed.append(process.pid)
+
+    units = sleeping(12, 0.6)
+    started = time.monotonic()
+    run_units(cluster.address, check_recipe(tiny), store, units, listen)
+    assert len(killed) == 2
+    assert [outcome.error for outcome in outcomes if outcome.failed] == []
+    assert Counter(outcome.key for outcome in outcomes) == Counter(unit.key for unit in units)
+    assert time.monotonic() - started < 200, "workers are not started over and over for a queue that is no more"
+
+
+@pytest.mark.slow
+def test_an_empty_cluster_with_an_autoscaler_grows_for_a_run(
+    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's own autoscaler, with nodes that are processes here: a head without CPUs, as in the files of `clusters/`."""
+    prepare_environment()
+    from ray.cluster_utils import AutoscalingCluster
+
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    cluster = AutoscalingCluster(
+        head_resources={"CPU": 0, AUTOSCALING: 1},
+        worker_node_types={
+            "worker": {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2},
+        },
+        idle_timeout_minutes=10,
+    )
+    cluster.start()
+    try:
+        outcomes: list[Outcome] = []
+        units = sleeping(6, 1.0)
+        run_units("auto", check_recipe(tiny), LocalStore(tmp_path / "store"), units, outcomes.append)
+        assert [outcome.error for outcome in outcomes if outcome.failed] == []
+        assert len(outcomes) == len(units)
+    finally:
+        cluster.shutdown()
 
 
 @pytest.mark.slow

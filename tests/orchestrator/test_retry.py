@@ -11,6 +11,7 @@ import pytest
 from orchestrator.cli import main
 from orchestrator.folder import OutputFolder
 from orchestrator.store import open_store
+from orchestrator.units import Outcome
 
 from .test_experiment import go
 
@@ -70,3 +71,16 @@ def test_single_units_the_failed_ones_and_all(
     assert executed(folder) == {"retrained-001"}
     assert folder.failures() == {}
     assert all(row["status"] == "done" for row in json.loads((folder.path / "results.json").read_text())["rows"])
+
+
+def test_a_failure_that_somebody_else_has_mended_is_over(tiny: dict[str, Any], tmp_path: Path) -> None:
+    """Another experiment with the same store made the unit meanwhile: the log says so, and nothing counts it as failed."""
+    tiny["methods"] = []
+    go(tiny, tmp_path / "out")
+    folder = OutputFolder(tmp_path / "out")
+    unit = next(event for event in folder.events() if event["event"] == "unit" and event["stage"] == "train")
+    folder.log_outcome("train", Outcome(unit["unit"], unit["name"], "train", "failed", error="planted"))
+    assert folder.failures() == {unit["unit"]: "planted"}
+    go(tiny, tmp_path / "out")
+    assert folder.failures() == {}
+    assert executed(folder) == set()

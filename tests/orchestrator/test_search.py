@@ -26,6 +26,7 @@ from orchestrator.experiment import RunOptions
 from orchestrator.folder import OutputFolder
 from orchestrator.plan import experiment_id, make_plan
 from orchestrator.recipe import Recipe, check_recipe
+from orchestrator.recipe_files import load_recipe
 from orchestrator.report import write_report
 from orchestrator.search import find, no_winner
 from orchestrator.search_choice import FAILED, front_of, objective, pareto_front, winner_of
@@ -296,3 +297,16 @@ def test_a_killed_search_goes_on_and_picks_the_sensible_setting(
     assert found["final"][0]["auc"] == rows[2]["metrics"]["auc"]
     assert json.loads((out / "search.json").read_text()) == found
     assert (out / "figures" / "pareto.svg").is_file()
+
+
+def test_gc_keeps_what_an_unfinished_search_has_made(tmp_path: Path) -> None:
+    from orchestrator.commands.store import _used
+
+    recipe = load_recipe("search-demo")
+    folder = OutputFolder(tmp_path / "search")
+    folder.create()
+    store = LocalStore(tmp_path / "store")
+    folder.write_recipe(recipe, store.uri)
+    wanted = {unit.key for unit in plan_search(recipe, load_data(recipe, store)).units()}
+    assert len(wanted) > 50
+    assert wanted <= _used([folder.path])

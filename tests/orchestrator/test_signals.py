@@ -193,6 +193,19 @@ def test_a_reader_that_is_gone() -> None:
     assert process.stderr.read() == b""
 
 
+def test_nobody_reads_the_progress_any_more(recipe: Path, tmp_path: Path) -> None:
+    """`orchestrator run … 2>&1 | head -1`, or a `tee` that died: the run goes on to its end."""
+    out = tmp_path / "out"
+    process = start("run", recipe, out, "--address", "inline")
+    assert process.stderr is not None
+    assert process.stdout is not None
+    assert process.stderr.readline()
+    process.stderr.close()
+    process.stdout.close()
+    assert process.wait(timeout=300) == 0
+    assert all(row["status"] == "done" for row in json.loads((out / "results.json").read_text())["rows"])
+
+
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.parametrize("command", ["search", "reproduce"])

@@ -153,6 +153,23 @@ def test_s3_damage_is_found(s3: Any) -> None:
     assert store.fetch(KEY, "data.bin").read_bytes() == b"made again"
 
 
+@pytest.mark.parametrize("how", ["changed", "deleted"])
+def test_s3_verify_looks_at_the_bucket_and_not_at_what_was_fetched(s3: Any, how: str) -> None:
+    bucket = f"bucket-{os.urandom(6).hex()}"
+    s3.create_bucket(Bucket=bucket)
+    store = open_store(f"s3://{bucket}/p")
+    commit(store)
+    assert store.fetch(KEY, "data.bin").read_bytes() == b"content"
+    assert store.verify(KEY)
+    (name,) = [c["Key"] for c in s3.list_objects_v2(Bucket=bucket)["Contents"] if c["Key"].endswith("data.bin")]
+    if how == "changed":
+        s3.put_object(Bucket=bucket, Key=name, Body=b"c0ntent")
+    else:
+        s3.delete_object(Bucket=bucket, Key=name)
+    assert not store.verify(KEY)
+    assert not store.has(KEY), "set aside, to be made again"
+
+
 def test_of_racing_threads_one_wins(store: Store) -> None:
     barrier, won = threading.Barrier(8), []
 

@@ -170,3 +170,43 @@ def test_a_run_cut_off_while_it_was_logged_is_completed(tiny: dict[str, Any], tm
     assert [m.step for m in client.get_metric_history(victim.info.run_id, "loss")] == [1, 2, 3, 4], (
         "logged again, not twice"
     )
+
+
+def test_two_drivers_of_one_experiment_log_each_unit_once(
+    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same recipe at work with two output folders and so two stores, whose units end at different times."""
+    from orchestrator.data import load_data
+    from orchestrator.plan import make_plan
+    from orchestrator.store import LocalStore
+    from orchestrator.tracking_runs import MlflowRuns
+
+    class Later(LocalStore):
+        def meta(self, key: str) -> dict[str, Any]:
+            found = super().meta(key)
+            return {**found, "finished": found["finished"] + 100.0}
+
+    monkeypatch.chdir(tmp_path)
+    tiny["methods"] = []
+    recipe = check_recipe(tiny)
+    run(recipe, RunOptions(tmp_path / "out", address="inline", quiet=True))
+    recipe = check_recipe({**tiny, "tracking": {"uri": "sqlite:///mlflow.db"}})
+    drivers = []
+    for store in (LocalStore(tmp_path / "out" / "store"), Later(tmp_path / "out" / "store")):
+        data = load_data(recipe, store)
+        plan = make_plan(recipe, data)
+        drivers.append(MlflowRuns(recipe, plan, data, store, tmp_path / "out"))
+        drivers[-1].connect()
+    units = plan.stages["train"]
+    for unit in units:
+        for driver in drivers:
+            driver.log_unit(unit)
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    logged = [
+        r for r in runs_of(f"sqlite:///{tmp_path}/mlflow.db", "tiny") if r.data.tags["orchestrator.kind"] == "train"
+    ]
+    assert len(logged) == len(units)
+    for each in logged:
+        assert len(client.get_metric_history(each.info.run_id, "loss")) == tiny["training"]["epochs"]

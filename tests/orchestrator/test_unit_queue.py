@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import heapq
 from collections import Counter
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 
 from orchestrator.engine.unit_queue import UnitQueue
-from orchestrator.units import Unit
+from orchestrator.units import Outcome, Unit
 
 
 def unit(index: int, cost: float = 1.0, basis: str | None = None) -> Unit:
@@ -125,3 +127,19 @@ def test_the_finish_is_even(slots: int) -> None:
     assert set(seen.values()) == {1}
     assert len(seen) == len(costs)
     assert end < 1.02 * max(costs.sum() / slots, costs.max())
+
+
+def test_what_the_driver_cannot_write_ends_the_run_as_what_it_is() -> None:
+    """Tune would turn an error of a callback into one of its own, with a traceback for a text."""
+    from orchestrator.engine.trainable import OutcomeCallback, UnitsReported
+
+    def listen(outcome: Outcome) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    units = [Unit("sleep", {"seconds": 0.0}, "sleep")]
+    faults: list[Exception] = []
+    outcome = dataclasses.asdict(Outcome(units[0].key, "sleep", "sleep", "done"))
+    callback = OutcomeCallback(listen, set(), units, faults)
+    callback.on_trial_result(1, [], None, {"outcomes": [outcome], "next": None, "fault": ""})
+    assert [type(fault) for fault in faults] == [OSError]
+    assert UnitsReported(set(), 1, faults).stop_all()
