@@ -25,8 +25,7 @@ from orchestrator.execute import execute
 from orchestrator.experiment import RunOptions
 from orchestrator.folder import OutputFolder
 from orchestrator.plan import experiment_id, make_plan
-from orchestrator.recipe import Recipe, check_recipe
-from orchestrator.recipe_files import load_recipe
+from orchestrator.recipe import Recipe, check_recipe, load_recipe
 from orchestrator.report import write_report
 from orchestrator.search import find, no_winner
 from orchestrator.search_choice import FAILED, front_of, objective, pareto_front, winner_of
