@@ -48,7 +48,8 @@ def page(scenarios: list[dict[str, Any]]) -> str:
         "",
         "*Cut off*: executions in flight that a kill ended, the only work done twice. *Time*: all invocations of the slowest experiment over the "
         "undisturbed run, less, for each restart, what the command takes where everything is done; in brackets, less what the undisturbed run takes "
-        "until its first unit is done, since of so short a run starting Ray again is a large part.",
+        "until its first unit is done, since of so short a run starting Ray again is a large part. A worker that was killed is allowed what a worker "
+        "takes to start. More than 1.5 × in brackets counts as not survived.",
         "",
         "| scenario | faults | survived | cut off | time | undisturbed | everything done | first unit | seed, commit |",
         "|---|---|---|---|---|---|---|---|---|",
