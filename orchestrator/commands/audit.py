@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EXIT_OK, EXIT_UNITS_FAILED, UserError
+from . import common
 
 if TYPE_CHECKING:
     from attack.check import Examination
@@ -107,20 +108,19 @@ def main(args: argparse.Namespace) -> int:
     stages = {"read": read - started, "attack": time.perf_counter() - read}
     document = _write(args, names, source, found, stages)
     failed = sum(row["status"] == "failed" for row in document["rows"])
-    if args.json:
-        from ..cli import print_json
+    with common.shown():
+        if args.json:
+            from ..cli import print_json
 
-        print_json(document)
-    else:
-        from rich.console import Console
+            print_json(document)
+        else:
+            from ..report import terminal_table
 
-        from ..report import terminal_table
-
-        console = Console(width=None if Console().is_terminal else 120, highlight=False)
-        console.print(terminal_table(document))
-        for note in found.notes:
-            console.print(note, style="dim", markup=False)
-        print(f"report: {args.output / 'report.html'}")
+            console = common.console(120, highlight=False)
+            console.print(terminal_table(document))
+            for note in found.notes:
+                console.print(note, style="dim", markup=False)
+            print(f"report: {args.output / 'report.html'}")
     return EXIT_UNITS_FAILED if failed else EXIT_OK
 
 

@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 
 if TYPE_CHECKING:
     from ..folder import OutputFolder
     from ..recipe import Recipe
+
+
+@contextlib.contextmanager
+def shown() -> Iterator[None]:
+    """Prints what a command came to; where nobody reads that any more, how it ended is unchanged."""
+    with contextlib.suppress(BrokenPipeError):
+        yield
+        sys.stdout.flush()
+
+
+def console(width: int, **options: Any) -> Any:
+    """Returns a console of Rich's for standard output, `width` wide where that is no terminal."""
+    from rich.console import Console
+
+    class Ours(Console):
+        def on_broken_pipe(self) -> None:  # Rich would end the process with 1, which here means that units failed
+            raise BrokenPipeError
+
+    return Ours(width=None if sys.stdout.isatty() else width, **options)
 
 
 def recipe_arguments(parser: argparse.ArgumentParser) -> None:

@@ -39,20 +39,19 @@ def present(result: RunResult, as_json: bool) -> int:
     """Prints what a run came to and returns its exit code."""
     from ..cli import print_json
 
-    if as_json:
-        print_json(result.document)
-    else:
-        print_table(result)
+    with common.shown():
+        if as_json:
+            print_json(result.document)
+        else:
+            print_table(result)
     return EXIT_UNITS_FAILED if result.failed else EXIT_OK
 
 
 def print_table(result: RunResult) -> None:
     """Prints the result table and where the rest lies."""
-    from rich.console import Console
-
     from ..report import terminal_table
 
-    console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 160)
+    console = common.console(160, soft_wrap=not sys.stdout.isatty())
     console.print(terminal_table(result.document))
     work = result.document["environment"]["work"]
     print(f"{work['units_executed']} units executed, {work['units_reused']} reused")

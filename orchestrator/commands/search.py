@@ -35,22 +35,21 @@ def main(args: argparse.Namespace) -> int:
         allow_factory=args.allow_factory,
     )
     result = search(recipe, options)
-    if args.json:
-        print_json(result.document)
-    else:
-        print_search(result)
+    with common.shown():
+        if args.json:
+            print_json(result.document)
+        else:
+            print_search(result)
     complete = result.run is not None and not result.run.failed and result.document["winner"] is not None
     return EXIT_OK if complete else EXIT_UNITS_FAILED
 
 
 def print_search(result: SearchResult) -> None:
     """Prints the chosen settings with what search and test fold say of them, and the result table of the run."""
-    from rich.console import Console
-
     from ..search import beyond_bound
     from .run import print_table
 
-    console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 160)
+    console = common.console(160, soft_wrap=not sys.stdout.isatty())
     document = result.document
     if result.run is not None:
         print_table(result.run)
