@@ -14,11 +14,12 @@ reset, short batches) is tested with a recorder that calls the step instead of r
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import pickle
 import types
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -60,22 +61,43 @@ def record_cuda_graph(
 
     Raises `NotCapturable` where the capture itself fails; an error of `work` in warming up is left as it is.
     """
-    current, aside = torch.cuda.current_stream(device), torch.cuda.Stream(device)
-    aside.wait_stream(current)
-    with torch.cuda.stream(aside):
-        for _ in range(_WARM_UPS):
-            work()
-    current.wait_stream(aside)
-    warmed_up()
-    graph = torch.cuda.CUDAGraph()
-    try:
-        with torch.cuda.graph(graph):  # records, does not run
-            result = work()
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        raise NotCapturable(str(error)) from error
+    # A captured graph and its capturing stream belong to the current device, which need not be the model's.
+    with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+        current, aside = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+        aside.wait_stream(current)
+        with torch.cuda.stream(aside):
+            for _ in range(_WARM_UPS):
+                work()
+        current.wait_stream(aside)
+        warmed_up()
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with _own_workspaces(device), torch.cuda.graph(graph, stream=aside):  # records, does not run
+                result = work()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise NotCapturable(str(error)) from error
     return graph.replay, result
+
+
+@contextlib.contextmanager
+def _own_workspaces(device: torch.device) -> Iterator[None]:
+    """Inside, cuBLAS begins without workspaces, so that a captured graph gets its own, in its own memory.
+
+    torch keeps a workspace for each handle and stream. A graph that was captured with one of those would write to it
+    together with whatever else was given it, another graph in replay among them, and would go on doing so when torch
+    frees it, as it does when a graph that was captured on the same stream is destroyed. What is made inside is left by
+    torch and lives as long as the graph, since nothing else allocates from the graph's memory.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    torch._C._cuda_clearCublasWorkspaces()
+    try:
+        yield
+    finally:
+        torch._C._cuda_clearCublasWorkspaces()
 
 
 @dataclass

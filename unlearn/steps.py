@@ -35,9 +35,16 @@ def make_optimizer(parameters: list[nn.Parameter], training: Training, device: t
         return torch.optim.Adam(
             parameters, lr=rate, weight_decay=training.weight_decay, fused=fused, capturable=capturable
         )
-    return torch.optim.SGD(
+    optimizer = torch.optim.SGD(
         parameters, lr=rate, momentum=training.momentum, weight_decay=training.weight_decay, fused=fused
     )
+    if fused and training.momentum:
+        # The fused kernel takes all momenta or none, and so fails at a parameter whose first gradient comes after the
+        # first step (a block that is left out at times). From zero the first momentum is the gradient, as it is
+        # without dampening where there is no momentum yet.
+        for parameter in parameters:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

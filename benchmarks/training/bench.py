@@ -2,11 +2,13 @@
 
     python benchmarks/training/bench.py [--models small_vgg,all_cnn,resnet18] [--sizes 32,64] [--widths 0.25,1.0]
                                         [--device auto] [--repeats 5] [--seconds 1.5] [--neighbours 0.05] [--no-plain]
-                                        [--profile] [--output FILE]
+                                        [--workers N] [--profile] [--output FILE]
 
-`plain` is the usual way: a `DataLoader` over Pillow images with crop, flip, ToTensor and Normalize, NCHW, float32.
-Both train through `unlearn.train` on random uint8 images, losses included; of two passes in a row the second counts,
-for both. On a CPU, one process with every thread is measured beside one process a core, all at once: their counted
+`plain` is the usual way: a `DataLoader` over Pillow images with crop, flip, ToTensor and Normalize, NCHW, float32 with
+the switches that torch comes with (on a GPU TensorFloat-32 in convolutions). On a GPU it is measured without worker
+processes and with `--workers` of them, which stay from pass to pass; the faster of the two counts. Fast and plain
+train through `unlearn.train` on random uint8 images, losses included; of two passes in a row the second counts, for
+both. On a CPU, one process with every thread is measured beside one process a core, all at once: their counted
 passes begin together, and all their images are divided by the time of the slowest. `all threads ÷ plain` compares the
 code in the same layout; `best ÷ plain` takes the faster layout of the fast path, so it holds what the layout gains too.
 A turn is: peak, all threads, plain, peak, a process a core, peak; turns are repeated, so that what neighbours or the
@@ -28,10 +30,16 @@ import argparse
 import json
 import os
 import statistics
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.autograd import DeviceType
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # of a script Python knows its own folder only
+
 from measuring import BATCH, Neighbours, Peak, ProcessPerCore, Trainee, operations, rate_of_all
 
 
@@ -53,6 +61,18 @@ def ratios(ours: list[float], plain: list[float]) -> dict[str, float] | None:
     return spread([rate / other for rate, other in zip(ours, plain, strict=True)]) if plain else None
 
 
+def worker_counts(options: argparse.Namespace) -> list[int]:
+    """The numbers of workers that the plain way is measured with; on a CPU the cores are busy with arithmetic already."""
+    if options.no_plain:
+        return []
+    return sorted({0, options.workers}) if options.device == "cuda" else [0]
+
+
+def fastest(rates: dict[int, list[float]]) -> int | None:
+    """The number of workers with which the plain way is fastest; None where it was left out."""
+    return max(rates, key=lambda workers: sum(rates[workers]), default=None)
+
+
 def measure(case: tuple[str, int, float], options: argparse.Namespace, cores: int) -> dict[str, Any]:
     """One row of the table."""
     model, size, width = case
@@ -63,12 +83,15 @@ def measure(case: tuple[str, int, float], options: argparse.Namespace, cores: in
     expected = 0.6 * peak()["matmul"] / flops["training"]
     count = int(min(50_000, max(1, expected * options.seconds // BATCH) * BATCH))
     fast = Trainee(*case, "fast", count, device, precision)
-    slow = None if options.no_plain else Trainee(*case, "plain", min(count, 4 * BATCH), device, "float32")
+    slow = {  # every worker gets four batches, as the one process does
+        workers: Trainee(*case, "plain", min(count, 4 * BATCH * max(1, workers)), device, "float32", workers)
+        for workers in worker_counts(options)
+    }
     per_core = None
     if device == "cpu" and cores > 1:
         share = max(BATCH, count // cores // BATCH * BATCH)
         per_core = ProcessPerCore((*case, "fast", share, device, precision), cores)
-    neighbours = Neighbours(per_core.pids() if per_core else [], cores)
+    neighbours = Neighbours()
 
     def turn() -> dict[str, Any]:
         neighbours.begin()
@@ -76,8 +99,7 @@ def measure(case: tuple[str, int, float], options: argparse.Namespace, cores: in
         found["fast"] = rate_of_all([fast.train()])
         found["fast_peaks"].append(peak())
         found["inference"] = fast.predict()
-        if slow is not None:
-            found["plain"] = rate_of_all([slow.train()])
+        found["plain"] = {workers: rate_of_all([trainee.train()]) for workers, trainee in slow.items()}
         if per_core is not None:
             found["per_core_peaks"] = [per_core.peak()]
             found["per_core"] = per_core.train()
@@ -95,9 +117,10 @@ def measure(case: tuple[str, int, float], options: argparse.Namespace, cores: in
             left_out += 1
         else:
             turns.append(found)
-    rates = {
-        name: [each[name] for each in turns if name in each] for name in ("fast", "plain", "per_core", "inference")
-    }
+    rates = {name: [each[name] for each in turns if name in each] for name in ("fast", "per_core", "inference")}
+    plain = {workers: [each["plain"][workers] for each in turns] for workers in slow}
+    workers = fastest(plain)
+    rates["plain"] = [] if workers is None else plain[workers]
     around = {name: [each[f"{name}_peaks"] for each in turns if name in each] for name in ("fast", "per_core")}
     if per_core is not None:
         per_core.close()
@@ -105,6 +128,8 @@ def measure(case: tuple[str, int, float], options: argparse.Namespace, cores: in
     row: dict[str, Any] = {"model": model, "size": size, "width": width, "images_a_pass": count}
     row["mflop_per_image"] = {name: value / 1e6 for name, value in flops.items()}
     row["images_per_second"] = {name: spread(rates[name]) for name in ("fast", "per_core", "plain", "inference")}
+    row["plain_by_workers"] = {str(number): spread(found) for number, found in plain.items()}
+    row["plain_workers"] = workers
     row["neighbours"] = spread([each["neighbours"] for each in turns if each["neighbours"] is not None])
     row["turns_left_out"] = left_out
     row["layout"] = {"fast": "all threads", "per_core": "a process a core"}[best]
@@ -119,17 +144,47 @@ def measure(case: tuple[str, int, float], options: argparse.Namespace, cores: in
     return row
 
 
+def at_work(intervals: Iterable[tuple[float, float]]) -> float:
+    """Length of the union of intervals: what runs on two streams at once counts once."""
+    total, until = 0.0, float("-inf")
+    for start, end in sorted(intervals):
+        total += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return total
+
+
 def profile(case: tuple[str, int, float], device: str) -> str:
-    """Where the time of two passes of two steps goes, by operation."""
-    trainee = Trainee(*case, "fast", 2 * BATCH, device, "bfloat16" if device == "cuda" else "float32")
-    trainee.train()
+    """Where the time of one pass goes, by operation; on a GPU also the part of the pass in which the GPU was at work.
+
+    The steps of that pass are replayed: they were captured in a training before this one.
+    """
+    cuda = device == "cuda"
+    trainee = Trainee(*case, "fast", (64 if cuda else 2) * BATCH, device, "bfloat16" if cuda else "float32")
     kinds = [torch.profiler.ProfilerActivity.CPU]
-    if device == "cuda":
+    if cuda:
         kinds.append(torch.profiler.ProfilerActivity.CUDA)
-    with torch.profiler.profile(activities=kinds) as found:
-        trainee.train()
-    order = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
-    return str(found.key_averages().table(sort_by=order, row_limit=14, max_name_column_width=48))
+        # As torch does where it captures graphs itself: tracing that is taken down and set up again beside a captured
+        # graph may crash. So it is set up here, ahead of the first capture, and stays.
+        os.environ["DISABLE_CUPTI_LAZY_REINIT"], os.environ["TEARDOWN_CUPTI"] = "1", "0"
+        with torch.profiler.profile(activities=kinds):
+            torch.cuda.synchronize()
+    trainee.train()
+    found = torch.profiler.profile(activities=kinds)
+    _, seconds = trainee.train(ready=found.start)
+    found.stop()
+    order = "self_device_time_total" if cuda else "self_cpu_time_total"
+    table = str(found.key_averages().table(sort_by=order, row_limit=14, max_name_column_width=48))
+    if not cuda:
+        return table
+    ranges = [
+        (event.time_range.start, event.time_range.end)
+        for event in found.events()
+        if event.device_type == DeviceType.CUDA and not event.is_user_annotation
+    ]
+    busy = at_work(ranges) / 1e6
+    return (
+        f"{table}\nGPU at work {busy:.4f} s of the {seconds:.4f} s of a pass of 64 steps: {100 * busy / seconds:.0f} %"
+    )
 
 
 def shown(found: dict[str, float] | None, scale: float = 1.0, digits: int = 0) -> str:
@@ -150,12 +205,18 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.5, help="about so long is a pass, one batch at the least")
     parser.add_argument("--neighbours", type=float, default=0.05, help="largest share of processor time of others")
     parser.add_argument("--no-plain", action="store_true", help="leave the plain way out")
+    parser.add_argument("--workers", type=int, help="of the plain way's DataLoader on a GPU; one a core by default")
     parser.add_argument("--profile", action="store_true", help="print the operations that take longest too")
     parser.add_argument("--output", type=Path, help="write the JSON there too")
     options = parser.parse_args()
     if options.device == "auto":
         options.device = "cuda" if torch.cuda.is_available() else "cpu"
-    cores = len(os.sched_getaffinity(0)) if options.device == "cpu" else 1
+    available = len(os.sched_getaffinity(0))
+    cores = available if options.device == "cpu" else 1
+    if options.workers is None:
+        options.workers = available
+    if options.workers < 0:
+        parser.error(f"--workers: {options.workers} is not allowed; give 0 or more")
     if options.device == "cpu":
         torch.set_num_threads(cores)
     print(

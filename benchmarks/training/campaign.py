@@ -5,13 +5,15 @@ fold.
         [--originals 50 --retrained 50 --split 40,5,5 --epochs 200 --width 1.0 --per-class 100 --minutes 55]
         [--together 2]
 
-Needs torch, NumPy, Pillow and pyarrow only, so it runs on a bare GPU machine; `orchestrator audit
-DIR/outputs/*.parquet` runs the attacks elsewhere. Everything finished is kept: the same command again goes on where
-it was stopped and tries again what failed, and with `--minutes` it starts no further work once the time is up. Models of the test fold are
-trained first, then the methods that need no retain set are applied to them, then the other models are trained, then
-the remaining methods applied: so a campaign that ran out of time can be measured. Each model depends on its own seed
-only. With `--together` so many models are trained in turn, on a GPU each on its own stream; captured graphs go from
-model to model. Each line tells how much is done and how long the rest will take.
+Needs torch, NumPy, Pillow and pyarrow only, and no installed package but these, so it runs from a checkout on a bare
+GPU machine; `orchestrator audit DIR/outputs/*.parquet` runs the attacks elsewhere. Everything finished is kept: the
+same command again goes on where it was stopped and tries again what failed, and with `--minutes` it starts no further
+work once the time is up. A model or method that fails (out of memory, diverged, a decomposition that does not
+converge) is recorded, and the others go on. Models of the test fold are trained first, then the methods that need no
+retain set are applied to them, then the other models are trained, then the remaining methods applied: so a campaign
+that ran out of time can be measured. Each model depends on its own seed only. With `--together` so many models are
+trained in turn, on a GPU each on its own stream; captured graphs go from model to model. Each line tells how much is
+done and how long the rest will take.
 
 Writes `models/*.pt`, `outputs/*.parquet` (see `attack.outputs`), `errors.json` (per model: errors on D_f, D_r and
 test in percent, seconds, and why what failed failed). The last line printed is JSON.
@@ -22,10 +24,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +37,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from campaign_files import Progress, save_json, write
+from campaign_options import parse
 from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # of a script Python knows its own folder only
 
 from attack.outputs import outputs_table
 from unlearn import (
@@ -52,13 +58,6 @@ from unlearn import (
     train,
     train_together,
 )
-
-GAMMAS = (0.995, 0.99, 0.98, 0.96, 0.95, 0.90, 0.85, 0.80, 0.75)
-DEFAULT_METHODS: list[dict[str, Any]] = [
-    *({"name": "pgu", "gamma": gamma} for gamma in GAMMAS),
-    *({"name": "pgu", "gamma": 0.95, "top_k": k} for k in range(1, 6)),
-    *({"name": "eu_k", "k": k} for k in range(1, 6)),
-]
 
 
 def seed_of(seed: int, role: str, index: int) -> int:
@@ -91,7 +90,8 @@ class Campaign:
         self.images = {
             part: torch.from_numpy(getattr(self.data, part).images).to(self.device) for part in ("train", "test")
         }
-        self.graphs = Graphs(keep=max(1, options.together))
+        self.graphs = Graphs(keep=options.together)
+        self.failed: set[str] = set()  # in this run: nothing is tried twice in one
         self.progress = Progress()
         self._check_settings()
 
@@ -147,10 +147,55 @@ class Campaign:
     def has_time(self) -> bool:
         return time.monotonic() < self.deadline
 
+    def attempt(self, work: Callable[[], Any]) -> tuple[Any, str | None]:
+        """What `work` returns, and None; or None, and in one line why it failed, so that the others can go on.
+
+        Wrong settings and a diverged training are `ValueError`s, a device out of memory and a decomposition that does
+        not converge `RuntimeError`s of torch's. What ends a campaign, such as a full disk, is neither.
+        """
+        try:
+            return work(), None
+        except (ValueError, RuntimeError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            if isinstance(error, RuntimeError):
+                self.graphs = Graphs(keep=self.options.together)  # kept ones hold memory, or may be what fails
+        # Only here: until the error is gone its traceback holds what the failed work had on the device.
+        torch.cuda.empty_cache()
+        return None, reason
+
+    def record_failure(self, name: str, label: dict[str, str], reason: str, seconds: float) -> None:
+        """Writes down why there is no measurement."""
+        self.failed.add(name)
+        write(self.output / "parts" / f"{name}.json", partial(save_json, {**label, "error": reason}))
+        self.progress.done(name, seconds, f"failed: {reason}")
+
     # --- models ---------------------------------------------------------------------------------------------------
 
     def train(self, which: list[tuple[str, int]]) -> None:
-        """Trains these models, in turn where they are several."""
+        """Trains these models, in turn where they are several. Where that fails each is trained alone, so that only
+        what fails by itself is missing."""
+        start = time.perf_counter()
+        found, reason = self.attempt(partial(self.trained, which))
+        if reason is not None and len(which) > 1:
+            print(f"{len(which)} models in turn: failed: {reason}; each is trained alone", flush=True)
+            for each in which:
+                if self.has_time():
+                    self.train([each])
+            return
+        if reason is not None:
+            label = self.shadow_label(*which[0])
+            self.record_failure(label["model_id"], label, reason, time.perf_counter() - start)
+            return
+        models, histories, seconds = found
+        for (role, index), model, history in zip(which, models, histories, strict=True):
+            kept = {"state": model.cpu().state_dict(), "history": history, "seconds": seconds}
+            write(self.model_path(role, index), partial(torch.save, kept))
+            rate = sum(row["images"] for row in history) / seconds
+            text = f"{seconds:.1f} s, {rate:,.0f} images/s, loss {history[-1]['loss']:.4f}"
+            self.progress.done(f"{role}-{index:03d}", seconds, text)
+
+    def trained(self, which: list[tuple[str, int]]) -> tuple[list[nn.Module], list[list[dict[str, Any]]], float]:
+        """New models of these roles and numbers, trained; their histories; seconds for each."""
         seeds = [seed_of(self.options.seed, role, index) for role, index in which]
         models = [self.new_model(seed) for seed in seeds]
         settings = {"shuffle": True, "augment": self.training.augment}
@@ -169,13 +214,7 @@ class Campaign:
             histories = [train(models[0], loaders[0], self.training, seed=seeds[0], graphs=self.graphs)]
         else:
             histories = train_together(models, loaders, self.training, seeds=seeds, graphs=self.graphs)
-        seconds = (time.perf_counter() - start) / len(which)
-        for (role, index), model, history in zip(which, models, histories, strict=True):
-            kept = {"state": model.cpu().state_dict(), "history": history, "seconds": seconds}
-            write(self.model_path(role, index), partial(torch.save, kept))
-            rate = sum(row["images"] for row in history) / seconds
-            text = f"{seconds:.1f} s, {rate:,.0f} images/s, loss {history[-1]['loss']:.4f}"
-            self.progress.done(f"{role}-{index:03d}", seconds, text)
+        return models, histories, (time.perf_counter() - start) / len(which)
 
     def model_path(self, role: str, index: int) -> Path:
         return self.output / "models" / f"{role}-{index:03d}.pt"
@@ -214,37 +253,42 @@ class Campaign:
         if not waiting or not self.has_time() or not self.model_path("original", index).exists():
             return
         model, _ = self.load("original", index)
-        basis: CoreBasis | None = None
+        basis = cache(partial(self.basis, model))  # one for all methods that want it, made when the first does
         for name, settings in waiting:
             if not self.has_time():
                 return
             params = {key: value for key, value in settings.items() if key != "name"}
-            method = METHODS[settings["name"]](**self.resolved(settings["name"], params, index))
             label = {"model_id": f"original-{index:03d}", "role": "unlearned", "method": settings["name"]}
             label |= {"params": json.dumps(params, sort_keys=True), "fold": "test"}
-            given: dict[str, Any] = {
-                "forget": self.loader("train", self.split.forget, getattr(method, "batch_size", 128))
-            }
-            if "validation" in method.requires():
-                given["validation"] = self.loader("test", self.split.val)
-            if method.access == "retain":
-                given["retain"] = self.loader("train", self.split.retain)
-            if getattr(method, "uses_graphs", False):
-                given["graphs"] = self.graphs
-            if method.access == "moments":
-                basis = basis or self.basis(model)
-                given["moments"] = basis
             start = time.perf_counter()
-            try:
-                result = method.unlearn(model, **given)
-            except ValueError as error:
-                failed = {**label, "error": str(error).splitlines()[0]}
-                write(self.output / "parts" / f"{name}.json", partial(save_json, failed))
-                self.progress.done(name, time.perf_counter() - start, f"failed: {failed['error']}")
+            found, reason = self.attempt(partial(self.unlearned, model, index, name, label, basis))
+            if reason is not None:
+                self.record_failure(name, label, reason, time.perf_counter() - start)
                 continue
-            seconds = time.perf_counter() - start
-            self.measure(result.model, name, label, seconds, errors=True)
-            self.progress.done(name, seconds, f"{seconds:.1f} s, {len(result.history)} epochs")
+            seconds, epochs = found
+            self.progress.done(name, seconds, f"{seconds:.1f} s, {epochs} epochs")
+
+    def unlearned(
+        self, model: nn.Module, index: int, name: str, label: dict[str, str], basis: Callable[[], CoreBasis]
+    ) -> tuple[float, int]:
+        """Applies one method and measures what it made. Returns its seconds, those of the core space left out, and
+        epochs."""
+        params = json.loads(label["params"])
+        method = METHODS[label["method"]](**self.resolved(label["method"], params, index))
+        given: dict[str, Any] = {"forget": self.loader("train", self.split.forget, getattr(method, "batch_size", 128))}
+        if "validation" in method.requires():
+            given["validation"] = self.loader("test", self.split.val)
+        if method.access == "retain":
+            given["retain"] = self.loader("train", self.split.retain)
+        if getattr(method, "uses_graphs", False):
+            given["graphs"] = self.graphs
+        if method.access == "moments":
+            given["moments"] = basis()
+        start = time.perf_counter()
+        result = method.unlearn(model, **given)
+        seconds = time.perf_counter() - start
+        self.measure(result.model, name, label, seconds, errors=True)
+        return seconds, len(result.history)
 
     def basis(self, model: nn.Module) -> CoreBasis:
         """The core space of the retain data: G(D), over one augmented pass, less G(D_f)."""
@@ -285,7 +329,11 @@ class Campaign:
 
     def run_shadows(self, shadows: list[tuple[str, int, str]]) -> None:
         """Trains and measures those of these models that are missing, while there is time."""
-        missing = [(role, index) for role, index, _ in shadows if not self.model_path(role, index).exists()]
+        missing = [
+            (role, index)
+            for role, index, _ in shadows
+            if not self.model_path(role, index).exists() and f"{role}-{index:03d}" not in self.failed
+        ]
         while missing and self.has_time():
             now, missing = missing[: self.options.together], missing[self.options.together :]
             self.train(now)
@@ -294,14 +342,25 @@ class Campaign:
 
     def measure_shadows(self, shadows: list[tuple[str, int, str]]) -> None:
         """Writes the outputs of those of these models that exist and are not measured."""
-        for role, index, fold in shadows:
+        for role, index, _ in shadows:
             name = f"{role}-{index:03d}"
-            if self.is_measured(name) or not self.model_path(role, index).exists():
+            if self.is_measured(name) or name in self.failed or not self.model_path(role, index).exists():
                 continue
-            model, seconds = self.load(role, index)
-            shown = {"model_id": name, "params": "{}", "fold": fold}
-            shown |= {"role": "unlearned", "method": "retrain"} if role == "retrain" else {"role": role, "method": ""}
-            self.measure(model, name, shown, seconds, errors=fold == "test")
+            label = self.shadow_label(role, index)
+            start = time.perf_counter()
+            _, reason = self.attempt(partial(self.measure_shadow, role, index, label))
+            if reason is not None:
+                self.record_failure(name, label, reason, time.perf_counter() - start)
+
+    def measure_shadow(self, role: str, index: int, label: dict[str, str]) -> None:
+        """Writes the outputs of one trained model."""
+        model, seconds = self.load(role, index)
+        self.measure(model, label["model_id"], label, seconds, errors=label["fold"] == "test")
+
+    def shadow_label(self, role: str, index: int) -> dict[str, str]:
+        """What an outputs table tells of a trained model."""
+        method = {"role": "unlearned", "method": "retrain"} if role == "retrain" else {"role": role, "method": ""}
+        return {"model_id": f"{role}-{index:03d}", "params": "{}", "fold": self.folds[index], **method}
 
     def assemble(self) -> dict[str, Any]:
         """Joins what was measured into `outputs/*.parquet` and `errors.json`."""
@@ -316,40 +375,6 @@ class Campaign:
         write(self.output / "errors.json", partial(save_json, found))
         failed = sum("error" in about for about in found.values())
         return {"models": {group: len(names) for group, names in groups.items()}, "failed": failed}
-
-
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--train", required=True, help="Parquet file or glob of training images")
-    parser.add_argument("--test", required=True, help="Parquet file or glob of test images")
-    parser.add_argument("--output", required=True)
-    parser.add_argument("--image-column", default="img")
-    parser.add_argument("--label-column", default="label")
-    parser.add_argument("--limit", type=int, help="the first n training images")
-    parser.add_argument("--model", default="small_vgg")
-    parser.add_argument("--width", type=float, default=1.0)
-    parser.add_argument("--originals", type=int, default=50)
-    parser.add_argument("--retrained", type=int, default=50)
-    parser.add_argument("--split", type=lambda text: [int(part) for part in text.split(",")], default=[40, 5, 5])
-    parser.add_argument("--per-class", type=int, default=100)
-    parser.add_argument("--epochs", type=int, default=200)
-    parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--augment", default="crop_flip", type=lambda text: None if text == "none" else text)
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--precision", choices=("float32", "bfloat16"))
-    parser.add_argument("--methods", type=json.loads, default=DEFAULT_METHODS, help="JSON list of {name, …}")
-    parser.add_argument("--together", type=int, default=1, help="models trained in turn, on a GPU on streams")
-    parser.add_argument("--minutes", type=float, help="start no further work after this")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args(arguments)
-    if sum(options.split) != max(options.originals, options.retrained):
-        parser.error(
-            f"--split: adds up to {sum(options.split)}; the models are {options.originals}, {options.retrained}"
-        )
-    if options.together < 1:
-        parser.error(f"--together: {options.together} is not allowed; give 1 or more")
-    return options
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:

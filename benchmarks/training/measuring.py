@@ -3,11 +3,12 @@ one process a core."""
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import queue
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from unlearn import ArrayLoader, Training, build_model, predict, train
+import unlearn.fit
+from unlearn import ArrayLoader, Graphs, Training, build_model, predict, train
+from unlearn.training_plain import plain_loader
 
 BATCH = 256
 CLASSES = {32: 10, 64: 200}
@@ -124,10 +128,51 @@ class Peak:
 # --- models in training -----------------------------------------------------------------------------------------------
 
 
-class Trainee:
-    """One model in training on random images, of the usual size, optimiser and augmentation."""
+@contextlib.contextmanager
+def usual_switches() -> Iterator[None]:
+    """Inside, `unlearn.train` leaves torch's switches as it finds them, as scripts do: on a GPU convolutions may use
+    TensorFloat-32 and kernels that do not give the same bits every time. Held to the project's own rules the plain
+    path would be slower than what it stands for.
+    """
+    kept = unlearn.fit.full_float32, unlearn.fit.deterministic_convolutions
+    unlearn.fit.full_float32 = unlearn.fit.deterministic_convolutions = contextlib.nullcontext
+    try:
+        yield
+    finally:
+        unlearn.fit.full_float32, unlearn.fit.deterministic_convolutions = kept
 
-    def __init__(self, model: str, size: int, width: float, path: str, count: int, device: str, precision: str) -> None:
+
+def usual_loader(source: ArrayLoader, workers: int) -> DataLoader[tuple[Tensor, int]]:
+    """The plain path's `DataLoader` as scripts that want speed set it up: worker processes that stay from pass to pass,
+    and pinned memory for a GPU."""
+    return DataLoader(
+        plain_loader(source).dataset,
+        batch_size=source.batch_size,
+        shuffle=source.shuffle,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=source.device.type == "cuda",
+    )
+
+
+class Trainee:
+    """One model in training on random images, of the usual size, optimiser and augmentation.
+
+    The plain path trains with `usual_switches` and reads with so many `workers`; captured steps are kept from one call
+    to the next.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        size: int,
+        width: float,
+        path: str,
+        count: int,
+        device: str,
+        precision: str,
+        workers: int = 0,
+    ) -> None:
         random = np.random.default_rng(0)
         images = random.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
         labels = random.integers(0, CLASSES[size], count)
@@ -137,9 +182,12 @@ class Trainee:
             images, labels, **normal, batch_size=BATCH, shuffle=True, augment="crop_flip", device=device
         )
         self.settings = {**RECIPES[model], "path": path, "precision": precision}
+        self.batches = usual_loader(self.loader, workers) if path == "plain" else self.loader
+        self.graphs = Graphs()
 
     def train(self, ready: Callable[[], Any] | None = None) -> tuple[int, float]:
-        """Images and seconds of the second of two passes: the first takes the page faults and captures the graph.
+        """Images and seconds of the second of two passes: the first takes the page faults, starts the workers, and
+        captures the graph where no earlier call did.
 
         **Arguments:** `ready` is called between the two.
         """
@@ -148,7 +196,9 @@ class Trainee:
             if row["epoch"] == 1 and ready is not None:
                 ready()
 
-        history = train(self.net, self.loader, Training(epochs=2, **self.settings), seed=0, on_epoch=after_pass)
+        recipe = Training(epochs=2, **self.settings)
+        with usual_switches() if recipe.path == "plain" else contextlib.nullcontext():
+            history = train(self.net, self.batches, recipe, seed=0, on_epoch=after_pass, graphs=self.graphs)
         return history[1]["images"], history[1]["seconds"]
 
     def predict(self) -> float:
@@ -219,10 +269,6 @@ class ProcessPerCore:
         found = self._ask("peak")
         return {name: sum(each[name] for each in found) for name in found[0]}
 
-    def pids(self) -> list[int]:
-        """Of the processes."""
-        return [process.pid for process in self.processes if process.pid]
-
     def close(self) -> None:
         """Ends the processes."""
         for orders in self.orders:
@@ -235,10 +281,11 @@ class ProcessPerCore:
 
 
 class Neighbours:
-    """How much of the machine's processor time went to others than this benchmark, by Linux's own accounts."""
+    """How much of the machine's processor time went to others than this process and its children, by Linux's own
+    accounts."""
 
-    def __init__(self, pids: list[int], cores: int) -> None:
-        self.pids, self.cores = [os.getpid(), *pids], cores
+    def __init__(self) -> None:
+        self.cores = os.cpu_count() or 1  # the accounts are of all of them, whatever this process may use
         self.supported = Path("/proc/stat").exists()
         self.begin()
 
@@ -249,7 +296,8 @@ class Neighbours:
         return user + nice + system + irq + soft + steal
 
     def _own(self) -> float:
-        fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in self.pids]
+        pids = [os.getpid(), *(child.pid for child in multiprocessing.active_children())]  # loaders' workers too
+        fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
         return sum(int(field[11]) + int(field[12]) for field in fields)
 
     def begin(self) -> None:

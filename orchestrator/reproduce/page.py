@@ -117,8 +117,10 @@ def _recipe(finding: Finding) -> str:
     model = recipe["model"]
     width = f" at width {model['width']:g}" if model.get("width", 1.0) != 1.0 else ""
     shadows = recipe["shadows"]
+    precision = recipe["training"].get("precision", "float32")
+    trained = "" if precision == "float32" else f" trained in {precision}"
     return (
-        f"Measured with {model['name']}{width} on {data['train']:,} training images of {data['classes']} classes, "
+        f"Measured with {model['name']}{width}{trained} on {data['train']:,} training images of {data['classes']} classes, "
         f"{shadows['originals']} original and {shadows['retrained']} retrained models, {shadows['split'][2]} of each under test."
     )
 

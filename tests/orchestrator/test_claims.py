@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from orchestrator.errors import RecipeError
 from orchestrator.recipe import load_recipe
-from orchestrator.reproduce import GROUPS, ITEMS, SIZES, chosen
+from orchestrator.reproduce import GROUPS, ITEMS, SIZES, chosen, page
 from orchestrator.reproduce.claims import (
     FAILS,
     HOLDS,
@@ -200,6 +201,30 @@ def test_every_shipped_recipe_is_sound_and_named_after_its_item(monkeypatch: pyt
                 assert recipe_of(planned, size).name == f"{planned.name}-{size}"
     assert recipe_of(ITEMS["table4"].runs[1], "paper").scenario["count"] == 20_000
     assert load_recipe("table1-paper").shadows.split == (40, 5, 5)
+
+
+def test_the_full_size_is_made_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Float32 leaves most of a GPU's arithmetic unused, and processes that share one gain nothing."""
+    monkeypatch.setenv("UNLEARN_DATA", "/nowhere")
+    for item in ITEMS.values():
+        for planned in item.runs:
+            full, mini = (recipe_of(planned, size) for size in ("paper", "mini"))
+            assert full.training["precision"] == "bfloat16"
+            assert full.resources.gpus_per_unit == 1
+            assert "precision" not in mini.training, "the committed results are float32's"
+            assert mini.resources.gpus_per_unit == 0
+
+
+def test_the_page_tells_a_precision_that_is_not_the_usual_one() -> None:
+    recipe = {"model": {"name": "small_vgg"}, "shadows": {"originals": 50, "retrained": 50, "split": [40, 5, 5]}}
+    said = []
+    for training in ({}, {"precision": "bfloat16"}):
+        experiment = SimpleNamespace(
+            recipe={**recipe, "training": training}, environment={"dataset": {"train": 50_000, "classes": 10}}
+        )
+        said.append(page._recipe(SimpleNamespace(experiments={"table1": experiment})))  # type: ignore[arg-type]
+    assert said[0].startswith("Measured with small_vgg on 50,000 training images of 10 classes, ")
+    assert said[1].startswith("Measured with small_vgg trained in bfloat16 on 50,000 training images")
 
 
 def test_items_are_chosen_by_name_in_the_papers_order() -> None:

@@ -36,15 +36,15 @@ def loader_of(digits, seed=1, rows=None, device="cpu"):
     return ArrayLoader(data.images, data.labels, rows, seed=seed, device=device, **options)
 
 
-def new_model(seed, name="small_vgg"):
-    return build_model(name, num_classes=10, in_channels=1, image_size=8, width=0.125, seed=seed)
+def new_model(seed, name="small_vgg", width=0.125):
+    return build_model(name, num_classes=10, in_channels=1, image_size=8, width=width, seed=seed)
 
 
 def state(model):
     return torch.cat([tensor.detach().cpu().flatten().double() for tensor in model.state_dict().values()])
 
 
-def trained(digits, seed, training, graphs=None, name="small_vgg", device="cpu"):
-    model = new_model(seed, name)
+def trained(digits, seed, training, graphs=None, name="small_vgg", device="cpu", width=0.125):
+    model = new_model(seed, name, width)
     rows = train(model, loader_of(digits, seed, device=device), training, seed=seed, device=device, graphs=graphs)
     return state(model), [(row["loss"], row["accuracy"]) for row in rows]

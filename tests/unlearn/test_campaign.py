@@ -5,15 +5,18 @@ import io
 import json
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
-from unlearn import load_dataset
+from unlearn import SecondMoments, load_dataset
+from unlearn.training import TrainingDiverged
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "training"
 METHODS = [
@@ -141,6 +144,78 @@ def test_stopped_in_the_middle_it_goes_on_and_several_in_turn_are_the_same(
     for name, table in tables(tmp_path / "other").items():
         rows = [t.sort_by([("model_id", "ascending"), ("sample_id", "ascending")]) for t in (table, whole[name])]
         assert rows[0].equals(rows[1])
+
+
+def test_what_fails_is_recorded_and_the_others_go_on(campaign, arguments, tmp_path, monkeypatch, capsys):
+    """A model that diverges, decompositions that fail, a method for which the device's memory is too small, and what
+    such work held until then is let go."""
+    held, freed, diverges = [], [], campaign.seed_of(0, "original", 1)
+    train = campaign.train
+
+    def failing(model, loader, training, *, seed, **options):
+        if seed == diverges:
+            raise TrainingDiverged("training.lr: the loss is nan after pass 1\nlower it")
+        return train(model, loader, training, seed=seed, **options)
+
+    def out_of_memory(self, model, **given):
+        on_the_device = torch.zeros(3)
+        held.append(weakref.ref(on_the_device))
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    def does_not_converge(self):
+        raise torch.linalg.LinAlgError("linalg.eigh: did not converge")
+
+    monkeypatch.setattr(campaign, "train", failing)
+    monkeypatch.setattr(campaign.METHODS["eu_k"], "unlearn", out_of_memory)
+    monkeypatch.setattr(SecondMoments, "decompose", does_not_converge)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: freed.append([each() is None for each in held]))
+    summary = campaign.main(arguments)
+    errors = json.loads((tmp_path / "out" / "errors.json").read_text())
+    reasons = {name.rpartition("-")[0][:14]: about["error"] for name, about in errors.items() if "error" in about}
+    assert reasons == {
+        "original": "training.lr: the loss is nan after pass 1",
+        "unlearned-pgu-": "linalg.eigh: did not converge",
+        "unlearned-eu_k": "CUDA out of memory. Tried to allocate 2.00 GiB.",
+    }
+    assert summary["failed"] == 4, "two of EU-k's"
+    assert errors["original-001"]["fold"] == "validation"
+    assert len(held) == 2
+    assert len(freed) == 4
+    assert all(all(gone) for gone in freed), "a traceback that is alive keeps the tensors of its frames"
+    assert summary["models"] == {"original": 2, "retrained": 3, "retrain": 1}
+    assert "[10/10]" in capsys.readouterr().out
+    # With the reasons gone the same command makes what is missing.
+    monkeypatch.undo()
+    again = campaign.main(arguments)
+    assert again["failed"] == 1, "the model has five layers"
+    assert again["models"]["original"] == 3
+
+
+def test_of_several_in_turn_only_those_are_missing_that_fail_alone(campaign, arguments, tmp_path, monkeypatch, capsys):
+    campaign.main(arguments)
+    whole = tables(tmp_path / "out")
+    other = [*arguments[: arguments.index("--output")], "--output", str(tmp_path / "other"), "--together", "3"]
+    other += arguments[arguments.index("--output") + 2 :]
+
+    def too_large(models, *given, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(campaign, "train_together", too_large)
+    assert campaign.main(other)["failed"] == 1, "the method that fails for a reason of its own"
+    assert "3 models in turn: failed: CUDA out of memory.; each is trained alone" in capsys.readouterr().out
+    for name, table in tables(tmp_path / "other").items():
+        assert np.array_equal(*(t["logits"].combine_chunks().flatten().to_numpy() for t in (table, whole[name])))
+
+
+def test_a_full_disk_ends_it(campaign, arguments, monkeypatch):
+    """Everything that comes after would be lost too."""
+
+    def full(content, path):
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(RuntimeError, match="unexpected pos"):
+        campaign.main(arguments)
 
 
 def test_an_audit_reads_it(campaign, arguments, tmp_path):

@@ -198,3 +198,46 @@ def test_gpu_models_on_streams_are_each_as_alone(digits):
     train_together(models, loaders, training, seeds=seeds, device="cuda")
     for model, (weights, _) in zip(models, alone, strict=True):
         assert torch.equal(state(model), weights)
+
+
+LARGE = {"width": 1.0, "device": "cuda"}  # matrix products large enough for cuBLAS to write to its workspace
+
+
+@needs_gpu
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_gpu_graphs_in_replay_at_once_do_not_share_a_workspace(digits, precision):
+    """Two full-width models in turn, on a stream each, against one after the other."""
+    training, seeds = Training(epochs=20, precision=precision), [11, 12]
+    alone = [trained(digits, seed, training, **LARGE) for seed in seeds]
+    models = [new_model(seed, width=1.0) for seed in seeds]
+    loaders = [loader_of(digits, seed, device="cuda") for seed in seeds]
+    histories = train_together(models, loaders, training, seeds=seeds, device="cuda")
+    for model, rows, (weights, history) in zip(models, histories, alone, strict=True):
+        assert torch.equal(state(model), weights)
+        assert [(row["loss"], row["accuracy"]) for row in rows] == history
+
+
+@needs_gpu
+def test_gpu_a_kept_slot_outlives_the_others(digits):
+    """A graph that is let go takes none of the memory that a kept one was captured with, nor does a new one use it."""
+    kinds = [Training(epochs=2, momentum=momentum) for momentum in (0.9, 0.8, 0.7)]
+    fresh = [trained(digits, 3, training, **LARGE) for training in kinds]
+    graphs = Graphs(keep=2)
+    # The second is let go when the third is captured; the first was used in between, and is used after both.
+    for kind, captured in ((0, 1), (1, 2), (0, 2), (2, 3), (0, 3), (2, 3)):
+        torch.cuda.empty_cache()  # what was let go is the device's again, and another's at once
+        taken = torch.full((64 << 20,), torch.nan, device="cuda")
+        found = trained(digits, 3, kinds[kind], graphs, **LARGE)
+        del taken
+        assert torch.equal(found[0], fresh[kind][0])
+        assert found[1] == fresh[kind][1]
+        assert graphs.captured == captured
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs: trains on the one that is not current")
+def test_gpu_of_any_number(digits):
+    training = Training(epochs=2)
+    assert torch.cuda.current_device() == 0
+    first, second = (trained(digits, 3, training, device=f"cuda:{number}") for number in (0, 1))
+    assert torch.equal(first[0], second[0])
+    assert torch.cuda.current_device() == 0

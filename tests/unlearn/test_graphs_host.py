@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+import unlearn.steps
 from unlearn import Graphs, Training, train
-from unlearn.graphs import NotCapturable
+from unlearn.graphs import NotCapturable, record_cuda_graph
+from unlearn.steps import make_optimizer
 
 from .recorded_graphs import loader_of, new_model, state, trained
 
@@ -36,7 +38,7 @@ def fake_cuda(monkeypatch):
     capturing = []
 
     @contextlib.contextmanager
-    def graph(_):
+    def graph(_, stream):
         capturing.append(True)
         yield
         capturing.pop()
@@ -76,6 +78,57 @@ def test_errors_of_a_step_are_told_from_those_of_capturing_it(digits, fake_cuda)
         run(when=False)
     with pytest.raises(ValueError, match=r"cannot be captured as a CUDA graph \(no such operation\)"):
         run(when=True)
+
+
+def test_a_graph_is_captured_on_its_own_device_and_stream_with_its_own_workspaces(monkeypatch):
+    """What torch would do by itself: capture on the current device, with the workspaces of whatever came before."""
+    events, streams = [], []
+
+    @contextlib.contextmanager
+    def noted(name):
+        events.append(name)
+        yield
+        events.append(f"end {name}")
+
+    def new_stream(device):
+        streams.append(FakeStream())
+        return streams[-1]
+
+    def graph(_, stream):
+        assert stream is streams[0], "torch's own capturing stream may be another device's"
+        return noted("capture")
+
+    for name, stand_in in {
+        "device": lambda device: noted(str(device)),
+        "current_stream": lambda device: FakeStream(),
+        "Stream": new_stream,
+        "stream": lambda stream: contextlib.nullcontext(),
+        "CUDAGraph": lambda: SimpleNamespace(replay=lambda: None),
+        "graph": graph,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    clear = lambda: events.append("clear")  # noqa: E731
+    monkeypatch.setattr(torch._C, "_cuda_clearCublasWorkspaces", clear, raising=False)
+
+    def work():
+        events.append("work")
+        return torch.zeros(()), torch.zeros(())
+
+    record_cuda_graph(work, torch.device("cuda", 1), lambda: events.append("warmed up"))
+    ready = ["cuda:1", "work", "work", "work", "warmed up"]
+    assert events == [*ready, "clear", "capture", "work", "end capture", "clear", "end cuda:1"]
+
+    events.clear()
+    streams.clear()
+
+    def fails():
+        if "capture" in events:
+            raise RuntimeError("not permitted")
+        return work()
+
+    with pytest.raises(NotCapturable):
+        record_cuda_graph(fails, torch.device("cuda", 1), lambda: None)
+    assert events.count("clear") == 2, "also where capturing fails"
 
 
 class StochasticDepth(nn.Module):
@@ -122,19 +175,55 @@ HOST = {
 }
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize(("build", "reason"), HOST.values(), ids=HOST.keys())
-def test_steps_that_the_host_changes_are_not_replayed(digits, graphs, caplog, build, reason):
+def test_steps_that_the_host_changes_are_not_replayed(digits, graphs, caplog, build, reason, optimizer):
     """A graph would repeat for ever what the host decided once."""
     found = []
     for kept in (None, graphs):
         torch.manual_seed(0)
         model = build()
-        rows = train(model, loader_of(digits), Training(epochs=2, optimizer="adam"), seed=3, graphs=kept)
+        rows = train(model, loader_of(digits), Training(epochs=2, optimizer=optimizer), seed=3, graphs=kept)
         found.append((state(model), [row["loss"] for row in rows]))
     assert torch.equal(found[0][0], found[1][0])
     assert found[0][1] == found[1][1]
     assert graphs.captured == 0
     assert [record.message.rpartition(": ")[2] for record in caplog.records] == [reason]
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_a_parameter_whose_first_gradient_comes_late_is_trained_as_on_the_plain_path(momentum):
+    """To the bit: rate, momentum and decay are powers of two and the gradients integers, so nothing is rounded."""
+    found = []
+    for path in ("fast", "plain"):
+        early, late = (nn.Parameter(torch.tensor([1.0, -2.0, 0.0])) for _ in "ab")
+        training = Training(path=path, lr=0.5, final_lr=None, momentum=momentum, weight_decay=0.25)
+        optimizer = make_optimizer([early, late], training, torch.device("cpu"))
+        steps = []
+        for number in range(5):
+            early.grad = torch.tensor([1.0, 2.0, -3.0]) * (number + 1)
+            late.grad = torch.tensor([2.0, 0.0, -1.0]) * number if number in (2, 4) else None
+            optimizer.step()
+            steps.append(torch.cat([early.detach(), late.detach()]))
+        found.append(torch.stack(steps))
+    assert torch.equal(*found)
+    assert not torch.equal(found[0][1, 3:], found[0][2, 3:]), "the late one is trained"
+
+
+@pytest.mark.parametrize("name", ["small_vgg", "resnet18"])
+def test_momentum_that_begins_as_zero_is_momentum_that_begins_with_the_first_gradient(digits, monkeypatch, name):
+    """The fast path's own kernel, whole models: the same bits as where the kernel makes the momenta itself."""
+    found = [trained(digits, 0, Training(epochs=2), name=name)]
+
+    def without(parameters, training, device):
+        optimizer = make_optimizer(parameters, training, device)
+        optimizer.state.clear()
+        return optimizer
+
+    monkeypatch.setattr(unlearn.steps, "make_optimizer", without)
+    found.append(trained(digits, 0, Training(epochs=2), name=name))
+    assert torch.equal(found[0][0], found[1][0])
+    assert found[0][1] == found[1][1]
 
 
 def test_torchs_own_numbers_on_the_cpu_are_seen(digits):

@@ -30,7 +30,9 @@ def confidence(logits: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
     return (own - others).numpy()
 
 
-def trained_models(path: str, seeds: range, change=lambda loader: loader) -> tuple[np.ndarray, np.ndarray]:
+def trained_models(
+    path: str, seeds: range, change=lambda loader: loader, precision: str = "float32", device: str = "cpu"
+) -> tuple[np.ndarray, np.ndarray]:
     """φ `(models, samples)` of the forget set and test errors `(models,)`."""
     data = load_dataset("digits", limit={"train": 300})
     # Dark on bright: what is padded with zeros then differs from the images' own border.
@@ -39,9 +41,10 @@ def trained_models(path: str, seeds: range, change=lambda loader: loader) -> tup
     phis, errors = [], []
     for seed in seeds:
         model = build_model("small_vgg", num_classes=10, in_channels=1, image_size=8, width=0.125, seed=seed)
-        loader = ArrayLoader(train_images, data.train.labels, shuffle=True, augment="crop_flip", seed=seed, **options)
-        recipe = Training(epochs=10, path=path, batch_size=64, lr=0.02, final_lr=0.005)
-        train(model, change(loader), recipe, seed=seed)
+        drawn = {"shuffle": True, "augment": "crop_flip", "seed": seed, "device": device}
+        loader = ArrayLoader(train_images, data.train.labels, **drawn, **options)
+        recipe = Training(epochs=10, path=path, batch_size=64, lr=0.02, final_lr=0.005, precision=precision)
+        train(model, change(loader), recipe, seed=seed, device=device)
         forget = ArrayLoader(train_images, data.train.labels, FORGET, **options)
         phis.append(confidence(*predict(model, forget)))
         errors.append(1 - accuracy(model, ArrayLoader(test_images, data.test.labels, **options)))
@@ -120,9 +123,18 @@ def plain():
 STATISTICS = (kolmogorov_smirnov, per_sample)
 
 
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: trains there")
+WAYS = [
+    *((precision, "cpu") for precision in ("float32", "bfloat16")),
+    *(pytest.param(precision, "cuda", marks=needs_gpu) for precision in ("float32", "bfloat16")),
+]
+
+
 @pytest.mark.slow
-def test_attackers_cannot_tell_the_paths_apart(plain):
-    phis, errors = trained_models("fast", range(MODELS_EACH))
+@pytest.mark.parametrize(("precision", "device"), WAYS)
+def test_attackers_cannot_tell_the_paths_apart(plain, precision, device):
+    """Of the plain path in float32 on a CPU, whatever the fast one computes in and on."""
+    phis, errors = trained_models("fast", range(MODELS_EACH), precision=precision, device=device)
     for statistic in STATISTICS:
         assert permutation_p(phis, plain[0], statistic) > 0.01
     spread = np.sqrt(errors.var(ddof=1) / MODELS_EACH + plain[1].var(ddof=1) / MODELS_EACH)
