@@ -191,7 +191,6 @@ class Slow(FittedXGBoost):
         return super().score(outputs)
 
 
-@pytest.mark.slow
 def test_an_audit_scores_on_nodes_that_share_no_folder(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
