@@ -17,6 +17,7 @@ from .evaluation import Evaluation, paired_difference, worst_samples
 from .judgement import PRIMARY, gravest, judged, reads_confidences, tuned_threshold
 from .measured import FOLD, METHOD, MODEL_ID, PARAMS, Measured
 from .metrics import ks_distance
+from .population import partners, population_problems
 from .registry import ATTACKS
 from .scoring import InProcess, Runner, scores_of
 from .sources import Source, as_source
@@ -65,7 +66,7 @@ def audit(
     divergences: Sequence[str] = DEFAULT_DIVERGENCES,
     num_classes: int | None = None,
     bootstrap: int = 2000,
-    population: Source | pa.Table | Iterable[pa.Table] | None = None,
+    population: Source | pa.Table | Iterable[pa.Table] | Examination | None = None,
     examined: Examination | None = None,
     runner: Runner | None = None,
 ) -> Audit:
@@ -80,7 +81,7 @@ def audit(
         XGBoost is tuned over its candidates.
     - `divergences`: per-sample distances to the retrained models, of `DIVERGENCES`; left out where labels have no logit.
     - `num_classes`: of labels, where the logits have fewer columns. `seed`, `bootstrap`: of attacks and intervals.
-    - `population`: the same models' outputs on samples that none was trained on, the z of RMIA.
+    - `population`: the same models' outputs on samples that none was trained on, the z of RMIA; or what `Examination.of` found in them.
     - `examined`: what `Examination.of(outputs)` found, where it was asked already; its survey is used up. `runner`: fits and scores attacks that
         read logits; the default does so in this process.
 
@@ -89,9 +90,13 @@ def audit(
     source = as_source(outputs)
     examined = examined or Examination.of(source, num_classes)
     problems = examined.problems(names)
+    others: Examination | None = None
+    if population is not None:
+        given = population
+        others = given if isinstance(given, Examination) else Examination.of(as_source(given), num_classes)
+        problems += population_problems(examined, others, names)
     if any(problem.fatal for problem in problems):
         raise ValueError("\n".join(str(problem) for problem in problems if problem.fatal))
-    others = None if population is None else _population(as_source(population), num_classes)
     run = _Run(
         examined.measured(),
         source,
@@ -100,18 +105,10 @@ def audit(
         settings or {},
         bootstrap,
         runner or InProcess(),
-        others,
+        None if others is None else others.measured(),
         Audit(notes=[str(problem) for problem in problems]),
     )
     return run.everything(divergences)
-
-
-def _population(source: Source, num_classes: int | None) -> Measured:
-    examined = Examination.of(source, num_classes)
-    wrong = [problem for problem in examined.general if problem.fatal]
-    if wrong:
-        raise ValueError("\n".join(f"population: {problem}" for problem in wrong))
-    return examined.measured()
 
 
 @dataclass
@@ -209,12 +206,16 @@ class _Run:
         attack = ATTACKS[name]
         if not reads_confidences(attack):
             return self.runner.score(fitted, self.source, self.measured, models)
-        more = {"population": self.population} if self._with_population(attack) else {}
+        others = self.population if self._with_population(attack) else None
+        places = None if others is None else partners(self.measured, others)
+
+        def score(m: int) -> np.ndarray:
+            # Its own rows of the population by their numbers: ids alone do not tell unlearned models of two methods apart.
+            more = {} if others is None or places is None else {"population": others.only(places[[m]])}
+            return np.asarray(fitted.score(self.measured.only(np.asarray([m])), **more), dtype=np.float64)
+
         # Model by model, so that what scoring takes does not grow with their number.
-        return {
-            int(m): np.asarray(fitted.score(self.measured.only(np.asarray([m])), **more), dtype=np.float64)
-            for m in models
-        }
+        return {int(m): score(m) for m in models}
 
     def _threshold(self, name: str, fitted: Any, members: np.ndarray) -> float | None:
         """Returns the threshold of an attacker; where it has none of its own, tuned on `members` of the validation fold."""

@@ -85,7 +85,7 @@ class Examination:
         return cls([*_values(survey), *(split or _order(survey))], survey, num_classes)
 
     def measured(self) -> Measured:
-        """Returns φ and the entropy on their grid and lets go of the survey, which would take up to 40 bytes a row beside it.
+        """Returns φ and the entropy on their grid and lets go of the survey, which would take 36 bytes a row beside it.
 
         **Raises:** `ValueError` where there is no survey, or none any more.
         """
@@ -105,7 +105,7 @@ class Examination:
         found += self.general
         if self.survey is not None:
             names = [name for name in attacks if name not in unknown]
-            found += _labels(self.survey, self.num_classes, names)
+            found += label_problems(self.survey, self.num_classes, names)
             if not any(problem.where in ("role", "fold") for problem in self.general):  # else models cannot be counted
                 found += _models(self.survey, names)
         return found
@@ -165,7 +165,7 @@ def _values(survey: Survey) -> list[Problem]:
     return found
 
 
-def _labels(survey: Survey, num_classes: int | None, attacks: Sequence[str]) -> list[Problem]:
+def label_problems(survey: Survey, num_classes: int | None, attacks: Sequence[str]) -> list[Problem]:
     """Checks labels against the classes that the logits have columns for."""
     reading = ", ".join(name for name in attacks if name not in LABEL_FREE)
     if survey.outside is not None:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from .features import probabilities
-from .outputs import towards_schema
+from .outputs import coded_column, towards_schema
 
 BATCH_VALUES = 2_000_000  # logits in one piece: 8 MB
 
@@ -64,14 +64,68 @@ def _may_hold(row_group: Any, schema: pa.Schema, name: str, allowed: Sequence[st
     """Says whether a row group's statistics leave open that it holds one of the values allowed."""
     if allowed is None:
         return True
+    statistics = _statistics(row_group, schema, name)
+    return statistics is None or any(statistics.min <= value <= statistics.max for value in allowed)
+
+
+def _only_value(row_group: Any, schema: pa.Schema, name: str) -> Any:
+    """Returns the one value that all rows of a row group have, None where its statistics do not say that."""
+    statistics = _statistics(row_group, schema, name)
+    alone = statistics is not None and statistics.min == statistics.max and statistics.null_count == 0
+    return statistics.min if alone else None
+
+
+def _statistics(row_group: Any, schema: pa.Schema, name: str) -> Any:
+    """Returns a column's statistics, None where there is no smallest and largest value in them."""
     for index in range(row_group.num_columns):
         column = row_group.column(index)
         if column.path_in_schema == name:
             statistics = column.statistics
-            if statistics is None or not statistics.has_min_max:
-                return True
-            return any(statistics.min <= value <= statistics.max for value in allowed)
+            return None if statistics is None or not statistics.has_min_max else statistics
     raise ValueError(f"{name}: the column is missing; there are {', '.join(schema.names)}")
+
+
+def models_of(paths: Sequence[str], filesystem: Any = None, *, roles: Sequence[str] | None = None) -> pa.Table:
+    """Returns each role, model_id and fold that rows of `roles` (None: of all) have together, once.
+
+    From the footers where a row group is of one model, else from these three columns.
+    """
+    names = ("role", "model_id", "fold")
+    found: set[tuple[str, ...]] = set()
+    for path in paths:
+        with opened(path, filesystem) as file:
+            metadata, schema = file.metadata, file.schema_arrow
+        mixed = []
+        for group in range(metadata.num_row_groups):
+            row_group = metadata.row_group(group)
+            if not row_group.num_rows or not _may_hold(row_group, schema, "role", roles):
+                continue
+            alone = tuple(_only_value(row_group, schema, name) for name in names)
+            if None in alone:
+                mixed.append(group)
+            else:
+                found.add(alone)
+        if mixed:
+            found |= _read_triples(path, filesystem, mixed, names)
+    kept = sorted(triple for triple in found if roles is None or triple[0] in roles)
+    return pa.table({name: pa.array([triple[i] for triple in kept], pa.string()) for i, name in enumerate(names)})
+
+
+def _read_triples(path: str, filesystem: Any, groups: Sequence[int], names: Sequence[str]) -> set[tuple[str, ...]]:
+    found: set[tuple[str, ...]] = set()
+    with opened(path, filesystem, names) as file:
+        try:
+            for batch in file.iter_batches(BATCH_VALUES, row_groups=list(groups), columns=list(names)):
+                rows = pa.Table.from_batches([batch]).drop_null()
+                columns = [coded_column(rows, name) for name in names]
+                code = np.zeros(len(rows), dtype=np.int64)
+                for values, codes in columns:
+                    code = code * len(values) + codes
+                for row in np.unique(code, return_index=True)[1]:
+                    found.add(tuple(str(values[codes[row]]) for values, codes in columns))
+        except (pa.ArrowInvalid, OSError) as error:
+            raise _unreadable(path, error) from None
+    return found
 
 
 def deal(parts: Sequence[Fragment], workers: int) -> list[list[Fragment]]:

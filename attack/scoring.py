@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -72,27 +72,53 @@ def _of_method(piece: pa.Table, unlearned: set[tuple[str, str]]) -> pa.Table:
     return pa.concat_tables([others, rows_where(piece, role="unlearned", method=method, params=params)])
 
 
-def gathered(scored: Any, measured: Measured, models: np.ndarray) -> dict[int, np.ndarray]:
+class Coded(NamedTuple):
+    """Scores of rows: `model`, indices int32 or int64 into a list of models, `sample` ids int64, `score`; each `(rows,)`."""
+
+    model: np.ndarray
+    sample: np.ndarray
+    score: np.ndarray
+
+
+def gathered(
+    scored: Iterable[tuple[pa.Table, np.ndarray]], measured: Measured, models: np.ndarray
+) -> dict[int, np.ndarray]:
     """Returns scores by model, from an iterable of (table with the identity columns and `sample_id`, scores of its rows).
 
     **Raises:** `ValueError` where a model under attack has a sample without a score.
     """
     index = {model: place for place, model in enumerate(measured.models)}
-    found = {int(m): np.full(len(measured.samples), np.nan) for m in models}
-    for table, scores in scored:
-        keys, place = identified(table)
-        columns = locate(table["sample_id"].to_numpy(), measured.samples, "sample_id")
-        for number, key in enumerate(keys):
-            target = found.get(index[key])
-            if target is not None:
-                mine = place == number
-                target[columns[mine]] = np.asarray(scores, dtype=np.float64)[mine]
-    for m, values in found.items():
+
+    def coded() -> Iterator[Coded]:
+        for table, scores in scored:
+            keys, place = identified(table)
+            yield Coded(np.asarray([index[key] for key in keys])[place], table["sample_id"].to_numpy(), scores)
+
+    return by_model(coded(), measured, models)
+
+
+def by_model(scored: Iterable[Coded], measured: Measured, models: np.ndarray) -> dict[int, np.ndarray]:
+    """Returns the scores of each of `models`, float64 `(S,)`, from those of rows in any order; others' are passed over.
+
+    **Arguments:** `scored`: coded by indices into `measured.models`.
+
+    **Raises:** `ValueError` where a model under attack has a sample without a score.
+    """
+    wanted = np.unique(models)
+    line = np.full(len(measured.models), -1)
+    line[wanted] = np.arange(len(wanted))
+    found = np.full((len(wanted), len(measured.samples)), np.nan)
+    for model, sample, score in scored:
+        lines = line[model]
+        mine = lines >= 0
+        columns = locate(sample[mine], measured.samples, "sample_id")
+        found[lines[mine], columns] = score[mine]
+    for m, values in zip(wanted, found, strict=True):
         if np.isnan(values).any():
             raise ValueError(
                 f"scores: model {measured.models[m][IDENTITY.index('model_id')]!r} has samples without one"
             )
-    return found
+    return {int(m): values for m, values in zip(wanted, found, strict=True)}
 
 
 def scores_of(scores: dict[int, np.ndarray], measured: Measured, models: np.ndarray) -> Scores:

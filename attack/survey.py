@@ -1,12 +1,15 @@
 """One pass over outputs: what is wrong with them, and φ and the entropy of every row, all that most attacks read.
 
-A row leaves 40 bytes here, however many classes it has; the logits themselves are never held.
+A row leaves 36 bytes here, however many classes it has; the logits themselves are never held.
 """
 
 from __future__ import annotations
 
+import os
+import tempfile
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +17,8 @@ import pyarrow as pa
 from .measured import Measured, identified
 from .outputs import entropy, label_columns, logit_classes, logits_matrix, phi
 from .sources import Source
+
+MAPPED_ROWS = 10_000_000  # from so many on, arrays of rows lie in files: 360 MB
 
 
 @dataclass(frozen=True)
@@ -72,11 +77,11 @@ class Survey:
             width,
             classes,
             [],
-            np.empty(rows, dtype=np.int32),
-            np.empty(rows, dtype=np.int64),
-            np.empty(rows, dtype=np.int64),
-            np.full(rows, np.nan),
-            np.full(rows, np.nan),
+            column(rows, np.int32),
+            column(rows, np.int64),
+            column(rows, np.int64),
+            column(rows, np.float64, np.nan),
+            column(rows, np.float64, np.nan),
         )
         known: dict[tuple[str, ...], int] = {}
         position = 0
@@ -180,14 +185,44 @@ class Survey:
             in_order = sorted_ids and bool((rows == np.arange(count)).all())
             for values in (self.phi, self.entropy):
                 grid = values.reshape(count, -1)
-                grids.append(grid if in_order else grid[rows] if sorted_ids else grid[rows][:, by_id])
+                grids.append(grid if in_order else _moved(grid, rows, None if sorted_ids else by_id))
             labels[:] = self.label_of[: len(samples)][by_id]
         else:
             rank = np.empty(count, dtype=np.int64)
             rank[order] = np.arange(count)
             for values in (self.phi, self.entropy):
-                grid = np.full((count, len(samples)), np.nan)
-                grid.reshape(-1)[rank[self.model_of] * len(samples) + self.cells % len(samples)] = values
-                grids.append(grid)
+                grid = column(count * len(samples), np.float64, np.nan)
+                grid[rank[self.model_of] * len(samples) + self.cells % len(samples)] = values
+                grids.append(grid.reshape(count, -1))
             labels[self.cells % len(samples)] = self.label_of
         return Measured([self.models[m] for m in order], samples, labels, *grids)
+
+
+def column(rows: int, kind: type[Any], fill: float | None = None) -> np.ndarray:
+    """Returns an array of so many rows, of `fill` where it is given.
+
+    From `MAPPED_ROWS` rows on its pages are those of a file without a name in the temporary folder: the system writes them
+    out when memory is short, and the file is gone with the array, however the process ends.
+    """
+    found = None
+    if rows >= MAPPED_ROWS:
+        try:
+            with tempfile.TemporaryFile(prefix="survey-") as file:
+                # Its room is taken now: on a disk that is full later, writing to the map would end the process.
+                os.posix_fallocate(file.fileno(), 0, rows * np.dtype(kind).itemsize)
+                found = np.asarray(np.memmap(file, kind, "r+", shape=(rows,)))
+        except OSError:  # no room there: memory, as for fewer rows
+            found = None
+    if found is None:
+        found = np.empty(rows, dtype=kind)
+    if fill is not None:
+        found[:] = fill
+    return found
+
+
+def _moved(grid: np.ndarray, rows: np.ndarray, columns: np.ndarray | None) -> np.ndarray:
+    """Returns the rows of a grid in this order, and the columns in that where one is given."""
+    found = column(grid.size, np.float64).reshape(grid.shape)
+    for place, row in enumerate(rows):
+        found[place] = grid[row] if columns is None else grid[row][columns]
+    return found

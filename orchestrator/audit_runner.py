@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from attack.measured import ROLE, Measured
-from attack.scoring import InProcess, gathered
+from attack.measured import Measured
+from attack.scoring import InProcess, by_model
 from attack.sources import ParquetFiles, Source
 from attack.xgboost_attack import XGBoostAttack
 
@@ -25,15 +22,16 @@ from .streaming_scores import score_distributed
 class OnRay:
     """Fits XGBoost with Ray Train and scores with Ray Data; other attacks that read logits run in this process.
 
+    Nodes share nothing but the outputs: what they are told and what they find travels through Ray.
+
     **Arguments:**
 
-    - `files`: the outputs. `scratch`: a folder that every node sees, for scores on their way; removed after use.
+    - `files`: the outputs, which every node can read.
     - `workers`, `cpus_per_worker`: of Ray Train. `spool`: where workers spool, a folder of each node's own, made where it
         is missing; None: the node's temporary folder. `options`: further ones of `fit_all_distributed`.
     """
 
     files: ParquetFiles
-    scratch: Path
     workers: int
     cpus_per_worker: float
     spool: Path | None = None
@@ -64,24 +62,27 @@ class OnRay:
     def score(self, fitted: Any, source: Source, measured: Measured, models: np.ndarray) -> dict[int, np.ndarray]:
         if not isinstance(fitted.attack, XGBoostAttack):
             return self.local.score(fitted, source, measured, models)
-        roles = sorted({measured.models[m][ROLE] for m in models})
-        folder = self.scratch / "scores"
-        try:
-            score_distributed(
-                self.files.paths, fitted, folder, filesystem=self.files.filesystem, roles=roles, folds=("test",)
-            )
-            return gathered(_scored(folder), measured, models)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        # By numbers of their own: the tasks are told of the models under attack and no others.
+        wanted = np.unique(models)
+        scored = score_distributed(
+            self.files.paths, fitted, [measured.models[m] for m in wanted], filesystem=self.files.filesystem
+        )
+        return by_model((block._replace(model=wanted[block.model]) for block in scored), measured, wanted)
 
 
-def _scored(folder: Path) -> Iterator[tuple[pa.Table, np.ndarray]]:
-    for path in sorted(folder.glob("scores-*.parquet")):
-        table = pq.read_table(path)
-        yield table, table["score"].to_numpy()
+def workers_for(nodes: Sequence[Mapping[str, float]], on_gpus: bool) -> tuple[int, float]:
+    """Returns how many workers train and the CPUs of each: one for each GPU, else at least two and one for each node.
 
+    They take half of the CPUs, on a node with GPUs half of that node's; the rest reads and scores.
 
-def workers_for(cpus: float, nodes: int) -> tuple[int, float]:
-    """Returns how many workers train and the CPUs of each: half of the cluster's, the rest reads and scores."""
-    workers = max(2, nodes)
-    return workers, max(0.5, float(int(cpus / 2 / workers))) if cpus >= 2 else cpus / 4
+    **Arguments:** `nodes`: what each node has in all, as Ray names it. `on_gpus`: whether XGBoost is built for GPUs.
+    """
+    cards = [(int(node.get("GPU", 0.0)), node.get("CPU", 0.0)) for node in nodes]
+    cards = [(count, cpus) for count, cpus in cards if on_gpus and count]
+    if cards:
+        workers = sum(count for count, _ in cards)
+        share = min(cpus / count for count, cpus in cards) / 2
+    else:
+        workers = max(2, len(nodes))
+        share = sum(node.get("CPU", 0.0) for node in nodes) / 2 / workers
+    return workers, float(int(share)) if share >= 1 else round(share, 3)

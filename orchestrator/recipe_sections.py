@@ -86,6 +86,17 @@ class Resources(Strict):
             ge=0, description="from this many attacker rows on, XGBoost trains on Ray Train instead of in one process"
         ),
     ] = 2_000_000
+    # Left out where it is not given, as above.
+    attacker_memory_gib: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            allow_inf_nan=False,
+            description="memory that a worker of the distributed attacker may take for binned data, on its GPU where it has one; "
+            "above, XGBoost pages it from disk, with the same result; null: a share of what is free within the container's limit",
+            exclude_if=lambda size: size is None,
+        ),
+    ] = None
 
     @field_validator("gpus_per_unit")
     @classmethod

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from attack.fragments import Fragment, deal, fragments, label_classes_of, softmax_width
+from attack.fragments import Fragment, deal, fragments, label_classes_of, models_of, softmax_width
 from attack.metrics import best_f1
 from attack.spool import FOLDS
-from attack.xgboost_attack import CONSTANT, FittedXGBoost, XGBoostAttack
+from attack.xgboost_attack import CONSTANT, FittedXGBoost, XGBoostAttack, refuse_split_by_row
 
 from .streaming_worker import ROLES, Mailbox, Prepare, train_worker
 
@@ -85,12 +85,12 @@ def fit_all_distributed(
     - `use_gpu`: None: where the cluster has a GPU for each worker and XGBoost is built for them.
     - `filesystem`: a `pyarrow.fs` file system, where the paths do not say which.
     - `scratch_dir`: where workers spool, on each node, made where it is missing (default: its temporary folder); it takes about the logits' size.
-    - `memory_per_worker`: bytes that binned data may take in a worker; above, XGBoost pages it from disk, with the same
-        result. None: a share of what the node has free.
+    - `memory_per_worker`: bytes that binned data may take in a worker, on its GPU where it has one; above, XGBoost pages it from disk, with the same
+        result. None: a share of what is free, see `worker_memory`.
     - `max_failures`: how often workers that died are replaced before giving up. It does not change the result.
     - `on_fitted`: told of each attack, by its number, as soon as it is fitted; called from a thread of its own.
 
-    **Raises:** `ValueError` where `attacks` are none or differ in their features, a role is missing from a fold, or the cluster has no CPU left for Ray Data; `RuntimeError`
+    **Raises:** `ValueError` where `attacks` are none or differ in their features, a role is missing from a fold, a model is in several folds, or the cluster has no CPU left for Ray Data; `RuntimeError`
     with the first line of a worker's error.
     """
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
@@ -104,13 +104,14 @@ def fit_all_distributed(
         raise ValueError(
             f"attacks: {len(shared)} kinds of features in {len(attacks)} attacks; one and the same is needed"
         )
+    names = [str(path) for path in paths]
+    refuse_split_by_row(models_of(names, filesystem, roles=ROLES))
     resources = dict(resources_per_worker or {"CPU": 1.0})
     if use_gpu is None:
         use_gpu = gpus_for(num_workers)
     free = _free_cpus(num_workers, float(resources.get("CPU", 1.0)))
-    names = [str(path) for path in paths]
     label_classes = label_classes_of(names, filesystem)
-    shards = deal(fragments(names, filesystem, roles=ROLES, folds=FOLDS, least=num_workers), num_workers)
+    shards = shards_of(names, num_workers, filesystem)
     datasets = {
         f"shard-{rank}": _stream(shard, attacks[0], filesystem, min(1.0, free / num_workers))
         for rank, shard in enumerate(shards)
@@ -147,6 +148,11 @@ def fit_all_distributed(
             fitted = watcher.close()
             ray.kill(mailbox)
     return fitted
+
+
+def shards_of(paths: Sequence[str], workers: int, filesystem: Any = None) -> list[list[Fragment]]:
+    """Returns each worker's fragments of the rows that the attack is fitted on: the same for the same files, in their order."""
+    return deal(fragments(paths, filesystem, roles=ROLES, folds=FOLDS, least=workers), workers)
 
 
 class _Watcher:
@@ -222,12 +228,18 @@ def _assemble(attack: XGBoostAttack, label_classes: int, content: dict[int, dict
     return FittedXGBoost(attack, booster, label_classes, threshold, f1, notes)
 
 
+def knows_gpus() -> bool:
+    """Says whether XGBoost is built for GPUs here."""
+    import xgboost
+
+    return bool(xgboost.build_info().get("USE_CUDA"))
+
+
 def gpus_for(workers: int) -> bool:
     """Says whether XGBoost can train on GPUs: one for each worker in the cluster, and a build that knows them."""
     import ray
-    import xgboost
 
-    return bool(xgboost.build_info().get("USE_CUDA")) and ray.cluster_resources().get("GPU", 0.0) >= workers
+    return knows_gpus() and ray.cluster_resources().get("GPU", 0.0) >= workers
 
 
 def _free_cpus(workers: int, each: float) -> float:

@@ -1,92 +1,89 @@
-"""Scoring outputs that one process should not hold: Ray Data scores fragments of Parquet files into files."""
+"""Scoring outputs that one process should not hold: Ray Data scores fragments of Parquet files, and only scores travel."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from attack.fragments import Fragment, fragments, pieces
-from attack.outputs import rows_where
+from attack.measured import FOLD, IDENTITY, ROLE, identified
+from attack.scoring import Coded
 from attack.xgboost_attack import FittedXGBoost
 
-IDENTITY = ["model_id", "role", "method", "params", "fold", "sample_id"]
 MAX_BLOCKS = 1024
 
 
 def score_distributed(
     paths: Sequence[str | Path],
     fitted: FittedXGBoost,
-    output: str | Path,
+    models: Sequence[tuple[str, ...]],
     *,
     filesystem: Any = None,
-    output_filesystem: Any = None,
-    roles: Sequence[str] | None = None,
-    folds: Sequence[str] | None = None,
-) -> int:
-    """Scores outputs in Parquet files on Ray, into one Parquet file a fragment below `output`; returns the rows written.
+) -> Iterator[Coded]:
+    """Scores the outputs of some models in Parquet files on Ray, and yields the scores block by block, in any order.
 
-    **Arguments:** `filesystem`, `output_filesystem`: `pyarrow.fs` file systems of the paths and of `output`; None: local, seen by all nodes.
+    They travel through Ray's object store, 16 bytes a row, so that nodes need share nothing but the outputs themselves.
 
-    The files have the outputs' columns but label and logits, and `score` float64. Ray must be initialised; no process
-    holds more than a fragment.
+    **Arguments:**
+
+    - `models`: (role, method, params, model_id, fold) of each model to score; rows of others are passed over.
+    - `filesystem`: a `pyarrow.fs` file system of the paths; None: local, seen by all nodes.
+
+    **Yields:** `Coded` blocks whose `model` is an index into `models`. Ray must be initialised; no process holds more
+    than a few fragments.
     """
     import ray
+    from ray.data import DataContext
 
-    names = [str(path) for path in paths]
-    parts = fragments(names, filesystem, roles=roles, folds=folds)
-    if output_filesystem is None:
-        Path(output).mkdir(parents=True, exist_ok=True)
-    attacker = ray.put(fitted)
-    score = _ScoreFragments(attacker, str(output), filesystem, output_filesystem, roles, folds)
-    items = [{"index": index, **vars(part)} for index, part in enumerate(parts)]
-    if not items:
-        return 0
-    counted = ray.data.from_items(items, override_num_blocks=min(len(items), MAX_BLOCKS)).map_batches(
-        score, batch_size=1, batch_format="pyarrow", zero_copy_batch=True
-    )
-    return int(sum(row["rows"] for row in counted.iter_rows()))
+    roles, folds = (sorted({model[place] for model in models}) for place in (ROLE, FOLD))
+    parts = fragments([str(path) for path in paths], filesystem, roles=roles, folds=folds)
+    if not parts or not models:
+        return
+    DataContext.get_current().enable_progress_bars = False
+    score = _ScoreFragments(ray.put((fitted, {model: code for code, model in enumerate(models)})), filesystem)
+    blocks: Any = ray.data.from_items(
+        [vars(part) for part in parts], override_num_blocks=min(len(parts), MAX_BLOCKS)
+    ).map_batches(score, batch_size=1, batch_format="pyarrow", zero_copy_batch=True)
+    for block in blocks.iter_batches(batch_size=None, batch_format="pyarrow"):
+        if len(block):
+            yield Coded(*(block[name].to_numpy() for name in ("model", "sample_id", "score")))
 
 
 @dataclass(frozen=True)
 class _ScoreFragments:
-    """Scores fragments into files; a task that is run again writes the same file."""
+    """Scores fragments; what the attacker is, and which models are wanted, lies once in the object store."""
 
-    attacker: Any
-    output: str
+    wanted: Any
     filesystem: Any
-    output_filesystem: Any
-    roles: Sequence[str] | None
-    folds: Sequence[str] | None
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         import ray
 
-        fitted: FittedXGBoost = ray.get(self.attacker)
-        total = 0
+        attacker, codes = ray.get(self.wanted)
         for item in batch.to_pylist():
-            name = f"scores-{item.pop('index'):06d}.parquet"
-            writer: pq.ParquetWriter | None = None
-            temporary = f"{self.output}/.{name}.tmp" if self.output_filesystem is None else f"{self.output}/{name}"
-            for table in pieces(Fragment(**item), self.filesystem, None):
-                filters = {"role": self.roles, "fold": self.folds}
-                rows = rows_where(table, **{k: v for k, v in filters.items() if v is not None})
-                if not len(rows):
-                    continue
-                scored = rows.select(IDENTITY).append_column("score", pa.array(fitted.score(rows)))
-                if writer is None:
-                    writer = pq.ParquetWriter(
-                        temporary, scored.schema, filesystem=self.output_filesystem, compression="zstd"
-                    )
-                writer.write_table(scored)
-                total += len(scored)
-            if writer is not None:
-                writer.close()
-                if self.output_filesystem is None:
-                    os.replace(temporary, f"{self.output}/{name}")
-        return pa.table({"rows": [total]})
+            yield from _scored(Fragment(**item), self.filesystem, attacker, codes)
+
+
+def _scored(
+    part: Fragment, filesystem: Any, attacker: FittedXGBoost, codes: dict[tuple[str, ...], int]
+) -> Iterator[pa.Table]:
+    """Yields model int32, sample_id int64 and score float32 of a fragment's wanted rows, a piece at a time."""
+    columns = [*IDENTITY, "sample_id", "label", "logits"]
+    for table in pieces(part, filesystem, columns, dictionaries=IDENTITY):
+        keys, places = identified(table)
+        model = np.asarray([codes.get(key, -1) for key in keys], dtype=np.int32)[places]
+        wanted = model >= 0
+        rows = table if wanted.all() else table.filter(pa.array(wanted))
+        yield pa.table(
+            {
+                "model": model[wanted],
+                "sample_id": rows["sample_id"],
+                # The trees' own precision: nothing is lost.
+                "score": pa.array(attacker.score(rows), pa.float32()),
+            }
+        )

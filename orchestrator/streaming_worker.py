@@ -16,9 +16,10 @@ from attack.outputs import rows_where
 from attack.spool import FOLDS, MAX_BIN, Spool, prepared
 from attack.xgboost_attack import XGBoostAttack
 
+from .worker_memory import for_binned_data
+
 COLUMNS = ["model_id", "role", "fold", "sample_id", "label", "logits"]
 ROLES = ("original", "retrained")
-MEMORY_SHARE = 0.4  # of a node's free memory that the workers on it may fill with binned data
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,6 @@ class Mailbox:
 
 def train_worker(config: dict[str, Any]) -> None:
     """One worker: spools its shard, trains with the others, scores its validation rows and hands back."""
-    import psutil
     import ray
     import xgboost
     from ray import train
@@ -79,7 +79,7 @@ def train_worker(config: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory(prefix="orc-spool-", dir=config["scratch"]) as folder:
         spool = Spool(Path(folder), config["width"], config["label_classes"], attacks[0].label)
         spool.fill(train.get_dataset_shard(f"shard-{rank}").iter_batches(batch_size=None, batch_format="pyarrow"))
-        memory = config["memory"] or MEMORY_SHARE * psutil.virtual_memory().available / context.get_local_world_size()
+        memory = config["memory"] or for_binned_data(context.get_local_world_size(), config["use_gpu"])
         external = spool.bytes_in_memory() > memory
         device: dict[str, Any] = {"device": "cuda"} if config["use_gpu"] else {"nthread": config["threads"]}
         training = spool.matrix("train", external, None, config["threads"])

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import math
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
 DISTRIBUTED_ROWS = 2_000_000
 VALUES_PER_ROW = 20  # of 10 classes: their probabilities, and the label one-hot
+GIB = 2**30
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,7 +77,25 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="folder on each node where workers on Ray spool what they read, about the logits' size; give one on a disk "
         "where the temporary folder is held in memory (default: each node's temporary folder)",
     )
+    parser.add_argument(
+        "--worker-memory",
+        type=_gib,
+        metavar="GIB",
+        help="memory that a worker on Ray may take for binned data, on its GPU where it has one; above, XGBoost pages it from "
+        "disk, with the same result (default: a share of what is free, within the container's limit)",
+    )
     parser.add_argument("--json", action="store_true", help="print the results as one JSON document")
+
+
+def _gib(text: str) -> float:
+    """Returns a number above 0, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; give a number of GiB above 0")
+    return value
 
 
 def main(args: argparse.Namespace) -> int:
@@ -91,7 +109,7 @@ def main(args: argparse.Namespace) -> int:
         examined = Examination.of(source, args.num_classes)
         names, left_out = _names(args.attacks, examined)
         values = 0 if examined.survey is None else examined.survey.feature_values()
-        population = None if args.population is None else _files(args.population)
+        population = None if args.population is None else _population(args, examined, names)
     read = time.perf_counter()
     with _told(), _runner(args, source, names, values) as (runner, where):
         found = audit(
@@ -153,6 +171,18 @@ def _names(text: str, examined: Examination) -> tuple[list[str], list[str]]:
     if problems:
         raise UserError("\n".join(f"audit: {problem}" for problem in problems))
     return list(dict.fromkeys(names)), left_out
+
+
+def _population(args: argparse.Namespace, examined: Examination, names: Sequence[str]) -> Examination:
+    """Returns what is in the population samples; raises `UserError` where they do not fit the outputs."""
+    from attack.check import Examination
+    from attack.population import population_problems
+
+    found = Examination.of(_files(args.population), args.num_classes)
+    problems = population_problems(examined, found, names)
+    if problems:
+        raise UserError("\n".join(f"audit: {problem}" for problem in problems))
+    return found
 
 
 def _settings(overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -244,29 +274,30 @@ def _runner(
         return
     from ..audit_runner import OnRay, workers_for
     from ..engine.session import RaySession
+    from ..streaming_attack import knows_gpus
 
     session = RaySession(args.address or os.environ.get("RAY_ADDRESS"))
-    scratch = Path(tempfile.mkdtemp(prefix=".audit-", dir=_made(args.output.resolve().parent)))
     try:
-        workers, cpus = workers_for(session.cpus(), session.nodes())
+        workers, cpus = workers_for(session.node_resources(), knows_gpus())
         # Nodes that are not this one know nothing of the current folder.
         paths = source.paths if source.filesystem else tuple(str(Path(path).resolve()) for path in source.paths)
-        files = ParquetFiles(paths, source.filesystem)
         yield (
-            OnRay(files, scratch, workers, cpus, None if args.scratch is None else args.scratch.resolve(), local=here),
+            OnRay(
+                ParquetFiles(paths, source.filesystem),
+                workers,
+                cpus,
+                None if args.scratch is None else args.scratch.resolve(),
+                {} if args.worker_memory is None else {"memory_per_worker": args.worker_memory * GIB},
+                local=here,
+            ),
             [
-                f"xgboost: fitted and scored on Ray, {workers} workers: {rows:,} rows of {values // max(1, rows):,} values "
-                f"are not under the {args.distributed_rows:,} of {VALUES_PER_ROW} that --distributed-rows allows"
+                f"xgboost: fitted and scored on Ray, {workers} worker{'s' if workers > 1 else ''}: {rows:,} rows of "
+                f"{values // max(1, rows):,} values are not under the {args.distributed_rows:,} of {VALUES_PER_ROW} that "
+                "--distributed-rows allows"
             ],
         )
     finally:
         session.close()
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _write(

@@ -94,22 +94,40 @@ class Placement:
                 "or resources.gpus_per_unit"
             )
 
+    def attackers(self, cpus_per_worker: float, on_gpus: bool) -> int:
+        """Returns how many workers fit the distributed attacker: one for each GPU where there are any, else at least two.
+
+        **Arguments:** `on_gpus`: whether XGBoost is built for GPUs.
+
+        **Raises:** `EnvironmentFault` where there is no GPU and not even two fit beside Ray Data.
+        """
+        cards = sum(min(math.floor(node.gpus), math.floor(node.cpus / cpus_per_worker)) for node in self.nodes)
+        if on_gpus and cards and (fitting := self._beside_data(cpus_per_worker)):
+            return min(cards, fitting, self.resources.concurrency or cards)
+        return min(max(2, self.slots("train") // 2), self.workers_beside_data(cpus_per_worker))
+
     def workers_beside_data(self, cpus_per_worker: float) -> int:
         """Returns how many attacker workers fit while Ray Data keeps a CPU for itself; they would starve each other otherwise.
 
         **Raises:** `EnvironmentFault` where not even two do.
         """
-        fitting = sum(math.floor(node.cpus / cpus_per_worker) for node in self.nodes)
-        cpus = sum(node.cpus for node in self.nodes)
-        while fitting >= 2 and cpus - fitting * cpus_per_worker < DATA_CPUS:
-            fitting -= 1
+        fitting = self._beside_data(cpus_per_worker)
         if fitting < 2 and not self.may_grow:
+            cpus = sum(node.cpus for node in self.nodes)
             raise EnvironmentFault(
                 f"resources.cpus_per_unit: {self.resources.cpus_per_unit:g}: the distributed attacker takes two workers of "
                 f"{cpus_per_worker:g} CPUs and {DATA_CPUS:g} CPU for Ray Data, and the cluster has {cpus:g}; lower "
                 "resources.cpus_per_unit, add a node, or raise resources.distributed_rows to attack in one process"
             )
         return max(2, fitting)
+
+    def _beside_data(self, cpus_per_worker: float) -> int:
+        """Returns how many attacker workers fit while Ray Data keeps a CPU, node by node; 0 where none does."""
+        fitting = sum(math.floor(node.cpus / cpus_per_worker) for node in self.nodes)
+        cpus = sum(node.cpus for node in self.nodes)
+        while fitting and cpus - fitting * cpus_per_worker < DATA_CPUS:
+            fitting -= 1
+        return fitting
 
 
 def place(nodes: Sequence[Mapping[str, float]], resources: Resources, may_grow: bool = False) -> Placement:

@@ -29,7 +29,7 @@ from ..scoring import save_fitted
 from ..scratch import ScratchFolder
 from ..store import Store
 from ..store.base import sha256_file
-from ..streaming_attack import choose_path, fit_all_distributed
+from ..streaming_attack import choose_path, fit_all_distributed, knows_gpus
 from ..units import Outcome, Unit
 from .base import Listener, Starter
 from .placement import Node, place
@@ -38,6 +38,7 @@ from .unit_queue import UnitQueue
 
 WORKER_LOSSES = 50
 QUEUE_LOSSES = 3  # rounds without any progress because the queue's process died
+GIB = 2**30
 
 
 class RayEngine:
@@ -68,7 +69,7 @@ class RayEngine:
         try:
             self.placement = place(self.session.node_resources(), resources, self.session.may_grow())
             if attacker_rows >= resources.distributed_rows:
-                self.placement.workers_beside_data(resources.cpus_per_unit / 2)
+                self.placement.attackers(resources.cpus_per_unit / 2, knows_gpus())
         except EnvironmentFault:
             self.close()
             raise
@@ -131,7 +132,8 @@ class RayEngine:
     ) -> None:
         """Fits candidates that share their features; each is committed as soon as it is there."""
         cpus = self.resources.cpus_per_unit / 2
-        workers = min(max(2, self.slots // 2), self.placement.workers_beside_data(cpus))
+        workers = self.placement.attackers(cpus, knows_gpus())
+        memory = self.resources.attacker_memory_gib
         started = time.perf_counter()
         done: set[str] = set()
 
@@ -152,6 +154,7 @@ class RayEngine:
                 num_workers=workers,
                 resources_per_worker={"CPU": cpus},
                 filesystem=self.store.filesystem(),
+                memory_per_worker=None if memory is None else memory * GIB,
                 on_fitted=commit,
             )
         except (RuntimeError, ValueError, OSError) as error:

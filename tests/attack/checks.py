@@ -25,6 +25,7 @@ from attack import (
     LossThreshold,
     ULiRA,
     XGBoostAttack,
+    auc,
     outputs_table,
 )
 from attack.audit import audit
@@ -250,6 +251,48 @@ def thresholds_are_their_definitions() -> None:
         assert fitted.validation_f1 == pytest.approx(max(f1(cut) for cut in own))
         assert f1(fitted.threshold) == pytest.approx(fitted.validation_f1)
     assert area(table, LossThreshold().fit(table).score(table), "original") > 0.6
+
+
+def loss_threshold_reaches_the_closed_form(d: float = 1.0, difficulty: float = 2.0) -> None:
+    """One threshold for all samples, so how hard they are counts as noise.
+
+    log p_y = −log(1 + e^−φ) rises with φ, so its AUC is that of φ itself. With φ ~ Normal(c_s + d, 1) for members and
+    Normal(c_s, 1) for others it is, over pairs of a member's sample s and another's t, the mean of Φ((d + c_s − c_t)/√2); and
+    where the centres c are Normal(0, δ²) themselves the difference is Normal(d, 2(1 + δ²)), hence Φ(d/√(2(1 + δ²))).
+    """
+    samples = 1500
+    table = pool(models=20, samples=samples, shift=d, difficulty=difficulty, references=False, seed=3)
+    centres = difficulty * np.random.default_rng(3).normal(size=samples)  # as `pool` draws them
+    pairs = stats.norm.cdf((d + centres[:, None] - centres[None, :]) / math.sqrt(2)).mean()
+    form = NormalDist().cdf(d / math.sqrt(2 * (1 + difficulty**2)))
+    found = area(table, LossThreshold().fit(table).score(table), "original")
+    assert found == pytest.approx(float(pairs), abs=0.01)
+    assert found == pytest.approx(form, abs=0.015)
+
+
+def rmia_ranks_by_the_calibrated_ratio() -> None:
+    """What RMIA promises whatever the distribution: its score never falls where p(x|θ)/p(x) rises, so at γ = 1 it has the
+    ratio's AUC but for ties; and it never rises with γ. How hard a sample is is taken out by p(x), which p(x|θ) alone is not.
+    """
+    table = pool(models=24, samples=60, shift=1.5, difficulty=2.0, references=False)
+    p = 1.0 / (1.0 + np.exp(-np.asarray([slow_phi(r["logits"], r["label"]) for r in table.to_pylist()])))
+    roles, folds = (np.asarray(table[name].to_pylist()) for name in ("role", "fold"))
+    samples, column = np.unique(table["sample_id"].to_numpy(), return_inverse=True)
+    means = [
+        np.bincount(column[rows], p[rows], len(samples)) / np.bincount(column[rows], minlength=len(samples))
+        for rows in ((roles == role) & (folds != "test") for role in ("original", "retrained"))
+    ]
+    test = folds == "test"
+    ratio = (p / (0.5 * (means[0] + means[1]))[column])[test]
+    scores = {gamma: RMIA(gamma=gamma).fit(table).score(table) for gamma in (1.0, 1.1, 1.5, 3.0)}
+    for score in scores.values():
+        assert (np.diff(score[test][np.argsort(ratio, kind="stable")]) >= 0).all()
+    for low, high in itertools.pairwise(scores):
+        assert (scores[low] >= scores[high]).all()
+        assert (scores[low] > scores[high]).any()
+    members = roles[test] == "original"
+    assert auc(members, scores[1.0][test]) == pytest.approx(auc(members, ratio), abs=0.005)
+    assert auc(members, ratio) > auc(members, p[test]) + 0.05
 
 
 QUICK = XGBoostAttack(max_depth=3, eta=0.3, rounds=15)

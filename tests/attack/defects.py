@@ -218,3 +218,69 @@ def of_another_model(real: Any) -> Any:
 
 def log_p_for_phi(real: Any) -> Any:
     return lambda outputs, name: -np.logaddexp(0.0, -real(outputs, name))
+
+
+def changed_column(name: str, change: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A defect of `prepared`: one of its columns is changed."""
+
+    def make(real: Any) -> Any:
+        def flawed(*args: Any) -> Any:
+            table = real(*args)
+            return table.set_column(table.schema.get_field_index(name), name, change(table[name]))
+
+        return flawed
+
+    return make
+
+
+def first_fragment_again(real: Any) -> Any:
+    return lambda parts, workers: real([*parts, parts[0]], workers)
+
+
+def one_worker_reads_it_all(real: Any) -> Any:
+    return lambda parts, workers: [list(parts), *real(parts, workers)[1:]]
+
+
+def first_fragment_left_out(real: Any) -> Any:
+    return lambda parts, workers: real(parts[1:], workers)
+
+
+def fragments_from_the_end(real: Any) -> Any:
+    return lambda parts, workers: [shard[::-1] for shard in real(parts, workers)]
+
+
+def rows_from_the_end(real: Any) -> Any:
+    def pieces(*args: Any, **more: Any) -> Any:
+        for table in real(*args, **more):
+            yield table.take(np.arange(len(table))[::-1])
+
+    return pieces
+
+
+def range_forgotten(real: Any) -> Any:
+    """The whole row group for each of the ranges that it was divided into."""
+    return lambda part, *rest, **more: real(dataclasses.replace(part, start=0, stop=10**9), *rest, **more)
+
+
+def keys_of_the_next_model(real: Any) -> Any:
+    def identified(table: Any) -> Any:
+        keys, places = real(table)
+        return [*keys[1:], keys[0]], places
+
+    return identified
+
+
+def uncalibrated(_: Any) -> Any:
+    """p(x) of the reference models forgotten: the score ranks by p(x|θ) alone."""
+    return lambda self, means: np.ones_like(means[0])
+
+
+def centred(real: Any) -> Any:
+    """The mean over models taken out of each sample, which an attack with one threshold for all samples cannot know."""
+
+    def values(self: Any, outputs: Any) -> np.ndarray:
+        found = real(self, outputs)
+        _, places = np.unique(outputs["sample_id"].to_numpy(), return_inverse=True)
+        return found - (np.bincount(places, found) / np.bincount(places))[places]
+
+    return values

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import gc
+import mmap
+import os
+import tempfile
 import weakref
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +16,7 @@ import pyarrow as pa
 import pytest
 
 import attack.rmia
+import attack.survey
 from attack import ATTACKS
 from attack.audit import audit, run_attacks
 from attack.check import Examination
@@ -18,7 +24,7 @@ from attack.outputs import rows_where
 from attack.scoring import InProcess
 from attack.sources import Tables
 
-from .build import pool
+from .build import pool, shuffled
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +69,9 @@ def test_with_a_population_each_models_rows_are_looked_at_once(
     assert set(taken) == {7}
     ids = set(others["model_id"].to_pylist())
     without_one = rows_where(others, model_id=[m for m in ids if m != "pgu-003"])
-    with pytest.raises(ValueError, match="population: no rows of model 'pgu-003'"):
+    with pytest.raises(
+        ValueError, match=r"population: model_id: no rows of unlearned model 'pgu-003' \(pgu {}\); give"
+    ):
         run_attacks(small, ["rmia"], bootstrap=20, population=without_one)
     fitted = ATTACKS["rmia"]().fit(small, others)
     whole, part = fitted.score(small, others), fitted.score(small.slice(0, 10), others)
@@ -71,7 +79,7 @@ def test_with_a_population_each_models_rows_are_looked_at_once(
 
 
 def test_what_was_measured_from_is_let_go_of_before_attacks_are_fitted(small: pa.Table) -> None:
-    """The survey, 40 bytes a row, and the pieces that a table was put together from."""
+    """The survey, 36 bytes a row, and the pieces that a table was put together from."""
     examined = Examination.of(Tables((small,)))
     survey = weakref.ref(examined.survey)
     alive: list[bool] = []
@@ -115,3 +123,45 @@ def test_an_attack_for_one_method_is_given_that_methods_rows_and_nothing_else_is
     assert set(given["method"].to_pylist()) == {"", "pgu"}
     assert set(given["fold"].to_pylist()) == {"train", "validation"}
     assert len(given) == 3 * 3 * 10
+
+
+@pytest.mark.parametrize("order", ["as written", "models out of order", "samples out of order", "mixed"])
+def test_from_a_size_on_arrays_lie_in_files_with_the_same_numbers(
+    small: pa.Table, order: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    table = {
+        "as written": small,
+        "models out of order": pa.concat_tables([small.slice(70), small.slice(0, 70)]),
+        "samples out of order": small.take(pa.array(np.arange(len(small)).reshape(-1, 10)[:, ::-1].ravel())),
+        "mixed": shuffled(small),
+    }[order]
+    expected = Examination.of(Tables((table,))).measured()
+    monkeypatch.setattr(attack.survey, "MAPPED_ROWS", 1)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    found = Examination.of(Tables((table,))).measured()
+    for name in ("phi", "entropy"):
+        mine, theirs = getattr(found, name), getattr(expected, name)
+        assert mine.tobytes() == theirs.tobytes()
+        assert in_a_file(mine)
+        assert not in_a_file(theirs)
+    assert found.models == expected.models
+    assert list(tmp_path.iterdir()) == [], "they have no names, so that nothing is left however it ends"
+
+
+def in_a_file(array: np.ndarray) -> bool:
+    """Whether an array is a view of a mapped file."""
+    base: Any = array
+    while isinstance(base, np.ndarray) and base.base is not None:
+        base = base.base
+    return isinstance(base, mmap.mmap)
+
+
+def test_without_room_for_a_file_arrays_lie_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(attack.survey, "MAPPED_ROWS", 1)
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    found = attack.survey.column(5, np.float64, np.nan)
+    assert np.isnan(found).all()
+    assert not in_a_file(found)

@@ -54,7 +54,7 @@ def test_rays_start_has_a_field_of_its_own_outside_the_seconds(
         def close(self) -> None: ...
 
     monkeypatch.setattr(orchestrator.engine.session, "RaySession", Session)
-    monkeypatch.setattr(orchestrator.streaming_scores, "score_distributed", lambda *_: 0)
+    monkeypatch.setattr(orchestrator.streaming_scores, "score_distributed", lambda *_: iter(()))
     bench.write(tmp_path, 1000, 10)
     found = bench.stage("distributed_scores", tmp_path, 10, None)
     assert found["ray_start_seconds"] == 8.0

@@ -55,6 +55,15 @@ def test_u_lira_on_a_method_that_forgets_is_guessing_and_on_one_that_does_not_re
         assert area(table, ULiRA().fit(table).score(table), "pgu") == pytest.approx(expected, abs=0.03)
 
 
+def test_a_threshold_on_the_loss_reaches_its_closed_form() -> None:
+    for d, difficulty in ((1.0, 2.0), (2.0, 0.5), (0.0, 1.0)):
+        checks.loss_threshold_reaches_the_closed_form(d, difficulty)
+
+
+def test_rmia_ranks_by_the_calibrated_ratio() -> None:
+    checks.rmia_ranks_by_the_calibrated_ratio()
+
+
 def test_rmia_reaches_what_a_calibrated_ratio_can() -> None:
     table = pool(models=60, samples=60, shift=2.0, difficulty=1.0)
     assert area(table, RMIA().fit(table).score(table), "original") > 0.85

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
+import pyarrow.compute as pc
 import pytest
 import scipy.special
 
@@ -29,15 +31,25 @@ import attack.thresholds
 import attack.u_lira
 import attack.xgboost_attack
 from attack import LiRA, ULiRA
+from orchestrator import streaming_attack as stream_attack
+from orchestrator import streaming_scores as stream_scores
+from orchestrator import streaming_worker as stream
 
 from . import checks
 from . import checks_of_measures as measures
+from . import checks_of_streaming as streaming
 from .defects import (
     Plant,
     all_folds,
     at_the_next_rate,
     bins_of_one_group,
     by_row_number,
+    centred,
+    changed_column,
+    first_fragment_again,
+    first_fragment_left_out,
+    fragments_from_the_end,
+    keys_of_the_next_model,
     labels_forgotten,
     last_edge_dropped,
     log_p_for_phi,
@@ -46,11 +58,14 @@ from .defects import (
     of_another_model,
     on_the_test_fold,
     one_direction,
+    one_worker_reads_it_all,
     originals_as_in,
     percentile_interval,
     pooled_over_samples,
+    range_forgotten,
     replaced,
     rows_for_models,
+    rows_from_the_end,
     rows_of_the_test_fold,
     scores_negated,
     smallest_first,
@@ -59,6 +74,7 @@ from .defects import (
     target_left_in,
     ties_in_full,
     ties_split,
+    uncalibrated,
     unpaired,
     validated_on_the_train_fold,
     variance_of_the_other_side,
@@ -121,6 +137,14 @@ DEFECTS: dict[str, tuple[Plant, Callable[[], None]]] = {
         replaced(attack.rmia, "_share_beaten", lambda real: lambda x, z, gamma: real(x, z, 1.0 / gamma)),
         rmia_offline,
     ),
+    "rmia: p(x) forgotten": (
+        replaced(attack.rmia._References, "_prior", uncalibrated),
+        checks.rmia_ranks_by_the_calibrated_ratio,
+    ),
+    "rmia: γ on the wrong side, in order": (
+        replaced(attack.rmia, "_share_beaten", lambda real: lambda x, z, gamma: real(x, z, 1.0 / gamma)),
+        checks.rmia_ranks_by_the_calibrated_ratio,
+    ),
     # KLoM
     "klom: sides swapped": (
         replaced(attack.klom.KLoM, "_block", lambda real: lambda self, u, r: real(self, r, u)),
@@ -161,6 +185,14 @@ DEFECTS: dict[str, tuple[Plant, Callable[[], None]]] = {
     "loss threshold: sides swapped": (
         replaced(attack.thresholds.LossThreshold, "values", scores_negated),
         checks.thresholds_are_their_definitions,
+    ),
+    "loss threshold: centred for each sample": (
+        replaced(attack.thresholds.LossThreshold, "values", centred),
+        checks.loss_threshold_reaches_the_closed_form,
+    ),
+    "loss threshold: p of another class": (
+        replaced(attack.outputs, "label_columns", lambda real: lambda table: (real(table) + 1) % 4),
+        checks.loss_threshold_reaches_the_closed_form,
     ),
     "entropy threshold: sides swapped": (
         replaced(attack.thresholds.EntropyThreshold, "values", scores_negated),
@@ -237,6 +269,63 @@ DEFECTS: dict[str, tuple[Plant, Callable[[], None]]] = {
     "verdict: below chance taken for forgotten": (
         replaced(evaluation, "verdict", lambda real: lambda area, ci, directional=True: real(area, [0.4, 0.6])),
         measures.over_unlearning_is_called_by_its_name,
+    ),
+    # the streamed path
+    "stream: targets swapped": (
+        replaced(stream, "prepared", changed_column("target", lambda target: pc.subtract(1.0, target))),
+        streaming.workers_train_on_every_row_once,
+    ),
+    "stream: labels of other rows": (
+        replaced(stream, "prepared", changed_column("label", lambda label: label.take(np.arange(len(label))[::-1]))),
+        streaming.workers_train_on_every_row_once,
+    ),
+    "stream: folds swapped": (
+        replaced(stream, "prepared", changed_column("training", pc.invert)),
+        streaming.workers_train_on_every_row_once,
+    ),
+    "stream: test rows in the fit": (
+        replaced(stream, "FOLDS", all_folds),
+        streaming.workers_train_on_every_row_once,
+    ),
+    "stream: unlearned models in the fit": (
+        replaced(stream, "ROLES", lambda real: (*real, "unlearned")),
+        streaming.workers_train_on_every_row_once,
+    ),
+    "stream: a fragment read twice": (
+        replaced(stream_attack, "deal", first_fragment_again),
+        streaming.workers_train_on_every_row_once,
+    ),
+    "stream: a worker reads the others' fragments too": (
+        replaced(stream_attack, "deal", one_worker_reads_it_all),
+        streaming.workers_train_on_every_row_once,
+    ),
+    "stream: a fragment left out": (
+        replaced(stream_attack, "deal", first_fragment_left_out),
+        streaming.workers_train_on_every_row_once,
+    ),
+    "stream: fragments in another order": (
+        replaced(stream_attack, "deal", fragments_from_the_end),
+        streaming.workers_take_rows_in_the_files_order,
+    ),
+    "stream: a fragment's rows in another order": (
+        replaced(stream, "pieces", rows_from_the_end),
+        streaming.workers_take_rows_in_the_files_order,
+    ),
+    "stream: a range of a row group read whole": (
+        replaced(stream, "pieces", range_forgotten),
+        streaming.workers_share_a_row_group,
+    ),
+    "stream: split by row": (
+        replaced(stream_attack, "refuse_split_by_row", lambda real: lambda outputs: None),
+        streaming.streams_refuse_a_split_by_row,
+    ),
+    "stream: the scores of another model": (
+        replaced(stream_scores, "identified", keys_of_the_next_model),
+        streaming.scores_come_back_to_their_rows,
+    ),
+    "stream: the scores of other samples": (
+        replaced(attack.scoring, "locate", lambda real: lambda *args: real(*args)[::-1]),
+        streaming.scores_come_back_to_their_rows,
     ),
     # the audit's one pass
     "audit: rows trusted to be in order": (

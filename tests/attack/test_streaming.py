@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from attack import XGBoostAttack, outputs_table
-from attack.fragments import Fragment, deal, fragments, label_classes_of, pieces, softmax_width
+from attack.fragments import Fragment, deal, fragments, label_classes_of, models_of, pieces, softmax_width
+from attack.measured import identified
 from attack.outputs import rows_where
 from attack.spool import Spool, prepared
 from attack.xgboost_attack import FittedXGBoost
@@ -65,6 +66,23 @@ def test_fragments_hold_every_wanted_row_once(table: pa.Table, tmp_path: Path) -
     assert label_classes_of(paths) == 4
     assert softmax_width(paths) == 4
     assert softmax_width(paths, (0, 2)) == 2
+
+
+def test_models_are_read_from_footers_or_from_their_columns(
+    table: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["role", "model_id", "fold"]
+    expected = table.select(names).group_by(names).aggregate([]).sort_by([(name, "ascending") for name in names])
+    assert len(expected) == 40
+    mixed = written(table, tmp_path, 700)
+    assert models_of([str(p) for p in mixed]).equals(expected.select(names))
+    assert len(models_of([str(p) for p in mixed], roles=("original",))) == 20
+    alone = written(table, tmp_path, 300)  # a row group a model
+    monkeypatch.setattr("attack.fragments._read_triples", lambda *_: pytest.fail("the footers say it all"))
+    assert models_of([str(p) for p in alone]).equals(expected.select(names))
+    pq.write_table(table.drop_columns(["model_id"]), tmp_path / "x.parquet")
+    with pytest.raises(ValueError, match="model_id: the column is missing"):
+        models_of([str(tmp_path / "x.parquet")])
 
 
 def test_test_fold_row_groups_are_not_even_opened(table: pa.Table, tmp_path: Path) -> None:
@@ -228,12 +246,15 @@ def test_distributed_and_in_process_agree_from_disk_or_s3_paged_or_not_also_wher
     assert abs(areas[0] - areas[1]) < 0.005
     assert abs(died[0].validation_f1 - alone.validation_f1) < 0.02
 
-    rows = score_distributed(paths, alone, tmp_path / "scores", folds=("test",))
     test = rows_where(table, fold="test")
-    found = pq.read_table(tmp_path / "scores")
-    assert rows == len(found) == len(test)
-    key = [("model_id", "ascending"), ("sample_id", "ascending")]
-    assert np.allclose(found.sort_by(key)["score"].to_numpy(), alone.score(test.sort_by(key)), atol=1e-6)
+    models = identified(test)[0]
+    blocks = list(score_distributed(paths, alone, models))
+    assert sum(len(block.model) for block in blocks) == len(test)
+    found = {(models[model][3], sample): score for block in blocks for model, sample, score in zip(*block, strict=True)}
+    assert len(found) == len(test)
+    keys = zip(test["model_id"].to_pylist(), test["sample_id"].to_pylist(), strict=True)
+    assert [found[key] for key in keys] == list(alone.score(test))
+    assert list(score_distributed(paths, alone, [])) == []
 
 
 def test_gpus_train_where_each_worker_has_one_and_xgboost_knows_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,32 +6,37 @@ import argparse
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 import orchestrator.audit_runner
 import orchestrator.engine.session
+import orchestrator.streaming_scores
 from attack import XGBoostAttack, outputs_table
 from attack.check import Examination
-from attack.scoring import Runner
+from attack.fragments import fragments
+from attack.scoring import Coded, InProcess, Runner, by_model
 from attack.sources import ParquetFiles
+from orchestrator.cli import main
 from orchestrator.commands import audit
+from orchestrator.streaming_attack import gpus_for
+from tests.attack.build import pool, shuffled
 
 
 class Session:
     """A cluster of two cores that nothing is sent to."""
 
+    resources: ClassVar[dict[str, float]] = {"CPU": 2.0}
+
     def __init__(self, address: str | None) -> None: ...
 
-    def cpus(self) -> float:
-        return 2.0
-
-    def nodes(self) -> int:
-        return 1
+    def node_resources(self) -> list[dict[str, float]]:
+        return [self.resources]
 
     def close(self) -> None: ...
 
@@ -90,3 +95,111 @@ def test_workers_spool_where_they_are_told_to(given: bool, tmp_path: Path, monke
     with chosen(source, tmp_path, "--distributed-rows", "1", *options) as (runner, _):
         runner.fit([XGBoostAttack()], source, measured, measured.where())
     assert asked[0]["scratch_dir"] == (tmp_path / "big/disk" if given else None)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "on_gpus", "found"),
+    [
+        ([{"CPU": 8.0, "GPU": 1.0}], True, (1, 4.0)),
+        ([{"CPU": 8.0, "GPU": 1.0}], False, (2, 2.0)),
+        ([{"CPU": 16.0, "GPU": 4.0}, {"CPU": 64.0}], True, (4, 2.0)),
+        ([{"CPU": 16.0, "GPU": 2.0}, {"CPU": 8.0, "GPU": 2.0}], True, (4, 2.0)),
+        ([{"CPU": 4.0, "GPU": 8.0}], True, (8, 0.25)),
+        ([{"CPU": 8.0}], True, (2, 2.0)),
+        ([{"CPU": 2.0}], False, (2, 0.5)),
+        ([{"CPU": 1.0}], False, (2, 0.25)),
+        ([{"CPU": 8.0}] * 4, False, (4, 4.0)),
+    ],
+)
+def test_workers_go_by_gpus_where_there_are_any(
+    nodes: list[dict[str, float]], on_gpus: bool, found: tuple[int, float]
+) -> None:
+    """Half of the CPUs, on the node with the GPUs: workers that asked for more would wait for ever."""
+    assert orchestrator.audit_runner.workers_for(nodes, on_gpus) == found
+
+
+@pytest.mark.parametrize(("built", "workers", "gpu"), [(True, 1, True), (False, 2, False)])
+def test_a_machine_with_one_gpu_trains_on_it(
+    built: bool, workers: int, gpu: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+    import xgboost
+
+    monkeypatch.setattr(Session, "resources", {"CPU": 8.0, "GPU": 1.0})
+    monkeypatch.setattr(ray, "cluster_resources", lambda: Session.resources)
+    monkeypatch.setattr(xgboost, "build_info", lambda: {"USE_CUDA": built})
+    monkeypatch.setattr(orchestrator.engine.session, "RaySession", Session)
+    source = outputs(tmp_path / "outputs.parquet", 10)
+    with chosen(source, tmp_path, "--distributed-rows", "1") as (runner, [note]):
+        assert isinstance(runner, orchestrator.audit_runner.OnRay)
+        assert runner.workers == workers
+        assert gpus_for(runner.workers) is gpu
+        assert f"on Ray, {workers} worker{'s' if workers > 1 else ''}:" in note
+
+
+@pytest.mark.parametrize(("given", "asked"), [([], None), (["--worker-memory", "0.5"], 2.0**29)])
+def test_workers_take_the_memory_that_they_are_given(
+    given: list[str], asked: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orchestrator.engine.session, "RaySession", Session)
+    source = outputs(tmp_path / "outputs.parquet", 10)
+    with chosen(source, tmp_path, "--distributed-rows", "1", *given) as (runner, _):
+        assert isinstance(runner, orchestrator.audit_runner.OnRay)
+        assert runner.options.get("memory_per_worker") == asked
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "much"])
+def test_memory_that_is_none_is_refused_in_one_line(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["audit", "x.parquet", f"--worker-memory={text}"])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.strip().endswith(f"argument --worker-memory: {text!r} is not allowed; give a number of GiB above 0")
+    assert len(said.strip().splitlines()) == 1
+
+
+def test_scores_come_back_as_blocks_and_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a task on another node yields, from row groups that mix models, is what one process finds; no file is needed."""
+    table = pool(models=8, samples=10, unlearned={"pgu": 0.5})
+    path = tmp_path / "outputs.parquet"
+    pq.write_table(shuffled(table), path, row_group_size=37)
+    source = ParquetFiles((str(path),))
+    measured = Examination.of(source).measured()
+    fitted = XGBoostAttack(rounds=5, max_depth=3).fit(table)
+    models = measured.where(fold="test", role=("retrained", "unlearned"))[::-1]
+    codes = {measured.models[m]: int(m) for m in models}
+    blocks = [
+        block
+        for part in fragments(source.paths)
+        for block in orchestrator.streaming_scores._scored(part, None, fitted, codes)
+    ]
+    assert sum(map(len, blocks)) == len(models) * 10
+    assert {str(field.type) for block in blocks for field in block.schema} == {"int32", "int64", "float"}
+    coded = [Coded(*(block[name].to_numpy() for name in ("model", "sample_id", "score"))) for block in blocks]
+    found = by_model(coded, measured, models)
+    expected = InProcess().score(fitted, source, measured, models)
+    assert set(found) == set(expected) == set(map(int, models))
+    for m, values in expected.items():
+        assert np.array_equal(found[m], values)
+    assert list(tmp_path.iterdir()) == [path]
+    without_one = [
+        block._replace(model=block.model[1:], sample=block.sample[1:], score=block.score[1:]) for block in coded
+    ]
+    with pytest.raises(ValueError, match=r"scores: model '.*' has samples without one"):
+        by_model(without_one, measured, models)
+
+
+def test_a_population_that_does_not_fit_is_told_before_ray_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(orchestrator.engine.session, "RaySession", lambda _: pytest.fail("Ray was started"))
+    paths = [tmp_path / name for name in ("outputs.parquet", "z.parquet")]
+    table = pool(models=4, samples=10, unlearned={"pgu": 0.5})
+    pq.write_table(table, paths[0])
+    pq.write_table(table.filter(pc.not_equal(table["model_id"], "pgu-003")), paths[1])
+    given = [str(paths[0]), "--population", str(paths[1]), "--attacks", "xgboost,rmia", "--distributed-rows", "1"]
+    assert main(["audit", *given, "--output", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("audit: population: model_id: no rows of unlearned model 'pgu-003' (pgu {}); give")
+    assert len(said.splitlines()) == 1
+    assert not (tmp_path / "out").exists()

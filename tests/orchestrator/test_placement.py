@@ -76,3 +76,16 @@ def test_workers_wait_for_nodes_that_may_join() -> None:
     assert place(nodes, Resources()).workers("train", 3) == 3
     assert place(nodes, Resources(concurrency=2)).workers("train", 1000) == 2
     assert place(nodes, Resources(), may_grow=True).workers("train", 1000) == 200
+
+
+def test_attackers_are_counted_by_gpus_where_xgboost_can_use_them() -> None:
+    one = place([gpu_node(16, 1)], Resources(gpus_per_unit=0.5))
+    assert one.attackers(0.5, on_gpus=True) == 1, "a second worker would leave both on the CPU"
+    assert one.attackers(0.5, on_gpus=False) == 2
+    four = place([gpu_node(16, 2), gpu_node(16, 2), {"CPU": 64.0}], Resources())
+    assert four.attackers(0.5, on_gpus=True) == 4
+    assert place([gpu_node(16, 8)], Resources(concurrency=3)).attackers(0.5, on_gpus=True) == 3
+    assert place([gpu_node(2, 8)], Resources()).attackers(0.5, on_gpus=True) == 2, "Ray Data keeps a CPU"
+    assert place([{"CPU": 8.0}], Resources()).attackers(0.5, on_gpus=True) == 4, "no GPUs: as without"
+    with pytest.raises(EnvironmentFault, match=r"raise resources\.distributed_rows"):
+        place([gpu_node(1, 1)], Resources()).attackers(1.0, on_gpus=True)

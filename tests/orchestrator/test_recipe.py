@@ -234,3 +234,14 @@ def test_a_recipe_extends_another(tiny: dict[str, Any], tmp_path: Path) -> None:
     child.write_text(yaml.safe_dump({"extends": "demmo"}))
     with pytest.raises(RecipeError, match="did you mean 'demo'"):
         load_recipe(child)
+
+
+def test_the_attackers_memory_is_left_out_where_it_is_not_given(tiny: dict[str, Any]) -> None:
+    """Recipes without it stay the experiments that they were; what could never hold anything is refused."""
+    assert "attacker_memory_gib" not in to_yaml(check_recipe(tiny))
+    given = check_recipe({**tiny, "resources": {"attacker_memory_gib": 0.5}})
+    assert given.resources.attacker_memory_gib == 0.5
+    assert "attacker_memory_gib: 0.5" in to_yaml(given)
+    for value, words in ((0, "above 0"), ("much", "number"), (float("inf"), "resources.attacker_memory_gib")):
+        (line,) = faults({**tiny, "resources": {"attacker_memory_gib": value}})
+        assert words in line

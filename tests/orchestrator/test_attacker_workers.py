@@ -1,0 +1,45 @@
+"""What a recipe's distributed attacker is asked of the cluster: how many workers, and the memory of each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import orchestrator.engine.ray_engine
+from orchestrator.engine.placement import place
+from orchestrator.engine.ray_engine import RayEngine
+from orchestrator.recipe_sections import Resources
+from orchestrator.store import LocalStore
+
+ONE_GPU = {"CPU": 16.0, "GPU": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("options", "built", "workers", "memory"),
+    [
+        ({"gpus_per_unit": 0.5}, True, 1, None),
+        ({"gpus_per_unit": 0.5}, False, 2, None),
+        ({"attacker_memory_gib": 0.25}, True, 1, 2.0**28),
+    ],
+)
+def test_the_attacker_is_asked_for_by_gpus_and_with_the_memory_of_the_recipe(
+    options: dict[str, Any],
+    built: bool,
+    workers: int,
+    memory: float | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(orchestrator.engine.ray_engine, "knows_gpus", lambda: built)
+    monkeypatch.setattr(orchestrator.engine.ray_engine, "fit_all_distributed", lambda *_, **more: asked.append(more))
+    engine = object.__new__(RayEngine)
+    engine.resources = Resources(**options)
+    engine.placement = place([ONE_GPU], engine.resources)
+    engine.store = LocalStore(tmp_path)
+    engine._fit_group([], [SimpleNamespace(key="k")], [None], lambda outcome: pytest.fail(str(outcome)))  # type: ignore[list-item]
+    [found] = asked
+    assert (found["num_workers"], found["memory_per_worker"]) == (workers, memory)
