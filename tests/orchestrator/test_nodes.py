@@ -5,34 +5,23 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from attack import XGBoostAttack
-from attack.check import Examination
-from attack.scoring import InProcess
-from attack.sources import ParquetFiles
-from attack.xgboost_attack import FittedXGBoost
-from orchestrator.audit_runner import OnRay
 from orchestrator.data import load_data
 from orchestrator.engine.ray_engine import RayEngine
-from orchestrator.engine.session import AUTOSCALING, RaySession, _process_token, prepare_environment
+from orchestrator.engine.session import _process_token, prepare_environment
 from orchestrator.experiment import RunOptions, run
 from orchestrator.plan import make_plan
 from orchestrator.recipe import Recipe, check_recipe
 from orchestrator.store import LocalStore, Store, open_store
 from orchestrator.units import Outcome, Unit
-from tests.attack.build import pool
 
 from .test_experiment import untimed
 
@@ -146,88 +135,6 @@ def test_the_queue_is_killed_and_a_new_one_has_what_was_left(
     assert [outcome.error for outcome in outcomes if outcome.failed] == []
     assert Counter(outcome.key for outcome in outcomes) == Counter(unit.key for unit in units)
     assert time.monotonic() - started < 200, "workers are not started over and over for a queue that is no more"
-
-
-@pytest.mark.slow
-def test_an_empty_cluster_with_an_autoscaler_grows_for_a_run(
-    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ray's own autoscaler, with nodes that are processes here: a head without CPUs, as in the files of `clusters/`."""
-    prepare_environment()
-    from ray.cluster_utils import AutoscalingCluster
-
-    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"):
-        monkeypatch.delenv(name, raising=False)
-    cluster = AutoscalingCluster(
-        head_resources={"CPU": 0, AUTOSCALING: 1},
-        worker_node_types={
-            "worker": {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2},
-        },
-        idle_timeout_minutes=10,
-    )
-    cluster.start()
-    try:
-        outcomes: list[Outcome] = []
-        units = sleeping(6, 1.0)
-        run_units("auto", check_recipe(tiny), LocalStore(tmp_path / "store"), units, outcomes.append)
-        assert [outcome.error for outcome in outcomes if outcome.failed] == []
-        assert len(outcomes) == len(units)
-    finally:
-        cluster.shutdown()
-
-
-@dataclasses.dataclass(frozen=True)
-class Slow(FittedXGBoost):
-    """Says on which node it scores, and takes its time over it, so that every node comes to."""
-
-    journal: str = ""
-
-    def score(self, outputs: pa.Table) -> np.ndarray:
-        import ray
-
-        with Path(self.journal).open("a") as file:
-            file.write(ray.get_runtime_context().get_node_id() + "\n")
-        time.sleep(0.3)
-        return super().score(outputs)
-
-
-def test_an_audit_scores_on_nodes_that_share_no_folder(
-    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Raylets here see one disk, so that what is written on it while they score is looked at: nothing may be."""
-    cluster.add_node(num_cpus=1, node_ip_address="127.0.0.3")
-    cluster.wait_for_nodes()
-    table = pool(models=16, samples=40, unlearned={"pgu": 0.5})
-    given, work = tmp_path / "given", tmp_path / "work"
-    given.mkdir()
-    work.mkdir()
-    pq.write_table(table, given / "outputs.parquet", row_group_size=40)
-    source = ParquetFiles((str(given / "outputs.parquet"),))
-    measured = Examination.of(source).measured()
-    fitted = XGBoostAttack(rounds=5, max_depth=3).fit(table)
-    slow = Slow(**{**vars(fitted), "journal": str(tmp_path / "journal")})
-    models = measured.where(fold="test")
-    monkeypatch.chdir(work)
-    seen: set[Path] = set()
-    ended = threading.Event()
-
-    def watch() -> None:
-        while not ended.wait(0.01):
-            seen.update(path for folder in (given, work) for path in folder.rglob("*"))
-
-    watcher = threading.Thread(target=watch)
-    session = RaySession(cluster.address)
-    try:
-        watcher.start()
-        found = OnRay(source, 2, 0.5).score(slow, source, measured, models)
-    finally:
-        ended.set()
-        watcher.join()
-        session.close()
-    for m, values in InProcess().score(fitted, source, measured, models).items():
-        assert np.array_equal(found[m], values)
-    assert seen == {given / "outputs.parquet"}
-    assert len(set((tmp_path / "journal").read_text().split())) == 2, "both nodes scored"
 
 
 @pytest.mark.slow
