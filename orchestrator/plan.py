@@ -211,6 +211,9 @@ class _Planner:
     ) -> Unit:
         measured = fold == "test"
         spec = {"model": model.key, "split": self.data.split_digest, "errors": measured}
+        if len(self.data.kept_classes) < self.data.dataset.num_classes:
+            # Outputs stored before they told which class each column is have other keys, and are never taken for these.
+            spec["classes"] = self.data.kept_classes.tolist()
         label = {
             "role": role,
             "fold": fold,

@@ -192,6 +192,9 @@ def test_two_runs_on_one_folder_are_refused(tiny: dict[str, Any], tmp_path: Path
 
 
 def test_removing_classes(tiny: dict[str, Any], tmp_path: Path) -> None:
+    from attack.audit import check
+    from attack.sources import ParquetFiles
+
     tiny["scenario"] = {"kind": "classes", "classes": [0, 3]}
     tiny["methods"] = [
         {"name": "eu_k", "k": 1},
@@ -206,6 +209,9 @@ def test_removing_classes(tiny: dict[str, Any], tmp_path: Path) -> None:
         table = pq.read_table(file)
         assert table.schema.field("logits").type.list_size == 8, "every model shows the attacker the kept classes only"
         assert set(table["label"].to_pylist()) == {0, 3}
+    source = ParquetFiles(tuple(sorted(map(str, (tmp_path / "out" / "outputs").glob("*.parquet")))))
+    assert any("class 0 was dropped" in str(problem) for problem in check(source, ["loss_threshold"]))
+    assert check(source, ["xgboost"]) == []
 
 
 def test_poison(tiny: dict[str, Any], tmp_path: Path) -> None:
