@@ -147,7 +147,9 @@ def _columns(schemas: Sequence[pa.Schema]) -> list[Problem]:
     elif not found and len({str(logit_classes(schema.empty_table())) for schema in schemas}) > 1:
         found.append(Problem("logits", "tables differ in which class each column is; store the same classes with all"))
     elif not found and any(len(logit_classes(s.empty_table()) or [0] * min(widths)) != min(widths) for s in schemas):
-        found.append(Problem("logits", f"{min(widths)} columns, but the table names another number of classes for them"))
+        found.append(
+            Problem("logits", f"{min(widths)} columns, but the table names another number of classes for them")
+        )
     elif widths and min(widths) < 2:
         found.append(Problem("logits", f"{min(widths)} classes; at least 2 are needed"))
     return found

@@ -309,8 +309,8 @@ def entropies_of(outputs: pa.Table | Measured) -> np.ndarray:
 
 def _needs_label(attack: str, rows: int) -> str:
     return (
-        f"{attack}: the label's own logit is needed, but {rows} rows are of classes that have no column, or none "
-        "that is known; use xgboost or entropy_threshold, or store the columns' classes with the table"
+        f"{attack}: the label's own logit is needed, but {rows} rows are of classes dropped from the logits, or "
+        "of which no column is known; use xgboost or entropy_threshold, or store the columns' classes with the table"
     )
 
 

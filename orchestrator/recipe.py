@@ -279,7 +279,7 @@ def _attack_faults(recipe: Recipe) -> list[Fault]:
             )
             continue
         found += option_faults(ATTACKS[name], {k: v for k, v in settings.items() if k != "name"}, where)
-        if recipe.scenario.get("kind") == "classes" and reads_label(name):
+        if recipe.scenario.get("kind") == "classes" and reads_label(str(name)):
             # Every model shows an attacker the kept classes' logits only, since an unlearned model has no others.
             found.append(
                 Fault(

@@ -88,7 +88,7 @@ def test_told_only_how_many_classes_there_are_nothing_is_read_from_the_labels_co
     row = audit(table, ["entropy_threshold"], num_classes=CLASSES, bootstrap=20).rows[0]
     assert row["metrics"]["klom/p95"] is None
     assert row["metrics"]["forgetting_quality/score"] is None
-    assert any("none that is known" in note for note in row["notes"])
+    assert any("no column is known" in note for note in row["notes"])
 
 
 def test_classes_that_are_not_as_many_as_the_columns_are_refused() -> None:

@@ -21,6 +21,7 @@ from orchestrator.errors import EnvironmentFault
 from orchestrator.experiment import RunOptions, RunResult, run
 from orchestrator.folder import OutputFolder
 from orchestrator.recipe import check_recipe
+from orchestrator.report.rows import Report
 from orchestrator.store import LocalStore
 
 TIMING = {"seconds", "seconds_per_model", "speedup_vs_retrain"}
@@ -60,7 +61,11 @@ def test_rows_and_metrics(finished: RunResult) -> None:
             assert 0 <= metrics[name] <= 100
         assert isinstance(metrics["streisand"], bool)
         assert metrics["tpr_at_fpr_0.001"] is None, "100 negatives cannot measure one in a thousand"
-        assert row["verdict"]
+        assert row["verdict"].startswith("Not decided (fewer than 3 models): AUC 0."), (
+            "two models a side decide nothing"
+        )
+        assert metrics["streisand"] is False
+    assert {judgement.word for judgement in Report.load(finished.folder).judgements} == {"undecided"}
     assert rows[0]["metrics"]["seconds_per_model"] is None
     assert rows[1]["metrics"]["speedup_vs_retrain"] == pytest.approx(1.0)
     assert finished.document["schema"] == 1
