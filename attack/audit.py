@@ -14,13 +14,14 @@ import pyarrow as pa
 from .check import Examination, Problem, check
 from .divergence import DIVERGENCES
 from .evaluation import Evaluation, paired_difference, worst_samples
-from .judgement import PRIMARY, gravest, judged, reads_confidences, tuned_threshold
+from .judgement import PRIMARY, judged, reads_confidences, tuned_threshold
 from .measured import FOLD, METHOD, MODEL_ID, PARAMS, Measured
 from .metrics import ks_distance
 from .population import partners, population_problems
 from .registry import ATTACKS
 from .scoring import InProcess, Runner, scores_of
 from .sources import Source, as_source
+from .verdicts import judge_rows
 
 DEFAULT_DIVERGENCES = ("klom", "forgetting_quality")
 UNCHANGED = "its outputs are those of the originals to the last bit: the method did nothing"
@@ -136,6 +137,9 @@ class _Run:
             if len(group.test):
                 self._describe(self.found.rows[index], group, divergences)
         self._differences()
+        for row, verdict in zip(self.found.rows, judge_rows(self.found.rows), strict=True):
+            if verdict is not None:
+                row["verdict"] = verdict.told(len(self.names))
         self.found.notes = sorted(set(self.found.notes))
         return self.found
 
@@ -149,6 +153,7 @@ class _Run:
             "seconds": None,
             "verdict": "",
             "models": len(group.test),
+            "retrained_models": len(self.negative),
             "attacks": {},
             "worst_samples": {},
             "notes": [],
@@ -247,7 +252,6 @@ class _Run:
         prefix = "" if name == PRIMARY else f"{name}/"
         row["metrics"].update({f"{prefix}{key}": value for key, value in evaluation.metrics.items()})
         row["ci"].update({f"{prefix}{key}": value for key, value in evaluation.ci.items()})
-        row["verdict"] = gravest(row["verdict"], evaluation.verdict, name, len(self.names))
         row["worst_samples"][name] = worst_samples(positives, negatives)
         row["attacks"][name] = {
             "path": "in_process" if reads_confidences(ATTACKS[name]) else self.runner.path(ATTACKS[name]),

@@ -11,11 +11,11 @@ import pyarrow as pa
 
 from .measured import IDENTITY, Measured
 from .outputs import FOLDS, OUTPUTS_SCHEMA, ROLES, TEXTS, logit_classes
-from .registry import ATTACKS
+from .registry import ATTACKS, reads_label
 from .sources import Source, as_source
 from .survey import Survey
 
-LABEL_FREE = ("xgboost", "entropy_threshold")  # attacks that do not read the label's own logit
+LABEL_FREE = ("xgboost", "entropy_threshold")  # the built-in attacks that do not read the label's own logit
 SHADOW = ("xgboost", "loss_threshold", "entropy_threshold")  # they need a validation fold of both roles
 
 
@@ -146,6 +146,10 @@ def _columns(schemas: Sequence[pa.Schema]) -> list[Problem]:
         )
     elif not found and len({str(logit_classes(schema.empty_table())) for schema in schemas}) > 1:
         found.append(Problem("logits", "tables differ in which class each column is; store the same classes with all"))
+    elif not found and any(len(logit_classes(s.empty_table()) or [0] * min(widths)) != min(widths) for s in schemas):
+        found.append(
+            Problem("logits", f"{min(widths)} columns, but the table names another number of classes for them")
+        )
     elif widths and min(widths) < 2:
         found.append(Problem("logits", f"{min(widths)} classes; at least 2 are needed"))
     return found
@@ -167,7 +171,7 @@ def _values(survey: Survey) -> list[Problem]:
 
 def label_problems(survey: Survey, num_classes: int | None, attacks: Sequence[str]) -> list[Problem]:
     """Checks labels against the classes that the logits have columns for."""
-    reading = ", ".join(name for name in attacks if name not in LABEL_FREE)
+    reading = ", ".join(name for name in attacks if reads_label(name))
     if survey.outside is not None:
         top = (num_classes if num_classes is not None else survey.width) - 1
         return [

@@ -12,9 +12,9 @@ import numpy as np
 
 from .intervals import expanded_interval, resampled_tpr, resampled_weights, weighted_means
 from .metrics import Roc, auc_matrix, roc
+from .verdicts import Reading, judge_one
 
 LOW_FPRS = (0.01, 0.001, 0.0001)
-WIDE = 0.2  # an interval that reaches this far from 0.5 leaves strong recognition possible: nothing is decided
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,10 @@ class Scores:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an attack achieves: metrics by name (None where not measurable), 95 % intervals, the curve, a verdict in words."""
+    """What an attack achieves: metrics by name (None where not measurable), 95 % intervals, the curve, and in words what it says alone.
+
+    A row's verdict is of all its attacks, and knows what they make of models never unlearned: `attack.verdicts`.
+    """
 
     metrics: dict[str, Any]
     ci: dict[str, list[float]]
@@ -53,7 +56,8 @@ def evaluate(
     threshold: float | None = None,
     seed: int = 0,
     bootstrap: int = 2000,
-    directional: bool = True,
+    directed: bool = True,
+    per_method: bool = False,
 ) -> Evaluation:
     """Compares members' scores with non-members'.
 
@@ -62,8 +66,8 @@ def evaluate(
     - `positive`: rows of the models under test. `negative`: rows of retrained models.
     - `threshold`: the attacker's tuned threshold; None leaves the thresholded metrics out (None).
     - `seed`, `bootstrap`: of the intervals, resampled over models on both sides.
-    - `directional`: high scores mean "trained on". False for attacks fitted on the method's own models (U-LiRA): there
-        they mean "unlearned", whether too little or too much was forgotten.
+    - `directed`: high scores mean "trained on". False for attacks that do not know which way a model errs: those that do not
+        know the label, and those fitted on the method's own models (`per_method`, U-LiRA), where they mean "unlearned".
 
     **Raises:** `ValueError` where a side is empty or a score is NaN.
     """
@@ -84,32 +88,11 @@ def evaluate(
     intervals: dict[str, list[float]] = {}
     if len(models) > 1 and len(negative_models) > 1:
         intervals = _intervals(members, others, matrix, sizes, metrics, threshold, seed, bootstrap)
-    metrics["streisand"] = bool(directional and "auc" in intervals and intervals["auc"][1] < 0.5)
-    return Evaluation(
-        metrics, intervals, curve, verdict(area, intervals.get("auc"), directional), matrix, sizes, negative_models
-    )
-
-
-def verdict(area: float, interval: list[float] | None, directional: bool = True) -> str:
-    """Returns in words what an AUC and its interval say about forgetting."""
-    if interval is None:
-        return f"Not decided: AUC {area:.3f}, but with one model on a side there is no interval."
-    low, high = interval
-    shown = f"AUC {area:.3f} [{low:.3f}, {high:.3f}]"
-    if low > 0.5 and not directional:
-        return f"Told apart: {shown} lies above 0.5, so unlearned models differ from retrained ones, by too little or too much forgetting."
-    if low > 0.5:
-        return f"Did not forget: {shown} lies above 0.5, so the attacker still recognises the forget set."
-    if high < 0.5 and not directional:
-        return f"Not decided: {shown} lies below 0.5, which an attack fitted on the method's own models gives by chance only; use more models."
-    if high < 0.5:
-        return (
-            f"Over-unlearned (Streisand effect): {shown} lies below 0.5, so forget samples stand out by too little confidence; "
-            "an attacker who turns the score round finds them."
-        )
-    if max(high - 0.5, 0.5 - low) > WIDE:
-        return f"Not decided: {shown} includes 0.5, but is so wide that strong recognition is not ruled out; more models narrow it."
-    return f"Forgot, as far as this attack can tell: {shown} includes 0.5."
+    interval = (intervals["auc"][0], intervals["auc"][1]) if "auc" in intervals else None
+    fewest = min(len(models), len(negative_models))
+    found = judge_one(Reading("", area, interval, fewest, directed, per_method))
+    metrics["streisand"] = found.word == "over-unlearned"
+    return Evaluation(metrics, intervals, curve, found.told(), matrix, sizes, negative_models)
 
 
 def paired_difference(
@@ -138,9 +121,11 @@ def paired_difference(
 
 
 def worst_samples(positive: Scores, negative: Scores, count: int = 10) -> list[dict[str, Any]]:
-    """Returns the samples that are told apart best, each `{"sample_id", "auc", "score_difference"}`, worst first.
+    """Returns the samples that are told apart best, each `{"sample_id", "auc", "score_difference"}`, the best told first.
 
-    `auc` is over the models of both sides on that sample alone; between equal ones the mean scores' difference decides.
+    `auc` is over the models of both sides on that sample alone. They are ranked by its distance from 0.5, since an AUC near 0
+    gives a sample away as surely as one near 1: above 0.5 it is recognised, below it stands out by too low a score. Between
+    equal ones the distance of the mean scores decides.
     """
     ids, sample = np.unique(np.concatenate([positive.sample_ids, negative.sample_ids]), return_inverse=True)
     scores = np.concatenate([positive.scores, negative.scores])
@@ -162,7 +147,7 @@ def worst_samples(positive: Scores, negative: Scores, count: int = 10) -> list[d
     won = np.bincount(sample[starts], np.add.reduceat(member.astype(np.int64), starts) * beaten, minlength=len(ids))
     both = np.flatnonzero((members > 0) & (others > 0))
     areas = won[both] / (2.0 * members[both] * others[both])
-    worst = both[np.lexsort((ids[both], -difference[both], -areas))[:count]]
+    worst = both[np.lexsort((ids[both], -np.abs(difference[both]), -np.round(np.abs(areas - 0.5), 12)))[:count]]
     area_of = dict(zip(both.tolist(), areas.tolist(), strict=True))
     return [{"sample_id": int(ids[i]), "auc": area_of[int(i)], "score_difference": float(difference[i])} for i in worst]
 

@@ -9,11 +9,13 @@ import numpy as np
 
 from .evaluation import Evaluation, Scores, evaluate
 from .metrics import best_f1
-from .registry import ATTACKS
+from .registry import ATTACKS, directed
+from .verdicts import PRIMARY
 
-PRIMARY = "xgboost"
-CURVE_POINTS = 400
-CORNER_POINTS = 100  # the corner of very low FPR decides the log-log figure: all of its points are kept
+CURVE_POINTS = (
+    400  # half of them evenly along the FPR, half by equal factors, for a log-log figure down to one in a million
+)
+CORNER_POINTS = 100  # of the corner of very low FPR all points are kept, for the same figure
 CONFIDENCE_BINS = 40
 
 
@@ -22,7 +24,7 @@ def judged(
 ) -> tuple[Evaluation, dict[str, dict[str, Any]]]:
     """Returns how well the attack `name` tells two groups of models apart, and its curves: `roc` and `confidence`.
 
-    **Arguments:** as of `evaluate`; whether a low score means too much forgetting follows from the attack.
+    **Arguments:** as of `evaluate`; what a low score means follows from the attack.
     """
     evaluation = evaluate(
         positive,
@@ -30,7 +32,8 @@ def judged(
         threshold=threshold,
         seed=seed,
         bootstrap=bootstrap,
-        directional=not ATTACKS[name].per_method,
+        directed=directed(name),
+        per_method=ATTACKS[name].per_method,
     )
     return evaluation, curves(evaluation, positive, negative, probabilities=name == PRIMARY)
 
@@ -63,21 +66,6 @@ def tuned_threshold(
     return best_f1(np.repeat([1.0, 0.0], [len(v) for v in values]), np.concatenate(values))[0], []
 
 
-def gravest(before: str, verdict: str, name: str, attacks: int) -> str:
-    """Returns the verdict that stands for a row: the gravest of its attacks', named where there are several; of equals the first.
-
-    One attack that succeeds is enough to break a claim of forgetting.
-
-    **Arguments:** `before`: what stood so far, or nothing. `verdict`: of the attack `name`. `attacks`: how many are run.
-    """
-    return max(before, verdict if attacks == 1 else f"{verdict} ({name})", key=_gravity)
-
-
-def _gravity(verdict: str) -> int:
-    order = ("Not decided", "Forgot", "Told apart", "Over-unlearned", "Did not forget")
-    return next((rank for rank, start in enumerate(order) if verdict.startswith(start)), -1)
-
-
 def curves(
     evaluation: Evaluation, positive: Scores, negative: Scores, probabilities: bool
 ) -> dict[str, dict[str, Any]]:
@@ -86,9 +74,7 @@ def curves(
     **Arguments:** `probabilities`: scores lie in [0, 1], so that histograms of all rows share their bins.
     """
     curve = evaluation.roc
-    last = len(curve.fpr) - 1
-    keep = np.linspace(0, last, CURVE_POINTS).round().astype(int)
-    keep = np.unique(np.concatenate([keep, np.arange(min(CORNER_POINTS, last + 1))]))
+    keep = _drawn(curve.fpr)
     both = np.concatenate([positive.scores, negative.scores])
     finite = both[np.isfinite(both)]
     low, high = (0.0, 1.0) if probabilities or not len(finite) else (float(finite.min()), float(finite.max()))
@@ -101,3 +87,15 @@ def curves(
             "retrained": np.histogram(negative.scores, edges)[0].tolist(),
         },
     }
+
+
+def _drawn(fpr: np.ndarray) -> np.ndarray:
+    """Returns the points of a ROC to keep for drawing, as indices: its ends, and what both linear and log-log axes need."""
+    last = len(fpr) - 1
+    if last < CURVE_POINTS:
+        return np.arange(last + 1)
+    rare = fpr[np.searchsorted(fpr, 0.0, side="right")]  # the least rate above 0: there is one, since a curve ends at 1
+    rates = np.concatenate([np.linspace(0.0, 1.0, CURVE_POINTS // 2), np.geomspace(rare, 1.0, CURVE_POINTS // 2)])
+    # The last point at or below a rate has the best TPR there.
+    at = np.searchsorted(fpr, rates, side="right") - 1
+    return np.unique(np.concatenate([[0, last], at, np.arange(min(CORNER_POINTS, last + 1))]))

@@ -27,6 +27,8 @@ class LiRA:
     name: ClassVar[str] = "lira"
     reads: ClassVar[str] = "confidences"
     per_method: ClassVar[bool] = False
+    reads_label: ClassVar[bool] = True
+    directed: ClassVar[bool] = True
 
     mode: str = "online"
     variance: str = "auto"

@@ -78,12 +78,21 @@ def outputs_table(
         pa.array(np.asarray(labels, dtype=np.int64)),
         pa.FixedSizeListArray.from_arrays(pa.array(logits.ravel()), logits.shape[1]),
     ]
-    schema = OUTPUTS_SCHEMA(logits.shape[1])
-    if classes is not None:
-        if len(classes) != logits.shape[1]:
-            raise ValueError(f"classes: {len(classes)} are given for {logits.shape[1]} columns of logits")
-        schema = schema.with_metadata({CLASSES_KEY: json.dumps([int(c) for c in classes]).encode()})
-    return pa.Table.from_arrays(columns, schema=schema)
+    return with_classes(pa.Table.from_arrays(columns, schema=OUTPUTS_SCHEMA(logits.shape[1])), classes)
+
+
+def with_classes(table: pa.Table, classes: Sequence[int] | None) -> pa.Table:
+    """Returns the table with a note of which class each column of its logits is; unchanged where `classes` is None.
+
+    **Raises:** `ValueError` where there is not one class for each column.
+    """
+    if classes is None:
+        return table
+    width = table.schema.field("logits").type.list_size
+    if len(classes) != width:
+        raise ValueError(f"classes: {len(classes)} are given for {width} columns of logits")
+    note = {CLASSES_KEY: json.dumps([int(c) for c in classes]).encode()}
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), **note})
 
 
 def towards_schema(table: pa.Table) -> pa.Table:
@@ -300,8 +309,8 @@ def entropies_of(outputs: pa.Table | Measured) -> np.ndarray:
 
 def _needs_label(attack: str, rows: int) -> str:
     return (
-        f"{attack}: the label's own logit is needed, but {rows} rows are of classes dropped from the logits; "
-        "use xgboost or entropy_threshold"
+        f"{attack}: the label's own logit is needed, but {rows} rows are of classes dropped from the logits, or "
+        "of which no column is known; use xgboost or entropy_threshold, or store the columns' classes with the table"
     )
 
 

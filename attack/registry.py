@@ -40,3 +40,17 @@ class _Registry(Mapping[str, Any]):
 
 
 ATTACKS = _Registry()
+
+
+def reads_label(name: str) -> bool:
+    """Says whether the attack `name` reads the label's own logit, which class removal drops; one that does not say is taken to."""
+    return bool(getattr(ATTACKS[name], "reads_label", True))
+
+
+def directed(name: str) -> bool:
+    """Says whether a high score of the attack `name` means "trained on", so that a low one means too much forgetting.
+
+    One that does not say is taken to, unless it is fitted for each method: then a high score means "unlearned".
+    """
+    attack = ATTACKS[name]
+    return bool(getattr(attack, "directed", not attack.per_method))

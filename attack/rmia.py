@@ -41,6 +41,8 @@ class RMIA:
     reads: ClassVar[str] = "confidences"
     takes_population: ClassVar[bool] = True
     per_method: ClassVar[bool] = False
+    reads_label: ClassVar[bool] = True
+    directed: ClassVar[bool] = True
 
     gamma: float = 1.0
     mode: str = "online"

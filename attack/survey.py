@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from .measured import Measured, identified
-from .outputs import entropy, label_columns, logit_classes, logits_matrix, phi
+from .outputs import entropy, label_columns, logit_classes, logits_matrix, phi, with_classes
 from .sources import Source
 
 MAPPED_ROWS = 10_000_000  # from so many on, arrays of rows lie in files: 360 MB
@@ -65,14 +65,17 @@ class Survey:
     def of(cls, source: Source, num_classes: int | None = None, *, confidences: bool = True) -> Survey:
         """Reads the source once.
 
-        **Arguments:** `num_classes`: how many classes labels may be of; None: what the logits' columns say.
-        `confidences`: also φ and the entropy; without them, NaN.
+        **Arguments:** `num_classes`: how many classes labels may be of; None: what the logits' columns say. Where there are
+        more of them than columns, and the tables do not say which classes these are, φ is NaN. `confidences`: also φ and the
+        entropy; without them, NaN.
         """
         rows = source.rows()
         schema = next((s for s in source.schemas()), pa.schema([]))
         empty = schema.empty_table()
         width, classes = empty.schema.field("logits").type.list_size, logit_classes(empty)
         limit = num_classes if num_classes is not None else None if classes is not None else width
+        # Fewer columns than classes, and no word of which they are: column c need not be class c, so no φ can be read.
+        columns_known = classes is not None or num_classes is None or num_classes <= width
         found = cls(
             width,
             classes,
@@ -92,12 +95,18 @@ class Survey:
             kind = piece.schema.field("logits").type
             found.ragged |= not pa.types.is_fixed_size_list(kind) or kind.list_size != width
             if not found.nulls and not found.ragged:
-                found._take(piece, position, known, limit, confidences)
+                found._take(piece, position, known, limit, confidences, columns_known)
             position += len(piece)
         return found
 
     def _take(
-        self, piece: pa.Table, position: int, known: dict[tuple[str, ...], int], limit: int | None, confidences: bool
+        self,
+        piece: pa.Table,
+        position: int,
+        known: dict[tuple[str, ...], int],
+        limit: int | None,
+        confidences: bool,
+        columns_known: bool,
     ) -> None:
         rows = slice(position, position + len(piece))
         labels = piece["label"].to_numpy()
@@ -115,8 +124,9 @@ class Survey:
         self.dropped = self._first(self.dropped, without, position, labels)
         if confidences and not bad.any():
             self.entropy[rows] = entropy(logits)
-            if not without.any():
-                self.phi[rows] = phi(logits, label_columns(piece))
+            if columns_known and not without.any():
+                # The first part's classes stand for all, as `check` sees to: a piece may have lost its own note of them.
+                self.phi[rows] = phi(logits, label_columns(with_classes(piece, self.classes)))
 
     def _codes(self, piece: pa.Table, known: dict[tuple[str, ...], int]) -> np.ndarray:
         """Returns each row's model, new ones entered into `known`."""

@@ -21,6 +21,8 @@ class LossThreshold:
     name: ClassVar[str] = "loss_threshold"
     reads: ClassVar[str] = "confidences"
     per_method: ClassVar[bool] = False
+    reads_label: ClassVar[bool] = True
+    directed: ClassVar[bool] = True
 
     def values(self, outputs: pa.Table | Measured) -> np.ndarray:
         """Returns log p_y of each row."""
@@ -38,6 +40,8 @@ class EntropyThreshold:
     name: ClassVar[str] = "entropy_threshold"
     reads: ClassVar[str] = "confidences"
     per_method: ClassVar[bool] = False
+    reads_label: ClassVar[bool] = False
+    directed: ClassVar[bool] = False  # confidently wrong outputs are as sharp as members': it does not know the label
 
     def values(self, outputs: pa.Table | Measured) -> np.ndarray:
         """Returns minus the entropy of each row, in nats."""

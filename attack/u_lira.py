@@ -29,6 +29,8 @@ class ULiRA:
     name: ClassVar[str] = "u_lira"
     reads: ClassVar[str] = "confidences"
     per_method: ClassVar[bool] = True
+    reads_label: ClassVar[bool] = True
+    directed: ClassVar[bool] = False  # a high score means "unlearned", by too little or too much forgetting
 
     variance: str = "auto"
 

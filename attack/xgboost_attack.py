@@ -44,6 +44,8 @@ class XGBoostAttack:
 
     name: ClassVar[str] = "xgboost"
     per_method: ClassVar[bool] = False
+    reads_label: ClassVar[bool] = False
+    directed: ClassVar[bool] = True
 
     max_depth: int = 10
     subsample: float = 0.8

@@ -253,7 +253,14 @@ def execute_outputs(unit: Unit, context: Context, attempt: Attempt) -> dict[str,
     logits, labels, error = measure("train", split.forget)
     if not dropped and len(data.kept_classes) < data.dataset.num_classes:
         logits = logits[:, data.kept_classes]  # every model shows the attacker the same columns
-    write_fragment(attempt.path("outputs.parquet"), split.forget, labels, logits)
+    kept = [int(c) for c in data.kept_classes]
+    write_fragment(
+        attempt.path("outputs.parquet"),
+        split.forget,
+        labels,
+        logits,
+        classes=kept if len(kept) < data.dataset.num_classes else None,
+    )
     errors: dict[str, float | None] = {"error_forget": error}
     if unit.spec["errors"]:
         for name, part, indices in (

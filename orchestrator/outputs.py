@@ -22,8 +22,20 @@ from .units import Unit, digest
 Labelled = Sequence[str]
 
 
-def write_fragment(path: Path, sample_ids: np.ndarray, labels: np.ndarray, logits: np.ndarray) -> None:
-    """Writes one model's logits, ordered by sample id: `sample_id` and `label` int64, `logits` float32[C]."""
+def write_fragment(
+    path: Path,
+    sample_ids: np.ndarray,
+    labels: np.ndarray,
+    logits: np.ndarray,
+    classes: Sequence[int] | None = None,
+) -> None:
+    """Writes one model's logits, ordered by sample id: `sample_id` and `label` int64, `logits` float32[C].
+
+    **Arguments:** `classes`: the class of each column, where some were dropped. Without it, whoever reads the label's logit
+    would take another class's for it.
+    """
+    from attack.outputs import with_classes
+
     order = np.argsort(sample_ids, kind="stable")
     values = pa.array(np.ascontiguousarray(logits[order], dtype=np.float32).ravel())
     table = pa.table(
@@ -33,7 +45,7 @@ def write_fragment(path: Path, sample_ids: np.ndarray, labels: np.ndarray, logit
             "logits": pa.FixedSizeListArray.from_arrays(values, logits.shape[1]),
         }
     )
-    pq.write_table(table, path, compression="zstd")
+    pq.write_table(with_classes(table, classes), path, compression="zstd")
 
 
 def model_table(
@@ -41,6 +53,7 @@ def model_table(
 ) -> pa.Table:
     """Returns one model's outputs as the table that every attack reads."""
     from attack import outputs_table
+    from attack.outputs import logit_classes
 
     fragment = pq.read_table(store.fetch(key, "outputs.parquet"))
     logits = fragment["logits"].combine_chunks()
@@ -54,6 +67,7 @@ def model_table(
         sample_ids=fragment["sample_id"].to_numpy(),
         labels=fragment["label"].to_numpy(),
         logits=matrix,
+        classes=logit_classes(fragment),
     )
 
 
@@ -106,7 +120,8 @@ def _write_group(path: Path, store: Store, units: list[Unit], content: str) -> N
                 params=label["params"],
             )
             if writer is None:
-                schema = table.schema.with_metadata({"orchestrator.content": content})
+                # Beside what the table says of its columns: without it a class-removal audit reads another class's logit.
+                schema = table.schema.with_metadata({**(table.schema.metadata or {}), "orchestrator.content": content})
                 writer = pq.ParquetWriter(temporary, schema, compression="zstd")
             writer.write_table(table.replace_schema_metadata(writer.schema.metadata))
         if writer is not None:

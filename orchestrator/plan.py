@@ -24,7 +24,7 @@ STAGE_TITLES = {
 }
 FOLDS = ("train", "validation", "test")
 # What a score consists of: raised where its words or measures change, so that stored ones are not taken for new.
-MEASURES = 2
+MEASURES = 3
 
 
 @dataclass(frozen=True)
@@ -211,6 +211,9 @@ class _Planner:
     ) -> Unit:
         measured = fold == "test"
         spec = {"model": model.key, "split": self.data.split_digest, "errors": measured}
+        if len(self.data.kept_classes) < self.data.dataset.num_classes:
+            # Outputs stored before they told which class each column is have other keys, and are never taken for these.
+            spec["classes"] = self.data.kept_classes.tolist()
         label = {
             "role": role,
             "fold": fold,

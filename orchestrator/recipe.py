@@ -267,6 +267,7 @@ def method_defaults(name: str, recipe: Recipe) -> dict[str, Any]:
 
 def _attack_faults(recipe: Recipe) -> list[Fault]:
     from attack import ATTACKS
+    from attack.registry import reads_label
 
     found: list[Fault] = []
     for index, settings in enumerate(recipe.attacks):
@@ -278,6 +279,16 @@ def _attack_faults(recipe: Recipe) -> list[Fault]:
             )
             continue
         found += option_faults(ATTACKS[name], {k: v for k, v in settings.items() if k != "name"}, where)
+        if recipe.scenario.get("kind") == "classes" and reads_label(str(name)):
+            # Every model shows an attacker the kept classes' logits only, since an unlearned model has no others.
+            found.append(
+                Fault(
+                    f"{where}.name",
+                    name,
+                    "reads the label's own logit, which removing classes takes away",
+                    ", ".join(known for known in ATTACKS if not reads_label(known)),
+                )
+            )
         if name == "u_lira" and recipe.shadows.unlearn != "all":
             found.append(
                 Fault(

@@ -47,6 +47,8 @@ def collect(
 
     - `failures`: unit key → one line, for units that failed in this or the last invocation.
     """
+    from attack.verdicts import judge_rows
+
     retrain = next(row for row in plan.rows if row.method == "retrain")
     retrain_seconds = _mean_seconds(store, retrain.producers)
     rows: list[dict[str, Any]] = []
@@ -72,6 +74,9 @@ def collect(
             curves["training"].append(
                 {"model_id": unit.name, "role": unit.label["role"], "history": store.meta(unit.key)["history"]}
             )
+    for document, verdict in zip(rows, judge_rows(rows), strict=True):
+        if verdict is not None:
+            document["verdict"] = verdict.told(len(document["attacks"]))
     return rows, curves
 
 
@@ -97,9 +102,7 @@ def _row(
         metrics["speedup_vs_retrain"] = retrain_seconds / metrics["seconds_per_model"]
     metrics["epochs"] = _mean_epochs(store, row.producers) if row.method != "no_unlearn" else None
     _add_incremental(row, store, seed, metrics, intervals, by_model)
-    from attack.judgement import gravest
-
-    verdict, attack_info, notes = "", {}, []
+    attack_info, notes, negatives = {}, [], 0
     for unit in row.scores:
         if not store.has(unit.key):
             continue
@@ -107,7 +110,7 @@ def _row(
         prefix = "" if unit.label["attack"] == PRIMARY else f"{unit.label['attack']}/"
         metrics.update({f"{prefix}{name}": value for name, value in meta["metrics"].items()})
         intervals.update({f"{prefix}{name}": value for name, value in meta["ci"].items()})
-        verdict = gravest(verdict, meta["verdict"], unit.label["attack"], len(row.scores))
+        negatives = len(unit.spec["negative"])
         attack_info[unit.label["attack"]] = meta["attack"]
         by_model.update({f"{prefix}{name}": values for name, values in meta["by_model"].items()})
     for unit in row.producers:
@@ -120,7 +123,7 @@ def _row(
         "ci": intervals,
         "status": "failed" if problems else "done",
         "seconds": metrics["seconds_per_model"],
-        "verdict": verdict,
+        "verdict": "",
         "models": len(done),
         "by_model": by_model,
     }
@@ -130,6 +133,7 @@ def _row(
         result["notes"] = sorted(set(notes))
     if attack_info:
         result["attacks"] = attack_info
+        result["retrained_models"] = negatives
     return result
 
 

@@ -101,7 +101,6 @@ def score_row(unit: Unit, store: Store, attempt: Attempt) -> dict[str, Any]:
         "metrics": {**evaluation.metrics, "tiny_scores": tiny},
         "ci": {**evaluation.ci, **({} if tiny_interval is None else {"tiny_scores": tiny_interval})},
         "by_model": {"auc": by_model, "tiny_scores": tiny_by_model},
-        "verdict": evaluation.verdict,
         "attack": chosen,
     }
 

@@ -90,11 +90,18 @@ def _samples(report: Report, row: ResultRow) -> Details:
         cells = []
         for sample in list(listed)[:SAMPLES]:
             value = sample.get("auc", sample.get("value"))
-            cells.append((str(sample.get("sample_id")), "∞" if value is None else f"{value:.3g}"))
+            arrow = ""
+            if value is not None and "auc" in sample and value != words.CHANCE:
+                arrow = " ↑" if value > words.CHANCE else " ↓"
+            cells.append((str(sample.get("sample_id")), "∞" if value is None else f"{value:.3g}{arrow}"))
         if cells:
             cells += [("", "")] * (SAMPLES - len(cells))
             lines.append((DISTANCE_NAMES.get(name) or words.attack_name(name), tuple(cells)))
-    note = "Sample ids, most telling first; under each the AUC over models on that sample alone, or its distance."
+    note = (
+        "Sample ids, most telling first; under each the AUC over models on that sample alone, or its distance. An AUC tells the more the "
+        "further it lies from 0.5: above it (↑) the attack scores the sample higher than on retrained models, as it does what was trained on; "
+        "below it (↓) the sample stands out by too low a score."
+    )
     head = tuple(f"{rank}." for rank in range(1, SAMPLES + 1))
     return Details(f"{row.label}: samples that stand out", note, head, tuple(lines))
 

@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from attack.verdicts import Verdict, includes_chance, judge_rows
+
 from ..errors import UserError
 from . import words
 
@@ -161,57 +163,21 @@ class Report:
         if row is None:
             return False
         found = [bounds for name in self.auc_names if (bounds := row.bounds(name))]
-        return bool(found) and all(low <= words.CHANCE <= high for low, high in found)
-
-    def judge(self, row: ResultRow) -> Judgement:
-        """Says what the attacks' AUC and intervals mean for a row; one attack that succeeds is enough to break a forgetting claim."""
-        if not row.done:
-            return Judgement("failed", row.error)
-        found = [(name, row.value(name), row.bounds(name)) for name in self.auc_names if row.value(name) is not None]
-        if not found:
-            return Judgement("undecided", "No attack could be measured.")
-        decided = [(name, value, bounds) for name, value, bounds in found if bounds]
-        if not decided:
-            shown = words.listed([self._shown(*item) for item in found])
-            return Judgement("undecided", f"{shown}, but with one model on a side there is no interval.")
-        directed = [item for item in decided if self.attack_of(item[0]) not in words.UNDIRECTED]
-        above = [item for item in directed if item[2][0] > words.CHANCE]
-        below = [item for item in directed if item[2][1] < words.CHANCE]
-        apart = [item for item in decided if item not in directed and item[2][0] > words.CHANCE]
-        if above:
-            worst = max(above, key=lambda item: item[1])
-            return Judgement(
-                "remembers", f"{self._shown(*worst)} lies above 0.5: the attack still recognises the forget set."
-            )
-        if below:
-            worst = min(below, key=lambda item: item[1])
-            sentence = f"{self._shown(*worst)} lies below 0.5: forget samples stand out by too little confidence and can be found."
-            return Judgement("over-unlearned", sentence)
-        if apart:
-            worst = max(apart, key=lambda item: item[1])
-            sentence = f"{self._shown(*worst)} lies above 0.5: its models are told from retrained ones, by too little or too much forgetting."
-            return Judgement("remembers", sentence)
-        if any(item[2][1] < words.CHANCE for item in decided):
-            shown = words.listed([self._shown(*item) for item in decided])
-            return Judgement(
-                "undecided", f"{shown}: one lies below 0.5, which it can by chance only; more models decide it."
-            )
-        shown = words.listed([self._shown(*item) for item in decided])
-        shown += " includes 0.5" if len(decided) == 1 else " include 0.5"
-        if self.powerless and row.method != "retrain":
-            return Judgement(
-                "undecided",
-                f"{shown}, but so does that of models never unlearned: the attack is too weak here.",
-            )
-        return Judgement("forgot", f"{shown}: as far as this can tell, forgotten.")
-
-    def _shown(self, name: str, value: float, bounds: Sequence[float] | None) -> str:
-        attack = f"{words.attack_name(self.attack_of(name))} " if len(self.auc_names) > 1 else ""
-        return f"{attack}AUC {words.with_interval(value, bounds, 'fraction')}"
+        return bool(found) and all(includes_chance(low, high) for low, high in found)
 
     @cached_property
     def judgements(self) -> tuple[Judgement, ...]:
-        return tuple(self.judge(row) for row in self.rows)
+        """What the attacks' AUC and intervals mean for each row; `attack.verdicts` decides, as it does for `results.json`."""
+        verdicts = judge_rows([row.raw for row in self.rows])
+        return tuple(self._judgement(row, verdict) for row, verdict in zip(self.rows, verdicts, strict=True))
+
+    def _judgement(self, row: ResultRow, verdict: Verdict | None) -> Judgement:
+        if not row.done:
+            return Judgement("failed", row.error)
+        if verdict is None:
+            return Judgement("undecided", "No attack could be measured.")
+        several = len(self.auc_names) > 1
+        return Judgement(verdict.word, verdict.sentence(words.attack_name if several else None))
 
     def best_of(self, rows: Sequence[ResultRow]) -> ResultRow | None:
         """Returns the row to lead with: forgot at the least test error; where none forgot, the AUC nearest 0.5."""

@@ -33,6 +33,9 @@ def headline(report: Report) -> str:
         said = {
             "forgot": "forgot the forget set, as far as these attacks can tell",
             "remembers": "still {} the forget set".format("remembers" if n == 1 else "remember"),
+            "told apart": "{} told apart from retrained models, by too little or too much forgetting".format(
+                "is" if n == 1 else "are"
+            ),
             "over-unlearned": "{} over-unlearned: forget samples stand out by too little confidence".format(
                 "is" if n == 1 else "are"
             ),
@@ -45,6 +48,7 @@ def headline(report: Report) -> str:
     parts = {
         "forgot": "forgot",
         "remembers": "still {} the forget set",
+        "told apart": "told apart from retrained models",
         "over-unlearned": "over-unlearned",
         "undecided": "could not be decided",
         "failed": "failed",
@@ -149,7 +153,9 @@ def yardsticks(report: Report) -> list[tuple[bool, str]]:
         elif before.bounds(name):
             found.append((False, f"{shown}: this is what there was to forget."))
         else:
-            found.append((True, f"{shown}, without an interval: at least two models on each side are needed."))
+            found.append(
+                (True, f"{shown}, without an interval: at least three models on each side are needed for a verdict.")
+            )
     if retrain is not None and retrain.value(name) is not None:
         bounds = retrain.bounds(name)
         shown = f"Models retrained without the forget set, attacked in the same way, stand at AUC {retrain.text(name)}"

@@ -14,7 +14,14 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-STYLES = {"forgot": "green", "remembers": "red", "over-unlearned": "magenta", "undecided": "yellow", "failed": "red"}
+STYLES = {
+    "forgot": "green",
+    "remembers": "red",
+    "told apart": "red",
+    "over-unlearned": "magenta",
+    "undecided": "yellow",
+    "failed": "red",
+}
 SIDE_BY_SIDE = 2  # so many attacks stand in one table with everything else; more get a table of their own
 HEADS = {
     "auc_minus_retrain": "AUC −\nRetrain's",

@@ -44,16 +44,14 @@ ATTACKS = {
     "loss_threshold": "Loss threshold",
     "entropy_threshold": "Entropy threshold",
 }
-UNDIRECTED = (
-    "u_lira",
-)  # fitted on the method's own models: it tells them apart, whether too little or too much was forgotten
 PARAMETERS = {"gamma": "γ", "alpha": "α", "lambda": "λ", "beta": "β", "temperature": "T"}
 BASELINES = ("no_unlearn", "retrain")
 
-Verdict = Literal["forgot", "remembers", "over-unlearned", "undecided", "failed"]
+Verdict = Literal["forgot", "remembers", "told apart", "over-unlearned", "undecided", "failed"]
 VERDICTS: dict[Verdict, tuple[str, str]] = {
     "forgot": ("✓", "no attack here tells its models from retrained ones"),
     "remembers": ("✗", "an attack still recognises the forget set as training data"),
+    "told apart": ("✗", "an attack tells its models from retrained ones, by too little or too much forgetting"),
     "over-unlearned": ("!", "forget samples stand out by too little confidence (Streisand effect): they can be found"),
     "undecided": ("?", "too few models, or too weak an attack, to decide"),
     "failed": ("–", "did not finish; the reason is given"),

@@ -6,15 +6,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from attack.verdicts import WIDEST, includes_chance, narrow
+
 from .measure import Experiment, Quantity
 
 Word = Literal["holds", "does not hold", "not measurable at this size"]
 HOLDS: Word = "holds"
 FAILS: Word = "does not hold"
 OPEN: Word = "not measurable at this size"
-
-# An interval wider than this says nothing about chance, though it holds 0.5.
-WIDEST_CHANCE = 0.2
 
 
 @dataclass(frozen=True)
@@ -69,11 +68,11 @@ def chance(what: str, auc: Quantity | None) -> Verdict:
         return Verdict(OPEN, f"{what} was not measured")
     if not auc.interval:
         word: Word = OPEN
-    elif auc.low > 0.5 or auc.high < 0.5:
+    elif not includes_chance(auc.low, auc.high):
         word = FAILS
     else:
-        word = HOLDS if auc.high - auc.low <= WIDEST_CHANCE else OPEN
-    return Verdict(word, f"{what}: {auc.text(3)}, to hold 0.5 and be no wider than {WIDEST_CHANCE:g}")
+        word = HOLDS if narrow(auc.low, auc.high) else OPEN
+    return Verdict(word, f"{what}: {auc.text(3)}, to hold 0.5 and be no wider than {WIDEST:g}")
 
 
 def every(verdicts: Iterable[Verdict]) -> Verdict:

@@ -87,9 +87,9 @@ def worst_samples_stand_out() -> None:
     generator = np.random.default_rng(0)
     a, b = side(generator, 6, 0.0, 0.1), side(generator, 6, 0.0, 0.1)
     a.scores[a.sample_ids == 17] += 9.0
-    a.scores[a.sample_ids == 5] -= 9.0  # told apart too, but the wrong way round
+    a.scores[a.sample_ids == 5] -= 9.5  # given away as surely, by too low a score, and by a little more
     worst = worst_samples(a, b, count=3)
-    assert worst[0]["sample_id"] == 17
+    assert [(w["sample_id"], w["auc"]) for w in worst[:2]] == [(5, 0.0), (17, 1.0)]
     for found in worst:
         mine, theirs = (list(s.scores[s.sample_ids == found["sample_id"]]) for s in (a, b))
         assert found["auc"] == pytest.approx(slow_auc(mine, theirs))

@@ -197,6 +197,14 @@ def smallest_first(real: Any) -> Any:
     return lambda positive, negative, count=10: real(negative, positive, count)
 
 
+def by_signed_area(real: Any) -> Any:
+    return lambda positive, negative, count=10: sorted(real(positive, negative, 1000), key=lambda w: -w["auc"])[:count]
+
+
+def including_chance(real: Any) -> Any:
+    return lambda reading: real(dataclasses.replace(reading, interval=(0.4, 0.6)))
+
+
 def by_row_number(real: Any) -> Any:
     """φ and entropies put on the grid in the order of the file, whatever the ids say."""
 

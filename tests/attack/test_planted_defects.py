@@ -44,11 +44,13 @@ from .defects import (
     at_the_next_rate,
     bins_of_one_group,
     by_row_number,
+    by_signed_area,
     centred,
     changed_column,
     first_fragment_again,
     first_fragment_left_out,
     fragments_from_the_end,
+    including_chance,
     keys_of_the_next_model,
     labels_forgotten,
     last_edge_dropped,
@@ -266,8 +268,12 @@ DEFECTS: dict[str, tuple[Plant, Callable[[], None]]] = {
         replaced(measures, "worst_samples", smallest_first),
         measures.worst_samples_stand_out,
     ),
+    "worst samples: recognised ones only": (
+        replaced(measures, "worst_samples", by_signed_area),
+        measures.worst_samples_stand_out,
+    ),
     "verdict: below chance taken for forgotten": (
-        replaced(evaluation, "verdict", lambda real: lambda area, ci, directional=True: real(area, [0.4, 0.6])),
+        replaced(evaluation, "judge_one", including_chance),
         measures.over_unlearning_is_called_by_its_name,
     ),
     # the streamed path

@@ -21,6 +21,7 @@ from orchestrator.errors import EnvironmentFault
 from orchestrator.experiment import RunOptions, RunResult, run
 from orchestrator.folder import OutputFolder
 from orchestrator.recipe import check_recipe
+from orchestrator.report.rows import Report
 from orchestrator.store import LocalStore
 
 TIMING = {"seconds", "seconds_per_model", "speedup_vs_retrain"}
@@ -60,7 +61,11 @@ def test_rows_and_metrics(finished: RunResult) -> None:
             assert 0 <= metrics[name] <= 100
         assert isinstance(metrics["streisand"], bool)
         assert metrics["tpr_at_fpr_0.001"] is None, "100 negatives cannot measure one in a thousand"
-        assert row["verdict"]
+        assert row["verdict"].startswith("Not decided (fewer than 3 models): AUC 0."), (
+            "two models a side decide nothing"
+        )
+        assert metrics["streisand"] is False
+    assert {judgement.word for judgement in Report.load(finished.folder).judgements} == {"undecided"}
     assert rows[0]["metrics"]["seconds_per_model"] is None
     assert rows[1]["metrics"]["speedup_vs_retrain"] == pytest.approx(1.0)
     assert finished.document["schema"] == 1
@@ -192,6 +197,9 @@ def test_two_runs_on_one_folder_are_refused(tiny: dict[str, Any], tmp_path: Path
 
 
 def test_removing_classes(tiny: dict[str, Any], tmp_path: Path) -> None:
+    from attack.audit import check
+    from attack.sources import ParquetFiles
+
     tiny["scenario"] = {"kind": "classes", "classes": [0, 3]}
     tiny["methods"] = [
         {"name": "eu_k", "k": 1},
@@ -206,6 +214,9 @@ def test_removing_classes(tiny: dict[str, Any], tmp_path: Path) -> None:
         table = pq.read_table(file)
         assert table.schema.field("logits").type.list_size == 8, "every model shows the attacker the kept classes only"
         assert set(table["label"].to_pylist()) == {0, 3}
+    source = ParquetFiles(tuple(sorted(map(str, (tmp_path / "out" / "outputs").glob("*.parquet")))))
+    assert any("class 0 was dropped" in str(problem) for problem in check(source, ["loss_threshold"]))
+    assert check(source, ["xgboost"]) == []
 
 
 def test_poison(tiny: dict[str, Any], tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ import pytest
 
 from attack import ATTACKS
 from attack.audit import audit
-from attack.judgement import gravest
 from attack.outputs import logits_matrix, rows_where
+from attack.verdicts import Reading, judge_one, judge_rows
 from orchestrator.options import canonical_params
 from orchestrator.outputs import write_fragment
 from orchestrator.scoring import score_row
@@ -64,6 +64,7 @@ def test_a_recipe_and_an_audit_say_the_same_of_the_same_outputs(name: str, tmp_p
     )
     store: Any = Fragments(tmp_path, table)
     found = audit(table, [name], SEED)
+    mine: list[dict[str, Any]] = []
     for index, row in enumerate(found.rows):
         if name not in row["attacks"]:
             continue
@@ -79,14 +80,17 @@ def test_a_recipe_and_an_audit_say_the_same_of_the_same_outputs(name: str, tmp_p
         assert scored["metrics"]["precision"] is not None
         scored["ci"].pop("tiny_scores", None)
         assert set(scored["ci"]) == {key.removeprefix(prefix) for key in row["ci"]}
-        assert scored["verdict"] == row["verdict"]
+        mine.append({"method": row["method"], "status": "done", "said": row["verdict"]})
+        mine[-1] |= {"models": len(unit.spec["positive"]), "retrained_models": len(unit.spec["negative"])}
+        mine[-1] |= {"metrics": {f"{prefix}auc": scored["metrics"]["auc"]}, "ci": {f"{prefix}auc": scored["ci"]["auc"]}}
         for key in ("threshold", "validation_f1", "notes"):
             assert scored["attack"][key] == pytest.approx(row["attacks"][name][key]), key
         curves = json.loads((tmp_path / "curves.json").read_text())
         for kind in ("roc", "confidence"):
-            mine = next(c for c in found.curves[kind] if c["row"] == index)
+            theirs = next(c for c in found.curves[kind] if c["row"] == index)
             for part, values in curves[kind].items():
-                assert values == pytest.approx(mine[part]), (kind, part)
+                assert values == pytest.approx(theirs[part]), (kind, part)
+    assert [verdict and verdict.told() for verdict in judge_rows(mine)] == [row["said"] for row in mine]
 
 
 def test_a_score_that_means_unlearned_is_never_called_streisand(tmp_path: Path) -> None:
@@ -103,11 +107,4 @@ def test_a_score_that_means_unlearned_is_never_called_streisand(tmp_path: Path) 
     found = score_row(SimpleNamespace(spec=spec), store, SimpleNamespace(path=lambda f: tmp_path / f))  # type: ignore[arg-type]
     assert found["ci"]["auc"][1] < 0.5
     assert found["metrics"]["streisand"] is False
-    assert found["verdict"].startswith("Not decided")
-
-
-def test_the_gravest_of_several_attacks_stands_for_a_row_with_its_name() -> None:
-    assert gravest("", "Forgot, …", "lira", 1) == "Forgot, …"
-    assert gravest("Forgot, … (xgboost)", "Did not forget: …", "lira", 2) == "Did not forget: … (lira)"
-    assert gravest("Did not forget: … (xgboost)", "Over-unlearned: …", "lira", 2) == "Did not forget: … (xgboost)"
-    assert gravest("Forgot, … (xgboost)", "Forgot, …", "lira", 2) == "Forgot, … (xgboost)"
+    assert judge_one(Reading.of("u_lira", found["metrics"]["auc"], found["ci"]["auc"], 4)).word == "undecided"

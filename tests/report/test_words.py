@@ -46,7 +46,7 @@ def test_the_word_follows_the_interval(auc: float | None, interval: list[float] 
 def test_one_attack_that_succeeds_breaks_the_claim() -> None:
     metrics, ci = {"auc": 0.5, "u_lira/auc": 0.6}, {"auc": [0.45, 0.55], "u_lira/auc": [0.56, 0.64]}
     judgement = report_of(BEFORE, ("pgu", metrics, ci)).judgements[1]
-    assert judgement.word == "remembers"
+    assert judgement.word == "told apart"
     assert "U-LiRA" in judgement.sentence
     assert "0.600 [0.560, 0.640]" in judgement.sentence
 
@@ -57,6 +57,7 @@ def test_one_attack_that_succeeds_breaks_the_claim() -> None:
         ([0.3, 0.4], [0.7, 0.8], "over-unlearned"),  # told apart by too much forgetting, as the other attack knows
         ([0.6, 0.7], [0.7, 0.8], "remembers"),
         ([0.45, 0.55], [0.3, 0.4], "undecided"),  # below chance, an attack fitted on the method's own models only errs
+        ([0.45, 0.55], [0.7, 0.8], "told apart"),
         ([0.45, 0.55], [0.45, 0.55], "forgot"),
     ],
 )
@@ -84,14 +85,19 @@ def test_details_hold_every_measure_and_the_worst_samples_by_id() -> None:
             {"auc": [0.4, 0.6], "auc_minus_retrain": [-0.1, 0.1]},
         ),
     )
-    report.rows[1].raw["worst_samples"] = {"xgboost": [{"sample_id": 41, "auc": 0.9}], "klom": [{"sample_id": 7}]}  # type: ignore[index]
+    report.rows[1].raw["worst_samples"] = {
+        "xgboost": [{"sample_id": 41, "auc": 0.9}, {"sample_id": 3, "auc": 0.11}, {"sample_id": 4, "auc": 0.5}],
+        "klom": [{"sample_id": 7}],
+    }  # type: ignore[index]
     measures, distances, samples = details(report)
     assert measures.title == "XGBoost: every measure"
     assert measures.head == ("AUC", "AUC − Retrain's", "F1")
     assert measures.rows[1][1][1] == ("0.020", "[-0.100, 0.100]")
     assert distances.head == ("KLoM, mean", "KLoM, 95th percentile", "Forgetting quality, mean score")
     assert samples.rows[0][0] == "XGBoost"
-    assert samples.rows[0][1][0] == ("41", "0.9")
+    assert samples.rows[0][1][0] == ("41", "0.9 ↑")
+    assert samples.rows[0][1][1:3] == (("3", "0.11 ↓"), ("4", "0.5"))
+    assert "below it (↓)" in samples.note
     assert samples.rows[1][1][0] == ("7", "∞")
 
 
@@ -208,14 +214,15 @@ def test_the_headline_counts_every_row_once() -> None:
     ("word", "n"), list(itertools.product(["forgot", "remembers", "over-unlearned", "undecided", "failed"], [1, 3]))
 )
 def test_the_headline_is_a_sentence_whatever_came_out(word: str, n: int) -> None:
-    intervals = {"forgot": [0.4, 0.6], "remembers": [0.6, 0.8], "over-unlearned": [0.1, 0.3]}
+    intervals = {"forgot": [0.4, 0.6], "remembers": [0.6, 0.8], "told apart": [0.6, 0.8], "over-unlearned": [0.1, 0.3]}
+    auc = "u_lira/auc" if word == "told apart" else "auc"
     rows = [
         {
             "method": "pgu",
             "params": {"gamma": 0.9 + i / 100},
             "status": "failed" if word == "failed" else "done",
-            "metrics": {"auc": 0.5},
-            "ci": {"auc": intervals[word]} if word in intervals else {},
+            "metrics": {auc: 0.5},
+            "ci": {auc: intervals[word]} if word in intervals else {},
         }
         for i in range(n)
     ]

@@ -1,0 +1,97 @@
+"""Removing classes: outputs say which class each column of the logits is, from the store to the files that an audit reads."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from attack.audit import check
+from attack.outputs import logit_classes
+from attack.sources import ParquetFiles
+from orchestrator.data import load_data
+from orchestrator.errors import RecipeError
+from orchestrator.outputs import _write_group, model_table, write_fragment
+from orchestrator.plan import make_plan
+from orchestrator.recipe import check_recipe
+from orchestrator.units import FORMAT_VERSION, digest
+
+CLASSES = 10
+FORGOTTEN = {"front": (0, 1), "middle": (4, 5), "end": (8, 9)}
+
+
+class Folder:
+    """A store of outputs: one Parquet fragment a key."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def fetch(self, key: str, name: str) -> Path:
+        return self.folder / f"{key}.parquet"
+
+
+@pytest.mark.parametrize("where", FORGOTTEN)
+def test_which_class_a_column_is_goes_from_the_store_to_the_audit(where: str, tmp_path: Path) -> None:
+    kept = [c for c in range(CLASSES) if c not in FORGOTTEN[where]]
+    ids, labels = np.arange(6), np.resize(FORGOTTEN[where], 6)
+    store: Any = Folder(tmp_path)
+    groups: dict[str, list[Any]] = {"original": [], "retrained": []}
+    for role, units in groups.items():
+        for number, fold in enumerate(("train", "train", "validation", "test")):
+            key = f"{role}-{number}"
+            logits = np.random.default_rng(number).normal(size=(6, len(kept)))
+            write_fragment(tmp_path / f"{key}.parquet", ids, labels, logits, classes=kept)
+            label = {"role": role, "fold": fold, "model_id": key, "method": "", "params": "{}"}
+            units.append(SimpleNamespace(key=key, label=label))
+            assert logit_classes(model_table(store, key, role=role, fold=fold, model_id=key)) == kept
+    paths = []
+    for role, units in groups.items():
+        paths.append(tmp_path / f"outputs-{role}.parquet")
+        _write_group(paths[-1], store, units, "content")
+        metadata = pq.read_schema(paths[-1]).metadata
+        assert metadata[b"orchestrator.content"] == b"content"
+    source = ParquetFiles(tuple(map(str, paths)))
+    assert check(source, ["xgboost", "entropy_threshold"]) == []
+    for name in ("lira", "rmia", "loss_threshold"):
+        assert any("was dropped" in str(problem) for problem in check(source, [name])), name
+
+
+def plan_of(document: dict[str, Any]) -> Any:
+    recipe = check_recipe(copy.deepcopy(document))
+    return make_plan(recipe, load_data(recipe, None))
+
+
+@pytest.mark.parametrize("where", FORGOTTEN)
+def test_outputs_stored_without_their_classes_are_not_taken_for_these(where: str, tiny: dict[str, Any]) -> None:
+    """Only where classes are removed: what other experiments have stored keeps its keys."""
+
+    def without_classes(unit: Any) -> str:
+        spec = {name: value for name, value in unit.spec.items() if name != "classes"}
+        return digest({"format": FORMAT_VERSION, "kind": "outputs", "spec": spec})
+
+    assert all(unit.key == without_classes(unit) for unit in plan_of(tiny).stages["outputs"])
+    tiny["scenario"] = {"kind": "classes", "classes": list(FORGOTTEN[where])}
+    kept = [c for c in range(CLASSES) if c not in FORGOTTEN[where]]
+    for unit in plan_of(tiny).stages["outputs"]:
+        assert unit.spec["classes"] == kept
+        assert unit.key != without_classes(unit)
+
+
+@pytest.mark.parametrize("name", ["lira", "u_lira", "rmia", "loss_threshold"])
+def test_attacks_that_read_the_labels_logit_are_refused_before_anything_runs(name: str, tiny: dict[str, Any]) -> None:
+    tiny["shadows"]["unlearn"] = "all"
+    tiny["attacks"] = [{"name": "xgboost"}, {"name": name}]
+    check_recipe(copy.deepcopy(tiny))
+    tiny["scenario"] = {"kind": "classes", "classes": [0, 1]}
+    with pytest.raises(RecipeError) as caught:
+        check_recipe(copy.deepcopy(tiny))
+    [line] = str(caught.value).splitlines()
+    assert f"attacks.1.name: '{name}': reads the label's own logit" in line
+    assert "allowed: xgboost, entropy_threshold" in line
+    tiny["attacks"] = [{"name": "xgboost"}, {"name": "entropy_threshold"}]
+    check_recipe(tiny)
