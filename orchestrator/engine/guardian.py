@@ -2,7 +2,7 @@
 
 Ray's own processes go with the driver, but its agents then try for a minute or more to tell the dead head of it. A small
 process of its own, started beside the local Ray, waits on a pipe whose other end only the driver holds: however the driver
-ends, the pipe closes, and what still carries the mark of this Ray a moment later is ended.
+ends, the pipe closes, and what still belongs to this Ray a moment later is ended.
 """
 
 from __future__ import annotations
@@ -45,14 +45,29 @@ class Guardian:
 
 
 def marked(folder: str) -> list[int]:
-    """Returns the processes that carry the mark of the Ray in `folder`."""
+    """Returns the processes of the Ray in `folder`: those that carry its mark, or are named as Ray's and have a file open there.
+
+    Ray's agents give themselves a title, which overwrites the beginning of what the kernel shows of their environment,
+    mark and all. Their logs stay open.
+    """
     wanted = f"{MARK}={folder}".encode()
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if wanted in (entry / "environ").read_bytes().split(b"\0"):
+            titled = (entry / "cmdline").read_bytes().startswith(b"ray::")  # somebody's `tail -f` is not
+            if wanted in (entry / "environ").read_bytes().split(b"\0") or (
+                titled and _holds_open(entry / "fd", folder)
+            ):
                 found.append(int(entry.name))
     return found
+
+
+def _holds_open(descriptors: Path, folder: str) -> bool:
+    for descriptor in descriptors.iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            if os.readlink(descriptor).startswith(f"{folder}/"):
+                return True
+    return False
 
 
 def main() -> None:

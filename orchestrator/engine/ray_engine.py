@@ -34,10 +34,11 @@ from ..units import Outcome, Unit
 from .base import Listener, Starter
 from .placement import Node, place
 from .session import RaySession
-from .unit_queue import UnitQueue
+from .unit_queue import QueueServer
 
 WORKER_LOSSES = 50
 QUEUE_LOSSES = 3  # rounds without any progress because the queue's process died
+QUEUE_PATIENCE = (15.0, 30.0, 120.0)  # seconds until a queue that does not answer is given up for another
 GIB = 2**30
 
 
@@ -79,6 +80,7 @@ class RayEngine:
             self.close()
             raise EnvironmentFault(f"Ray's object store cannot hold the images: {error}".splitlines()[0]) from error
         self._scratch = ScratchFolder("orc-tune-", Path(tempfile.gettempdir()))
+        self._queue: Any = self._new_queue()  # it starts while the driver looks what is missing
 
     @property
     def slots(self) -> int:
@@ -198,18 +200,12 @@ class RayEngine:
         queue that they pulled from is still there."""
         from ray import tune
         from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         from .trainable import OutcomeCallback, UnitsReported, UnitTrainable
 
         # Importing it has set it up anew. Lost workers are tried again, and what fails in the end is told once, below.
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-        ray = self.session.ray
-        # Beside the driver, with which it lives and dies: other nodes may leave.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        queue = ray.remote(num_cpus=0, scheduling_strategy=here)(UnitQueue).remote(
-            list(units), self.resources.max_retries, self.resources.units_per_trial
-        )
+        queue = self._loaded_queue(units)
         trainable = tune.with_resources(
             tune.with_parameters(
                 UnitTrainable,
@@ -238,12 +234,9 @@ class RayEngine:
                 verbose=0,
             ),
         )
-        try:
-            with contextlib.redirect_stdout(io.StringIO()):
-                results = tuner.fit()
-            lives = _answers(queue)
-        finally:
-            ray.kill(queue)
+        with contextlib.redirect_stdout(io.StringIO()):
+            results = tuner.fit()
+        lives = _answers(queue)
         if faults:
             raise faults[0]
         errors = [error for error in (results[i].error for i in range(len(results))) if error is not None]
@@ -251,6 +244,38 @@ class RayEngine:
         if environment is not None and any(u.key not in reported and not self.store.has(u.key) for u in units):
             raise EnvironmentFault(str(_cause(environment)))
         return str(errors[0]).strip().splitlines()[-1] if errors else "", lives
+
+    def _new_queue(self) -> Any:
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        # Beside the driver, with which it lives and dies: other nodes may leave.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        return ray.remote(num_cpus=0, scheduling_strategy=here)(QueueServer).remote()
+
+    def _loaded_queue(self, units: Sequence[Unit]) -> Any:
+        """Returns the actor that workers pull `units` from; a new one where there is none yet, or it does not answer.
+
+        Ray notices only after a minute that a process died while it was starting, and every worker would wait for it.
+        """
+        import ray
+        from ray.exceptions import GetTimeoutError, RayActorError
+
+        for patience in QUEUE_PATIENCE:
+            if self._queue is None:
+                self._queue = self._new_queue()
+            try:
+                loading = self._queue.load.remote(
+                    list(units), self.resources.max_retries, self.resources.units_per_trial
+                )
+                ray.get(loading, timeout=patience)
+                return self._queue
+            except (GetTimeoutError, RayActorError):
+                ray.kill(self._queue)
+                self._queue = None
+        raise EnvironmentFault(
+            "Ray starts no worker process on the driver's node; look at it with `orchestrator doctor`"
+        )
 
     def _run_data(self, units: Sequence[Unit], listener: Listener) -> None:
         import ray

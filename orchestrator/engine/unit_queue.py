@@ -11,7 +11,7 @@ from ..units import Unit
 class UnitQueue:
     """Hands out units, named by their place in the list that it was made from. Workers pull, so the finish is even.
 
-    It lives in a Ray actor and knows nothing of Ray; simulations use it as it is.
+    It knows nothing of Ray; `QueueServer` holds it in an actor, and simulations use it as it is.
 
     **Arguments:**
 
@@ -96,3 +96,23 @@ class UnitQueue:
             return group
         self._begun = [group for group in self._begun if group]
         return max(self._begun, key=lambda g: sum(self._costs[i] for i in g), default=None)
+
+
+class QueueServer:
+    """Holds the queue of the stage at work; the Ray actor that workers pull from, one for all stages of a run."""
+
+    def load(self, units: Sequence[Unit], retries: int, at_once: int | None = None) -> None:
+        """Puts a new queue in the place of the last stage's; arguments as those of `UnitQueue`."""
+        self._queue = UnitQueue(units, retries, at_once)
+
+    def begin(self, worker: int) -> list[int]:
+        return self._queue.begin(worker)
+
+    def take(self, worker: int) -> list[int]:
+        return self._queue.take(worker)
+
+    def fault(self, worker: int) -> bool:
+        return self._queue.fault(worker)
+
+    def put_back(self, worker: int, index: int) -> None:
+        self._queue.put_back(worker, index)

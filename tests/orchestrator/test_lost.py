@@ -226,6 +226,37 @@ def test_facts_are_not_taken_from_damaged_results(finished: RunResult) -> None:
     assert again.document["environment"]["versions"]["torch"].startswith("2.")
 
 
+def test_processes_of_a_ray_are_known_by_their_open_files_too(tmp_path: Path) -> None:
+    """A process that gave itself a title, as Ray's agents do, has overwritten its mark."""
+    from orchestrator.engine.guardian import MARK, marked
+
+    folder, code = (
+        tmp_path / "orc-x",
+        "import sys, time; f = open(sys.argv[1], 'w'); print('open', flush=True); time.sleep(60)",
+    )
+    folder.mkdir()
+    environments = {
+        "mark": {**os.environ, MARK: str(folder)},
+        "file": {**os.environ},
+        "tail": {**os.environ},
+        "neither": {**os.environ},
+    }
+    processes = {}
+    for name, environment in environments.items():
+        path = (folder if name in ("file", "tail") else tmp_path) / f"{name}.log"
+        title = "tail" if name == "tail" else "ray::Agent"
+        processes[name] = subprocess.Popen(
+            [title, "-c", code, path], executable=sys.executable, env=environment, stdout=subprocess.PIPE
+        )
+        assert processes[name].stdout.readline()
+    try:
+        assert sorted(marked(str(folder))) == sorted(processes[name].pid for name in ("mark", "file"))
+    finally:
+        for process in processes.values():
+            process.kill()
+            process.communicate()
+
+
 def test_what_a_killed_driver_leaves_of_its_ray_is_ended(tmp_path: Path) -> None:
     """The agents of Ray outlive a killed driver by a minute or more; the guardian does not let them."""
     import subprocess

@@ -123,7 +123,7 @@ def test_the_queue_is_killed_and_a_new_one_has_what_was_left(
     def listen(outcome: Outcome) -> None:
         outcomes.append(outcome)
         if len(outcomes) in (4, 8):
-            queues = [p for p in psutil.process_iter() if "ray::UnitQueue" in " ".join(_command(p))]
+            queues = [p for p in psutil.process_iter() if "ray::QueueServer" in " ".join(_command(p))]
             for process in queues:
                 process.kill()
                 killed.append(process.pid)
