@@ -46,6 +46,15 @@ def prepare_environment() -> None:
         os.environ.setdefault(name, value)
 
 
+def obey_authentication() -> None:
+    """Has Ray look at `RAY_AUTH_MODE` again: it reads that when it is imported, which a user's own code may have done before."""
+    from ray._raylet import AuthenticationMode, Config, get_authentication_mode
+
+    wanted = os.environ.get("RAY_AUTH_MODE", "").lower() == "token"
+    if wanted and get_authentication_mode() != AuthenticationMode.TOKEN:
+        Config.initialize("")  # as Ray itself does where it turns tokens on by default
+
+
 class BackendFilter:
     """Keeps Ray's C++ log lines, which no Python logger reaches, off the user's standard error.
 
@@ -117,6 +126,7 @@ class RaySession:
         handler = signal.getsignal(signal.SIGTERM)
         import ray
 
+        obey_authentication()
         try:
             ray.init(**options)
         except Exception as error:

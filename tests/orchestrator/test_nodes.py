@@ -16,7 +16,7 @@ import pytest
 
 from orchestrator.data import load_data
 from orchestrator.engine.ray_engine import RayEngine
-from orchestrator.engine.session import _process_token, prepare_environment
+from orchestrator.engine.session import _process_token, obey_authentication, prepare_environment
 from orchestrator.experiment import RunOptions, run
 from orchestrator.plan import make_plan
 from orchestrator.recipe import Recipe, check_recipe
@@ -42,6 +42,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     token.write_text(_process_token())
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    obey_authentication()
     from ray.cluster_utils import Cluster
 
     found = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "node_ip_address": "127.0.0.2"})

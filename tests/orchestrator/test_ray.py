@@ -115,7 +115,7 @@ def _cmdline(process: psutil.Process) -> list[str]:
         return []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_interrupted_is_130_and_leaves_no_process(tiny: dict[str, Any], tmp_path: Path, number: int) -> None:
     tiny["training"]["epochs"] = 60
     out = tmp_path / "out"
@@ -149,3 +149,16 @@ def test_a_failing_method_does_not_take_the_others_down(tiny: dict[str, Any], tm
     rows = {row["method"]: row["status"] for row in json.loads(out)["rows"]}
     assert rows == {"no_unlearn": "done", "retrain": "done", "cf_k": "failed", "eu_k": "done"}
     assert "failed: cf_k" in err
+
+
+def test_ray_may_have_been_imported_before(tmp_path: Path) -> None:
+    """In a notebook `import ray` often comes first, and Ray reads then whether tokens are asked for."""
+    code = (
+        "import sys, ray; assert ray._raylet.get_authentication_mode() == ray._raylet.AuthenticationMode.DISABLED\n"
+        "from orchestrator.engine.session import RaySession\n"
+        "session = RaySession('local'); print(session.cpus()); session.close()"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) > 0

@@ -116,6 +116,7 @@ def test_embedded_sqlite_keeps_one_run_a_unit(
     assert [metric.step for metric in client.get_metric_history(train.info.run_id, "loss")] == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_a_server_that_is_away_costs_nothing_but_delay(tiny: dict[str, Any], tmp_path: Path) -> None:
     port = free_port()
     uri = f"http://127.0.0.1:{port}"

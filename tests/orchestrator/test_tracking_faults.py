@@ -110,6 +110,7 @@ def test_a_server_that_fails_now_and_then(
     check(proxy.uri, name)
 
 
+@pytest.mark.slow
 def test_every_created_run_loses_its_answer(
     tiny: dict[str, Any], proxy: FaultProxy, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
