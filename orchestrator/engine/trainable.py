@@ -175,9 +175,8 @@ class OutcomeCallback(tune.Callback):
                     self._listener(outcome)
             if result["next"] is not None and self._starting is not None:
                 self._starting(self._units[result["next"]], str(result.get("node_ip", "")))
-        except (
-            Exception
-        ) as error:  # raised here it would reach the user as one of Tune's, with its traceback for a text
+        except Exception as error:
+            # Raised here it would reach the user as one of Tune's, with its traceback for a text.
             self._faults.append(error)
         if result["fault"]:
             self._faults.append(EnvironmentFault(result["fault"]))
