@@ -11,11 +11,10 @@ import pyarrow as pa
 
 from .measured import IDENTITY, Measured
 from .outputs import FOLDS, OUTPUTS_SCHEMA, ROLES, TEXTS, logit_classes
-from .registry import ATTACKS, reads_label
+from .registry import ATTACKS, label_free, reads_label
 from .sources import Source, as_source
 from .survey import Survey
 
-LABEL_FREE = ("xgboost", "entropy_threshold")  # the built-in attacks that do not read the label's own logit
 SHADOW = ("xgboost", "loss_threshold", "entropy_threshold")  # they need a validation fold of both roles
 
 
@@ -185,7 +184,7 @@ def label_problems(survey: Survey, num_classes: int | None, attacks: Sequence[st
             Problem(
                 "attacks",
                 f"{reading} read the label's own logit, and class {survey.dropped.label} was dropped; "
-                f"use {' or '.join(LABEL_FREE)}",
+                f"use {' or '.join(label_free())}",
             )
         ]
     if survey.classes is None and num_classes is not None and num_classes > survey.width and reading:
@@ -193,7 +192,7 @@ def label_problems(survey: Survey, num_classes: int | None, attacks: Sequence[st
             Problem(
                 "attacks",
                 f"{reading} read the label's own logit, and only {survey.width} of {num_classes} "
-                f"classes have a column; use {' or '.join(LABEL_FREE)}, or store the columns' classes with the table",
+                f"classes have a column; use {' or '.join(label_free())}, or store the columns' classes with the table",
             )
         ]
     return []

@@ -47,6 +47,11 @@ def reads_label(name: str) -> bool:
     return bool(getattr(ATTACKS[name], "reads_label", True))
 
 
+def label_free() -> list[str]:
+    """Returns the attacks that do not read the label's own logit: those that class removal leaves."""
+    return [name for name in ATTACKS if not reads_label(name)]
+
+
 def directed(name: str) -> bool:
     """Says whether a high score of the attack `name` means "trained on", so that a low one means too much forgetting.
 

@@ -267,7 +267,7 @@ def method_defaults(name: str, recipe: Recipe) -> dict[str, Any]:
 
 def _attack_faults(recipe: Recipe) -> list[Fault]:
     from attack import ATTACKS
-    from attack.registry import reads_label
+    from attack.registry import label_free, reads_label
 
     found: list[Fault] = []
     for index, settings in enumerate(recipe.attacks):
@@ -286,7 +286,7 @@ def _attack_faults(recipe: Recipe) -> list[Fault]:
                     f"{where}.name",
                     name,
                     "reads the label's own logit, which removing classes takes away",
-                    ", ".join(known for known in ATTACKS if not reads_label(known)),
+                    ", ".join(label_free()),
                 )
             )
         if name == "u_lira" and recipe.shadows.unlearn != "all":

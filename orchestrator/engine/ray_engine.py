@@ -251,7 +251,8 @@ class RayEngine:
 
         # Beside the driver, with which it lives and dies: other nodes may leave.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        return ray.remote(num_cpus=0, scheduling_strategy=here)(QueueServer).remote()
+        remote: Any = ray.remote
+        return remote(num_cpus=0, scheduling_strategy=here)(QueueServer).remote()
 
     def _loaded_queue(self, units: Sequence[Unit]) -> Any:
         """Returns the actor that workers pull `units` from; a new one where there is none yet, or it does not answer.

@@ -48,11 +48,12 @@ def prepare_environment() -> None:
 
 def obey_authentication() -> None:
     """Has Ray look at `RAY_AUTH_MODE` again: it reads that when it is imported, which a user's own code may have done before."""
-    from ray._raylet import AuthenticationMode, Config, get_authentication_mode
+    import ray
 
+    inside: Any = ray._raylet  # compiled, and without types
     wanted = os.environ.get("RAY_AUTH_MODE", "").lower() == "token"
-    if wanted and get_authentication_mode() != AuthenticationMode.TOKEN:
-        Config.initialize("")  # as Ray itself does where it turns tokens on by default
+    if wanted and inside.get_authentication_mode() != inside.AuthenticationMode.TOKEN:
+        inside.Config.initialize("")  # as Ray itself does where it turns tokens on by default
 
 
 class BackendFilter:
