@@ -1,4 +1,5 @@
-"""The shadow attack on tables that one process should not hold: Ray Data streams Parquet, Ray Train trains XGBoost.
+"""The shadow attack on tables that one process should not hold: Ray Data streams Parquet, Ray Train trains XGBoost, Ray Tune
+tries the candidates.
 
 A table is divided into fragments (row groups) and each worker of Ray Train gets a fixed list of them. Ray Data reads them
 and makes the softmax; the worker spools what it receives to an Arrow file on its own disk, once, and XGBoost replays that
@@ -16,17 +17,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from attack.fragments import Fragment, deal, fragments, label_classes_of, models_of, softmax_width
-from attack.metrics import best_f1
 from attack.spool import FOLDS
-from attack.xgboost_attack import CONSTANT, FittedXGBoost, XGBoostAttack, refuse_split_by_row
+from attack.xgboost_attack import FittedXGBoost, XGBoostAttack, refuse_split_by_row
 
-from .streaming_worker import ROLES, Mailbox, Prepare, train_worker
+from .streaming_worker import ROLES, Prepare, train_worker
 
 MAX_TASKS = 256  # Ray Data tasks for one worker's fragments; more of them cost more than they balance
-POLL_SECONDS = 0.5
 
 
 def choose_path(rows: int, threshold: int) -> str:
@@ -75,8 +72,8 @@ def fit_all_distributed(
 ) -> list[FittedXGBoost]:
     """Fits each of `attacks` on outputs in Parquet files, on Ray workers. Ray must be initialised.
 
-    The table is read, spooled and binned once for all of them. A candidate that is fitted is not fitted again after a
-    worker has died.
+    The table is read, spooled and binned once for all of them; each is a trial of Ray Tune, which reports its validation F1.
+    A candidate that is fitted is not fitted again after a worker has died.
 
     **Arguments:**
 
@@ -88,7 +85,7 @@ def fit_all_distributed(
     - `memory_per_worker`: bytes that binned data may take in a worker, on its GPU where it has one; above, XGBoost pages it from disk, with the same
         result. None: a share of what is free, see `worker_memory`.
     - `max_failures`: how often workers that died are replaced before giving up. It does not change the result.
-    - `on_fitted`: told of each attack, by its number, as soon as it is fitted; called from a thread of its own.
+    - `on_fitted`: told of each attack, by its number, as soon as it is fitted.
 
     **Raises:** `ValueError` where `attacks` are none or differ in their features, a role is missing from a fold, a model is in several folds, or the cluster has no CPU left for Ray Data; `RuntimeError`
     with the first line of a worker's error.
@@ -98,6 +95,8 @@ def fit_all_distributed(
     import ray
     from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.xgboost import XGBoostTrainer
+
+    from .candidate_trials import Exchange, try_candidates
 
     shared = {(attack.label, attack.forget_classes) for attack in attacks}
     if len(shared) != 1:
@@ -116,12 +115,12 @@ def fit_all_distributed(
         f"shard-{rank}": _stream(shard, attacks[0], filesystem, min(1.0, free / num_workers))
         for rank, shard in enumerate(shards)
     }
-    mailbox: Any = ray.remote(num_cpus=0)(Mailbox).remote()
+    exchange: Any = ray.remote(num_cpus=0)(Exchange).remote(num_workers)
     config: dict[str, Any] = {
-        "attacks": list(attacks),
+        "label": attacks[0].label,
         "label_classes": label_classes,
         "width": softmax_width(names, attacks[0].forget_classes, filesystem),
-        "mailbox": mailbox,
+        "exchange": exchange,
         "use_gpu": use_gpu,
         "threads": max(1, int(resources.get("CPU", 1))),
         "scratch": None if scratch_dir is None else str(scratch_dir),
@@ -139,93 +138,47 @@ def fit_all_distributed(
                 name="attacker", storage_path=storage, failure_config=FailureConfig(max_failures=max_failures)
             ),
         )
-        watcher = _Watcher(mailbox, attacks, label_classes, num_workers, on_fitted)
+        workers = _Workers(trainer, exchange)
         try:
-            trainer.fit()
-        except Exception as error:
-            raise RuntimeError(f"distributed XGBoost failed: {_first_line(error)}") from error
+            return try_candidates(exchange, attacks, label_classes, storage, max_failures, on_fitted)
+        except Exception:
+            if workers.problem is not None:  # the trials only say that nobody will train for them
+                raise RuntimeError(f"distributed XGBoost failed: {_first_line(workers.problem)}") from workers.problem
+            raise
         finally:
-            fitted = watcher.close()
-            ray.kill(mailbox)
-    return fitted
+            workers.close()
+            ray.kill(exchange)
+
+
+class _Workers:
+    """Ray Train's run in a thread of its own, whose workers serve the trials until they are sent home."""
+
+    def __init__(self, trainer: Any, exchange: Any):
+        self.problem: BaseException | None = None
+        self._trainer, self._exchange = trainer, exchange
+        self._thread = threading.Thread(target=self._run, daemon=True, name="attackers")
+        self._thread.start()
+
+    def _run(self) -> None:
+        import ray
+
+        try:
+            self._trainer.fit()
+        except BaseException as error:  # told to whoever waits for the attackers
+            self.problem = error
+            ray.get(self._exchange.end.remote("the workers have failed"))
+
+    def close(self) -> None:
+        """Sends the workers home and waits until they have gone."""
+        import ray
+
+        ray.get(self._exchange.end.remote())
+        self._thread.join()
 
 
 def shards_of(paths: Sequence[str], workers: int, filesystem: Any = None) -> list[list[Fragment]]:
     """Returns each worker's fragments of the rows that the attack is fitted on: the same for the same files, in their order."""
     return deal(fragments(paths, filesystem, roles=ROLES, folds=FOLDS, least=workers), workers)
-
-
-class _Watcher:
-    """Takes what workers hand back out of the mailbox, and puts each attack together once all of them have."""
-
-    def __init__(
-        self,
-        mailbox: Any,
-        attacks: Sequence[XGBoostAttack],
-        label_classes: int,
-        workers: int,
-        on_fitted: Callable[[int, FittedXGBoost], None] | None,
-    ):
-        self._mailbox, self._attacks, self._label_classes = mailbox, attacks, label_classes
-        self._workers, self._on_fitted = workers, on_fitted
-        self._fitted: list[FittedXGBoost] = []
-        self._problem: BaseException | None = None
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True, name="attackers")
-        self._thread.start()
-
-    def _watch(self) -> None:
-        try:
-            while not self._stop.wait(POLL_SECONDS):
-                self._collect()
-            self._collect()
-        except BaseException as error:  # told to whoever waits for the attackers
-            self._problem = error
-
-    def _collect(self) -> None:
-        import ray
-
-        while len(self._fitted) < len(self._attacks):
-            number = len(self._fitted)
-            content = ray.get(self._mailbox.take.remote(number, self._workers))
-            if content is None:
-                return
-            fitted = _assemble(self._attacks[number], self._label_classes, content)
-            self._fitted.append(fitted)
-            if self._on_fitted is not None:
-                self._on_fitted(number, fitted)
-
-    def close(self) -> list[FittedXGBoost]:
-        """Waits for what is still to be collected, and returns the fitted attacks."""
-        self._stop.set()
-        self._thread.join()
-        if self._problem is not None:
-            raise self._problem
-        return self._fitted
-
-
-def _assemble(attack: XGBoostAttack, label_classes: int, content: dict[int, dict[str, Any]]) -> FittedXGBoost:
-    """Puts together what the workers handed back: the trees, and the validation scores that give the threshold."""
-    import xgboost
-
-    booster = xgboost.Booster()
-    booster.load_model(bytearray(content[0]["model"]))
-    ranks = [content[rank] for rank in sorted(content)]
-    labels = np.concatenate([rank["labels"] for rank in ranks])
-    scores = np.concatenate([rank["scores"] for rank in ranks]).astype(np.float64)
-    lowest = np.min([rank["lowest"] for rank in ranks], axis=0)
-    highest = np.max([rank["highest"] for rank in ranks], axis=0)
-    notes = [] if (highest > lowest).any() else [CONSTANT]
-    external = sum(bool(rank["external"]) for rank in ranks)
-    if external:
-        notes.append(f"{external} of {len(ranks)} workers paged their data from disk")
-    for role, value in (("original", 1), ("retrained", 0)):
-        if not (labels == value).any():
-            raise ValueError(
-                f"role: no {role!r} rows in fold 'validation'; the shadow attack needs models of both roles there"
-            )
-    threshold, f1 = best_f1(labels.astype(np.float64), scores)
-    return FittedXGBoost(attack, booster, label_classes, threshold, f1, notes)
 
 
 def knows_gpus() -> bool:
