@@ -16,6 +16,7 @@ from attack.fragments import Fragment, pieces
 from attack.outputs import rows_where
 from attack.spool import FOLDS, MAX_BIN, Spool, prepared
 
+from .exchange import NO_MORE, NONE_YET
 from .worker_memory import for_binned_data
 
 COLUMNS = ["model_id", "role", "fold", "sample_id", "label", "logits"]
@@ -72,11 +73,10 @@ def _serve(config: dict[str, Any], rank: int, training: Any, validation: Any, fa
     device: dict[str, Any] = {"device": "cuda"} if config["use_gpu"] else {"nthread": config["threads"]}
     while True:
         # All workers must train the same, whatever one of them has handed in meanwhile: rank 0 says what.
-        wanted = ray.get(exchange.wanted.remote()) if rank == 0 else None
-        wanted = xgboost.collective.broadcast(wanted, 0)
-        if wanted is False:
+        wanted: Any = xgboost.collective.broadcast(ray.get(exchange.wanted.remote()) if rank == 0 else None, 0)
+        if wanted == NO_MORE:
             return
-        if wanted is None:
+        if wanted == NONE_YET:
             time.sleep(POLL_SECONDS)
             continue
         number, attack = wanted

@@ -22,6 +22,7 @@ from attack.measured import identified
 from attack.outputs import rows_where
 from attack.spool import Spool, prepared
 from attack.xgboost_attack import FittedXGBoost
+from orchestrator.exchange import NO_MORE, NONE_YET, Exchange
 from orchestrator.streaming_attack import choose_path, fit_all_distributed, fit_distributed, gpus_for
 from orchestrator.streaming_scores import score_distributed
 
@@ -191,6 +192,30 @@ def kill_in_the_middle(journal: Path, rounds: int, killed: list[int]) -> None:
         time.sleep(0.02)
 
 
+def test_trials_and_workers_that_begin_again_lose_and_repeat_nothing() -> None:
+    exchange = Exchange(workers=2)
+    assert exchange.wanted() == NONE_YET
+    exchange.want(0, ATTACK)
+    assert exchange.wanted() == (0, ATTACK)
+    exchange.put(0, 0, {"from": "a group that died"})
+    assert exchange.parts(0) is None
+    assert exchange.wanted() == (0, ATTACK)  # not all have handed it back: the next group trains it again
+    for rank in range(2):
+        exchange.put(0, rank, {"from": rank})
+    assert exchange.wanted() == NONE_YET
+    exchange.want(0, ATTACK)  # the trial began again: what is there is not trained again
+    assert exchange.wanted() == NONE_YET
+    assert exchange.parts(0) == {0: {"from": 0}, 1: {"from": 1}}
+    fitted: Any = "fitted"
+    exchange.keep(0, fitted)
+    exchange.want(0, ATTACK)
+    assert exchange.wanted() == NONE_YET
+    assert exchange.take(0) == fitted
+    exchange.end("the workers have failed")
+    assert exchange.wanted() == NO_MORE
+    assert exchange.parts(1) == "the workers have failed"
+
+
 def test_a_worker_without_rows_of_a_fold_has_an_empty_matrix(tmp_path: Path) -> None:
     spool = Spool(tmp_path, 4, 4, "one_hot")
     spool.fill(iter([]))
@@ -234,6 +259,7 @@ def test_distributed_and_in_process_agree_from_disk_or_s3_paged_or_not_also_wher
         resources_per_worker=TWO,
         memory_per_worker=1.0,
         filesystem=store,
+        max_failures=0,  # so that a fault of ours that another attempt would cover is seen
     )
     for one, other in zip(died, calm, strict=True):
         assert same(one, other)
