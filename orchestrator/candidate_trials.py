@@ -120,10 +120,9 @@ def try_candidates(
         results = tuner.fit()
     if faults:
         raise faults[0]
-    errors = [results[i].error for i in range(len(results))]
-    for error in errors:
-        if error is not None:
-            raise error
+    errors = [error for error in (results[i].error for i in range(len(results))) if error is not None]
+    if errors:
+        raise getattr(errors[0], "cause", None) or errors[0]  # Ray wraps what a trial raised
     return [found[number] for number in range(len(attacks))]
 
 
