@@ -19,7 +19,16 @@ from orchestrator.recipe import check_recipe
 from orchestrator.store import LocalStore
 from orchestrator.units import Unit
 
-PACE = {"train": 0.002, "moments": 1.5, "basis": 2.5, "unlearn": 0.01, "outputs": 0.003, "attack": 0.5, "score": 0.25}
+PACE = {
+    "train": 0.002,
+    "moments": 1.5,
+    "basis": 2.5,
+    "unlearn": 0.01,
+    "outputs": 0.003,
+    "attack": 0.5,
+    "score": 0.25,
+    "distance": 0.01,
+}
 
 
 def plan_of(document: dict[str, Any]) -> tuple[Plan, str]:
@@ -33,6 +42,8 @@ def seconds_of(unit: Unit) -> float:
         return PACE["attack"] * len(unit.spec["outputs"])
     if unit.kind == "score":
         return PACE["score"] * sum(len(unit.spec[name]) for name in ("fit", "positive", "negative"))
+    if unit.kind == "distance":
+        return PACE["distance"] * sum(len(unit.spec[name]) for name in ("tested", "negative", "models", "retrained"))
     return PACE[unit.kind] * unit.cost
 
 
