@@ -129,6 +129,17 @@ def test_another_experiment_in_a_shared_store_tells_the_pace(tiny: dict[str, Any
     )
 
 
+def test_measures_cost_more_with_more_models(tiny: dict[str, Any], tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    remember(store, everything(plan_of(tiny)[0]))
+    tiny["shadows"] = {"originals": 8, "retrained": 8, "split": [2, 1, 5]}
+    plan, digest = plan_of(tiny)
+    units = plan.stages["score"]
+    assert {unit.kind for unit in units} == {"score", "distance"}
+    found = estimate(plan, store, digest, slots=2)["stages"]["score"]
+    assert found["unit_seconds_left"] == pytest.approx(sum(seconds_of(unit) for unit in units))
+
+
 def test_the_simulation_follows_the_scheduler() -> None:
     units = [Unit("sleep", {"i": i}, f"u{i:03d}") for i in range(100)]
     seconds = {unit.key: 1.0 for unit in units}

@@ -6,7 +6,7 @@ import copy
 import io
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -292,8 +292,8 @@ def test_scores_by_two_attackers_are_not_subtracted(
     assert metrics == {}
 
 
-def distances_of(folder: Path, *, shift: float = 0.0, bad: bool = False) -> dict[str, Any]:
-    """The distances of two models whose logits are their originals' plus `shift` on one class."""
+def distances_of(folder: Path, *, shifts: Sequence[float] = (0.0, 0.0), bad: bool = False) -> dict[str, Any]:
+    """The distances of two models whose logits are their originals' plus a shift of one class."""
     generator = np.random.default_rng(0)
     sample_ids, labels = np.arange(20), np.arange(20) % 4
     items: dict[str, list[list[str]]] = {}
@@ -304,7 +304,7 @@ def distances_of(folder: Path, *, shift: float = 0.0, bad: bool = False) -> dict
             key = f"{role}-{number}"
             logits = generator.normal(size=(20, 4))
             if role == "unlearned":
-                logits = made[f"original-{number}"] + shift * np.eye(4)[1]
+                logits = made[f"original-{number}"] + shifts[number] * np.eye(4)[1]
             if bad:
                 logits[3, 2] = np.nan
             made[key] = logits
@@ -319,8 +319,8 @@ def distances_of(folder: Path, *, shift: float = 0.0, bad: bool = False) -> dict
 
 def test_a_method_that_did_nothing_is_named(tmp_path: Path) -> None:
     assert UNCHANGED in distances_of(tmp_path)["notes"]
-    changed = distances_of(tmp_path, shift=0.5)
-    assert UNCHANGED not in changed["notes"]
+    changed = distances_of(tmp_path, shifts=(0.0, 0.5))
+    assert UNCHANGED not in changed["notes"], "one of its models is another"
     assert set(changed["metrics"]) == {"ks_log_entropy", "klom/mean", "klom/p95"}, "the settings of the unit count"
     assert changed["notes"] == ["klom: 2 models fill 5 bins badly; read it against Retrain's value"]
 
