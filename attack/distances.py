@@ -75,7 +75,7 @@ def distances(
             result = divergence.measure(mine, theirs)
         except ValueError as error:
             found.metrics[f"{name}/{divergence.headline}"] = None
-            found.notes.append(f"{name}: not measured: {error}")
+            found.notes.append(f"{name}: not measured: {str(error).removeprefix(f'{name}: ')}")
             continue
         found.metrics.update({f"{name}/{key}": value for key, value in result.summary.items()})
         found.worst_samples[name] = [
