@@ -12,19 +12,16 @@ import numpy as np
 import pyarrow as pa
 
 from .check import Examination, Problem, check
+from .distances import DEFAULT_DIVERGENCES, distances, equal_count, first_of
 from .divergence import DIVERGENCES
 from .evaluation import Evaluation, paired_difference, worst_samples
 from .judgement import PRIMARY, judged, reads_confidences, tuned_threshold
 from .measured import FOLD, METHOD, MODEL_ID, PARAMS, Measured
-from .metrics import ks_distance
 from .population import partners, population_problems
 from .registry import ATTACKS
 from .scoring import InProcess, Runner, scores_of
 from .sources import Source, as_source
 from .verdicts import judge_rows
-
-DEFAULT_DIVERGENCES = ("klom", "forgetting_quality")
-UNCHANGED = "its outputs are those of the originals to the last bit: the method did nothing"
 
 __all__ = ["Audit", "Problem", "audit", "check", "run_attacks"]
 
@@ -266,36 +263,28 @@ class _Run:
             self.found.curves[kind].append({"row": index, "attack": name, **curve})
 
     def _describe(self, row: dict[str, Any], group: Group, divergences: Sequence[str]) -> None:
-        """Adds what compares distributions: log-entropy's KS distance, KLoM, forgetting quality; and says where nothing was done."""
-        logs = [np.log(np.maximum(self.measured.entropy[side].ravel(), 1e-30)) for side in (group.test, self.negative)]
-        row["metrics"]["ks_log_entropy"] = ks_distance(logs[0], logs[1])
-        originals = self.groups[0].everyone
-        if group.method not in ("no_unlearn", "retrain") and self._unchanged(group.test, originals):
-            row["notes"].append(UNCHANGED)
+        """Adds what compares distributions with retrained models', and says where nothing was done."""
         retrained = self.measured.where(role="retrained")
-        count = min(_fewest(self.groups, retrained), len(group.everyone))
-        mine, theirs = (
-            self.measured.only(_first_of(self.measured, side, count)) for side in (group.everyone, retrained)
+        sizes = [len(g.everyone) for g in self.groups if len(g.test)]
+        count = min(equal_count(sizes, len(retrained)), len(group.everyone))
+        found = distances(
+            self.measured,
+            tested=group.test,
+            negative=self.negative,
+            models=self._first_of(group.everyone, count),
+            retrained=self._first_of(retrained, count),
+            originals=() if group.method in ("no_unlearn", "retrain") else self.groups[0].everyone,
+            divergences=[DIVERGENCES[name]() for name in divergences],
         )
         row["distance_models"] = count
-        for name in divergences:
-            divergence = DIVERGENCES[name]()
-            try:
-                measured = divergence.measure(mine, theirs)
-            except ValueError as error:
-                row["metrics"][f"{name}/{divergence.headline}"] = None
-                row["notes"].append(f"{name}: not measured: {error}")
-                continue
-            row["metrics"].update({f"{name}/{key}": value for key, value in measured.summary.items()})
-            row["worst_samples"][name] = [
-                {"sample_id": i, "value": v if np.isfinite(v) else None} for i, v in measured.worst()
-            ]
-            row["notes"].extend(measured.notes)
+        row["metrics"].update(found.metrics)
+        row["worst_samples"].update(found.worst_samples)
+        row["notes"].extend(found.notes)
 
-    def _unchanged(self, models: np.ndarray, originals: np.ndarray) -> bool:
-        """Says whether every one of the models puts out what one of the originals does."""
-        known = {self.measured.entropy[m].tobytes() for m in originals}
-        return all(self.measured.entropy[m].tobytes() in known for m in models)
+    def _first_of(self, models: np.ndarray, count: int) -> np.ndarray:
+        names = [(self.measured.models[m][FOLD], self.measured.models[m][MODEL_ID]) for m in models]
+        # In the table's order again: no distance depends on it, and rows that follow each other are not copied.
+        return np.sort(models[first_of(names, count)])
 
     def _differences(self) -> None:
         """Adds the AUC's difference to Retrain, with its interval, for attacks that were measured on both."""
@@ -343,19 +332,3 @@ def _params(text: str) -> dict[str, Any]:
 def _settings(attacker: Any, name: str, options: dict[str, Any] | None) -> dict[str, Any]:
     attack: Any = getattr(attacker, "attack", None)
     return asdict(attack if hasattr(attack, "__dataclass_fields__") else ATTACKS[name](**(options or {})))
-
-
-def _fewest(groups: Sequence[Group], retrained: np.ndarray) -> int:
-    """Returns how many models of each row its distances are measured on: as many as the smallest row has, of those with 2 or more.
-
-    Both distances depend on the number of models, so those of all rows are read beside Retrain's only where it is the same.
-    """
-    return min([len(g.everyone) for g in groups if len(g.test) and len(g.everyone) > 1] + [len(retrained)])
-
-
-def _first_of(measured: Measured, models: np.ndarray, count: int) -> np.ndarray:
-    """Returns the first `count` of the models, those of the test fold first."""
-    folds = ("test", "validation", "train")
-    ordered = sorted(models, key=lambda m: (folds.index(measured.models[m][FOLD]), measured.models[m][MODEL_ID]))
-    # In the table's order again: neither distance depends on it, and rows that follow each other are not copied.
-    return np.sort(np.asarray(ordered[:count], dtype=np.int64))

@@ -34,7 +34,42 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Pairs:
+    """The area under the curve of every pair of models: all that a difference of two AUCs, and its interval, are made of.
+
+    **Arguments:**
+
+    - `auc_matrix`: float64 `(models under test, retrained models)`. `sizes`: pairs of rows behind each of its entries.
+    - `negative_models`: ids of the retrained models, in the order of the columns.
+    """
+
+    auc_matrix: np.ndarray = field(repr=False)
+    sizes: np.ndarray = field(repr=False)
+    negative_models: np.ndarray = field(repr=False)
+
+    @property
+    def area(self) -> float:
+        """The area over all pairs of rows."""
+        return float((self.auc_matrix * self.sizes).sum() / self.sizes.sum())
+
+    def area_by_model(self) -> list[float]:
+        """Returns the area of each model under test."""
+        found: list[float] = ((self.auc_matrix * self.sizes).sum(axis=1) / self.sizes.sum(axis=1)).tolist()
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns JSON data that `from_json` makes the same pairs of, to the last bit."""
+        return {name: getattr(self, name).tolist() for name in ("auc_matrix", "sizes", "negative_models")}
+
+    @staticmethod
+    def from_json(document: dict[str, Any]) -> Pairs:
+        """Returns the pairs that `to_json` wrote."""
+        matrix, sizes = (np.asarray(document[name], dtype=np.float64) for name in ("auc_matrix", "sizes"))
+        return Pairs(matrix, sizes, np.asarray(document["negative_models"]))
+
+
+@dataclass(frozen=True)
+class Evaluation(Pairs):
     """What an attack achieves: metrics by name (None where not measurable), 95 % intervals, the curve, and in words what it says alone.
 
     A row's verdict is of all its attacks, and knows what they make of models never unlearned: `attack.verdicts`.
@@ -44,9 +79,6 @@ class Evaluation:
     ci: dict[str, list[float]]
     roc: Roc
     verdict: str
-    auc_matrix: np.ndarray = field(repr=False)  # (models under test, retrained models)
-    sizes: np.ndarray = field(repr=False)  # pairs of rows behind each of its entries
-    negative_models: np.ndarray = field(repr=False)
 
 
 def evaluate(
@@ -80,7 +112,7 @@ def evaluate(
     negative_models, others = negative.by_model()
     matrix = auc_matrix(members, others)
     sizes = np.outer([len(a) for a in members], [len(b) for b in others]).astype(np.float64)
-    area = float((matrix * sizes).sum() / sizes.sum())
+    area = Pairs(matrix, sizes, negative_models).area
     metrics: dict[str, Any] = {"auc": area, "auc_deviation": abs(area - 0.5)}
     for rate in LOW_FPRS:
         metrics[f"tpr_at_fpr_{rate:g}"] = curve.tpr_at(rate)
@@ -92,13 +124,13 @@ def evaluate(
     fewest = min(len(models), len(negative_models))
     found = judge_one(Reading("", area, interval, fewest, directed, per_method))
     metrics["streisand"] = found.word == "over-unlearned"
-    return Evaluation(metrics, intervals, curve, found.told(), matrix, sizes, negative_models)
+    return Evaluation(matrix, sizes, negative_models, metrics, intervals, curve, found.told())
 
 
 def paired_difference(
-    method: Evaluation, reference: Evaluation, *, seed: int = 0, bootstrap: int = 2000
+    method: Pairs, reference: Pairs, *, seed: int = 0, bootstrap: int = 2000
 ) -> tuple[float, list[float] | None]:
-    """Returns AUC(method) − AUC(reference) and its interval; both were attacked against the same retrained models.
+    """Returns AUC(method) − AUC(reference) and its interval; one attacker scored both, against the same retrained models.
 
     The shared negatives are resampled together, so their part of the spread cancels. The interval is None where a side
     has one model.
@@ -107,7 +139,7 @@ def paired_difference(
     """
     if not np.array_equal(method.negative_models, reference.negative_models):
         raise ValueError("negative: method and reference were not measured against the same retrained models")
-    difference = method.metrics["auc"] - reference.metrics["auc"]
+    difference = method.area - reference.area
     fewest = min(*method.auc_matrix.shape, *reference.auc_matrix.shape)
     if fewest < 2:
         return difference, None

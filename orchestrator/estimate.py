@@ -140,11 +140,13 @@ def _foreign_cost(kind: str, spec: Mapping[str, Any], meta: Mapping[str, Any]) -
 
 
 def _listed(kind: str, spec: Mapping[str, Any]) -> float:
-    """The models that an attacker is fitted on or scores; 0 for other kinds."""
+    """The models that an attacker is fitted on or scores, or that distances are of; 0 for other kinds."""
     if kind == "attack":
         return float(len(spec["outputs"]))
     if kind == "score":
         return float(len(spec["fit"]) + len(spec["positive"]) + len(spec["negative"]))
+    if kind == "distance":
+        return float(len(spec["tested"]) + len(spec["negative"]) + len(spec["models"]) + len(spec["retrained"]))
     return 0.0
 
 

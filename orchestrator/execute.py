@@ -286,6 +286,13 @@ def execute_score(unit: Unit, context: Context, attempt: Attempt) -> dict[str, A
     return score_row(unit, context.store, attempt)
 
 
+def execute_distance(unit: Unit, context: Context, attempt: Attempt) -> dict[str, Any]:
+    """Measures how far one method's models are from retrained ones, sample by sample."""
+    from .scoring import measure_distances
+
+    return measure_distances(unit, context.store)
+
+
 def execute_sleep(unit: Unit, context: Context, attempt: Attempt) -> dict[str, Any]:
     """Sleeps; for benchmarks of the scheduling itself."""
     time.sleep(float(unit.spec["seconds"]))
@@ -300,5 +307,6 @@ KINDS: dict[str, Callable[[Unit, Context, Attempt], dict[str, Any]]] = {
     "outputs": execute_outputs,
     "attack": execute_attack,
     "score": execute_score,
+    "distance": execute_distance,
     "sleep": execute_sleep,
 }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .context import default_threads
@@ -23,8 +23,8 @@ STAGE_TITLES = {
     "score": "audit",
 }
 FOLDS = ("train", "validation", "test")
-# What a score consists of: raised where its words or measures change, so that stored ones are not taken for new.
-MEASURES = 3
+# What scores and distances consist of: raised where their words or measures change, so that stored ones are not taken for new.
+MEASURES = 4
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,12 @@ class Row:
     producers: tuple[Unit, ...]  # the training or unlearning units that made them
     companions: tuple[Unit, ...] = ()  # outputs of this method's models from the other folds (U-LiRA fits on them)
     scores: tuple[Unit, ...] = ()
+    distance: Unit | None = None  # None where the recipe has no retrained models to measure one to
+
+    @property
+    def measures(self) -> tuple[Unit, ...]:
+        """The units of the last stage: one for each attack, and the distances."""
+        return self.scores if self.distance is None else (*self.scores, self.distance)
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,7 @@ class _Planner:
         rows.append(Row("retrain", {}, references, tuple(self.references)))
         rows.extend(self._method_row(point["name"], point["params"]) for point in expand_methods(self.recipe))
         rows = [self._scored(row, population, attackers) for row in rows]
+        rows = self._with_distances(rows, population)
         unlearn = [u for row in rows for u in row.producers if u.kind == "unlearn"]
         unlearn += [n for row in rows for o in row.companions for n in o.needs if n.kind == "unlearn"]
         outputs = [*population, *(o for row in rows for o in (*row.targets, *row.companions))]
@@ -99,7 +106,7 @@ class _Planner:
             "unlearn": _distinct(unlearn),
             "outputs": _distinct(outputs),
             "attack": _distinct([unit for units in attackers.values() for unit in units]),
-            "score": _distinct([unit for row in rows for unit in row.scores]),
+            "score": _distinct([unit for row in rows for unit in row.measures]),
         }
         return Plan(self.recipe, stages, tuple(rows), population)
 
@@ -243,7 +250,7 @@ class _Planner:
                 spec = {
                     "attack": name,
                     "params": params,
-                    "outputs": [[o.key, o.label["role"], o.label["fold"], o.label["model_id"]] for o in fitting],
+                    "outputs": _labelled(fitting),
                 }
                 shown = ", ".join(f"{k}={v}" for k, v in candidate.items() if k not in options)
                 units.append(
@@ -265,12 +272,14 @@ class _Planner:
             if "seed" in _fields(ATTACKS[name]):
                 options = {"seed": self.recipe.seed, **options}
             candidates = attackers.get(name, [])
-            fit = [*population, *row.companions] if not candidates else []
+            own = row.companions if ATTACKS[name].per_method else ()
+            # The same for every row where the attack is: only then may AUCs be subtracted.
+            fit = [*population, *own] if not candidates else []
             spec = {
                 "attack": name,
                 "params": canonical_params(ATTACKS[name], options),
                 "candidates": [unit.key for unit in candidates],
-                "fit": [[o.key, o.label["role"], o.label["fold"], o.label["model_id"]] for o in fit],
+                "fit": _labelled(fit),
                 "positive": [[o.key, o.label["model_id"]] for o in row.targets],
                 "negative": [[o.key, o.label["model_id"]] for o in negatives],
                 "seed": seed_for(self.recipe.seed, "bootstrap"),
@@ -281,7 +290,50 @@ class _Planner:
             scores.append(
                 Unit("score", spec, f"{name} on {row.method}{_short(row.params)}", label, tuple(dict.fromkeys(needs)))
             )
-        return Row(row.method, row.params, row.targets, row.producers, row.companions, tuple(scores))
+        return replace(row, scores=tuple(scores))
+
+    def _with_distances(self, rows: Sequence[Row], population: tuple[Unit, ...]) -> list[Row]:
+        """Returns the rows with the unit that measures how far each one's models are from retrained ones, as an audit would.
+
+        Retrain's own models are none of those that it is compared with: no other row has seen them either.
+        """
+        from attack import DIVERGENCES
+        from attack.distances import DEFAULT_DIVERGENCES, equal_count, first_of
+
+        retrained = [o for o in population if o.label["role"] == "retrained"]
+        if not retrained:
+            return list(rows)
+        originals = [o for o in population if o.label["role"] == "original"]
+        everyone = [originals if row.method == "no_unlearn" else [*row.targets, *row.companions] for row in rows]
+        count = equal_count([len(outputs) for outputs in everyone], len(retrained))
+
+        def first(outputs: Sequence[Unit], most: int) -> list[Unit]:
+            places = first_of([(o.label["fold"], o.label["model_id"]) for o in outputs], most)
+            return [outputs[place] for place in places]
+
+        found = []
+        for row, mine in zip(rows, everyone, strict=True):
+            most = min(count, len(mine))
+            sides = {
+                "tested": row.targets,
+                "negative": [o for o in retrained if o.label["fold"] == "test"],
+                "models": first(mine, most),
+                "retrained": first(retrained, most),
+                "originals": [] if row.method in ("no_unlearn", "retrain") else rows[0].targets,
+            }
+            spec: dict[str, Any] = {name: _labelled(outputs) for name, outputs in sides.items()}
+            spec["divergences"] = [[name, canonical_params(DIVERGENCES[name], {})] for name in DEFAULT_DIVERGENCES]
+            needs = dict.fromkeys(o for outputs in sides.values() for o in outputs)
+            name = f"distances of {row.method}{_short(row.params)}"
+            label = {"method": row.method, "params": row.params}
+            unit = Unit("distance", {**spec, "measures": MEASURES}, name, label, tuple(needs))
+            found.append(replace(row, distance=unit))
+        return found
+
+
+def _labelled(outputs: Sequence[Unit]) -> list[list[str]]:
+    """Returns `[key, role, fold, model id]` of each: how a unit names models' outputs and what they are to it."""
+    return [[o.key, o.label["role"], o.label["fold"], o.label["model_id"]] for o in outputs]
 
 
 def _fields(target: Any) -> list[str]:

@@ -6,6 +6,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -50,11 +51,14 @@ def collect(
     from attack.verdicts import judge_rows
 
     retrain = next(row for row in plan.rows if row.method == "retrain")
-    retrain_seconds = _mean_seconds(store, retrain.producers)
+    reference = Reference(
+        _mean_seconds(store, retrain.producers),
+        {unit.label["attack"]: unit for unit in retrain.scores if store.has(unit.key)},
+    )
     rows: list[dict[str, Any]] = []
     curves: dict[str, Any] = {"roc": [], "confidence": [], "training": [], "unlearning": [], "incremental": []}
     for index, row in enumerate(plan.rows):
-        rows.append(_row(row, store, failures, retrain_seconds, plan.recipe.seed))
+        rows.append(_row(row, store, failures, reference, plan.recipe.seed))
         for unit in row.scores:
             if not store.has(unit.key):
                 continue
@@ -80,9 +84,15 @@ def collect(
     return rows, curves
 
 
-def _row(
-    row: Row, store: Store, failures: Mapping[str, str], retrain_seconds: float | None, seed: int
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Reference:
+    """What other rows are held against: Retrain's seconds a model, and its stored scores by attack."""
+
+    seconds: float | None
+    scores: Mapping[str, Unit]
+
+
+def _row(row: Row, store: Store, failures: Mapping[str, str], reference: Reference, seed: int) -> dict[str, Any]:
     metrics: dict[str, Any] = {}
     intervals: dict[str, list[float]] = {}
     by_model: dict[str, list[float]] = {}
@@ -98,11 +108,12 @@ def _row(
             intervals[name] = bootstrap_mean(known, seed_for(seed, name))
     metrics["seconds_per_model"] = None if row.method == "no_unlearn" else _mean_seconds(store, row.producers)
     metrics["speedup_vs_retrain"] = None
-    if metrics["seconds_per_model"] and retrain_seconds:
-        metrics["speedup_vs_retrain"] = retrain_seconds / metrics["seconds_per_model"]
+    if metrics["seconds_per_model"] and reference.seconds:
+        metrics["speedup_vs_retrain"] = reference.seconds / metrics["seconds_per_model"]
     metrics["epochs"] = _mean_epochs(store, row.producers) if row.method != "no_unlearn" else None
     _add_incremental(row, store, seed, metrics, intervals, by_model)
     attack_info, notes, negatives = {}, [], 0
+    worst: dict[str, Any] = {}
     for unit in row.scores:
         if not store.has(unit.key):
             continue
@@ -113,6 +124,13 @@ def _row(
         negatives = len(unit.spec["negative"])
         attack_info[unit.label["attack"]] = meta["attack"]
         by_model.update({f"{prefix}{name}": values for name, values in meta["by_model"].items()})
+        worst[unit.label["attack"]] = meta["worst_samples"]
+        notes += _add_difference(unit, reference, store, seed, f"{prefix}auc_minus_retrain", metrics, intervals)
+    distance = None if row.distance is None or not store.has(row.distance.key) else store.meta(row.distance.key)
+    if distance is not None:
+        metrics.update(distance["metrics"])
+        worst.update(distance["worst_samples"])
+        notes += distance["notes"]
     for unit in row.producers:
         if unit.kind == "unlearn" and store.has(unit.key):
             notes += store.meta(unit.key)["notes"]
@@ -131,10 +149,41 @@ def _row(
         result["error"] = problems[0] if len(problems) == 1 else f"{problems[0]} (and {len(problems) - 1} more)"
     if notes:
         result["notes"] = sorted(set(notes))
+    if worst:
+        result["worst_samples"] = worst
+    if distance is not None:
+        result["distance_models"] = distance["models"]
     if attack_info:
         result["attacks"] = attack_info
         result["retrained_models"] = negatives
     return result
+
+
+def _add_difference(
+    score: Unit,
+    reference: Reference,
+    store: Store,
+    seed: int,
+    name: str,
+    metrics: dict[str, Any],
+    intervals: dict[str, list[float]],
+) -> list[str]:
+    """Adds an AUC's difference to Retrain's by the same attack, with its interval; returns notes on why there is none.
+
+    Retrain's own row has none, nor has an attack that is fitted for each method: it has nothing to fit on there.
+    """
+    from .scoring import difference_to
+
+    theirs = reference.scores.get(score.label["attack"])
+    if theirs is None or theirs.key == score.key:
+        return []
+    found = difference_to(theirs, score, store, seed_for(seed, name))
+    if found is None:
+        return [f"{score.label['attack']}: no difference to Retrain: another fitted attacker scored that row"]
+    metrics[name], interval = found
+    if interval is not None:
+        intervals[name] = interval
+    return []
 
 
 def _add_incremental(
@@ -175,7 +224,7 @@ def _add_incremental(
 def _problems(row: Row, store: Store, failures: Mapping[str, str]) -> list[str]:
     """Returns why units of this row are missing: their own failure, or that of what they need."""
     found = []
-    for unit in (*row.producers, *row.targets, *row.companions, *row.scores):
+    for unit in (*row.producers, *row.targets, *row.companions, *row.measures):
         if store.has(unit.key):
             continue
         causes = [*unit.ancestors().values(), unit]

@@ -1,4 +1,4 @@
-"""Fitting attackers and scoring methods with them: the bridge between units and the `attack` package."""
+"""Fitting attackers, scoring methods with them, distances to retrained models: the bridge between units and the `attack` package."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from attack.evaluation import Scores
 
 TINY = 0.05
+PAIRS = "pairs.json"  # of a score unit: the AUC of every pair of models, from which `results` takes differences
 
 
 def fit_candidate(unit: Unit, store: Store, attempt: Attempt, threads: int) -> dict[str, Any]:
@@ -52,17 +53,18 @@ def best_candidate(store: Store, keys: list[str]) -> str:
 def score_row(unit: Unit, store: Store, attempt: Attempt) -> dict[str, Any]:
     """Scores one row's models (positive) against the test-fold retrained models (negative)."""
     from attack import ATTACKS
-    from attack.evaluation import Scores
+    from attack.evaluation import Scores, worst_samples
     from attack.judgement import judged
 
     spec = unit.spec
     attack_class = ATTACKS[spec["attack"]]
     attack = build(attack_class, spec["params"])
     chosen: dict[str, Any] = {}
+    candidate = ""
     if spec["candidates"]:
-        best = best_candidate(store, list(spec["candidates"]))
-        meta = store.meta(best)
-        fitted = attack_class.load(store.folder(best))
+        candidate = best_candidate(store, list(spec["candidates"]))
+        meta = store.meta(candidate)
+        fitted = attack_class.load(store.folder(candidate))
         threshold: float | None = meta["threshold"]
         chosen = {
             "path": meta["path"],
@@ -94,14 +96,63 @@ def score_row(unit: Unit, store: Store, attempt: Attempt) -> dict[str, Any]:
     negative = scored(spec["negative"], "retrained")
     evaluation, curves = judged(spec["attack"], positive, negative, threshold=threshold, seed=spec["seed"])
     attempt.path("curves.json").write_text(json.dumps(curves))
-    sizes = evaluation.sizes
-    by_model = ((evaluation.auc_matrix * sizes).sum(axis=1) / sizes.sum(axis=1)).tolist()
+    attempt.path(PAIRS).write_text(json.dumps(evaluation.to_json()))
     tiny, tiny_interval, tiny_by_model = tiny_scores(positive, negative, spec["seed"])
     return {
         "metrics": {**evaluation.metrics, "tiny_scores": tiny},
         "ci": {**evaluation.ci, **({} if tiny_interval is None else {"tiny_scores": tiny_interval})},
-        "by_model": {"auc": by_model, "tiny_scores": tiny_by_model},
+        "by_model": {"auc": evaluation.area_by_model(), "tiny_scores": tiny_by_model},
+        "worst_samples": worst_samples(positive, negative),
+        "candidate": candidate,
         "attack": chosen,
+    }
+
+
+def difference_to(reference: Unit, unit: Unit, store: Store, seed: int) -> tuple[float, list[float] | None] | None:
+    """Returns by how much the AUC of `unit`, a score, exceeds that of `reference`, Retrain's by the same attack, with its interval.
+
+    None where the two were not scored by one fitted attacker against the same retrained models: a candidate that failed once
+    and was made since may have been chosen for one of them only.
+    """
+    from attack.evaluation import Pairs, paired_difference
+
+    alike = ("attack", "params", "candidates", "fit", "negative")
+    if any(unit.spec[name] != reference.spec[name] for name in alike):
+        return None
+    if store.meta(unit.key)["candidate"] != store.meta(reference.key)["candidate"]:
+        return None
+    mine, theirs = (Pairs.from_json(json.loads(store.fetch(u.key, PAIRS).read_text())) for u in (unit, reference))
+    return paired_difference(mine, theirs, seed=seed)
+
+
+def measure_distances(unit: Unit, store: Store) -> dict[str, Any]:
+    """Compares one row's models with retrained ones, sample by sample, on the outputs that the unit names."""
+    from attack import DIVERGENCES
+    from attack.distances import distances
+    from attack.measured import MODEL_ID, ROLE
+    from attack.sources import Tables
+    from attack.survey import Survey
+
+    spec = unit.spec
+    sides = ("tested", "negative", "models", "retrained", "originals")
+    items = {tuple(item): None for name in sides for item in spec[name]}  # those of the test fold are on two sides
+    survey = Survey.of(Tables(tuple(labelled_tables(store, items))))
+    if survey.not_finite is not None:
+        bad = survey.not_finite
+        raise ValueError(f"logits: {bad.count} rows are not finite, the first for {bad}")
+    measured = survey.measured()
+    places = {(model[ROLE], model[MODEL_ID]): place for place, model in enumerate(measured.models)}
+    indices = {
+        name: np.sort(np.asarray([places[role, model_id] for _, role, _, model_id in spec[name]], dtype=np.int64))
+        for name in sides
+    }
+    divergences = [build(DIVERGENCES[name], params) for name, params in spec["divergences"]]
+    found = distances(measured, **indices, divergences=divergences)
+    return {
+        "metrics": found.metrics,
+        "worst_samples": found.worst_samples,
+        "notes": found.notes,
+        "models": len(spec["models"]),
     }
 
 

@@ -244,7 +244,7 @@ class MlflowRuns:
     def _row_scores(self, row: Mapping[str, Any]) -> tuple[Unit, ...]:
         for planned in self._plan.rows:
             if planned.method == row["method"] and canonical(dict(planned.params)) == canonical(row["params"]):
-                return planned.scores
+                return planned.measures
         return ()
 
     def _child(self, key: str, name: str, tags: dict[str, str], start: int) -> tuple[str, bool]:

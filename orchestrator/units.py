@@ -34,7 +34,7 @@ class Unit:
 
     **Arguments:**
 
-    - `kind`: `train`, `moments`, `basis`, `unlearn`, `outputs`, `attack` or `score`.
+    - `kind`: `train`, `moments`, `basis`, `unlearn`, `outputs`, `attack`, `score` or `distance`.
     - `spec`: plain JSON data, everything that the result depends on (parents by their keys). Hashed.
     - `name`: what a person calls it. Not hashed, so that recipes which name a model differently share it.
     - `label`: role, fold, method and so on within this experiment. Not hashed.

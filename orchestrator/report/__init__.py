@@ -77,7 +77,7 @@ def compare(dirs: Sequence[str | Path], format: str = "md") -> str:
 
 
 def terminal_table(results: Mapping[str, Any]) -> Group:
-    """Returns the table that a command ends with, from a results document: two where many attacks were run."""
+    """Returns the table that a command ends with, from a results document: several where one would be too wide."""
     from . import terminal
     from .rows import Report
 

@@ -8,6 +8,12 @@ from . import words
 from .rows import Report, ResultRow
 
 SAMPLES = 8
+MOST_ROWS = 30  # whose samples are named; `results.json` has those of all
+SAMPLES_NOTE = (
+    "Sample ids, most telling first; under each the AUC over models on that sample alone, or its distance. An AUC tells the more the "
+    "further it lies from 0.5: above it (↑) the attack scores the sample higher than on retrained models, as it does what was trained on; "
+    "below it (↓) the sample stands out by too low a score."
+)
 MEASURES = (
     ("auc", "AUC"),
     ("auc_minus_retrain", "AUC − Retrain's"),
@@ -31,12 +37,16 @@ DISTANCES = (
 
 @dataclass(frozen=True)
 class Details:
-    """A table that is folded away: its title, a sentence about it, its head, and rows of (value, interval) after the row's label."""
+    """A table that is folded away: its title, a sentence about it, its head, and rows of (value, interval) after the row's label.
+
+    Or, with `parts` in place of rows, several of them: a sweep of fifty rows does not become fifty headings.
+    """
 
     title: str
     note: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+    head: tuple[str, ...] = ()
+    rows: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = ()
+    parts: tuple[Details, ...] = ()
 
 
 def details(report: Report) -> list[Details]:
@@ -61,14 +71,18 @@ def details(report: Report) -> list[Details]:
             list(DISTANCES),
         )
     )
-    found += [_samples(report, row) for row in report.rows if row.done and row.raw.get("worst_samples")]
-    return [table for table in found if table.rows]
+    named = [row for row in report.rows if row.done and row.raw.get("worst_samples")]
+    shown = report.select(named, MOST_ROWS)
+    note = SAMPLES_NOTE if len(shown) == len(named) else f"{SAMPLES_NOTE} {len(shown)} of {len(named)} rows are shown."
+    parts = (_samples(row) for row in shown)
+    found.append(Details("Samples that stand out", note, parts=tuple(part for part in parts if part.rows)))
+    return [table for table in found if table.rows or table.parts]
 
 
 def _table(report: Report, title: str, note: str, columns: list[tuple[str, str]]) -> Details:
     known = [(name, label) for name, label in columns if any(row.value(name) is not None for row in report.rows)]
     if len(known) < 2:  # an AUC alone stands in the table of results
-        return Details(title, note, (), ())
+        return Details(title, note)
     rows = [
         (
             row.label,
@@ -83,7 +97,7 @@ def _table(report: Report, title: str, note: str, columns: list[tuple[str, str]]
     return Details(title, note, tuple(label for _, label in known), tuple(rows))
 
 
-def _samples(report: Report, row: ResultRow) -> Details:
+def _samples(row: ResultRow) -> Details:
     """The samples by which a row's models are told from retrained ones best, by id."""
     lines = []
     for name, listed in row.raw["worst_samples"].items():
@@ -97,13 +111,7 @@ def _samples(report: Report, row: ResultRow) -> Details:
         if cells:
             cells += [("", "")] * (SAMPLES - len(cells))
             lines.append((DISTANCE_NAMES.get(name) or words.attack_name(name), tuple(cells)))
-    note = (
-        "Sample ids, most telling first; under each the AUC over models on that sample alone, or its distance. An AUC tells the more the "
-        "further it lies from 0.5: above it (↑) the attack scores the sample higher than on retrained models, as it does what was trained on; "
-        "below it (↓) the sample stands out by too low a score."
-    )
-    head = tuple(f"{rank}." for rank in range(1, SAMPLES + 1))
-    return Details(f"{row.label}: samples that stand out", note, head, tuple(lines))
+    return Details(row.label, "", tuple(f"{rank}." for rank in range(1, SAMPLES + 1)), tuple(lines))
 
 
 DISTANCE_NAMES = {"klom": "KLoM", "forgetting_quality": "Forgetting quality ε"}

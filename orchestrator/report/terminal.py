@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from . import words
@@ -10,7 +11,7 @@ from .rows import Report, ResultRow
 from .tables import cell
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Console, ConsoleOptions, Group, RenderableType
     from rich.table import Table
     from rich.text import Text
 
@@ -37,24 +38,63 @@ HEADS = {
     "ks_log_entropy": "KS of\nlog H",
 }
 WITH_INTERVAL = ("auc_minus_retrain",)
+OF_THE_ATTACK = ("auc_minus_retrain", "tpr_at_fpr_0.01", "tpr_at_fpr_0.001")
+BLOCKS = (  # columns that stay together where not all fit beside each other
+    *((name,) for name in OF_THE_ATTACK),
+    ("error_forget", "error_retain", "error_test"),
+    ("seconds_per_model", "speedup_vs_retrain"),
+    ("klom/p95", "forgetting_quality/score", "ks_log_entropy"),
+)
+NATURAL_WIDTH = 10_000
 
 
 def render(report: Report) -> Group:
-    """Returns one table; where more than two attacks were run, their AUCs as a table of methods × attacks before the rest."""
+    """Returns one table; where more than two attacks were run, their AUCs as a table of methods × attacks before the rest.
+
+    What is too wide for the terminal goes on in further tables.
+    """
     from rich.console import Group
 
-    measured = [name for name in HEADS if any(row.value(name) is not None for row in report.rows)]
     if len(report.auc_names) <= SIDE_BY_SIDE:
-        return Group(_table(report, [*report.auc_names, *measured], report.auc_names))
-    return Group(_matrix(report), "", _table(report, measured, ()))
+        return Group(_Fitted(report, report.auc_names))
+    return Group(_matrix(report), "", _Fitted(report, ()))
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """The measures in as few tables as the terminal's width allows; `leading`, the AUCs, and the verdicts in the first."""
+
+    report: Report
+    leading: Sequence[str]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        def fits(table: Table) -> bool:
+            natural = options.update(width=NATURAL_WIDTH)
+            return console.measure(table, options=natural).maximum <= options.max_width
+
+        for number, table in enumerate(self._tables(fits)):
+            if number:
+                yield ""
+            yield table
+
+    def _tables(self, fits: Callable[[Table], bool]) -> Iterator[Table]:
+        names, leading = list(self.leading), self.leading
+        for block in BLOCKS:
+            known = [name for name in block if any(row.value(name) is not None for row in self.report.rows)]
+            if names and known and not fits(_table(self.report, [*names, *known], leading)):
+                yield _table(self.report, names, leading)
+                names, leading = [], ()
+            names += known
+        yield _table(self.report, names, leading)
 
 
 def _table(report: Report, names: Sequence[str], leading: Sequence[str]) -> Table:
-    """One line a row. `leading`: the AUCs, where the table shows them; else it is the second one and verdicts stand above."""
+    """One line a row. `leading`: the AUCs, where the table shows them; else verdicts stand in a table above."""
     from rich.text import Text
 
     found = _empty()
-    first = f"by {words.attack_name(report.attack_of(report.primary))}" if not leading else "method"
+    by_attack = not leading and any(name in OF_THE_ATTACK for name in names)
+    first = f"by {words.attack_name(report.attack_of(report.primary))}" if by_attack else "method"
     found.add_column(first, vertical="bottom", no_wrap=True)
     for name in names:
         with_interval = name in leading or name in WITH_INTERVAL

@@ -62,7 +62,7 @@ def race(lab: Lab, generator: random.Random, report: Report) -> None:
     datasets = {key for key, kind in kinds.items() if kind == "dataset"}
     kinds = {key: kind for key, kind in kinds.items() if key not in datasets}
     begun = watch.begun()
-    for kind in ("train", "moments", "basis", "unlearn", "outputs", "attack", "score"):
+    for kind in ("train", "moments", "basis", "unlearn", "outputs", "attack", "score", "distance"):
         of_kind = [key for key, name in kinds.items() if name == kind]
         report.facts[f"{kind} executions / distinct"] = f"{sum(begun[key] for key in of_kind)} / {len(of_kind)}"
     doubled = {kinds[key] for key, count in begun.items() if key in kinds and count > 1}

@@ -19,7 +19,16 @@ from orchestrator.recipe import check_recipe
 from orchestrator.store import LocalStore
 from orchestrator.units import Unit
 
-PACE = {"train": 0.002, "moments": 1.5, "basis": 2.5, "unlearn": 0.01, "outputs": 0.003, "attack": 0.5, "score": 0.25}
+PACE = {
+    "train": 0.002,
+    "moments": 1.5,
+    "basis": 2.5,
+    "unlearn": 0.01,
+    "outputs": 0.003,
+    "attack": 0.5,
+    "score": 0.25,
+    "distance": 0.01,
+}
 
 
 def plan_of(document: dict[str, Any]) -> tuple[Plan, str]:
@@ -33,6 +42,8 @@ def seconds_of(unit: Unit) -> float:
         return PACE["attack"] * len(unit.spec["outputs"])
     if unit.kind == "score":
         return PACE["score"] * sum(len(unit.spec[name]) for name in ("fit", "positive", "negative"))
+    if unit.kind == "distance":
+        return PACE["distance"] * sum(len(unit.spec[name]) for name in ("tested", "negative", "models", "retrained"))
     return PACE[unit.kind] * unit.cost
 
 
@@ -116,6 +127,17 @@ def test_another_experiment_in_a_shared_store_tells_the_pace(tiny: dict[str, Any
     assert estimate(plan, store, digest, slots=4)["stages"]["train"]["unit_seconds_left"] is None, (
         "another model is not alike"
     )
+
+
+def test_measures_cost_more_with_more_models(tiny: dict[str, Any], tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    remember(store, everything(plan_of(tiny)[0]))
+    tiny["shadows"] = {"originals": 8, "retrained": 8, "split": [2, 1, 5]}
+    plan, digest = plan_of(tiny)
+    units = plan.stages["score"]
+    assert {unit.kind for unit in units} == {"score", "distance"}
+    found = estimate(plan, store, digest, slots=2)["stages"]["score"]
+    assert found["unit_seconds_left"] == pytest.approx(sum(seconds_of(unit) for unit in units))
 
 
 def test_the_simulation_follows_the_scheduler() -> None:

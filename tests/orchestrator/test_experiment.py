@@ -227,20 +227,6 @@ def test_poison(tiny: dict[str, Any], tmp_path: Path) -> None:
     assert result.document["environment"]["split"]["forget"] == 20
 
 
-def test_every_attack_runs_beside_the_first(tiny: dict[str, Any], tmp_path: Path) -> None:
-    from attack import ATTACKS
-
-    tiny["shadows"] = {"originals": 8, "retrained": 8, "split": [4, 2, 2], "unlearn": "all"}
-    tiny["methods"] = [{"name": "eu_k", "k": 1}]
-    tiny["attacks"] = [{"name": name} for name in ATTACKS]
-    result = go(tiny, tmp_path / "out")
-    assert result.failed == 0, [row.get("error") for row in result.document["rows"]]
-    rows = {row["method"]: row["metrics"] for row in result.document["rows"]}
-    for name in set(ATTACKS) - {"xgboost"}:
-        assert 0 <= rows["eu_k"][f"{name}/auc"] <= 1
-    assert "u_lira/auc" not in rows["no_unlearn"], "it compares models unlearned by one method"
-
-
 def test_incremental_steps_are_forgotten_one_after_another(tiny: dict[str, Any], tmp_path: Path) -> None:
     tiny["scenario"] = {"kind": "incremental", "step": 2, "steps": 3}
     pgu = {"name": "pgu", "gamma": 0.9, "lr": 0.01, "final_lr": 0.01, "epochs": 2, "early_stop": None}

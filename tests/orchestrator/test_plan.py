@@ -31,7 +31,7 @@ def test_counts(tiny: dict[str, Any]) -> None:
     assert len(plan.stages["outputs"]) == 12 + 3 * 2
     assert [row.method for row in plan.rows] == ["no_unlearn", "retrain", "pgu", "pgu", "eu_k"]
     assert all(len(row.targets) == 2 for row in plan.rows)
-    assert len(plan.stages["score"]) == 5
+    assert [unit.kind for unit in plan.stages["score"]] == ["score", "distance"] * 5
 
 
 def test_planning_twice_gives_the_same_keys(tiny: dict[str, Any]) -> None:

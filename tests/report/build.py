@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from attack.evaluation import Scores, evaluate
+from attack.evaluation import Scores, evaluate, worst_samples
 
 MODELS, SAMPLES = 5, 60
 
@@ -82,6 +82,10 @@ def row(
         "seconds": metrics["seconds_per_model"],
         "verdict": evaluation.verdict,
         "models": MODELS,
+        "worst_samples": {
+            "xgboost": worst_samples(tested, retrained),
+            "klom": [{"sample_id": 500 + index, "value": 2.5}, {"sample_id": 400 + index, "value": None}],
+        },
         "attacks": {
             "xgboost": {
                 "path": "in_process",

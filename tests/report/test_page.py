@@ -78,6 +78,19 @@ def test_the_summary_comes_first_and_speaks_of_every_method(written: Path) -> No
     assert text.index("forgot") < text.index("Results\n")
 
 
+def test_the_samples_that_stand_out_lie_under_one_heading(written: Path, sweep: Sweep) -> None:
+    text = " ".join(page_of(written).text.split())
+    assert text.count("Samples that stand out") == 1
+    under = text[text.index("Samples that stand out") :]
+    done = [row for row in sweep[0]["rows"] if row["status"] == "done"]
+    assert len(done) == 7
+    for row in done:
+        best = row["worst_samples"]["xgboost"][0]
+        assert f"{best['sample_id']}{best['auc']:.3g} {'↑' if best['auc'] > 0.5 else '↓'}" in under
+        assert f"KLoM{row['worst_samples']['klom'][0]['sample_id']}2.5" in under
+    assert "rows are shown" not in under
+
+
 def test_the_page_says_how_to_measure_it_again(written: Path) -> None:
     text = page_of(written).text
     for words in (
@@ -232,6 +245,7 @@ def test_two_hundred_rows_stay_readable(crowd: Path) -> None:
         "8 of 202 rows are drawn",
         "6 of 202 rows are drawn",
         "6 of 200 rows are drawn",
+        "30 of 202 rows are shown",
     ):
         assert shown in text
 

@@ -1,0 +1,330 @@
+"""A recipe's rows say of its models what an audit of their outputs says: nothing less, and the same numbers."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from attack import ATTACKS
+from attack.audit import audit
+from attack.distances import UNCHANGED
+from attack.sources import ParquetFiles
+from orchestrator import plan as planning
+from orchestrator.data import load_data
+from orchestrator.experiment import RunOptions, RunResult, run
+from orchestrator.outputs import write_fragment
+from orchestrator.plan import Plan, Row, make_plan
+from orchestrator.recipe import check_recipe
+from orchestrator.report import terminal_table
+from orchestrator.results import Reference, _add_difference, collect
+from orchestrator.scoring import measure_distances
+from orchestrator.store import LocalStore
+
+from .conftest import TINY
+
+QUICK = {"rounds": 8, "max_depth": 3, "eta": 0.3, "min_child_weight": 1.0}
+
+
+def every_attack() -> dict[str, Any]:
+    """All originals are unlearned, for U-LiRA: rows have more models than Retrain's, and only as many count for distances."""
+    document = copy.deepcopy(TINY)
+    document["shadows"] = {"originals": 8, "retrained": 8, "split": [3, 2, 3], "unlearn": "all"}
+    document["methods"] = [{**TINY["methods"][0], "gamma": 0.9}, {"name": "eu_k", "k": 1}]
+    document["attacks"] = [{"name": "xgboost", **QUICK}] + [{"name": name} for name in ATTACKS if name != "xgboost"]
+    return document
+
+
+def classes_removed() -> dict[str, Any]:
+    document = copy.deepcopy(TINY)
+    document["scenario"] = {"kind": "classes", "classes": [0, 3]}
+    document["methods"] = [{"name": "eu_k", "k": 1}]
+    document["attacks"] = [{"name": "xgboost", **QUICK}, {"name": "entropy_threshold"}]
+    return document
+
+
+def one_model_under_test() -> dict[str, Any]:
+    """Retrain's one model cannot be compared; the originals, all of which can, do not wait for it."""
+    document = copy.deepcopy(TINY)
+    document["shadows"] = {"originals": 4, "retrained": 4, "split": [2, 1, 1]}
+    document["methods"] = [{"name": "eu_k", "k": 1}]
+    document["attacks"] = [{"name": "xgboost", **QUICK}, {"name": "lira"}]
+    return document
+
+
+RECIPES = {"every attack": every_attack, "classes removed": classes_removed, "one model": one_model_under_test}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], RunResult]:
+    """Returns the run of one of the recipes, made when it is asked for first."""
+
+    @cache
+    def run_of(name: str) -> RunResult:
+        options = RunOptions(tmp_path_factory.mktemp("run"), address="inline", quiet=True)
+        result = run(check_recipe(RECIPES[name]()), options)
+        assert result.failed == 0, [row.get("error") for row in result.document["rows"]]
+        return result
+
+    return run_of
+
+
+@pytest.fixture(scope="module", params=RECIPES)
+def both(request: pytest.FixtureRequest, finished: Callable[[str], RunResult]) -> tuple[str, RunResult, list[dict]]:
+    """A finished run, and the rows of an audit of what it wrote to `outputs/`."""
+    result = finished(request.param)
+    source = ParquetFiles(tuple(sorted(map(str, (result.folder / "outputs").glob("*.parquet")))))
+    recipe = result.document["recipe"]
+    names = [settings["name"] for settings in recipe["attacks"]]
+    return request.param, result, audit(source, names, recipe["seed"], settings={"xgboost": QUICK}).rows
+
+
+def pairs(both: tuple[str, RunResult, list[dict]]) -> list[tuple[dict, dict]]:
+    def key(row: dict) -> str:
+        return f"{row['method']} {sorted(row['params'].items())}"
+
+    mine = {key(row): row for row in both[1].document["rows"]}
+    assert set(mine) == {key(row) for row in both[2]}
+    return [(mine[key(row)], row) for row in both[2]]
+
+
+def test_every_metric_of_an_audit_is_in_the_runs_rows(both: tuple[str, RunResult, list[dict]]) -> None:
+    for mine, theirs in pairs(both):
+        assert ("u_lira/auc" in mine["metrics"]) == (
+            both[0] == "every attack" and mine["method"] not in ("no_unlearn", "retrain")
+        ), "it compares models unlearned by one method"
+        assert set(theirs["metrics"]) <= set(mine["metrics"])
+        assert theirs["metrics"] == pytest.approx({name: mine["metrics"][name] for name in theirs["metrics"]})
+        assert set(theirs["ci"]) <= set(mine["ci"])
+        for name in theirs["ci"]:
+            low, high = mine["ci"][name]
+            assert low - 1e-9 <= mine["metrics"][name] <= high + 1e-9, name
+        assert set(theirs) <= set(mine)
+        for name in ("distance_models", "models", "retrained_models"):
+            assert mine[name] == theirs[name], name
+        assert set(theirs["notes"]) <= set(mine["notes"])
+
+
+def test_the_samples_that_stand_out_are_the_same(both: tuple[str, RunResult, list[dict]]) -> None:
+    for mine, theirs in pairs(both):
+        assert set(mine["worst_samples"]) == set(theirs["worst_samples"])
+        for name, samples in theirs["worst_samples"].items():
+            found = mine["worst_samples"][name]
+            assert [sample["sample_id"] for sample in found] == [sample["sample_id"] for sample in samples], name
+            assert found == [pytest.approx(sample) for sample in samples]
+
+
+def test_differences_to_retrain_are_paired_as_an_audits_are(both: tuple[str, RunResult, list[dict]]) -> None:
+    """By another seed of its own: the intervals are the same but for what 2,000 draws leave to chance."""
+    compared = 0
+    for mine, theirs in pairs(both):
+        names = {name for name in mine["metrics"] if name.endswith("auc_minus_retrain")}
+        assert names == {name for name in theirs["metrics"] if name.endswith("auc_minus_retrain")}
+        if mine["method"] == "retrain":
+            assert not names
+        for name in names:
+            auc = name.removesuffix("_minus_retrain")
+            assert auc != "u_lira/auc", "it has no Retrain row to be held against"
+            retrain = next(row for row in both[1].document["rows"] if row["method"] == "retrain")
+            assert mine["metrics"][name] == pytest.approx(mine["metrics"][auc] - retrain["metrics"][auc])
+            assert (name in mine["ci"]) == (name in theirs["ci"]) == (retrain["models"] > 1)
+            if name in mine["ci"]:
+                assert mine["ci"][name] == pytest.approx(theirs["ci"][name], abs=0.06), name
+                compared += 1
+    assert compared == {"every attack": 3 * 5, "classes removed": 2 * 2, "one model": 0}[both[0]]
+
+
+def test_distances_are_over_equally_many_models_or_null_with_a_note(both: tuple[str, RunResult, list[dict]]) -> None:
+    name, result, _ = both
+    rows = {row["method"]: row for row in result.document["rows"]}
+    measured = {method: row["metrics"]["klom/p95"] for method, row in rows.items()}
+    counts = {method: row["distance_models"] for method, row in rows.items()}
+    if name == "every attack":
+        assert set(counts.values()) == {3}
+        assert all(value > 0 for value in measured.values())
+        assert rows["eu_k"]["metrics"]["forgetting_quality/score"] > 0
+    if name == "classes removed":
+        assert set(measured.values()) == {None}
+        assert rows["eu_k"]["metrics"]["forgetting_quality/score"] is None
+        assert all(any("klom: not measured: " in note for note in row["notes"]) for row in rows.values())
+        assert rows["no_unlearn"]["metrics"]["ks_log_entropy"] > 0
+    if name == "one model":
+        assert counts == {"no_unlearn": 4, "retrain": 1, "eu_k": 1}
+        assert measured["no_unlearn"] is not None
+        assert measured["retrain"] is None
+        assert any("klom: not measured: role: 1 unlearned models" in note for note in rows["eu_k"]["notes"])
+
+
+def test_verdicts_are_the_same(both: tuple[str, RunResult, list[dict]]) -> None:
+    for mine, theirs in pairs(both):
+        assert mine["verdict"] == theirs["verdict"]
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_the_terminal_shows_it_all_within_its_width(both: tuple[str, RunResult, list[dict]], width: int) -> None:
+    from rich.console import Console
+
+    stream = io.StringIO()
+    Console(width=width, file=stream).print(terminal_table(both[1].document))
+    text = stream.getvalue()
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= width
+    for head in ("Retrain's", "D_f", "D_r", "s per", "KS of", "verdict"):
+        assert text.count(head) == 1, f"{head}\n{text}"
+    assert ("mean score" in text) == (both[0] != "classes removed")
+    assert text.count("\nEU-k") == (1 if width == 160 and both[0] != "every attack" else text.count("\nRetrain"))
+
+
+def planned(document: dict[str, Any]) -> Plan:
+    recipe = check_recipe(copy.deepcopy(document))
+    return make_plan(recipe, load_data(recipe, None))
+
+
+def ids(row: Row, side: str) -> list[str]:
+    assert row.distance is not None
+    return [model_id for _, _, _, model_id in row.distance.spec[side]]
+
+
+def test_retrain_is_compared_with_other_models_than_its_own() -> None:
+    rows = {row.method: row for row in planned(TINY).rows}
+    assert ids(rows["retrain"], "models") == ["retrain-000", "retrain-001"]
+    for row in rows.values():
+        assert ids(row, "retrained") == ids(row, "negative") == ["retrained-003", "retrained-004"]
+    assert ids(rows["no_unlearn"], "models") == ["original-003", "original-004"], "those under attack come first"
+    assert rows["no_unlearn"].distance.spec["originals"] == []  # type: ignore[union-attr]
+    assert ids(rows["eu_k"], "originals") == ["original-003", "original-004"]
+
+
+def test_a_row_is_measured_alike_whatever_other_rows_there_are(tiny: dict[str, Any]) -> None:
+    before = {row.distance.key for row in planned(tiny).rows}  # type: ignore[union-attr]
+    tiny["methods"].pop()
+    assert {row.distance.key for row in planned(tiny).rows} < before  # type: ignore[union-attr]
+
+
+def test_without_retrained_models_there_is_nothing_to_measure_a_distance_to(tiny: dict[str, Any]) -> None:
+    tiny |= {"attacks": [], "shadows": {"originals": 3, "retrained": 0, "split": [0, 0, 3]}}
+    plan = planned(tiny)
+    assert plan.stages["score"] == ()
+    assert all(row.distance is None and row.measures == () for row in plan.rows)
+
+
+def test_stored_measures_of_before_are_not_taken_for_new_ones(
+    tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {unit.key for unit in planned(tiny).stages["score"]}
+    monkeypatch.setattr(planning, "MEASURES", planning.MEASURES + 1)
+    assert not before & {unit.key for unit in planned(tiny).stages["score"]}
+
+
+@pytest.fixture
+def small(finished: Callable[[str], RunResult]) -> tuple[dict[str, Any], Path]:
+    """The document and the output folder of the smallest of the runs."""
+    return one_model_under_test(), finished("one model").folder
+
+
+def test_a_distance_is_made_once_and_alone_where_it_is_lost(small: tuple[dict[str, Any], Path], tmp_path: Path) -> None:
+    document, folder = small[0], tmp_path / "copy"
+    shutil.copytree(small[1], folder)
+
+    def again() -> dict[str, Any]:
+        options = RunOptions(folder, address="inline", quiet=True)
+        return run(check_recipe(copy.deepcopy(document)), options).document
+
+    before = json.loads((folder / "results.json").read_text())["rows"]
+    found = again()
+    assert found["environment"]["work"]["units_executed"] == 0
+    assert found["rows"] == before
+    unit = planned(document).rows[0].distance
+    assert unit is not None
+    LocalStore(folder / "store").remove(unit.key)
+    found = again()
+    assert found["environment"]["work"]["units_executed"] == 1
+    assert found["rows"] == before
+
+
+def test_a_row_whose_distance_is_missing_says_so(small: tuple[dict[str, Any], Path], tmp_path: Path) -> None:
+    document, folder = small[0], tmp_path / "copy"
+    shutil.copytree(small[1], folder)
+    plan = planned(document)
+    store = LocalStore(folder / "store")
+    unit = plan.rows[2].distance
+    assert unit is not None
+    store.remove(unit.key)
+    rows, _ = collect(plan, None, store, {unit.key: "it broke"})  # type: ignore[arg-type]
+    assert [row["status"] for row in rows] == ["done", "done", "failed"]
+    assert rows[2]["error"] == "distances of eu_k(k=1): it broke"
+    assert "klom/p95" not in rows[2]["metrics"]
+
+
+@pytest.mark.parametrize("change", ["negative", "fit", "params", "candidate"])
+def test_scores_by_two_attackers_are_not_subtracted(
+    change: str, small: tuple[dict[str, Any], Path], tmp_path: Path
+) -> None:
+    """Of the same name, but fitted on or compared with other models, or another candidate chosen."""
+    plan, store = planned(small[0]), LocalStore(small[1] / "store")
+    mine, theirs = plan.rows[2].scores[1], plan.rows[1].scores[1]
+
+    def differences(other: Any, stored: Any) -> tuple[list[str], dict[str, Any]]:
+        metrics: dict[str, Any] = {}
+        reference = Reference(None, {"lira": other})
+        return _add_difference(mine, reference, stored, 0, "lira/auc_minus_retrain", metrics, {}), metrics
+
+    notes, metrics = differences(theirs, store)
+    assert notes == []
+    assert set(metrics) == {"lira/auc_minus_retrain"}
+    other, stored = theirs, store
+    if change == "candidate":
+        chosen = {mine.key: "one", theirs.key: "another"}
+        stored = SimpleNamespace(fetch=store.fetch, meta=lambda key: {**store.meta(key), "candidate": chosen[key]})
+    else:
+        other = SimpleNamespace(key=theirs.key, spec={**theirs.spec, change: []}, label=theirs.label)
+    notes, metrics = differences(other, stored)
+    assert notes == ["lira: no difference to Retrain: another fitted attacker scored that row"]
+    assert metrics == {}
+
+
+def distances_of(folder: Path, *, shifts: Sequence[float] = (0.0, 0.0), bad: bool = False) -> dict[str, Any]:
+    """The distances of two models whose logits are their originals' plus a shift of one class."""
+    generator = np.random.default_rng(0)
+    sample_ids, labels = np.arange(20), np.arange(20) % 4
+    items: dict[str, list[list[str]]] = {}
+    made: dict[str, np.ndarray] = {}
+    for role in ("original", "retrained", "unlearned"):
+        items[role] = []
+        for number in range(2):
+            key = f"{role}-{number}"
+            logits = generator.normal(size=(20, 4))
+            if role == "unlearned":
+                logits = made[f"original-{number}"] + shifts[number] * np.eye(4)[1]
+            if bad:
+                logits[3, 2] = np.nan
+            made[key] = logits
+            write_fragment(folder / f"{key}.parquet", sample_ids, labels, logits)
+            items[role].append([key, role, "test", key])
+    spec = {"tested": items["unlearned"], "models": items["unlearned"], "originals": items["original"]}
+    spec |= {"negative": items["retrained"], "retrained": items["retrained"]}
+    spec["divergences"] = [["klom", {"bins": 5}]]  # type: ignore[list-item]
+    store: Any = SimpleNamespace(fetch=lambda key, name: folder / f"{key}.parquet")
+    return measure_distances(SimpleNamespace(spec=spec), store)  # type: ignore[arg-type]
+
+
+def test_a_method_that_did_nothing_is_named(tmp_path: Path) -> None:
+    assert UNCHANGED in distances_of(tmp_path)["notes"]
+    changed = distances_of(tmp_path, shifts=(0.0, 0.5))
+    assert UNCHANGED not in changed["notes"], "one of its models is another"
+    assert set(changed["metrics"]) == {"ks_log_entropy", "klom/mean", "klom/p95"}, "the settings of the unit count"
+    assert changed["notes"] == ["klom: 2 models fill 5 bins badly; read it against Retrain's value"]
+
+
+def test_logits_that_are_no_numbers_are_no_distance(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"logits: 6 rows are not finite, the first for sample_id 3 of model"):
+        distances_of(tmp_path, bad=True)
