@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import pickle
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -39,14 +40,8 @@ class CandidateTrainable(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        attack = self._attacks[self._number]
-        ray.get(self._exchange.want.remote(self._number, attack))
-        while (parts := ray.get(self._exchange.parts.remote(self._number))) is None:
-            time.sleep(POLL_SECONDS)
-        if isinstance(parts, str):
-            raise RuntimeError(parts)
-        fitted = assemble(attack, self._label_classes, parts)
-        ray.get(self._exchange.keep.remote(self._number, fitted))
+        fitted = have_trained(self._exchange, self._number, self._attacks[self._number], self._label_classes)
+        ray.get(self._exchange.keep.remote(self._number, pickle.dumps(fitted)))
         return {METRIC: fitted.validation_f1, "trees": fitted.booster.num_boosted_rounds(), "done": True}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -54,6 +49,19 @@ class CandidateTrainable(tune.Trainable):
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         return None
+
+
+def have_trained(exchange: Any, number: int, attack: XGBoostAttack, label_classes: int) -> FittedXGBoost:
+    """Asks the workers for candidate `number`, waits for it and puts it together.
+
+    **Raises:** `RuntimeError` where the workers have failed, `ValueError` where their rows give no threshold.
+    """
+    ray.get(exchange.want.remote(number, pickle.dumps(attack)))
+    while (parts := ray.get(exchange.parts.remote(number))) is None:
+        time.sleep(POLL_SECONDS)
+    if isinstance(parts, str):
+        raise RuntimeError(parts)
+    return assemble(attack, label_classes, parts)
 
 
 class _Tell(tune.Callback):
@@ -80,6 +88,8 @@ def try_candidates(
 ) -> list[FittedXGBoost]:
     """Runs a trial for each of `attacks`, one after another, and returns what was fitted, in their order.
 
+    One alone is no search: it is asked for here, without Tune.
+
     **Arguments:** `exchange`: an actor of `Exchange`, whose workers are being started. `storage`: folder for Tune's files. `on_fitted`: told of each
     attack, by its number, as soon as it is fitted.
 
@@ -87,13 +97,18 @@ def try_candidates(
     """
     from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
 
+    if len(attacks) == 1:
+        fitted = have_trained(exchange, 0, attacks[0], label_classes)
+        if on_fitted is not None:
+            on_fitted(0, fitted)
+        return [fitted]
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # importing it has set it up anew
     found: dict[int, FittedXGBoost] = {}
     faults: list[Exception] = []
 
     def fetch(number: int) -> None:
         try:
-            found[number] = ray.get(exchange.take.remote(number))
+            found[number] = pickle.loads(ray.get(exchange.take.remote(number)))
             if on_fitted is not None:
                 on_fitted(number, found[number])
         except Exception as error:  # Tune would turn the listener's own fault into its own

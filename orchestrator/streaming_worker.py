@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import tempfile
 import time
 from collections.abc import Iterator
@@ -79,7 +80,7 @@ def _serve(config: dict[str, Any], rank: int, training: Any, validation: Any, fa
         if wanted == NONE_YET:
             time.sleep(POLL_SECONDS)
             continue
-        number, attack = wanted
+        number, attack = wanted[0], pickle.loads(wanted[1])
         booster = xgboost.train(
             {**attack.parameters(), **device, "max_bin": MAX_BIN},
             training,
