@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -20,11 +21,10 @@ from .plan import Plan, Row
 from .recipe import Recipe
 from .store import Store
 from .store.local import write_synced
-from .units import Unit, seed_for
+from .units import Unit
 
 SCHEMA_VERSION = 1
 PRIMARY = "xgboost"
-BOOTSTRAP = 2000
 PACKAGES = (
     "torch",
     "torchvision",
@@ -49,12 +49,15 @@ def collect(
     """
     from attack.verdicts import judge_rows
 
+    split = data.split
+    counts = {"forget": split.forget, "retain": split.retain, "val": split.val, "test": split.test}
+    samples = {f"error_{name}": len(indices) for name, indices in counts.items()}
     retrain = next(row for row in plan.rows if row.method == "retrain")
     retrain_seconds = _mean_seconds(store, retrain.producers)
     rows: list[dict[str, Any]] = []
     curves: dict[str, Any] = {"roc": [], "confidence": [], "training": [], "unlearning": [], "incremental": []}
     for index, row in enumerate(plan.rows):
-        rows.append(_row(row, store, failures, retrain_seconds, plan.recipe.seed))
+        rows.append(_row(row, store, failures, retrain_seconds, samples))
         for unit in row.scores:
             if not store.has(unit.key):
                 continue
@@ -81,27 +84,27 @@ def collect(
 
 
 def _row(
-    row: Row, store: Store, failures: Mapping[str, str], retrain_seconds: float | None, seed: int
+    row: Row, store: Store, failures: Mapping[str, str], retrain_seconds: float | None, samples: Mapping[str, int]
 ) -> dict[str, Any]:
     metrics: dict[str, Any] = {}
     intervals: dict[str, list[float]] = {}
     by_model: dict[str, list[float]] = {}
     done = [unit for unit in row.targets if store.has(unit.key)]
     problems = _problems(row, store, failures)
-    for name in ("error_forget", "error_retain", "error_val", "error_test"):
+    for name, count in samples.items():
         values = [store.meta(unit.key)["errors"].get(name) for unit in done]
         known = [float(value) for value in values if value is not None]
         metrics[name] = float(np.mean(known)) if known else None
         if known:
             by_model[name] = known
         if len(known) > 1:
-            intervals[name] = bootstrap_mean(known, seed_for(seed, name))
+            intervals[name] = error_interval(known, count)
     metrics["seconds_per_model"] = None if row.method == "no_unlearn" else _mean_seconds(store, row.producers)
     metrics["speedup_vs_retrain"] = None
     if metrics["seconds_per_model"] and retrain_seconds:
         metrics["speedup_vs_retrain"] = retrain_seconds / metrics["seconds_per_model"]
     metrics["epochs"] = _mean_epochs(store, row.producers) if row.method != "no_unlearn" else None
-    _add_incremental(row, store, seed, metrics, intervals, by_model)
+    _add_incremental(row, store, metrics, intervals, by_model)
     attack_info, notes, negatives = {}, [], 0
     for unit in row.scores:
         if not store.has(unit.key):
@@ -112,6 +115,7 @@ def _row(
         intervals.update({f"{prefix}{name}": value for name, value in meta["ci"].items()})
         negatives = len(unit.spec["negative"])
         attack_info[unit.label["attack"]] = meta["attack"]
+        notes += meta["notes"]
         by_model.update({f"{prefix}{name}": values for name, values in meta["by_model"].items()})
     for unit in row.producers:
         if unit.kind == "unlearn" and store.has(unit.key):
@@ -140,7 +144,6 @@ def _row(
 def _add_incremental(
     row: Row,
     store: Store,
-    seed: int,
     metrics: dict[str, Any],
     intervals: dict[str, list[float]],
     by_model: dict[str, list[float]],
@@ -149,6 +152,8 @@ def _add_incremental(
 
     `failing_point` is null where a model got through all steps; `failing_point_least` is then what all of them withstood.
     """
+    from attack.student import mean_interval
+
     metas = [store.meta(unit.key) for unit in row.producers if unit.kind == "unlearn" and store.has(unit.key)]
     chains = [(meta["steps"], meta["spec"]["params"].get("fail_points")) for meta in metas if meta["steps"]]
     if not chains:
@@ -169,7 +174,7 @@ def _add_incremental(
         if values:
             by_model[name] = values
         if len(values) > 1:
-            intervals[name] = bootstrap_mean(values, seed_for(seed, name))
+            intervals[name] = mean_interval(values, 0.0, 100.0 if name == "error_recovered" else math.inf)
 
 
 def _problems(row: Row, store: Store, failures: Mapping[str, str]) -> list[str]:
@@ -185,14 +190,12 @@ def _problems(row: Row, store: Store, failures: Mapping[str, str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def bootstrap_mean(values: Sequence[float], seed: int) -> list[float]:
-    """Returns the 95 % interval of the mean of `values`, resampled over models, widened for few of them."""
-    from attack.evaluation import expanded_interval
+def error_interval(percents: Sequence[float], samples: int) -> list[float]:
+    """Returns the 95 % interval of the mean of models' error rates, each in percent of `samples`, over models."""
+    from attack.student import Shares, share_interval
 
-    generator = np.random.default_rng(seed)
-    array = np.asarray(values, dtype=np.float64)
-    means = array[generator.integers(0, len(array), (BOOTSTRAP, len(array)))].mean(axis=1)
-    return expanded_interval(means, len(array))
+    rows = np.full(len(percents), float(samples))
+    return [100.0 * bound for bound in share_interval(Shares(np.asarray(percents) / 100.0 * rows, rows))]
 
 
 def _mean_seconds(store: Store, producers: Sequence[Unit]) -> float | None:

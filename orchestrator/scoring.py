@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from attack.evaluation import Scores
 
 TINY = 0.05
+BOOTSTRAP = 2000
 
 
 def fit_candidate(unit: Unit, store: Store, attempt: Attempt, threads: int) -> dict[str, Any]:
@@ -94,14 +95,14 @@ def score_row(unit: Unit, store: Store, attempt: Attempt) -> dict[str, Any]:
     negative = scored(spec["negative"], "retrained")
     evaluation, curves = judged(spec["attack"], positive, negative, threshold=threshold, seed=spec["seed"])
     attempt.path("curves.json").write_text(json.dumps(curves))
-    sizes = evaluation.sizes
-    by_model = ((evaluation.auc_matrix * sizes).sum(axis=1) / sizes.sum(axis=1)).tolist()
+    by_model = evaluation.areas.by_model().tolist()
     tiny, tiny_interval, tiny_by_model = tiny_scores(positive, negative, spec["seed"])
     return {
         "metrics": {**evaluation.metrics, "tiny_scores": tiny},
         "ci": {**evaluation.ci, **({} if tiny_interval is None else {"tiny_scores": tiny_interval})},
         "by_model": {"auc": by_model, "tiny_scores": tiny_by_model},
         "attack": chosen,
+        "notes": list(evaluation.notes),
     }
 
 
@@ -126,15 +127,27 @@ def tiny_scores(positive: Scores, negative: Scores, seed: int) -> tuple[float, l
     It is 0.05 where unlearned models cannot be told from retrained ones; a pile of scores that are too small (the
     Streisand effect, supplement Fig. 3) lifts it though the AUC may still look well.
 
-    **Returns:** the mean over models, its 95 % interval over models (None where there is one), the value of each model.
+    **Returns:** the mean over models, its 95 % interval over models of both sides (None where one has a single model), the
+    value of each model.
     """
-    from .results import bootstrap_mean
+    from attack.intervals import beyond_interval, resampled_tpr, resampled_weights
+    from attack.student import Shares
 
     floor = np.quantile(negative.scores, TINY)
-    _, by_model = positive.by_model()
+    members, others = positive.by_model()[1], negative.by_model()[1]
     # Tied scores at the floor count in part, so that equal distributions give 0.05 also where scores are coarse.
     under, at = (float((test(negative.scores, floor)).mean()) for test in (np.less, np.equal))
     weight = (TINY - under) / at if at else 0.0
-    shares = [float((scores < floor).mean() + weight * (scores == floor).mean()) for scores in by_model]
-    interval = bootstrap_mean(shares, seed) if len(shares) > 1 else None
+    shares = [float((scores < floor).mean() + weight * (scores == floor).mean()) for scores in members]
+    fewest = min(len(members), len(others))
+    interval = None
+    if fewest > 1:
+        generator = np.random.default_rng(seed)
+        rows, columns = (resampled_weights(len(side), BOOTSTRAP, generator) for side in (members, others))
+        # The share under a floor is the rate of those above a threshold, of scores turned round.
+        mine, theirs = ([-scores for scores in side] for side in (members, others))
+        [resampled] = resampled_tpr(mine, theirs, rows, columns, [TINY], ties=True)
+        sizes = np.asarray([len(scores) for scores in members], dtype=np.float64)
+        beyond = Shares(np.asarray(shares) * sizes, sizes)
+        interval = beyond_interval(resampled, fewest, beyond, TINY * len(negative.scores))
     return float(np.mean(shares)), interval, shares
