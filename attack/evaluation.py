@@ -103,7 +103,7 @@ def evaluate(
 
     - `positive`: rows of the models under test. `negative`: rows of retrained models.
     - `threshold`: the attacker's tuned threshold; None leaves the thresholded metrics out (None).
-    - `seed`, `bootstrap`: of the intervals, resampled over models on both sides.
+    - `seed`, `bootstrap`: of those intervals that are resampled, over models on both sides.
     - `directed`: high scores mean "trained on". False for attacks that do not know which way a model errs: those that do not
         know the label, and those fitted on the method's own models (`per_method`, U-LiRA), where they mean "unlearned".
 
