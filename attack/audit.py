@@ -14,7 +14,7 @@ import pyarrow as pa
 from .check import Examination, Problem, check
 from .distances import DEFAULT_DIVERGENCES, distances, equal_count, first_of
 from .divergence import DIVERGENCES
-from .evaluation import Evaluation, paired_difference, worst_samples
+from .evaluation import Areas, paired_difference, worst_samples
 from .judgement import PRIMARY, judged, reads_confidences, tuned_threshold
 from .measured import FOLD, METHOD, MODEL_ID, PARAMS, Measured
 from .population import partners, population_problems
@@ -122,10 +122,14 @@ class _Run:
     runner: Runner
     population: Measured | None
     found: Audit
-    evaluations: dict[tuple[str, int], Evaluation] = field(default_factory=dict)
+    areas: dict[tuple[str, int], Areas] = field(default_factory=dict)  # of each attack and row
+    references: dict[tuple[str, int], Areas] = field(
+        default_factory=dict
+    )  # of Retrain's models under that row's attacker
 
     def everything(self, divergences: Sequence[str]) -> Audit:
         self.groups = _groups(self.measured)
+        self.retrain = next(i for i, group in enumerate(self.groups) if group.method == "retrain")
         self.negative = self.measured.where(role="retrained", fold="test")
         self.found.rows += [self._empty_row(group) for group in self.groups]
         for name in self.names:
@@ -179,7 +183,11 @@ class _Run:
             if len(group.test) and len(group.fitting):
                 started = time.perf_counter()
                 fitted = self._fitted(name, np.concatenate([base, group.fitting]))
-                scores = self._scores(name, fitted, np.concatenate([self.negative, group.test]))
+                # Retrain's models have nothing to fit on, but this attacker can be asked about them as about the method's.
+                reference = self.groups[self.retrain].test
+                scores = self._scores(name, fitted, np.concatenate([self.negative, group.test, reference]))
+                if len(reference):
+                    self.references[name, index] = self._areas(reference, scores)
                 members = np.asarray([m for m in group.fitting if self.measured.models[m][FOLD] == "validation"], int)
                 threshold = self._threshold(name, fitted, members)
                 self._evaluate(name, index, fitted, scores, threshold, time.perf_counter() - started)
@@ -245,7 +253,8 @@ class _Run:
         evaluation, curves = judged(
             name, positives, negatives, threshold=threshold, seed=self.seed, bootstrap=self.bootstrap
         )
-        self.evaluations[name, index] = evaluation
+        self.areas[name, index] = evaluation.areas
+        row["notes"] += [note for note in evaluation.notes if note not in row["notes"]]
         prefix = "" if name == PRIMARY else f"{name}/"
         row["metrics"].update({f"{prefix}{key}": value for key, value in evaluation.metrics.items()})
         row["ci"].update({f"{prefix}{key}": value for key, value in evaluation.ci.items()})
@@ -286,16 +295,24 @@ class _Run:
         # In the table's order again: no distance depends on it, and rows that follow each other are not copied.
         return np.sort(models[first_of(names, count)])
 
+    def _areas(self, models: np.ndarray, scores: dict[int, np.ndarray]) -> Areas:
+        """Returns the areas of models against the retrained ones of the test fold."""
+        positives, negatives = (scores_of(scores, self.measured, side) for side in (models, self.negative))
+        negative_models, others = negatives.by_model()
+        return Areas.of(positives.by_model()[1], others, negative_models)
+
     def _differences(self) -> None:
-        """Adds the AUC's difference to Retrain, with its interval, for attacks that were measured on both."""
-        reference = next(i for i, group in enumerate(self.groups) if group.method == "retrain")
-        for (name, index), evaluation in self.evaluations.items():
-            if index == reference or (name, reference) not in self.evaluations:
+        """Adds the AUC's difference to Retrain, with its interval, of attacks that scored both.
+
+        Both by one attacker: a `per_method` attack, fitted on a method's own models, is put to Retrain's too. Retrained models
+        as they are, outside the fit, they have 0.5 there but for the luck of the models, and that of the negatives cancels.
+        """
+        for (name, index), areas in self.areas.items():
+            reference = self.references.get((name, index), self.areas.get((name, self.retrain)))
+            if index == self.retrain or reference is None:
                 continue
             prefix = "" if name == PRIMARY else f"{name}/"
-            difference, interval = paired_difference(
-                evaluation, self.evaluations[name, reference], seed=self.seed, bootstrap=self.bootstrap
-            )
+            difference, interval = paired_difference(areas, reference, seed=self.seed, bootstrap=self.bootstrap)
             self.found.rows[index]["metrics"][f"{prefix}auc_minus_retrain"] = difference
             if interval is not None:
                 self.found.rows[index]["ci"][f"{prefix}auc_minus_retrain"] = interval

@@ -1,6 +1,7 @@
-"""How well an attack tells a method's models from retrained ones, with intervals bootstrapped over models.
+"""How well an attack tells a method's models from retrained ones, with intervals over models.
 
-Rows of one model are correlated, so an interval over rows would be far too narrow: models are what is resampled.
+Rows of one model are correlated, so an interval over rows would be far too narrow: models are the units. An AUC and rates at a
+low false-positive rate are bootstrapped; what is a mean over models, or follows from two of them, has Student's t (`student`).
 """
 
 from __future__ import annotations
@@ -10,11 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from .intervals import expanded_interval, resampled_tpr, resampled_weights, weighted_means
+from .intervals import (
+    beyond_interval,
+    bounded_below,
+    expanded_interval,
+    resampled_tpr,
+    resampled_weights,
+    weighted_means,
+)
 from .metrics import Roc, auc_matrix, roc
+from .student import Shares, combined_interval, share_interval
 from .verdicts import Reading, judge_one
 
 LOW_FPRS = (0.01, 0.001, 0.0001)
+RARE_FPR = 0.005  # below it, the interval holds only if no model in hundreds stands out: docs/results/attack
 
 
 @dataclass(frozen=True)
@@ -34,51 +44,57 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """The area under the curve of every pair of models: all that a difference of two AUCs, and its interval, are made of.
+class Areas:
+    """The AUC of each model under test against each retrained one, float64 `(models under test, retrained models)`.
 
-    **Arguments:**
-
-    - `auc_matrix`: float64 `(models under test, retrained models)`. `sizes`: pairs of rows behind each of its entries.
-    - `negative_models`: ids of the retrained models, in the order of the columns.
+    `sizes`: pairs of rows behind each of them. `negative_models`: the retrained models' ids, sorted.
     """
 
-    auc_matrix: np.ndarray = field(repr=False)
-    sizes: np.ndarray = field(repr=False)
-    negative_models: np.ndarray = field(repr=False)
+    matrix: np.ndarray
+    sizes: np.ndarray
+    negative_models: np.ndarray
+
+    @classmethod
+    def of(cls, members: list[np.ndarray], others: list[np.ndarray], negative_models: np.ndarray) -> Areas:
+        """Returns the areas of two groups of models, given the scores of each model."""
+        sizes = np.outer([len(a) for a in members], [len(b) for b in others]).astype(np.float64)
+        return cls(auc_matrix(members, others), sizes, negative_models)
 
     @property
-    def area(self) -> float:
-        """The area over all pairs of rows."""
-        return float((self.auc_matrix * self.sizes).sum() / self.sizes.sum())
+    def mean(self) -> float:
+        """The AUC of all rows."""
+        return float((self.matrix * self.sizes).sum() / self.sizes.sum())
 
-    def area_by_model(self) -> list[float]:
-        """Returns the area of each model under test."""
-        found: list[float] = ((self.auc_matrix * self.sizes).sum(axis=1) / self.sizes.sum(axis=1)).tolist()
+    def by_model(self) -> np.ndarray:
+        """Returns the AUC of each model under test, float64 `(models under test,)`."""
+        found: np.ndarray = (self.matrix * self.sizes).sum(axis=1) / self.sizes.sum(axis=1)
         return found
 
     def to_json(self) -> dict[str, Any]:
-        """Returns JSON data that `from_json` makes the same pairs of, to the last bit."""
-        return {name: getattr(self, name).tolist() for name in ("auc_matrix", "sizes", "negative_models")}
+        """Returns JSON data that `from_json` makes the same areas of, to the last bit."""
+        return {name: getattr(self, name).tolist() for name in ("matrix", "sizes", "negative_models")}
 
-    @staticmethod
-    def from_json(document: dict[str, Any]) -> Pairs:
-        """Returns the pairs that `to_json` wrote."""
-        matrix, sizes = (np.asarray(document[name], dtype=np.float64) for name in ("auc_matrix", "sizes"))
-        return Pairs(matrix, sizes, np.asarray(document["negative_models"]))
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Areas:
+        """Returns the areas that `to_json` wrote."""
+        matrix, sizes = (np.asarray(document[name], dtype=np.float64) for name in ("matrix", "sizes"))
+        return cls(matrix, sizes, np.asarray(document["negative_models"]))
 
 
 @dataclass(frozen=True)
-class Evaluation(Pairs):
+class Evaluation:
     """What an attack achieves: metrics by name (None where not measurable), 95 % intervals, the curve, and in words what it says alone.
 
-    A row's verdict is of all its attacks, and knows what they make of models never unlearned: `attack.verdicts`.
+    A row's verdict is of all its attacks, and knows what they make of models never unlearned: `attack.verdicts`. `notes` say
+    which intervals are not to be relied on, and why.
     """
 
     metrics: dict[str, Any]
     ci: dict[str, list[float]]
     roc: Roc
     verdict: str
+    areas: Areas = field(repr=False)
+    notes: tuple[str, ...] = ()
 
 
 def evaluate(
@@ -97,7 +113,7 @@ def evaluate(
 
     - `positive`: rows of the models under test. `negative`: rows of retrained models.
     - `threshold`: the attacker's tuned threshold; None leaves the thresholded metrics out (None).
-    - `seed`, `bootstrap`: of the intervals, resampled over models on both sides.
+    - `seed`, `bootstrap`: of those intervals that are resampled, over models on both sides.
     - `directed`: high scores mean "trained on". False for attacks that do not know which way a model errs: those that do not
         know the label, and those fitted on the method's own models (`per_method`, U-LiRA), where they mean "unlearned".
 
@@ -108,47 +124,48 @@ def evaluate(
             raise ValueError(f"{name}: no rows to evaluate")
     labels = np.concatenate([np.ones(len(positive.scores)), np.zeros(len(negative.scores))])
     curve = roc(labels, np.concatenate([positive.scores, negative.scores]))
-    models, members = positive.by_model()
+    _, members = positive.by_model()
     negative_models, others = negative.by_model()
-    matrix = auc_matrix(members, others)
-    sizes = np.outer([len(a) for a in members], [len(b) for b in others]).astype(np.float64)
-    area = Pairs(matrix, sizes, negative_models).area
+    areas = Areas.of(members, others, negative_models)
+    fewest, area = min(areas.matrix.shape), areas.mean
     metrics: dict[str, Any] = {"auc": area, "auc_deviation": abs(area - 0.5)}
     for rate in LOW_FPRS:
         metrics[f"tpr_at_fpr_{rate:g}"] = curve.tpr_at(rate)
     metrics.update(_thresholded(positive.scores, negative.scores, threshold))
     intervals: dict[str, list[float]] = {}
-    if len(models) > 1 and len(negative_models) > 1:
-        intervals = _intervals(members, others, matrix, sizes, metrics, threshold, seed, bootstrap)
+    if fewest > 1:
+        intervals = _resampled_intervals(members, others, areas, curve, seed, bootstrap)
+        if threshold is not None:
+            intervals |= _thresholded_intervals(members, others, threshold)
     interval = (intervals["auc"][0], intervals["auc"][1]) if "auc" in intervals else None
-    fewest = min(len(models), len(negative_models))
     found = judge_one(Reading("", area, interval, fewest, directed, per_method))
     metrics["streisand"] = found.word == "over-unlearned"
-    return Evaluation(matrix, sizes, negative_models, metrics, intervals, curve, found.told())
+    return Evaluation(metrics, intervals, curve, found.told(), areas, _notes(intervals, curve, areas.matrix.shape[1]))
 
 
 def paired_difference(
-    method: Pairs, reference: Pairs, *, seed: int = 0, bootstrap: int = 2000
+    method: Areas | Evaluation, reference: Areas | Evaluation, *, seed: int = 0, bootstrap: int = 2000
 ) -> tuple[float, list[float] | None]:
-    """Returns AUC(method) − AUC(reference) and its interval; one attacker scored both, against the same retrained models.
+    """Returns AUC(method) − AUC(reference) and its interval; one attacker scored both against the same retrained models.
 
     The shared negatives are resampled together, so their part of the spread cancels. The interval is None where a side
     has one model.
 
     **Raises:** `ValueError` where the retrained models are not the same.
     """
-    if not np.array_equal(method.negative_models, reference.negative_models):
+    mine, theirs = (side.areas if isinstance(side, Evaluation) else side for side in (method, reference))
+    if not np.array_equal(mine.negative_models, theirs.negative_models):
         raise ValueError("negative: method and reference were not measured against the same retrained models")
-    difference = method.area - reference.area
-    fewest = min(*method.auc_matrix.shape, *reference.auc_matrix.shape)
+    difference = mine.mean - theirs.mean
+    fewest = min(*mine.matrix.shape, *theirs.matrix.shape)
     if fewest < 2:
         return difference, None
     generator = np.random.default_rng(seed)
-    columns = resampled_weights(method.auc_matrix.shape[1], bootstrap, generator)
+    columns = resampled_weights(mine.matrix.shape[1], bootstrap, generator)
     means = []
-    for side in (method, reference):
-        rows = resampled_weights(side.auc_matrix.shape[0], bootstrap, generator)
-        means.append(weighted_means(side.auc_matrix, side.sizes, rows, columns))
+    for side in (mine, theirs):
+        rows = resampled_weights(side.matrix.shape[0], bootstrap, generator)
+        means.append(weighted_means(side.matrix, side.sizes, rows, columns))
     return difference, expanded_interval(means[0] - means[1], fewest)
 
 
@@ -201,34 +218,73 @@ def _thresholded(positive: np.ndarray, negative: np.ndarray, threshold: float | 
     }
 
 
-def _intervals(
-    members: list[np.ndarray],
-    others: list[np.ndarray],
-    matrix: np.ndarray,
-    sizes: np.ndarray,
-    metrics: dict[str, Any],
-    threshold: float | None,
-    seed: int,
-    bootstrap: int,
+def reaching(models: list[np.ndarray], threshold: float) -> Shares:
+    """Returns how many scores of each model reach the threshold."""
+    return Shares(
+        np.asarray([(scores >= threshold).sum() for scores in models], dtype=np.float64),
+        np.asarray([len(scores) for scores in models], dtype=np.float64),
+    )
+
+
+def _thresholded_intervals(
+    members: list[np.ndarray], others: list[np.ndarray], threshold: float
+) -> dict[str, list[float]]:
+    """Returns the intervals of what follows from recall and false-positive rate, the threshold taken as given."""
+    hits, alarms = reaching(members, threshold), reaching(others, threshold)
+    positives, negatives = float(hits.rows.sum()), float(alarms.rows.sum())
+    found = {
+        "recall": share_interval(hits),
+        "balanced_accuracy": combined_interval(lambda r, f: (r + 1.0 - f) / 2.0, (0.5, -0.5), hits, alarms),
+    }
+    x, y = hits.value * positives, alarms.value * negatives  # rows that are called members, rightly and wrongly
+    both = x + y + positives
+    found["f1"] = combined_interval(
+        lambda r, f: 2.0 * r * positives / (r * positives + f * negatives + positives),
+        (2.0 * positives * (both - x) / both**2, -2.0 * negatives * x / both**2),
+        hits,
+        alarms,
+    )
+    if x + y > 0.0:
+        found["precision"] = combined_interval(
+            lambda r, f: r * positives / max(r * positives + f * negatives, 1e-300),
+            (positives * y / (x + y) ** 2, -negatives * x / (x + y) ** 2),
+            hits,
+            alarms,
+        )
+    return found
+
+
+def _resampled_intervals(
+    members: list[np.ndarray], others: list[np.ndarray], areas: Areas, curve: Roc, seed: int, bootstrap: int
 ) -> dict[str, list[float]]:
     """Bootstraps over models. AUC is a mean over pairs of models, so resampling models is resampling rows and columns."""
     generator = np.random.default_rng(seed)
     rows = resampled_weights(len(members), bootstrap, generator)
     columns = resampled_weights(len(others), bootstrap, generator)
     fewest = min(len(members), len(others))
-    found = {"auc": expanded_interval(weighted_means(matrix, sizes, rows, columns), fewest)}
-    measurable = [rate for rate in LOW_FPRS if metrics[f"tpr_at_fpr_{rate:g}"] is not None]
-    if measurable:
-        for rate, values in zip(measurable, resampled_tpr(members, others, rows, columns, measurable), strict=True):
-            found[f"tpr_at_fpr_{rate:g}"] = expanded_interval(values, fewest)
-    if threshold is not None:
-        hits = rows @ np.asarray([(m >= threshold).sum() for m in members], dtype=np.float64)
-        alarms = columns @ np.asarray([(o >= threshold).sum() for o in others], dtype=np.float64)
-        of_members = rows @ np.asarray([len(m) for m in members], dtype=np.float64)
-        of_others = columns @ np.asarray([len(o) for o in others], dtype=np.float64)
-        found["balanced_accuracy"] = expanded_interval((hits / of_members + 1.0 - alarms / of_others) / 2.0, fewest)
-        found["recall"] = expanded_interval(hits / of_members, fewest)
-        found["f1"] = expanded_interval(2.0 * hits / (hits + alarms + of_members), fewest)
-        if metrics["precision"] is not None and ((hits + alarms) > 0).all():
-            found["precision"] = expanded_interval(hits / (hits + alarms), fewest)
+    found = {"auc": expanded_interval(weighted_means(areas.matrix, areas.sizes, rows, columns), fewest)}
+    rates = [rate for rate in LOW_FPRS if curve.tpr_at(rate) is not None]
+    if rates:
+        for rate, values in zip(rates, resampled_tpr(members, others, rows, columns, rates), strict=True):
+            beyond = reaching(members, curve.threshold_at(rate))
+            found[f"tpr_at_fpr_{rate:g}"] = beyond_interval(values, fewest, beyond, rate * curve.negatives)
     return found
+
+
+def _notes(intervals: dict[str, list[float]], curve: Roc, retrained: int) -> tuple[str, ...]:
+    """Returns what is to be known of intervals that look surer than they are."""
+    rates = [rate for rate in LOW_FPRS if f"tpr_at_fpr_{rate:g}" in intervals]
+    open_below = [f"{rate:g}" for rate in rates if not bounded_below(rate * curve.negatives)]
+    rare = [f"{rate:g}" for rate in rates if bounded_below(rate * curve.negatives) and rate < RARE_FPR]
+    found = []
+    if open_below:
+        found.append(
+            f"the interval of the TPR at FPR {' and '.join(open_below)} has no lower end but 0: of {curve.negatives:,} outputs of "
+            "retrained models too few may lie above the threshold to show where it is"
+        )
+    if rare:
+        found.append(
+            f"the interval of the TPR at FPR {' and '.join(rare)} takes the {retrained} retrained models here for what all are like: "
+            "where one in hundreds scores far higher than the others, the true TPR lies below it"
+        )
+    return tuple(found)

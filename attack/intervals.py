@@ -8,7 +8,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-LEVEL = 0.95
+from .student import LEVEL, TAIL, Shares, share_interval
+
 COARSE = 512  # cells of the coarse grid on which a resampled false-positive rate is looked up first
 
 
@@ -39,18 +40,44 @@ def expanded_interval(values: np.ndarray, models: int) -> list[float]:
     return [float(low), float(high)]
 
 
+def beyond_interval(resampled: np.ndarray, models: int, beyond: Shares, allowed: float) -> list[float]:
+    """Returns the 95 % interval of the share of members beyond a threshold that leaves `allowed` rows of others beyond it.
+
+    Members' models and others', which set the threshold, both add to it: that is the bootstrap's. It is at least as wide as the
+    interval of the share alone would be were the threshold certain, since resampling few models gives too little.
+
+    Where so few rows are allowed that even of independent ones the true threshold lies beyond the last with more than 2.5 %,
+    e^−allowed, nothing bounds the share from below but 0: no resampling of the rows shows what lies beyond them.
+
+    **Arguments:** `resampled`: bootstrap estimates. `models`: on the smaller side. `beyond`: members beyond the threshold.
+    """
+    low, high = expanded_interval(resampled, models)
+    certain = share_interval(beyond)
+    return [min(low, certain[0]) if bounded_below(allowed) else 0.0, max(high, certain[1])]
+
+
+def bounded_below(allowed: float) -> bool:
+    """Says whether a threshold that leaves `allowed` rows beyond it can be told from one that leaves none: from 3.7 on."""
+    return math.exp(-allowed) <= TAIL
+
+
 def resampled_tpr(
     members: list[np.ndarray],
     others: list[np.ndarray],
     rows: np.ndarray,
     columns: np.ndarray,
     rates: Sequence[float],
+    ties: bool = False,
 ) -> list[np.ndarray]:
     """Returns the true-positive rate at each false-positive rate in each bootstrap sample, float64 `(draws,)` for each rate.
 
     The threshold falls to just above the first negative that would be one too many. Where that is, is looked up on a
-    coarse grid of the sorted negatives and then row by row within one cell, so a draw costs its models, not its rows.
+    coarse grid of the sorted negatives and then row by row within one cell, so a draw costs its models, not its rows; and only
+    once where few models make many draws alike.
+
+    **Arguments:** `ties`: of the run of equal scores that would be too many, take the part that is allowed.
     """
+    columns, drawn = np.unique(columns, axis=0, return_inverse=True)
     negatives = np.concatenate(others)
     owner = np.repeat(np.arange(len(others)), [len(o) for o in others])
     order = np.argsort(-negatives, kind="stable")
@@ -69,7 +96,7 @@ def resampled_tpr(
     of_members = rows @ np.asarray([len(m) for m in members], dtype=np.float64)
     found = []
     for rate in rates:
-        thresholds = np.empty(len(columns))
+        thresholds, parts = np.empty(len(columns)), np.zeros(len(columns))
         for index, weight in enumerate(columns):
             allowed = rate * reached[index, -1] + 1e-9
             whole = int(np.searchsorted(reached[index], allowed, side="right"))  # cells that fit in entirely
@@ -82,6 +109,11 @@ def resampled_tpr(
             inside = ends[whole * cell : (whole + 1) * cell]
             first_over = int(np.searchsorted(running[inside - begin], allowed, side="right"))
             thresholds[index] = negatives[inside[first_over]]
+            fitting = running[inside[first_over - 1] - begin] if first_over else before
+            parts[index] = (allowed - fitting) / (running[inside[first_over] - begin] - fitting)
         above = np.stack([len(m) - np.searchsorted(m, thresholds, side="right") for m in ordered], axis=1)
-        found.append((rows * above).sum(axis=1) / of_members)
+        if ties:
+            reaching = np.stack([len(m) - np.searchsorted(m, thresholds, side="left") for m in ordered], axis=1)
+            above = above + parts[:, None] * (reaching - above)
+        found.append((rows * above[drawn.reshape(-1)]).sum(axis=1) / of_members)
     return found

@@ -30,6 +30,10 @@ class Roc:
             return None
         return float(self.tpr[self.fpr <= fpr + 1e-12].max())
 
+    def threshold_at(self, fpr: float) -> float:
+        """Returns the lowest threshold (member where score ≥ threshold) whose false-positive rate is at most `fpr`: that of `tpr_at`."""
+        return float(self.thresholds[np.flatnonzero(self.fpr <= fpr + 1e-12)[-1]])
+
 
 def roc(labels: np.ndarray, scores: np.ndarray) -> Roc:
     """Returns the ROC curve of `scores` (higher = member) against `labels` (1 member, 0 not).

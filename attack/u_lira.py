@@ -21,6 +21,11 @@ class ULiRA:
     for each method. The model under attack is held out of the fit: models of the test fold are never in it, and a model
     of another fold is left out of the Gaussians that score it.
 
+    Retrain has no row of its own here: its models are the OUT side, and none of them was made by unlearning. `audit` puts each
+    method's fitted attacker to Retrain's models too, and gives the difference as `u_lira/auc_minus_retrain`. A method that
+    forgets exactly has AUC 0.5 here and a difference of 0; in the difference the luck of the retrained models that both are
+    compared with cancels.
+
     **Arguments:**
 
     - `variance`: `per_sample`, `fixed` (one within-sample variance a side, for few models), or `auto`: fixed below 64 models.

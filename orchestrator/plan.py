@@ -24,7 +24,7 @@ STAGE_TITLES = {
 }
 FOLDS = ("train", "validation", "test")
 # What scores and distances consist of: raised where their words or measures change, so that stored ones are not taken for new.
-MEASURES = 4
+MEASURES = 5
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class _Planner:
         references = tuple(self._outputs(u, "unlearned", "test", "retrain", {}) for u in self.references)
         rows.append(Row("retrain", {}, references, tuple(self.references)))
         rows.extend(self._method_row(point["name"], point["params"]) for point in expand_methods(self.recipe))
-        rows = [self._scored(row, population, attackers) for row in rows]
+        rows = [self._scored(row, population, references, attackers) for row in rows]
         rows = self._with_distances(rows, population)
         unlearn = [u for row in rows for u in row.producers if u.kind == "unlearn"]
         unlearn += [n for row in rows for o in row.companions for n in o.needs if n.kind == "unlearn"]
@@ -259,7 +259,9 @@ class _Planner:
             found[name] = _distinct_list(units)
         return found
 
-    def _scored(self, row: Row, population: tuple[Unit, ...], attackers: dict[str, list[Unit]]) -> Row:
+    def _scored(
+        self, row: Row, population: tuple[Unit, ...], references: tuple[Unit, ...], attackers: dict[str, list[Unit]]
+    ) -> Row:
         from attack import ATTACKS
 
         negatives = tuple(o for o in population if o.label["role"] == "retrained" and o.label["fold"] == "test")
@@ -272,7 +274,8 @@ class _Planner:
             if "seed" in _fields(ATTACKS[name]):
                 options = {"seed": self.recipe.seed, **options}
             candidates = attackers.get(name, [])
-            own = row.companions if ATTACKS[name].per_method else ()
+            # An attack fitted on a row's own models is put to Retrain's too: they have no such row.
+            own, reference = (row.companions, references) if ATTACKS[name].per_method else ((), ())
             # The same for every row where the attack is: only then may AUCs be subtracted.
             fit = [*population, *own] if not candidates else []
             spec = {
@@ -282,11 +285,12 @@ class _Planner:
                 "fit": _labelled(fit),
                 "positive": [[o.key, o.label["model_id"]] for o in row.targets],
                 "negative": [[o.key, o.label["model_id"]] for o in negatives],
+                "reference": [[o.key, o.label["model_id"]] for o in reference],
                 "seed": seed_for(self.recipe.seed, "bootstrap"),
                 "measures": MEASURES,
             }
             label = {"attack": name, "method": row.method, "params": row.params}
-            needs = (*candidates, *fit, *row.targets, *negatives)
+            needs = (*candidates, *fit, *row.targets, *negatives, *reference)
             scores.append(
                 Unit("score", spec, f"{name} on {row.method}{_short(row.params)}", label, tuple(dict.fromkeys(needs)))
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,6 @@ from .units import Unit, seed_for
 
 SCHEMA_VERSION = 1
 PRIMARY = "xgboost"
-BOOTSTRAP = 2000
 PACKAGES = (
     "torch",
     "torchvision",
@@ -50,6 +50,9 @@ def collect(
     """
     from attack.verdicts import judge_rows
 
+    split = data.split
+    counts = {"forget": split.forget, "retain": split.retain, "val": split.val, "test": split.test}
+    samples = {f"error_{name}": len(indices) for name, indices in counts.items()}
     retrain = next(row for row in plan.rows if row.method == "retrain")
     reference = Reference(
         _mean_seconds(store, retrain.producers),
@@ -58,7 +61,7 @@ def collect(
     rows: list[dict[str, Any]] = []
     curves: dict[str, Any] = {"roc": [], "confidence": [], "training": [], "unlearning": [], "incremental": []}
     for index, row in enumerate(plan.rows):
-        rows.append(_row(row, store, failures, reference, plan.recipe.seed))
+        rows.append(_row(row, store, failures, reference, samples, plan.recipe.seed))
         for unit in row.scores:
             if not store.has(unit.key):
                 continue
@@ -92,26 +95,33 @@ class Reference:
     scores: Mapping[str, Unit]
 
 
-def _row(row: Row, store: Store, failures: Mapping[str, str], reference: Reference, seed: int) -> dict[str, Any]:
+def _row(
+    row: Row,
+    store: Store,
+    failures: Mapping[str, str],
+    reference: Reference,
+    samples: Mapping[str, int],
+    seed: int,
+) -> dict[str, Any]:
     metrics: dict[str, Any] = {}
     intervals: dict[str, list[float]] = {}
     by_model: dict[str, list[float]] = {}
     done = [unit for unit in row.targets if store.has(unit.key)]
     problems = _problems(row, store, failures)
-    for name in ("error_forget", "error_retain", "error_val", "error_test"):
+    for name, count in samples.items():
         values = [store.meta(unit.key)["errors"].get(name) for unit in done]
         known = [float(value) for value in values if value is not None]
         metrics[name] = float(np.mean(known)) if known else None
         if known:
             by_model[name] = known
         if len(known) > 1:
-            intervals[name] = bootstrap_mean(known, seed_for(seed, name))
+            intervals[name] = error_interval(known, count)
     metrics["seconds_per_model"] = None if row.method == "no_unlearn" else _mean_seconds(store, row.producers)
     metrics["speedup_vs_retrain"] = None
     if metrics["seconds_per_model"] and reference.seconds:
         metrics["speedup_vs_retrain"] = reference.seconds / metrics["seconds_per_model"]
     metrics["epochs"] = _mean_epochs(store, row.producers) if row.method != "no_unlearn" else None
-    _add_incremental(row, store, seed, metrics, intervals, by_model)
+    _add_incremental(row, store, metrics, intervals, by_model)
     attack_info, notes, negatives = {}, [], 0
     worst: dict[str, Any] = {}
     for unit in row.scores:
@@ -123,6 +133,7 @@ def _row(row: Row, store: Store, failures: Mapping[str, str], reference: Referen
         intervals.update({f"{prefix}{name}": value for name, value in meta["ci"].items()})
         negatives = len(unit.spec["negative"])
         attack_info[unit.label["attack"]] = meta["attack"]
+        notes += meta["notes"]
         by_model.update({f"{prefix}{name}": values for name, values in meta["by_model"].items()})
         worst[unit.label["attack"]] = meta["worst_samples"]
         notes += _add_difference(unit, reference, store, seed, f"{prefix}auc_minus_retrain", metrics, intervals)
@@ -170,12 +181,12 @@ def _add_difference(
 ) -> list[str]:
     """Adds an AUC's difference to Retrain's by the same attack, with its interval; returns notes on why there is none.
 
-    Retrain's own row has none, nor has an attack that is fitted for each method: it has nothing to fit on there.
+    Retrain's own row has none.
     """
     from .scoring import difference_to
 
     theirs = reference.scores.get(score.label["attack"])
-    if theirs is None or theirs.key == score.key:
+    if (theirs is None and not score.spec["reference"]) or (theirs is not None and theirs.key == score.key):
         return []
     found = difference_to(theirs, score, store, seed_for(seed, name))
     if found is None:
@@ -189,7 +200,6 @@ def _add_difference(
 def _add_incremental(
     row: Row,
     store: Store,
-    seed: int,
     metrics: dict[str, Any],
     intervals: dict[str, list[float]],
     by_model: dict[str, list[float]],
@@ -198,6 +208,8 @@ def _add_incremental(
 
     `failing_point` is null where a model got through all steps; `failing_point_least` is then what all of them withstood.
     """
+    from attack.student import mean_interval
+
     metas = [store.meta(unit.key) for unit in row.producers if unit.kind == "unlearn" and store.has(unit.key)]
     chains = [(meta["steps"], meta["spec"]["params"].get("fail_points")) for meta in metas if meta["steps"]]
     if not chains:
@@ -218,7 +230,7 @@ def _add_incremental(
         if values:
             by_model[name] = values
         if len(values) > 1:
-            intervals[name] = bootstrap_mean(values, seed_for(seed, name))
+            intervals[name] = mean_interval(values, 0.0, 100.0 if name == "error_recovered" else math.inf)
 
 
 def _problems(row: Row, store: Store, failures: Mapping[str, str]) -> list[str]:
@@ -234,14 +246,12 @@ def _problems(row: Row, store: Store, failures: Mapping[str, str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def bootstrap_mean(values: Sequence[float], seed: int) -> list[float]:
-    """Returns the 95 % interval of the mean of `values`, resampled over models, widened for few of them."""
-    from attack.evaluation import expanded_interval
+def error_interval(percents: Sequence[float], samples: int) -> list[float]:
+    """Returns the 95 % interval of the mean of models' error rates, each in percent of `samples`, over models."""
+    from attack.student import Shares, share_interval
 
-    generator = np.random.default_rng(seed)
-    array = np.asarray(values, dtype=np.float64)
-    means = array[generator.integers(0, len(array), (BOOTSTRAP, len(array)))].mean(axis=1)
-    return expanded_interval(means, len(array))
+    rows = np.full(len(percents), float(samples))
+    return [100.0 * bound for bound in share_interval(Shares(np.asarray(percents) / 100.0 * rows, rows))]
 
 
 def _mean_seconds(store: Store, producers: Sequence[Unit]) -> float | None:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from attack.evaluation import Scores
 
 TINY = 0.05
-PAIRS = "pairs.json"  # of a score unit: the AUC of every pair of models, from which `results` takes differences
+AREAS = "areas.json"  # of a score unit: the AUC of every pair of models, from which `results` takes differences
+REFERENCE = "reference.json"  # the same of Retrain's models under an attacker that is fitted for this row
+BOOTSTRAP = 2000
 
 
 def fit_candidate(unit: Unit, store: Store, attempt: Attempt, threads: int) -> dict[str, Any]:
@@ -53,7 +55,7 @@ def best_candidate(store: Store, keys: list[str]) -> str:
 def score_row(unit: Unit, store: Store, attempt: Attempt) -> dict[str, Any]:
     """Scores one row's models (positive) against the test-fold retrained models (negative)."""
     from attack import ATTACKS
-    from attack.evaluation import Scores, worst_samples
+    from attack.evaluation import Areas, Scores, worst_samples
     from attack.judgement import judged
 
     spec = unit.spec
@@ -96,33 +98,48 @@ def score_row(unit: Unit, store: Store, attempt: Attempt) -> dict[str, Any]:
     negative = scored(spec["negative"], "retrained")
     evaluation, curves = judged(spec["attack"], positive, negative, threshold=threshold, seed=spec["seed"])
     attempt.path("curves.json").write_text(json.dumps(curves))
-    attempt.path(PAIRS).write_text(json.dumps(evaluation.to_json()))
+    attempt.path(AREAS).write_text(json.dumps(evaluation.areas.to_json()))
+    if spec["reference"]:
+        reference = scored(spec["reference"], "unlearned")
+        areas = Areas.of(reference.by_model()[1], negative.by_model()[1], evaluation.areas.negative_models)
+        attempt.path(REFERENCE).write_text(json.dumps(areas.to_json()))
     tiny, tiny_interval, tiny_by_model = tiny_scores(positive, negative, spec["seed"])
     return {
         "metrics": {**evaluation.metrics, "tiny_scores": tiny},
         "ci": {**evaluation.ci, **({} if tiny_interval is None else {"tiny_scores": tiny_interval})},
-        "by_model": {"auc": evaluation.area_by_model(), "tiny_scores": tiny_by_model},
+        "by_model": {"auc": evaluation.areas.by_model().tolist(), "tiny_scores": tiny_by_model},
         "worst_samples": worst_samples(positive, negative),
         "candidate": candidate,
         "attack": chosen,
+        "notes": list(evaluation.notes),
     }
 
 
-def difference_to(reference: Unit, unit: Unit, store: Store, seed: int) -> tuple[float, list[float] | None] | None:
-    """Returns by how much the AUC of `unit`, a score, exceeds that of `reference`, Retrain's by the same attack, with its interval.
+def difference_to(
+    reference: Unit | None, unit: Unit, store: Store, seed: int
+) -> tuple[float, list[float] | None] | None:
+    """Returns by how much the AUC of `unit`, a score, exceeds Retrain's by the same attacker, with its interval.
+
+    **Arguments:** `reference`: Retrain's score by the same attack; None for an attack that is fitted for each row, which has put its
+    attacker to Retrain's models itself.
 
     None where the two were not scored by one fitted attacker against the same retrained models: a candidate that failed once
     and was made since may have been chosen for one of them only.
     """
-    from attack.evaluation import Pairs, paired_difference
+    from attack.evaluation import Areas, paired_difference
 
+    def areas(of: Unit, file: str) -> Areas:
+        return Areas.from_json(json.loads(store.fetch(of.key, file).read_text()))
+
+    mine = areas(unit, AREAS)
+    if reference is None:
+        return paired_difference(mine, areas(unit, REFERENCE), seed=seed)
     alike = ("attack", "params", "candidates", "fit", "negative")
     if any(unit.spec[name] != reference.spec[name] for name in alike):
         return None
     if store.meta(unit.key)["candidate"] != store.meta(reference.key)["candidate"]:
         return None
-    mine, theirs = (Pairs.from_json(json.loads(store.fetch(u.key, PAIRS).read_text())) for u in (unit, reference))
-    return paired_difference(mine, theirs, seed=seed)
+    return paired_difference(mine, areas(reference, AREAS), seed=seed)
 
 
 def measure_distances(unit: Unit, store: Store) -> dict[str, Any]:
@@ -177,15 +194,27 @@ def tiny_scores(positive: Scores, negative: Scores, seed: int) -> tuple[float, l
     It is 0.05 where unlearned models cannot be told from retrained ones; a pile of scores that are too small (the
     Streisand effect, supplement Fig. 3) lifts it though the AUC may still look well.
 
-    **Returns:** the mean over models, its 95 % interval over models (None where there is one), the value of each model.
+    **Returns:** the mean over models, its 95 % interval over models of both sides (None where one has a single model), the
+    value of each model.
     """
-    from .results import bootstrap_mean
+    from attack.intervals import beyond_interval, resampled_tpr, resampled_weights
+    from attack.student import Shares
 
     floor = np.quantile(negative.scores, TINY)
-    _, by_model = positive.by_model()
+    members, others = positive.by_model()[1], negative.by_model()[1]
     # Tied scores at the floor count in part, so that equal distributions give 0.05 also where scores are coarse.
     under, at = (float((test(negative.scores, floor)).mean()) for test in (np.less, np.equal))
     weight = (TINY - under) / at if at else 0.0
-    shares = [float((scores < floor).mean() + weight * (scores == floor).mean()) for scores in by_model]
-    interval = bootstrap_mean(shares, seed) if len(shares) > 1 else None
+    shares = [float((scores < floor).mean() + weight * (scores == floor).mean()) for scores in members]
+    fewest = min(len(members), len(others))
+    interval = None
+    if fewest > 1:
+        generator = np.random.default_rng(seed)
+        rows, columns = (resampled_weights(len(side), BOOTSTRAP, generator) for side in (members, others))
+        # The share under a floor is the rate of those above a threshold, of scores turned round.
+        mine, theirs = ([-scores for scores in side] for side in (members, others))
+        [resampled] = resampled_tpr(mine, theirs, rows, columns, [TINY], ties=True)
+        sizes = np.asarray([len(scores) for scores in members], dtype=np.float64)
+        beyond = Shares(np.asarray(shares) * sizes, sizes)
+        interval = beyond_interval(resampled, fewest, beyond, TINY * len(negative.scores))
     return float(np.mean(shares)), interval, shares

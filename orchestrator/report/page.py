@@ -195,7 +195,7 @@ def _measured(report: Report) -> list[tuple[str, list[str]]]:
         )
         tuned = f"; F1 {f1:.3f} on validation models" if isinstance(f1, int | float) else ""
         add("Attack", line + tuned, words.parameters_text(attack.get("params") or {}, limit=400))
-    add("Intervals", "95 %, bootstrapped over models; the fitted attacker, the split and the data are held fixed")
+    add("Intervals", "95 %, over models; the fitted attacker, the split and the data are held fixed")
     if recipe.get("seed") is not None:
         add("Seed", f"{recipe['seed']}; training, unlearning and attack draw from streams of their own")
     stages = report.results.get("stages") or {}

@@ -17,7 +17,7 @@ from .rows import Report, ResultRow, ResultsError
 
 FORMATS = ("csv", "md", "latex")
 NOT_MEASURABLE_NOTE = f"{words.NOT_MEASURABLE}: not measurable."
-INTERVAL_NOTE = "[low, high]: 95 % bootstrap interval over models."
+INTERVAL_NOTE = "[low, high]: 95 % interval over models."
 MARK_NOTE = "Bold, among unlearning methods: AUC nearest 0.5, errors nearest to Retrain's, highest speed-up."
 
 

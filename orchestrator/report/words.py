@@ -75,7 +75,8 @@ GLOSSARY = (
     (
         "TPR at 1 % FPR",
         "the share of forget-set outputs that are recognised when only one in a hundred outputs of retrained models is accused "
-        "wrongly; guessing gives 0.01. It is not measurable (n/m) where there are too few outputs for so low a rate.",
+        "wrongly; guessing gives 0.01. It is not measurable (n/m) where there are too few outputs for so low a rate; where there are hardly "
+        "enough its interval begins at 0, and below 1 % it takes the retrained models that were measured for what all are like.",
     ),
     (
         "Streisand effect",
@@ -89,8 +90,8 @@ GLOSSARY = (
     ("Speed-up", "seconds to train one model from scratch over seconds to unlearn one model."),
     (
         "Interval [low, high]",
-        "95 % bootstrap interval over models, not over samples: samples of one model are correlated. The fitted attacker and the data split are "
-        "held fixed, so their own chance is not in it.",
+        "95 % interval over models, not over samples: samples of one model are correlated. From three models on it holds the truth about "
+        "that often (AUC: 90 % with three), as measured by simulation. The fitted attacker and the data split are held fixed, so their own chance is not in it.",
     ),
 )
 

@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 
-SEED = 0
-DRAWS = 4000
 FEWEST_MODELS = 3
 
 
@@ -39,12 +37,14 @@ class Quantity:
     def minus(self, other: Quantity) -> Quantity:
         """Returns the difference, model by model where both were measured on the same originals, else of the two means."""
         mine, theirs = np.asarray(self.by_model), np.asarray(other.by_model)
+        from attack.student import difference_interval, mean_interval
+
         value = self.value - other.value
         if self.paired and other.paired and len(mine) == len(theirs) >= FEWEST_MODELS:
             apart = mine - theirs
-            return Quantity(value, _interval(_means(apart, 1), len(apart)), tuple(apart.tolist()))
+            return Quantity(value, _pair(mean_interval(apart)), tuple(apart.tolist()))
         if min(len(mine), len(theirs)) >= FEWEST_MODELS:
-            return Quantity(value, _interval(_means(mine, 1) - _means(theirs, 2), min(len(mine), len(theirs))))
+            return Quantity(value, _pair(difference_interval(mine, theirs)))
         if self.interval and other.interval:
             return Quantity(value, (self.low - other.high, self.high - other.low))
         return Quantity(value)
@@ -55,17 +55,8 @@ class Quantity:
         return f"{shown} [{self.low:.{digits}f}, {self.high:.{digits}f}]" if self.interval else shown
 
 
-def _means(values: np.ndarray, stream: int) -> np.ndarray:
-    generator = np.random.default_rng([SEED, stream])
-    means: np.ndarray = values[generator.integers(0, len(values), (DRAWS, len(values)))].mean(axis=1)
-    return means
-
-
-def _interval(means: np.ndarray, models: int) -> tuple[float, float]:
-    from attack.evaluation import expanded_interval
-
-    low, high = expanded_interval(means, models)
-    return low, high
+def _pair(bounds: Sequence[float]) -> tuple[float, float]:
+    return bounds[0], bounds[1]
 
 
 @dataclass(frozen=True)
@@ -105,7 +96,7 @@ def quantity(row: Mapping[str, Any] | None, metric: str) -> Quantity | None:
     if row is None or row["metrics"].get(metric) is None:
         return None
     by_model = tuple(row.get("by_model", {}).get(metric, ()))
-    # A bootstrap over two models covers far too seldom (docs/LOG.md): no verdict is built on it.
+    # The AUC's bootstrap over two models covers far too seldom (docs/LOG.md): no verdict is built on it.
     bounds = row["ci"].get(metric) if row.get("models", 0) >= FEWEST_MODELS else None
     # Retrain's models are others: their differences to a method's cannot be taken pair by pair.
     return Quantity(

@@ -230,6 +230,24 @@ def test_one_pass_gives_what_each_attack_gives_alone(measured: tuple[pa.Table, l
     assert best.seed == 3
 
 
+def test_an_attack_fitted_on_a_method_is_put_to_retrain_too(measured: tuple[pa.Table, list[dict]]) -> None:
+    """U-LiRA's difference to Retrain: both by the attacker of that method. Retrained models have 0.5 there but for luck."""
+    table, rows = measured
+    found = {row["method"]: row for row in rows}
+    assert "u_lira/auc_minus_retrain" not in found["retrain"]["metrics"]
+    assert "u_lira/auc_minus_retrain" not in found["no_unlearn"]["metrics"]
+    for method in ("keeps", "forgets", "overdoes"):
+        others = {"keeps", "forgets", "overdoes"} - {method}
+        only = without(without(table, method=others.pop()), method=others.pop())
+        scores = ULiRA().fit(only).score(only)
+        expected = area(only, scores, method) - area(only, scores, "retrain")
+        assert found[method]["metrics"]["u_lira/auc_minus_retrain"] == pytest.approx(expected)
+        assert 0.3 < area(only, scores, "retrain") < 0.7
+    assert found["keeps"]["ci"]["u_lira/auc_minus_retrain"][0] > 0
+    low, high = found["forgets"]["ci"]["u_lira/auc_minus_retrain"]
+    assert low < 0 < high
+
+
 def test_order_of_rows_and_of_tables_does_not_matter(small: pa.Table) -> None:
     names = ["lira", "u_lira", "rmia", "entropy_threshold"]
 

@@ -189,6 +189,9 @@ def test_differences_are_paired_where_models_are_the_same() -> None:
     assert paired.interval == (1.0, 1.0)
     apart = left.minus(Quantity(15.0, (0.0, 30.0), spread, paired=False))
     assert apart.low < -10 < 10 < apart.high
+    # Three models: Student's t, not from the least difference to the greatest.
+    few = Quantity(2.0, None, (11.0, 22.0, 33.0)).minus(Quantity(0.0, None, (10.0, 20.0, 30.0)))
+    assert few.interval == pytest.approx((2.0 - 4.3027 / 3**0.5, 2.0 + 4.3027 / 3**0.5), abs=1e-3)
     assert quantity(row("retrain", error_test=9.0), "error_test").paired is False  # type: ignore[union-attr]
     assert quantity(row("pgu"), "auc") is None
 

@@ -7,16 +7,19 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from attack import ATTACKS
 from attack.audit import audit
+from attack.evaluation import Scores
 from attack.outputs import logits_matrix, rows_where
 from attack.verdicts import Reading, judge_one, judge_rows
 from orchestrator.options import canonical_params
 from orchestrator.outputs import write_fragment
-from orchestrator.scoring import score_row
+from orchestrator.results import error_interval
+from orchestrator.scoring import score_row, tiny_scores
 from tests.attack.build import pool
 
 SEED = 3
@@ -108,3 +111,36 @@ def test_a_score_that_means_unlearned_is_never_called_streisand(tmp_path: Path) 
     assert found["ci"]["auc"][1] < 0.5
     assert found["metrics"]["streisand"] is False
     assert judge_one(Reading.of("u_lira", found["metrics"]["auc"], found["ci"]["auc"], 4)).word == "undecided"
+
+
+def test_errors_have_intervals_of_their_mean_and_none_is_no_certainty() -> None:
+    """Three models of 5, 7 and 9 %: nearly Student's [2.0, 12.0], which the least and the greatest of them are far from."""
+    low, high = error_interval([5.0, 7.0, 9.0], 1000)
+    assert 2.0 < low < 4.0
+    assert 12.0 < high < 15.0
+    low, high = error_interval([0.0] * 5, 400)
+    assert low == 0.0
+    assert 0.18 < high < 1.0  # 3 errors in 2,000 independent rows are 0.15 %
+
+
+def test_tiny_scores_know_that_their_floor_is_not_certain() -> None:
+    """Of models that differ little, against retrained ones that differ much: the floor is what is not known."""
+    generator = np.random.default_rng(0)
+
+    def scores(spread: float) -> Scores:
+        values = generator.normal(size=(6, 200)) + spread * np.linspace(-1.0, 1.0, 6)[:, None]
+        return Scores(values.ravel(), np.repeat(np.arange(6), 200), np.tile(np.arange(200), 6))
+
+    narrow, wide = scores(0.05), scores(1.0)
+    value, interval, by_model = tiny_scores(narrow, wide, 0)
+    floor = np.quantile(wide.scores, 0.05)
+    assert value == pytest.approx((narrow.scores < floor).mean())
+    assert len(by_model) == 6
+    assert interval is not None
+    assert interval[0] < value < interval[1]
+    sure = tiny_scores(narrow, scores(0.05), 0)[1]
+    assert sure is not None
+    assert interval[1] - interval[0] > 1.5 * (sure[1] - sure[0])
+    alone = Scores(wide.scores[:200], wide.model_ids[:200], wide.sample_ids[:200])
+    assert tiny_scores(narrow, alone, 0)[1] is None
+    assert tiny_scores(alone, narrow, 0)[1] is None
