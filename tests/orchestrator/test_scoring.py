@@ -55,6 +55,7 @@ class Fragments:
             "fit": [*pool_of, *(item for item in own if item[1] == "unlearned" and item[2] != "test")],
             "positive": [[key, model_id] for key, _, fold, model_id in own if fold == "test"],
             "negative": [[i[0], i[3]] for i in pool_of if i[1] == "retrained" and i[2] == "test"],
+            "reference": [],
             "seed": SEED,
         }
 
