@@ -156,6 +156,8 @@ def assemble(attack: XGBoostAttack, label_classes: int, parts: dict[int, dict[st
     external = sum(bool(rank["external"]) for rank in ranks)
     if external:
         notes.append(f"{external} of {len(ranks)} workers paged their data from disk")
+    if ranks[0]["share"] < 1.0:
+        notes.append(f"fitted on a random {ranks[0]['share']:.2%} of the rows, as many as the workers were to hold")
     for role, value in (("original", 1), ("retrained", 0)):
         if not (labels == value).any():
             raise ValueError(

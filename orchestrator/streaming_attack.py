@@ -42,6 +42,7 @@ def fit_distributed(
     filesystem: Any = None,
     scratch_dir: str | Path | None = None,
     memory_per_worker: float | None = None,
+    rows_per_worker: int | None = None,
     max_failures: int = 2,
 ) -> FittedXGBoost:
     """Fits `attack` on outputs in Parquet files, on Ray workers; see `fit_all_distributed`."""
@@ -54,6 +55,7 @@ def fit_distributed(
         filesystem=filesystem,
         scratch_dir=scratch_dir,
         memory_per_worker=memory_per_worker,
+        rows_per_worker=rows_per_worker,
         max_failures=max_failures,
     )[0]
 
@@ -68,6 +70,7 @@ def fit_all_distributed(
     filesystem: Any = None,
     scratch_dir: str | Path | None = None,
     memory_per_worker: float | None = None,
+    rows_per_worker: int | None = None,
     max_failures: int = 2,
     on_fitted: Callable[[int, FittedXGBoost], None] | None = None,
 ) -> list[FittedXGBoost]:
@@ -85,6 +88,8 @@ def fit_all_distributed(
     - `scratch_dir`: where workers spool, on each node, made where it is missing (default: its temporary folder); it takes about the logits' size.
     - `memory_per_worker`: bytes that binned data may take in a worker, on its GPU where it has one; above, XGBoost pages it from disk, with the same
         result. None: a share of what is free, see `worker_memory`.
+    - `rows_per_worker`: about how many rows a worker may learn from, train and validation folds together; of a larger table a random sample is
+        taken, by the seed of the first attack, and notes say so. XGBoost keeps 34 to 44 bytes for each row, on disk or not: this bounds them. None: all rows.
     - `max_failures`: how often workers that died are replaced before giving up. It does not change the result.
     - `on_fitted`: told of each attack, by its number, as soon as it is fitted.
 
@@ -112,8 +117,9 @@ def fit_all_distributed(
     free = _free_cpus(num_workers, float(resources.get("CPU", 1.0)))
     label_classes = label_classes_of(names, filesystem)
     shards = shards_of(names, num_workers, filesystem)
+    share = _share(shards, rows_per_worker)
     datasets = {
-        f"shard-{rank}": _stream(shard, attacks[0], filesystem, min(1.0, free / num_workers))
+        f"shard-{rank}": _stream(shard, attacks[0], filesystem, min(1.0, free / num_workers), share)
         for rank, shard in enumerate(shards)
     }
     exchange: Any = ray.remote(num_cpus=0)(Exchange).remote(num_workers)
@@ -126,6 +132,7 @@ def fit_all_distributed(
         "threads": max(1, int(resources.get("CPU", 1))),
         "scratch": None if scratch_dir is None else str(scratch_dir),
         "memory": memory_per_worker,
+        "share": share,
     }
     with tempfile.TemporaryDirectory(prefix="orc-train-") as storage:
         trainer = XGBoostTrainer(
@@ -149,6 +156,16 @@ def fit_all_distributed(
         finally:
             workers.close()
             ray.kill(exchange)
+
+
+def _share(shards: Sequence[Sequence[Fragment]], rows_per_worker: int | None) -> float:
+    """Returns the share of the rows that leaves no worker more than `rows_per_worker`, by the row groups' sizes."""
+    if rows_per_worker is None:
+        return 1.0
+    if rows_per_worker < 1:
+        raise ValueError(f"rows_per_worker: {rows_per_worker} is not allowed; give 1 or more, or None for all rows")
+    most = max((sum(part.stop - part.start for part in shard) for shard in shards), default=0)
+    return min(1.0, rows_per_worker / max(1, most))
 
 
 class _Workers:
@@ -224,7 +241,7 @@ def _execution_options(workers: int) -> Any:
     )
 
 
-def _stream(parts: Sequence[Fragment], attack: XGBoostAttack, filesystem: Any, cpus: float) -> Any:
+def _stream(parts: Sequence[Fragment], attack: XGBoostAttack, filesystem: Any, cpus: float, share: float) -> Any:
     """Returns the lazy dataset of one worker: softmax, label, target and fold of its rows."""
     import ray
     from ray.data import DataContext
@@ -232,7 +249,7 @@ def _stream(parts: Sequence[Fragment], attack: XGBoostAttack, filesystem: Any, c
     DataContext.get_current().enable_progress_bars = False
     items = [vars(part) for part in parts] or [vars(Fragment("", -1, 0, 0))]
     return ray.data.from_items(items, override_num_blocks=min(len(items), MAX_TASKS)).map_batches(
-        Prepare(attack.forget_classes, filesystem),
+        Prepare(attack.forget_classes, filesystem, share, attack.seed),
         batch_size=1,
         batch_format="pyarrow",
         zero_copy_batch=True,

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from attack.fragments import Fragment, pieces
 from attack.outputs import rows_where
+from attack.sampling import drawn
 from attack.spool import FOLDS, MAX_BIN, Spool, prepared
 
 from .exchange import NO_MORE, NONE_YET
@@ -27,15 +28,19 @@ POLL_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Prepare:
-    """Reads a fragment and yields what the attack learns from, a piece at a time."""
+    """Reads a fragment and yields what the attack learns from, a piece at a time; of `share` of the rows, drawn by `seed`."""
 
     forget_classes: tuple[int, ...]
     filesystem: Any
+    share: float = 1.0
+    seed: int = 0
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         for part in batch.to_pylist():
             for table in pieces(Fragment(**part), self.filesystem, COLUMNS):
                 rows = rows_where(table, role=ROLES, fold=FOLDS)
+                if self.share < 1.0:
+                    rows = rows.filter(pa.array(drawn(rows, self.share, self.seed)))
                 if len(rows):
                     yield prepared(rows, self.forget_classes)
 
@@ -60,6 +65,7 @@ def train_worker(config: dict[str, Any]) -> None:
             "lowest": spool.lowest,
             "highest": spool.highest,
             "external": external,
+            "share": config["share"],
         }
         _serve(config, rank, training, validation, facts)
         train.report({})  # once: each report waits for a poll of the controller

@@ -14,7 +14,8 @@ Each stage runs in a process of its own on Parquet files written beforehand, so 
   RMIA, KLoM and forgetting quality ε, fitted and scored; seconds of each are given.
 - `audit`: `orchestrator audit --attacks all`, all that a user waits for: check, every attack, intervals, report; Ray's start, too.
 
-`--memory` is what the binned data of a worker may take before XGBoost pages it from disk. Memory is private memory (resident without
+`--memory` is what the binned data of a worker may take before XGBoost pages it from disk; `--worker-rows` how many rows
+one learns from, a random sample of more. Memory is private memory (resident without
 shared), in MiB, sampled 20 times a second, of Ray's workers 5 times. Quality stands beside time: the AUC of the fitted attack on its test fold. XGBoost is
 imported before any clock starts. The last line is JSON; `--output FILE` keeps it, with results of earlier calls that were written there.
 """
@@ -210,7 +211,7 @@ def audit(folder: Path) -> dict[str, Any]:
     return {"rows_of_results": len(rows), "auc": rows[0]["metrics"]["auc"]}
 
 
-def stage(name: str, folder: Path, classes: int, memory: float | None) -> dict[str, Any]:
+def stage(name: str, folder: Path, classes: int, memory: float | None, worker_rows: int | None) -> dict[str, Any]:
     """Runs one stage in this process and returns seconds, peak memory and the quality of the result."""
     import xgboost  # noqa: F401 - some stages import it themselves: none is to pay for that
 
@@ -264,6 +265,7 @@ def stage(name: str, folder: Path, classes: int, memory: float | None) -> dict[s
             num_workers=2,
             resources_per_worker={"CPU": 0.5},
             memory_per_worker=memory,
+            rows_per_worker=worker_rows,
             scratch_dir=folder.parent,
         )
         score = attacker.score
@@ -295,12 +297,13 @@ def main() -> int:
     parser.add_argument(
         "--memory", type=float, help="bytes of binned data in a distributed worker before it pages from disk"
     )
+    parser.add_argument("--worker-rows", type=int, help="rows that a distributed worker learns from: a sample of more")
     parser.add_argument("--folder", type=Path, help="where the tables are written (default: a temporary folder)")
     parser.add_argument("--output", type=Path, help="JSON file that the results are added to")
     parser.add_argument("--stage", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.stage:
-        print(json.dumps(stage(args.stage, args.folder, args.classes, args.memory)))
+        print(json.dumps(stage(args.stage, args.folder, args.classes, args.memory, args.worker_rows)))
         return 0
     base = Path(tempfile.mkdtemp(prefix="bench-attack-", dir=args.folder))
     results = []
@@ -333,6 +336,7 @@ def measure(name: str, folder: Path, args: argparse.Namespace) -> dict[str, Any]
     environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads), "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, __file__, "--stage", name, "--folder", str(folder), "--classes", str(args.classes)]
     command += ["--memory", str(args.memory)] if args.memory and name == "distributed" else []
+    command += ["--worker-rows", str(args.worker_rows)] if args.worker_rows and name == "distributed" else []
     runs: list[dict[str, Any]] = []
     for _ in range(args.repeats):
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -351,6 +355,8 @@ def measure(name: str, folder: Path, args: argparse.Namespace) -> dict[str, Any]
     }
     if args.memory and name == "distributed":
         found["memory_limit_mib"] = round(args.memory / MIB, 1)
+    if args.worker_rows and name == "distributed":
+        found["worker_rows"] = args.worker_rows
     return found
 
 

@@ -84,6 +84,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="memory that a worker on Ray may take for binned data, on its GPU where it has one; above, XGBoost pages it from "
         "disk, with the same result (default: a share of what is free, within the container's limit)",
     )
+    parser.add_argument(
+        "--worker-rows",
+        type=_count,
+        metavar="N",
+        help="rows that a worker on Ray may learn XGBoost's trees from; of more a random sample is taken, and the results say so. "
+        "All rows are scored in any case (default: all)",
+    )
     parser.add_argument("--json", action="store_true", help="print the results as one JSON document")
 
 
@@ -96,6 +103,13 @@ def _gib(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not allowed; give a number of GiB above 0")
     return value
+
+
+def _count(text: str) -> int:
+    """Returns a whole number of 1 or more, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; give a whole number of 1 or more")
+    return int(text)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -287,7 +301,10 @@ def _runner(
                 workers,
                 cpus,
                 None if args.scratch is None else args.scratch.resolve(),
-                {} if args.worker_memory is None else {"memory_per_worker": args.worker_memory * GIB},
+                {
+                    "memory_per_worker": None if args.worker_memory is None else args.worker_memory * GIB,
+                    "rows_per_worker": args.worker_rows,
+                },
                 local=here,
             ),
             [

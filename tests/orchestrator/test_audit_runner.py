@@ -148,6 +148,27 @@ def test_workers_take_the_memory_that_they_are_given(
         assert runner.options.get("memory_per_worker") == asked
 
 
+@pytest.mark.parametrize(("given", "asked"), [([], None), (["--worker-rows", "5000000"], 5_000_000)])
+def test_workers_learn_from_as_many_rows_as_they_may(
+    given: list[str], asked: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orchestrator.engine.session, "RaySession", Session)
+    source = outputs(tmp_path / "outputs.parquet", 10)
+    with chosen(source, tmp_path, "--distributed-rows", "1", *given) as (runner, _):
+        assert isinstance(runner, orchestrator.audit_runner.OnRay)
+        assert runner.options["rows_per_worker"] == asked
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1e6", "1.5", "many"])
+def test_rows_that_are_no_number_are_refused_in_one_line(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["audit", "x.parquet", f"--worker-rows={text}"])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1
+    assert said[0].endswith(f"argument --worker-rows: {text!r} is not allowed; give a whole number of 1 or more")
+
+
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "much"])
 def test_memory_that_is_none_is_refused_in_one_line(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
