@@ -211,7 +211,9 @@ def audit(folder: Path) -> dict[str, Any]:
     return {"rows_of_results": len(rows), "auc": rows[0]["metrics"]["auc"]}
 
 
-def stage(name: str, folder: Path, classes: int, memory: float | None, worker_rows: int | None) -> dict[str, Any]:
+def stage(
+    name: str, folder: Path, classes: int, memory: float | None, worker_rows: int | None = None
+) -> dict[str, Any]:
     """Runs one stage in this process and returns seconds, peak memory and the quality of the result."""
     import xgboost  # noqa: F401 - some stages import it themselves: none is to pay for that
 
