@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import pickle
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -41,7 +40,7 @@ class CandidateTrainable(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         fitted = have_trained(self._exchange, self._number, self._attacks[self._number], self._label_classes)
-        ray.get(self._exchange.keep.remote(self._number, pickle.dumps(fitted)))
+        ray.get(self._exchange.keep.remote(self._number, fitted))
         return {METRIC: fitted.validation_f1, "trees": fitted.booster.num_boosted_rounds(), "done": True}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -56,7 +55,7 @@ def have_trained(exchange: Any, number: int, attack: XGBoostAttack, label_classe
 
     **Raises:** `RuntimeError` where the workers have failed, `ValueError` where their rows give no threshold.
     """
-    ray.get(exchange.want.remote(number, pickle.dumps(attack)))
+    ray.get(exchange.want.remote(number, attack))
     while (parts := ray.get(exchange.parts.remote(number))) is None:
         time.sleep(POLL_SECONDS)
     if isinstance(parts, str):
@@ -108,7 +107,7 @@ def try_candidates(
 
     def fetch(number: int) -> None:
         try:
-            found[number] = pickle.loads(ray.get(exchange.take.remote(number)))
+            found[number] = ray.get(exchange.take.remote(number))
             if on_fitted is not None:
                 on_fitted(number, found[number])
         except Exception as error:  # Tune would turn the listener's own fault into its own

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from attack.xgboost_attack import FittedXGBoost, XGBoostAttack
 
 NONE_YET, NO_MORE = "none yet", "no more"  # XGBoost broadcasts anything but None
 
 
 class Exchange:
-    """Where trials say what they want and workers hand it back: an actor, a few megabytes that need no shared file system.
-
-    Candidates and what is fitted are pickled, so that this process need not import XGBoost.
-    """
+    """Where trials say what they want and workers hand it back: an actor, a few megabytes that need no shared file system."""
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
-        self._wanted: dict[int, bytes] = {}
+        self._wanted: dict[int, XGBoostAttack] = {}
         self._parts: dict[int, dict[int, dict[str, Any]]] = {}
-        self._fitted: dict[int, bytes] = {}
+        self._fitted: dict[int, FittedXGBoost] = {}
         self._problem = ""
         self._over = False
 
-    def want(self, number: int, attack: bytes) -> None:
+    def want(self, number: int, attack: XGBoostAttack) -> None:
         """Asks the workers for candidate `number`."""
         if number not in self._fitted:
             self._wanted[number] = attack
 
-    def wanted(self) -> tuple[int, bytes] | str:
+    def wanted(self) -> tuple[int, XGBoostAttack] | str:
         """Returns the next candidate that not all workers have handed back; `NONE_YET`, or `NO_MORE` after the last."""
         if self._over:
             return NO_MORE
@@ -43,13 +43,13 @@ class Exchange:
             return self._parts[number]
         return self._problem or None
 
-    def keep(self, number: int, fitted: bytes) -> None:
+    def keep(self, number: int, fitted: FittedXGBoost) -> None:
         """Takes a candidate that was put together, and lets go of its parts."""
         self._fitted[number] = fitted
         self._wanted.pop(number, None)
         self._parts.pop(number, None)
 
-    def take(self, number: int) -> bytes:
+    def take(self, number: int) -> FittedXGBoost:
         """Returns a candidate that was kept, and lets go of it."""
         return self._fitted.pop(number)
 

@@ -195,21 +195,22 @@ def kill_in_the_middle(journal: Path, rounds: int, killed: list[int]) -> None:
 def test_trials_and_workers_that_begin_again_lose_and_repeat_nothing() -> None:
     exchange = Exchange(workers=2)
     assert exchange.wanted() == NONE_YET
-    exchange.want(0, b"attack")
-    assert exchange.wanted() == (0, b"attack")
+    exchange.want(0, ATTACK)
+    assert exchange.wanted() == (0, ATTACK)
     exchange.put(0, 0, {"from": "a group that died"})
     assert exchange.parts(0) is None
-    assert exchange.wanted() == (0, b"attack")  # not all have handed it back: the next group trains it again
+    assert exchange.wanted() == (0, ATTACK)  # not all have handed it back: the next group trains it again
     for rank in range(2):
         exchange.put(0, rank, {"from": rank})
     assert exchange.wanted() == NONE_YET
-    exchange.want(0, b"attack")  # the trial began again: what is there is not trained again
+    exchange.want(0, ATTACK)  # the trial began again: what is there is not trained again
     assert exchange.wanted() == NONE_YET
     assert exchange.parts(0) == {0: {"from": 0}, 1: {"from": 1}}
-    exchange.keep(0, b"fitted")
-    exchange.want(0, b"attack")
+    fitted: Any = "fitted"
+    exchange.keep(0, fitted)
+    exchange.want(0, ATTACK)
     assert exchange.wanted() == NONE_YET
-    assert exchange.take(0) == b"fitted"
+    assert exchange.take(0) == fitted
     exchange.end("the workers have failed")
     assert exchange.wanted() == NO_MORE
     assert exchange.parts(1) == "the workers have failed"
