@@ -20,7 +20,8 @@ from ray import tune
 from attack.metrics import best_f1
 from attack.xgboost_attack import CONSTANT, FittedXGBoost, XGBoostAttack
 
-POLL_SECONDS = 0.2
+from .exchange import POLL_SECONDS
+
 METRIC = "validation_f1"
 
 

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from attack.xgboost_attack import FittedXGBoost, XGBoostAttack
 
 NONE_YET, NO_MORE = "none yet", "no more"  # XGBoost broadcasts anything but None
+POLL_SECONDS = 0.2
 
 
 class Exchange:

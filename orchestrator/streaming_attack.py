@@ -148,14 +148,15 @@ def fit_all_distributed(
         )
         workers = _Workers(trainer, exchange)
         try:
-            return try_candidates(exchange, attacks, label_classes, storage, max_failures, on_fitted)
+            fitted = try_candidates(exchange, attacks, label_classes, storage, max_failures, on_fitted)
         except Exception:
+            workers.close()
             if workers.problem is not None:  # the trials only say that nobody will train for them
                 raise RuntimeError(f"distributed XGBoost failed: {_first_line(workers.problem)}") from workers.problem
             raise
-        finally:
-            workers.close()
-            ray.kill(exchange)
+        # Not where the user ends it: the workers may be in the middle of a long candidate, and go with Ray's session.
+        workers.close()
+    return fitted
 
 
 def _share(shards: Sequence[Sequence[Fragment]], rows_per_worker: int | None) -> float:
@@ -187,11 +188,12 @@ class _Workers:
             ray.get(self._exchange.end.remote("the workers have failed"))
 
     def close(self) -> None:
-        """Sends the workers home and waits until they have gone."""
+        """Sends the workers home, waits until they have gone, and ends the exchange."""
         import ray
 
         ray.get(self._exchange.end.remote())
         self._thread.join()
+        ray.kill(self._exchange)
 
 
 def shards_of(paths: Sequence[str], workers: int, filesystem: Any = None) -> list[list[Fragment]]:

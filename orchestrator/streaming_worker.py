@@ -17,12 +17,11 @@ from attack.outputs import rows_where
 from attack.sampling import drawn
 from attack.spool import FOLDS, MAX_BIN, Spool, prepared
 
-from .exchange import NO_MORE, NONE_YET
+from .exchange import NO_MORE, NONE_YET, POLL_SECONDS
 from .worker_memory import for_binned_data
 
 COLUMNS = ["model_id", "role", "fold", "sample_id", "label", "logits"]
 ROLES = ("original", "retrained")
-POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)

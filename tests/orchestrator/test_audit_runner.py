@@ -137,26 +137,23 @@ def test_a_machine_with_one_gpu_trains_on_it(
         assert f"on Ray, {workers} worker{'s' if workers > 1 else ''}:" in note
 
 
-@pytest.mark.parametrize(("given", "asked"), [([], None), (["--worker-memory", "0.5"], 2.0**29)])
-def test_workers_take_the_memory_that_they_are_given(
-    given: list[str], asked: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("given", "option", "asked"),
+    [
+        ([], "memory_per_worker", None),
+        (["--worker-memory", "0.5"], "memory_per_worker", 2.0**29),
+        ([], "rows_per_worker", None),
+        (["--worker-rows", "5000000"], "rows_per_worker", 5_000_000),
+    ],
+)
+def test_workers_take_what_they_may(
+    given: list[str], option: str, asked: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(orchestrator.engine.session, "RaySession", Session)
     source = outputs(tmp_path / "outputs.parquet", 10)
     with chosen(source, tmp_path, "--distributed-rows", "1", *given) as (runner, _):
         assert isinstance(runner, orchestrator.audit_runner.OnRay)
-        assert runner.options.get("memory_per_worker") == asked
-
-
-@pytest.mark.parametrize(("given", "asked"), [([], None), (["--worker-rows", "5000000"], 5_000_000)])
-def test_workers_learn_from_as_many_rows_as_they_may(
-    given: list[str], asked: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(orchestrator.engine.session, "RaySession", Session)
-    source = outputs(tmp_path / "outputs.parquet", 10)
-    with chosen(source, tmp_path, "--distributed-rows", "1", *given) as (runner, _):
-        assert isinstance(runner, orchestrator.audit_runner.OnRay)
-        assert runner.options["rows_per_worker"] == asked
+        assert runner.options[option] == asked
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "1e6", "1.5", "many"])
