@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from .outputs import BLOCK_VALUES, log_softmax, logit_classes, logits_matrix, require_finite
+from ..outputs.table import BLOCK_VALUES, log_softmax, logit_classes, logits_matrix, require_finite
 
 ENCODINGS = ("one_hot", "categorical")
 

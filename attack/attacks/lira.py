@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import pyarrow as pa
 
-from .gaussians import VARIANCES
-from .measured import Measured
+from ..metrics.gaussians import VARIANCES
+from ..outputs.measured import Measured
 from .references import FittedLikelihoodRatio, fit_likelihood_ratio
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .gaussians import Gaussians, log_density
-from .grid import Grid, locate, positions
-from .measured import METHOD, PARAMS, ROLE, Measured
-from .outputs import margins_of, rows_where
+from ..metrics.gaussians import Gaussians, log_density
+from ..outputs.grid import Grid, locate, positions
+from ..outputs.measured import METHOD, PARAMS, ROLE, Measured
+from ..outputs.table import margins_of, rows_where
 
 FITTED_FOLDS = ("train", "validation")
 FEW_MODELS = 8

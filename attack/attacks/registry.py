@@ -8,12 +8,12 @@ from importlib.metadata import entry_points
 from typing import Any
 
 _BUILT_IN = {
-    "xgboost": "attack.xgboost_attack:XGBoostAttack",
-    "lira": "attack.lira:LiRA",
-    "u_lira": "attack.u_lira:ULiRA",
-    "rmia": "attack.rmia:RMIA",
-    "loss_threshold": "attack.thresholds:LossThreshold",
-    "entropy_threshold": "attack.thresholds:EntropyThreshold",
+    "xgboost": "attack.attacks.xgboost:XGBoostAttack",
+    "lira": "attack.attacks.lira:LiRA",
+    "u_lira": "attack.attacks.u_lira:ULiRA",
+    "rmia": "attack.attacks.rmia:RMIA",
+    "loss_threshold": "attack.attacks.thresholds:LossThreshold",
+    "entropy_threshold": "attack.attacks.thresholds:EntropyThreshold",
 }
 
 

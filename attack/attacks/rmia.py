@@ -9,10 +9,10 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
-from .grid import Grid, positions
+from ..outputs.grid import Grid, positions
 from .lira import check_choice
-from .measured import Measured
-from .outputs import margins_of
+from ..outputs.measured import Measured
+from ..outputs.table import margins_of
 from .references import Side, few_models_notes, row_places, sides
 
 NO_POPULATION = (

@@ -8,10 +8,10 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
-from .measured import ROLE, Measured
-from .metrics import best_f1
-from .outputs import entropies_of, log_confidences_of
-from .xgboost_attack import membership, shadow_rows
+from ..outputs.measured import ROLE, Measured
+from ..metrics.roc import best_f1
+from ..outputs.table import entropies_of, log_confidences_of
+from .xgboost import membership, shadow_rows
 
 
 @dataclass(frozen=True)

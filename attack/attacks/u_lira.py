@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import pyarrow as pa
 
-from .gaussians import VARIANCES
+from ..metrics.gaussians import VARIANCES
 from .lira import check_choice
-from .measured import Measured
+from ..outputs.measured import Measured
 from .references import FittedLikelihoodRatio, fit_likelihood_ratio, single_method
 
 

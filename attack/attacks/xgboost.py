@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 
 from .features import ENCODINGS, feature_types, shadow_features
 from .lira import check_choice
-from .metrics import best_f1
-from .outputs import coded_column, rows_where
+from ..metrics.roc import best_f1
+from ..outputs.table import coded_column, rows_where
 
 MODEL_FILE = "attacker.ubj"
 FACTS_FILE = "attacker.json"

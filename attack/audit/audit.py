@@ -12,15 +12,15 @@ import numpy as np
 import pyarrow as pa
 
 from .check import Examination, Problem, check
-from .distances import DEFAULT_DIVERGENCES, distances, equal_count, first_of
-from .divergence import DIVERGENCES
-from .evaluation import Areas, paired_difference, worst_samples
-from .judgement import PRIMARY, judged, reads_confidences, tuned_threshold
-from .measured import FOLD, METHOD, MODEL_ID, PARAMS, Measured
+from ..distances.compare import DEFAULT_DIVERGENCES, distances, equal_count, first_of
+from ..distances.base import DIVERGENCES
+from ..metrics.evaluation import Areas, paired_difference, worst_samples
+from .judged import PRIMARY, judged, reads_confidences, tuned_threshold
+from ..outputs.measured import FOLD, METHOD, MODEL_ID, PARAMS, Measured
 from .population import partners, population_problems
-from .registry import ATTACKS
-from .scoring import InProcess, Runner, scores_of
-from .sources import Source, as_source
+from ..attacks.registry import ATTACKS
+from .runner import InProcess, Runner, scores_of
+from ..outputs.sources import Source, as_source
 from .verdicts import judge_rows
 
 __all__ = ["Audit", "Problem", "audit", "check", "run_attacks"]

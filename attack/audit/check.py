@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from .measured import IDENTITY, Measured
-from .outputs import FOLDS, OUTPUTS_SCHEMA, ROLES, TEXTS, logit_classes
-from .registry import ATTACKS, label_free, reads_label
-from .sources import Source, as_source
-from .survey import Survey
+from ..outputs.measured import IDENTITY, Measured
+from ..outputs.table import FOLDS, OUTPUTS_SCHEMA, ROLES, TEXTS, logit_classes
+from ..attacks.registry import ATTACKS, label_free, reads_label
+from ..outputs.sources import Source, as_source
+from ..outputs.survey import Survey
 
 SHADOW = ("xgboost", "loss_threshold", "entropy_threshold")  # they need a validation fold of both roles
 

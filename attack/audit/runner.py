@@ -9,11 +9,11 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import pyarrow as pa
 
-from .evaluation import Scores
-from .grid import locate
-from .measured import IDENTITY, METHOD, PARAMS, ROLE, Measured, identified
-from .outputs import rows_where
-from .sources import Source
+from ..metrics.evaluation import Scores
+from ..outputs.grid import locate
+from ..outputs.measured import IDENTITY, METHOD, PARAMS, ROLE, Measured, identified
+from ..outputs.table import rows_where
+from ..outputs.sources import Source
 
 
 class Runner(Protocol):
@@ -46,7 +46,7 @@ class InProcess:
         return "in_process"
 
     def fit(self, attacks: Sequence[Any], source: Source, measured: Measured, models: np.ndarray) -> list[Any]:
-        from .xgboost_attack import XGBoostAttack, fit_all
+        from ..attacks.xgboost import XGBoostAttack, fit_all
 
         roles = sorted({measured.models[m][ROLE] for m in models})
         unlearned = {(m[METHOD], m[PARAMS]) for m in (measured.models[i] for i in models) if m[ROLE] == "unlearned"}

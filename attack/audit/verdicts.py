@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
-from .registry import ATTACKS, directed, reads_label
+from ..attacks.registry import ATTACKS, directed, reads_label
 
 PRIMARY = "xgboost"  # the attack whose metrics bear no prefix
 CHANCE = 0.5

@@ -8,9 +8,9 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
-from .divergence import Divergence, margins
-from .gaussians import VARIANCE_FLOOR, log_density
-from .measured import Measured
+from .base import Divergence, margins
+from ..metrics.gaussians import VARIANCE_FLOOR, log_density
+from ..outputs.measured import Measured
 
 BLOCK_SAMPLES = 4_000
 

@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
-from .divergence import Divergence, margins
-from .measured import Measured
+from .base import Divergence, margins
+from ..outputs.measured import Measured
 
 BLOCK_SAMPLES = 20_000
 

@@ -8,7 +8,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from .student import LEVEL, TAIL, Shares, share_interval
+from .t_intervals import LEVEL, TAIL, Shares, share_interval
 
 COARSE = 512  # cells of the coarse grid on which a resampled false-positive rate is looked up first
 

@@ -11,17 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from .intervals import (
-    beyond_interval,
-    bounded_below,
-    expanded_interval,
-    resampled_tpr,
-    resampled_weights,
-    weighted_means,
-)
-from .metrics import Roc, auc_matrix, roc
-from .student import Shares, combined_interval, share_interval
-from .verdicts import Reading, judge_one
+from .bootstrap import beyond_interval, bounded_below, expanded_interval, resampled_tpr, resampled_weights, weighted_means
+from .roc import Roc, auc_matrix, roc
+from .t_intervals import Shares, combined_interval, share_interval
+from ..audit.verdicts import Reading, judge_one
 
 LOW_FPRS = (0.01, 0.001, 0.0001)
 RARE_FPR = 0.005  # below it, the interval holds only if no model in hundreds stands out: docs/results/attack
@@ -85,7 +78,7 @@ class Areas:
 class Evaluation:
     """What an attack achieves: metrics by name (None where not measurable), 95 % intervals, the curve, and in words what it says alone.
 
-    A row's verdict is of all its attacks, and knows what they make of models never unlearned: `attack.verdicts`. `notes` say
+    A row's verdict is of all its attacks, and knows what they make of models never unlearned: `attack.audit.verdicts`. `notes` say
     which intervals are not to be relied on, and why.
     """
 

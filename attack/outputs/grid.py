@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from .measured import model_key
-from .outputs import coded_column
+from .table import coded_column
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def model_key(role: str, model_id: str) -> str:
 
 def identified(table: pa.Table) -> tuple[list[tuple[str, ...]], np.ndarray]:
     """Returns the models of a table, in the order of appearance, and each row's index among them, int64 `(rows,)`."""
-    from .outputs import coded_column
+    from .table import coded_column
 
     group = np.zeros(len(table), dtype=np.int64)
     columns = []

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .outputs import outputs_table, towards_schema
+from .table import outputs_table, towards_schema
 
 MODEL_KEYS = ("model_id", "role", "fold", "method", "params", "logits", "labels", "sample_ids")
 MAPPING_KEYS = ("models", "labels", "sample_ids", "classes")

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import pyarrow as pa
 
-from .outputs import coded_column
+from .table import coded_column
 
 IDENTITY = ("role", "model_id")  # what tells one model's rows from another's among those that are fitted on
 

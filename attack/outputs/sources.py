@@ -9,7 +9,7 @@ from typing import Any, Protocol, cast
 import pyarrow as pa
 
 from .fragments import BATCH_VALUES, fragments, opened, pieces, schema_of
-from .outputs import OUTPUTS_SCHEMA, TEXTS, rows_where
+from .table import OUTPUTS_SCHEMA, TEXTS, rows_where
 
 
 class Source(Protocol):

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from .measured import Measured, identified
-from .outputs import entropy, label_columns, logit_classes, logits_matrix, phi, with_classes
+from .table import entropy, label_columns, logit_classes, logits_matrix, phi, with_classes
 from .sources import Source
 
 MAPPED_ROWS = 10_000_000  # from so many on, arrays of rows lie in files: 360 MB

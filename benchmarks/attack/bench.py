@@ -45,9 +45,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from attack import RMIA, ForgettingQuality, KLoM, LiRA, ULiRA, XGBoostAttack, auc, outputs_table
-from attack.check import Examination
-from attack.outputs import logits_matrix, rows_where
-from attack.sources import ParquetFiles
+from attack.audit.check import Examination
+from attack.outputs.table import logits_matrix, rows_where
+from attack.outputs.sources import ParquetFiles
 
 MODELS = 100
 STAGES = (
@@ -197,7 +197,7 @@ def per_sample(measured: Any, started: float) -> dict[str, Any]:
 
 def audit(folder: Path) -> dict[str, Any]:
     """The whole command with every attack that these outputs allow."""
-    from orchestrator.cli import main as command
+    from orchestrator.commands.cli import main as command
 
     with tempfile.TemporaryDirectory(dir=folder.parent) as output:
         arguments = [*map(str, files(folder)), "--attacks", "all", "--output", output, "--scratch", str(folder.parent)]
@@ -220,7 +220,7 @@ def stage(
     threads = int(os.environ["OMP_NUM_THREADS"])
     session, found = None, dict[str, Any]()
     if name.startswith("distributed"):
-        from orchestrator.engine.session import RaySession
+        from orchestrator.engine.ray.session import RaySession
 
         started = time.perf_counter()
         session = RaySession("local")
@@ -259,7 +259,7 @@ def stage(
         if name == "per_sample":
             found.update(per_sample(examined.measured(), started))
     elif name == "distributed":
-        from orchestrator.streaming_attack import fit_distributed
+        from orchestrator.engine.attacker.fit import fit_distributed
 
         attacker = fit_distributed(
             files(folder),
@@ -275,7 +275,7 @@ def stage(
     elif name == "audit":
         found |= audit(folder)
     else:
-        from orchestrator.streaming_scores import score_distributed
+        from orchestrator.engine.attacker.scores import score_distributed
 
         assert fitted is not None
         for _ in score_distributed(files(folder), fitted, identities()):

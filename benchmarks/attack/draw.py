@@ -17,7 +17,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from orchestrator.report.drawing import LINES, MARKERS, SERIES, STYLE
+from orchestrator.report.figures.drawing import LINES, MARKERS, SERIES, STYLE
 
 STAGES = {
     "plain": "plain: NumPy, XGBClassifier",

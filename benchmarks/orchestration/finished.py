@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 from share import invocations, measure
 
-from orchestrator.folder import OutputFolder
+from orchestrator.records.folder import OutputFolder
 
 # Two units a model: its training and its outputs. Few images and one epoch: what is measured is all around them.
 RECIPE: dict[str, Any] = {

@@ -3,7 +3,7 @@
     python benchmarks/orchestration/makespan.py runs/cifar10-mini [runs/demo] --output docs/results/orchestration
 
 Unit times are drawn, seeded, from those that a run recorded, kind by kind; workers pull from the scheduler's own queue
-(`orchestrator.engine.unit_queue`), which knows a unit's estimated cost but not its time. Writes `makespan.json` and a figure;
+(`orchestrator.engine.queue`), which knows a unit's estimated cost but not its time. Writes `makespan.json` and a figure;
 the last line is JSON.
 """
 
@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.estimate import simulate, total_seconds
-from orchestrator.folder import OutputFolder
-from orchestrator.units import Unit
+from orchestrator.experiments.estimate import simulate, total_seconds
+from orchestrator.records.folder import OutputFolder
+from orchestrator.plan.units import Unit
 
 UNITS = (100, 1000, 10_000, 100_000)
 GPUS = (1, 10, 100, 1000)

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from orchestrator.folder import OutputFolder
+from orchestrator.records.folder import OutputFolder
 
 TRAINING = ("train", "unlearn")
 

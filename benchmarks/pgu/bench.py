@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearn import PGU, ArrayLoader, CoreBasis, Training, load_dataset, second_moments, small_vgg, train
-from unlearn.moments_accumulate import accumulator
+from unlearn.moments.sums import accumulator
 
 GAMMA = 0.95
 GAMMAS = (0.995, 0.99, 0.98, 0.96, 0.90, 0.85, 0.80, 0.75)
@@ -113,7 +113,7 @@ def release(job: Job, epochs: int) -> tuple[nn.Module, Clock]:
     """The same by `release_way`."""
     import release_way as way
 
-    from unlearn.training_plain import plain_loader
+    from unlearn.training.plain import plain_loader
 
     clock = Clock()
     everything, forget, retain = (plain_loader(loader) for loader in (job.everything, job.forget, job.retain))

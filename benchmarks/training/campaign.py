@@ -15,7 +15,7 @@ that ran out of time can be measured. Each model depends on its own seed only. W
 trained in turn, on a GPU each on its own stream; captured graphs go from model to model. Each line tells how much is
 done and how long the rest will take.
 
-Writes `models/*.pt`, `outputs/*.parquet` (see `attack.outputs`), `errors.json` (per model: errors on D_f, D_r and
+Writes `models/*.pt`, `outputs/*.parquet` (see `attack.outputs.table`), `errors.json` (per model: errors on D_f, D_r and
 test in percent, seconds, and why what failed failed). The last line printed is JSON.
 """
 
@@ -42,7 +42,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # of a script Python knows its own folder only
 
-from attack.outputs import outputs_table
+from attack.outputs.table import outputs_table
 from unlearn import (
     METHODS,
     ArrayLoader,

@@ -32,13 +32,13 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from orchestrator.data import ExperimentData, load_data
-from orchestrator.engine.ray_engine import RayEngine
-from orchestrator.options import build
-from orchestrator.plan import make_plan
-from orchestrator.recipe import Recipe, check_recipe
+from orchestrator.plan.data import ExperimentData, load_data
+from orchestrator.engine.ray.engine import RayEngine
+from orchestrator.recipe.options import build
+from orchestrator.plan.plan import make_plan
+from orchestrator.recipe.recipe import Recipe, check_recipe
 from orchestrator.store import open_store
-from orchestrator.units import Outcome, Unit
+from orchestrator.plan.units import Outcome, Unit
 from unlearn import Training, build_model, train
 
 
@@ -78,7 +78,7 @@ def make_recipe(folder: Path, options: argparse.Namespace, seed: int) -> Recipe:
 
 def _serve(arrays: dict[str, np.ndarray], barrier: Any, orders: Any, answers: Any) -> None:
     """A process outside Ray: trains the units that it is sent."""
-    from orchestrator.context import Context
+    from orchestrator.work.context import Context
 
     torch.set_num_threads(1)
     context = Context(None, ExperimentData.from_arrays(arrays))

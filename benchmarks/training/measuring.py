@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-import unlearn.fit
+import unlearn.training.loop
 from unlearn import ArrayLoader, Graphs, Training, build_model, predict, train
-from unlearn.training_plain import plain_loader
+from unlearn.training.plain import plain_loader
 
 BATCH = 256
 CLASSES = {32: 10, 64: 200}
@@ -134,12 +134,12 @@ def usual_switches() -> Iterator[None]:
     TensorFloat-32 and kernels that do not give the same bits every time. Held to the project's own rules the plain
     path would be slower than what it stands for.
     """
-    kept = unlearn.fit.full_float32, unlearn.fit.deterministic_convolutions
-    unlearn.fit.full_float32 = unlearn.fit.deterministic_convolutions = contextlib.nullcontext
+    kept = unlearn.training.loop.full_float32, unlearn.training.loop.deterministic_convolutions
+    unlearn.training.loop.full_float32 = unlearn.training.loop.deterministic_convolutions = contextlib.nullcontext
     try:
         yield
     finally:
-        unlearn.fit.full_float32, unlearn.fit.deterministic_convolutions = kept
+        unlearn.training.loop.full_float32, unlearn.training.loop.deterministic_convolutions = kept
 
 
 def usual_loader(source: ArrayLoader, workers: int) -> DataLoader[tuple[Tensor, int]]:

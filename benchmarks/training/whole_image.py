@@ -14,8 +14,8 @@ import time
 import torch
 from torch import Tensor, nn
 
-from unlearn.memory import keep_freed_memory
-from unlearn.whole_image import whole_image_products
+from unlearn.core.memory import keep_freed_memory
+from unlearn.training.whole_image import whole_image_products
 
 # inputs, outputs, stride, image side; all 3×3 with padding 1
 LAYERS = ((256, 256, 1, 2), (256, 512, 2, 2), (512, 512, 1, 1), (512, 512, 1, 2))

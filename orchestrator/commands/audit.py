@@ -12,13 +12,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import EXIT_OK, EXIT_UNITS_FAILED, UserError
+from ..base.errors import EXIT_OK, EXIT_UNITS_FAILED, UserError
 from . import common
 
 if TYPE_CHECKING:
-    from attack.check import Examination
-    from attack.scoring import Runner
-    from attack.sources import ParquetFiles, Source
+    from attack.audit.check import Examination
+    from attack.audit.runner import Runner
+    from attack.outputs.sources import ParquetFiles, Source
 
 DISTRIBUTED_ROWS = 2_000_000
 VALUES_PER_ROW = 20  # of 10 classes: their probabilities, and the label one-hot
@@ -113,8 +113,8 @@ def _count(text: str) -> int:
 
 
 def main(args: argparse.Namespace) -> int:
-    from attack.audit import audit
-    from attack.check import Examination
+    from attack.audit.audit import audit
+    from attack.audit.check import Examination
 
     started = time.perf_counter()
     source = _source(args)
@@ -142,7 +142,7 @@ def main(args: argparse.Namespace) -> int:
     failed = sum(row["status"] == "failed" for row in document["rows"])
     with common.shown():
         if args.json:
-            from ..cli import print_json
+            from .cli import print_json
 
             print_json(document)
         else:
@@ -189,8 +189,8 @@ def _names(text: str, examined: Examination) -> tuple[list[str], list[str]]:
 
 def _population(args: argparse.Namespace, examined: Examination, names: Sequence[str]) -> Examination:
     """Returns what is in the population samples; raises `UserError` where they do not fit the outputs."""
-    from attack.check import Examination
-    from attack.population import population_problems
+    from attack.audit.check import Examination
+    from attack.audit.population import population_problems
 
     found = Examination.of(_files(args.population), args.num_classes)
     problems = population_problems(examined, found, names)
@@ -236,14 +236,14 @@ def _source(args: argparse.Namespace) -> Source:
         )
     if args.mapping is None:
         return _files(args.outputs)
-    from attack.sources import Tables
+    from attack.outputs.sources import Tables
 
     return Tables((_mapped(args.mapping),))
 
 
 def _files(given: Sequence[str]) -> ParquetFiles:
-    from attack.readers import find_files
-    from attack.sources import ParquetFiles
+    from attack.outputs.readers import find_files
+    from attack.outputs.sources import ParquetFiles
 
     with _told():
         return ParquetFiles(*find_files(given))
@@ -252,7 +252,7 @@ def _files(given: Sequence[str]) -> ParquetFiles:
 def _mapped(path: Path) -> Any:
     import yaml
 
-    from attack.readers import read_logits
+    from attack.outputs.readers import read_logits
 
     try:
         mapping = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -274,9 +274,9 @@ def _runner(
 
     **Arguments:** `values`: how many numbers the shadow attack would hold in this process.
     """
-    from attack.device import best_device
-    from attack.scoring import InProcess
-    from attack.sources import ParquetFiles
+    from attack.attacks.device import best_device
+    from attack.audit.runner import InProcess
+    from attack.outputs.sources import ParquetFiles
 
     here = InProcess(threads=len(os.sched_getaffinity(0)), device=best_device())
     rows = source.rows()
@@ -286,9 +286,9 @@ def _runner(
     if not isinstance(source, ParquetFiles):
         yield here, [f"xgboost: {rows:,} rows were fitted in this process: only Parquet files can be streamed to Ray"]
         return
-    from ..audit_runner import OnRay, workers_for
-    from ..engine.session import RaySession
-    from ..streaming_attack import knows_gpus
+    from ..engine.attacker.runner import OnRay, workers_for
+    from ..engine.ray.session import RaySession
+    from ..engine.attacker.fit import knows_gpus
 
     session = RaySession(args.address or os.environ.get("RAY_ADDRESS"))
     try:
@@ -322,9 +322,9 @@ def _write(
 ) -> dict[str, Any]:
     import json
 
-    from ..folder import OutputFolder
+    from ..records.folder import OutputFolder
     from ..report import write_report
-    from ..results import SCHEMA_VERSION, finite, git_state, versions
+    from ..experiments.results import SCHEMA_VERSION, finite, git_state, versions
     from ..store.local import write_synced
 
     folder = OutputFolder(args.output)

@@ -17,8 +17,8 @@ import threading
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from . import __version__
-from .errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_USAGE, UserError, forced_end, signals_seen
+from .. import __version__
+from ..base.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_USAGE, UserError, forced_end, signals_seen
 
 # Command → (module below `orchestrator.commands`, one line of help). The module has `arguments(parser)` and `main(args)`.
 COMMANDS = {

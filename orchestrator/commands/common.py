@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UserError
+from ..base.errors import UserError
 
 if TYPE_CHECKING:
-    from ..folder import OutputFolder
-    from ..recipe import Recipe
+    from ..records.folder import OutputFolder
+    from ..recipe.recipe import Recipe
 
 
 @contextlib.contextmanager
@@ -85,9 +85,9 @@ def positive(text: str) -> int:
 
 def load(args: argparse.Namespace) -> Recipe:
     """Returns the recipe that the arguments name; raises `RecipeError` also for a --store with credentials in it."""
-    from ..errors import RecipeError
-    from ..places import store_faults
-    from ..recipe import load_recipe
+    from ..base.errors import RecipeError
+    from ..recipe.places import store_faults
+    from ..recipe.recipe import load_recipe
 
     faults = store_faults(getattr(args, "store", None))
     if faults:
@@ -103,7 +103,7 @@ def folder_argument(parser: argparse.ArgumentParser) -> None:
 
 def open_folder(path: Path) -> OutputFolder:
     """Returns the output folder at `path`; raises `UserError` where it holds no experiment."""
-    from ..folder import OutputFolder
+    from ..records.folder import OutputFolder
 
     folder = OutputFolder(path)
     if not (folder.path / "recipe.yaml").is_file():

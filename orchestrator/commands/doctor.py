@@ -12,10 +12,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import EXIT_ENVIRONMENT, EXIT_OK
+from ..base.errors import EXIT_ENVIRONMENT, EXIT_OK
 
 if TYPE_CHECKING:
-    from ..health import Finding
+    from ..engine.ray.health import Finding
 
 WORKER_SECONDS = 120
 
@@ -37,8 +37,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from ..cli import print_json
-    from ..health import facts
+    from .cli import print_json
+    from ..engine.ray.health import facts
 
     findings = [
         *_guard("packages", _packages),
@@ -63,8 +63,8 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _guard(what: str, look: Callable[[], list[Finding]]) -> list[Finding]:
-    from ..health import Finding
-    from ..places import redact
+    from ..engine.ray.health import Finding
+    from ..recipe.places import redact
 
     try:
         return look()
@@ -74,8 +74,8 @@ def _guard(what: str, look: Callable[[], list[Finding]]) -> list[Finding]:
 
 
 def _packages() -> list[Finding]:
-    from ..health import Finding
-    from ..results import versions
+    from ..engine.ray.health import Finding
+    from ..experiments.results import versions
 
     found = versions()
     missing = [name for name in ("torch", "ray", "mlflow", "pyarrow") if name not in found]
@@ -89,7 +89,7 @@ def _packages() -> list[Finding]:
 def _machine(seen: dict[str, Any]) -> list[Finding]:
     import shutil
 
-    from ..health import GIB, LEAST_DISK, Finding, judge_machine
+    from ..engine.ray.health import GIB, LEAST_DISK, Finding, judge_machine
 
     free = shutil.disk_usage(Path.cwd()).free / GIB
     disk = Finding(
@@ -104,7 +104,7 @@ def _machine(seen: dict[str, Any]) -> list[Finding]:
 
 def _settings() -> list[Finding]:
     """Looks at what Ray reads from the environment: a token that others can read, a folder too deep for sockets."""
-    from ..health import LONGEST_RAY_FOLDER, Finding
+    from ..engine.ray.health import LONGEST_RAY_FOLDER, Finding
 
     found = []
     token = os.environ.get("RAY_AUTH_TOKEN_PATH")
@@ -137,8 +137,8 @@ def _settings() -> list[Finding]:
 
 
 def _store(uri: str) -> list[Finding]:
-    from ..health import Finding, leave_probe
-    from ..places import store_faults
+    from ..engine.ray.health import Finding, leave_probe
+    from ..recipe.places import store_faults
     from ..store import open_store
 
     for fault in store_faults(uri):
@@ -152,8 +152,8 @@ def _store(uri: str) -> list[Finding]:
 
 
 def _ray(address: str | None, store: str | None) -> list[Finding]:
-    from ..engine.session import RaySession
-    from ..health import Finding
+    from ..engine.ray.session import RaySession
+    from ..engine.ray.health import Finding
 
     session: RaySession | None = None
     findings: list[Finding] = []
@@ -179,7 +179,7 @@ def _workers(session: Any, store: str | None) -> list[Finding]:
     """Looks from a worker on every node, at all of them at once."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    from ..health import Finding, facts, judge_worker, leave_probe, read_probe
+    from ..engine.ray.health import Finding, facts, judge_worker, leave_probe, read_probe
     from ..store import open_store
 
     ray = session.ray
@@ -238,8 +238,8 @@ def _skew(ray: Any, strategy: Any) -> float:
 def _tracking(uri: str) -> list[Finding]:
     import sqlite3
 
-    from ..health import Finding
-    from ..places import expand, holds_credentials, redact, sqlite_path, tracking_faults
+    from ..engine.ray.health import Finding
+    from ..recipe.places import expand, holds_credentials, redact, sqlite_path, tracking_faults
 
     shown = redact(uri)
     for fault in tracking_faults(uri):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from . import common
 
 if TYPE_CHECKING:
-    from ..recipe_sections import Resources
+    from ..recipe.sections import Resources
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,10 +27,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from ..cli import print_json
-    from ..data import load_data
-    from ..estimate import estimate
-    from ..plan import make_plan
+    from .cli import print_json
+    from ..plan.data import load_data
+    from ..experiments.estimate import estimate
+    from ..plan.plan import make_plan
     from ..store import open_store
 
     recipe = common.load(args)
@@ -51,10 +51,10 @@ def main(args: argparse.Namespace) -> int:
 
 def _slots(resources: Resources, address: str | None) -> int:
     """Returns how many units fit at once, on a cluster or on this machine."""
-    from ..engine.placement import Node, Placement
+    from ..engine.ray.placement import Node, Placement
 
     if address:
-        from ..engine.session import RaySession
+        from ..engine.ray.session import RaySession
 
         session = RaySession(address)
         try:
@@ -72,8 +72,8 @@ def _slots(resources: Resources, address: str | None) -> int:
 
 def render(document: dict[str, Any]) -> str:
     """Returns the plan as text."""
-    from ..plan import STAGE_TITLES
-    from ..progress import duration
+    from ..plan.plan import STAGE_TITLES
+    from ..records.progress import duration
 
     facts, split = document["dataset"], document["split"]
     lines = [

@@ -13,8 +13,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from ..cli import print_json
-    from ..experiment import rebuild
+    from .cli import print_json
+    from ..experiments.run import rebuild
 
     folder = common.open_folder(args.folder)
     document = rebuild(folder)

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from ..errors import EXIT_OK, EXIT_UNITS_FAILED
+from ..base.errors import EXIT_OK, EXIT_UNITS_FAILED
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,9 +36,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from ..cli import print_json
-    from ..reproduce import chosen
-    from ..reproduce.runner import document, run_items
+    from .cli import print_json
+    from ..experiments.reproduce import chosen
+    from ..experiments.reproduce.runner import document, run_items
 
     items = chosen(args.items)
     folder = args.output or Path("runs") / f"reproduce-{args.size}"
@@ -60,7 +60,7 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         print_json(document(findings, args.size))
     else:
-        from ..reproduce.page import SYMBOLS, counts
+        from ..experiments.reproduce.page import SYMBOLS, counts
 
         for finding in findings:
             print(finding.item.title)

@@ -6,11 +6,11 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from ..errors import UserError, nearest
+from ..base.errors import UserError, nearest
 from . import common
 
 if TYPE_CHECKING:
-    from ..folder import OutputFolder
+    from ..records.folder import OutputFolder
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from ..experiment import RunOptions, run
+    from ..experiments.run import RunOptions, run
     from .run import present
 
     folder = common.open_folder(args.folder)

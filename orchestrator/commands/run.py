@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import EXIT_OK, EXIT_UNITS_FAILED
+from ..base.errors import EXIT_OK, EXIT_UNITS_FAILED
 from . import common
 
 if TYPE_CHECKING:
-    from ..experiment import RunResult
+    from ..experiments.run import RunResult
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from ..experiment import RunOptions, run
+    from ..experiments.run import RunOptions, run
 
     recipe = common.load(args)
     options = RunOptions(
@@ -37,7 +37,7 @@ def main(args: argparse.Namespace) -> int:
 
 def present(result: RunResult, as_json: bool) -> int:
     """Prints what a run came to and returns its exit code."""
-    from ..cli import print_json
+    from .cli import print_json
 
     with common.shown():
         if as_json:

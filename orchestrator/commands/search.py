@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import EXIT_OK, EXIT_UNITS_FAILED
+from ..base.errors import EXIT_OK, EXIT_UNITS_FAILED
 from . import common
 
 if TYPE_CHECKING:
-    from ..search import SearchResult
+    from ..experiments.search import SearchResult
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,9 +22,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from ..cli import print_json
-    from ..experiment import RunOptions
-    from ..search import search
+    from .cli import print_json
+    from ..experiments.run import RunOptions
+    from ..experiments.search import search
 
     recipe = common.load(args)
     options = RunOptions(
@@ -46,7 +46,7 @@ def main(args: argparse.Namespace) -> int:
 
 def print_search(result: SearchResult) -> None:
     """Prints the chosen settings with what search and test fold say of them, and the result table of the run."""
-    from ..search import beyond_bound
+    from ..experiments.search import beyond_bound
     from .run import print_table
 
     console = common.console(160, soft_wrap=not sys.stdout.isatty())

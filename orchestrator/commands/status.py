@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ..errors import UserError, nearest
+from ..base.errors import UserError, nearest
 from . import common
 
 MOST_RUNNING = 12
@@ -23,8 +23,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from ..cli import print_json
-    from ..state import ExperimentState
+    from .cli import print_json
+    from ..records.state import ExperimentState
 
     folder = common.open_folder(args.folder)
     if args.units:
@@ -40,9 +40,9 @@ def main(args: argparse.Namespace) -> int:
 
 def render(state: dict[str, Any]) -> str:
     """Returns the state as text."""
-    from ..places import printable
-    from ..plan import STAGE_TITLES
-    from ..progress import duration
+    from ..recipe.places import printable
+    from ..plan.plan import STAGE_TITLES
+    from ..records.progress import duration
 
     by = f" ({state['driver']})" if state["state"] == "running" and state["driver"] else ""
     lines = [f"{state['folder']}: {state['state']}{by}"]
@@ -93,8 +93,8 @@ def attempt_text(unit: dict[str, Any]) -> str:
 
 
 def _units(folder: Any, wanted: list[str], as_json: bool) -> int:
-    from ..cli import print_json
-    from ..state import unit_history
+    from .cli import print_json
+    from ..records.state import unit_history
 
     found = []
     for text in wanted:
@@ -117,8 +117,8 @@ def render_unit(unit: dict[str, Any]) -> str:
     """Returns all that is recorded of a unit as text."""
     import time
 
-    from ..places import printable
-    from ..plan import STAGE_TITLES
+    from ..recipe.places import printable
+    from ..plan.plan import STAGE_TITLES
 
     def clock(stamp: float | None) -> str:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(stamp)) if stamp else "?"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..errors import UserError
+from ..base.errors import UserError
 
 LITTER_SECONDS = 24 * 3600.0  # no attempt takes longer without a sign of life
 
@@ -25,7 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from ..cli import print_json
+    from .cli import print_json
     from ..store import open_store
 
     if not args.store.startswith("s3://") and not (Path(args.store) / "objects").is_dir():
@@ -57,9 +57,9 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _used(folders: list[Path]) -> set[str]:
-    from ..data import load_data
-    from ..plan import make_plan
-    from ..search_space import plan_search
+    from ..plan.data import load_data
+    from ..plan.plan import make_plan
+    from ..plan.search import plan_search
     from ..store import open_store
     from .common import open_folder
 

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
-from ..errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_OK, EnvironmentFault, UserError
-from ..units import digest
+from ..base.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_OK, EnvironmentFault, UserError
+from ..plan.units import digest
 from . import common
 
 ACTIVE = ("PENDING", "RUNNING")
@@ -54,8 +54,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from ..cli import print_json
-    from ..plan import experiment_id
+    from .cli import print_json
+    from ..plan.plan import experiment_id
 
     if not args.address.startswith(("http://", "https://")):
         raise UserError(
@@ -106,7 +106,7 @@ def _place(args: argparse.Namespace) -> str:
 
 def _stop(client: Any, identity: str, as_json: bool) -> int:
     """Stops a job and waits until it has ended, so that it can be submitted again at once."""
-    from ..cli import print_json
+    from .cli import print_json
 
     _ask(identity, "stopped", lambda: client.stop_job(identity))
     deadline = time.monotonic() + STOP_SECONDS
@@ -163,7 +163,7 @@ def connect(address: str) -> Any:
 
 def _warn(recipe: Any, args: argparse.Namespace) -> None:
     """Says what would be missed later: results that go with the job's folder, a variable that the cluster may not have."""
-    from ..places import VARIABLE
+    from ..recipe.places import VARIABLE
 
     if not args.output:
         print(
@@ -180,7 +180,7 @@ def _warn(recipe: Any, args: argparse.Namespace) -> None:
 
 def _submit(client: Any, identity: str, recipe: Any, args: argparse.Namespace) -> bool:
     """Submits the job; returns False where somebody else has just submitted the same one."""
-    from ..recipe import to_yaml
+    from ..recipe.recipe import to_yaml
 
     missing = [name for name in args.env if name not in os.environ]
     if missing:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..errors import UserError
+from ..base.errors import UserError
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Fault, RecipeError, UserError
+from ..base.errors import Fault, RecipeError, UserError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,14 +47,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     from unlearn import METHODS, UnlearnError
 
-    from ..cli import print_json
-    from ..context import Context
-    from ..data import load_data
-    from ..execute import method_inputs
-    from ..options import build
-    from ..progress import Progress
-    from ..recipe import expand_methods, load_recipe, method_defaults
-    from ..results import finite
+    from .cli import print_json
+    from ..work.context import Context
+    from ..plan.data import load_data
+    from ..work.execute import method_inputs
+    from ..recipe.options import build
+    from ..records.progress import Progress
+    from ..recipe.recipe import expand_methods, load_recipe, method_defaults
+    from ..experiments.results import finite
     from ..store.local import write_synced
 
     if args.output.suffix != ".safetensors":

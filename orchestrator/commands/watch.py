@@ -7,14 +7,14 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from ..errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNITS_FAILED
+from ..base.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNITS_FAILED
 from . import common
 from .status import attempt_text, rate_text, render
 
 if TYPE_CHECKING:
     from rich.console import Group
 
-    from ..state import ExperimentState
+    from ..records.state import ExperimentState
 
 MOST_FAILURES = 6
 PLAIN_SECONDS = 10.0
@@ -29,8 +29,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from ..cli import print_json
-    from ..state import ExperimentState
+    from .cli import print_json
+    from ..records.state import ExperimentState
 
     state = ExperimentState(common.open_folder(args.folder).path)
     interval = max(0.2, args.interval)
@@ -70,9 +70,9 @@ def picture(state: dict[str, Any], height: int) -> Group:
     from rich.table import Table
     from rich.text import Text
 
-    from ..places import printable
-    from ..plan import STAGE_TITLES
-    from ..progress import duration
+    from ..recipe.places import printable
+    from ..plan.plan import STAGE_TITLES
+    from ..records.progress import duration
 
     now = time.time()
     head = Text.assemble(
@@ -128,9 +128,9 @@ def picture(state: dict[str, Any], height: int) -> Group:
 
 def _plain(state: ExperimentState, interval: float, stream: Any) -> None:
     """Prints a line for each stage that begins or ends, each failure, and every ten seconds how far it is."""
-    from ..places import printable
-    from ..plan import STAGE_TITLES
-    from ..progress import duration
+    from ..recipe.places import printable
+    from ..plan.plan import STAGE_TITLES
+    from ..records.progress import duration
 
     def say(text: str) -> None:
         print(text, file=stream, flush=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from ..units import Outcome, Unit
+from ..plan.units import Outcome, Unit
 
 Listener = Callable[[Outcome], None]
 Starter = Callable[[Unit, str], None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Sequence
 
-from ..units import Unit
+from ..plan.units import Unit
 
 
 class UnitQueue:

@@ -13,10 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .engine.unit_queue import UnitQueue
-from .plan import STAGES, Plan
-from .store import Store
-from .units import Unit, canonical
+from ..engine.queue import UnitQueue
+from ..plan.plan import STAGES, Plan
+from ..store import Store
+from ..plan.units import Unit, canonical
 
 OWN_SAMPLES = 200  # stored units of each stage that are read
 MOST_FOREIGN = 3000  # objects of other experiments that are looked at

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from .data import ExperimentData
-from .incremental import failing_point
-from .options import plain
-from .plan import Plan, Row
-from .recipe import Recipe
-from .store import Store
-from .store.local import write_synced
-from .units import Unit, seed_for
+from ..plan.data import ExperimentData
+from ..work.incremental import failing_point
+from ..recipe.options import plain
+from ..plan.plan import Plan, Row
+from ..recipe.recipe import Recipe
+from ..store import Store
+from ..store.local import write_synced
+from ..plan.units import Unit, seed_for
 
 SCHEMA_VERSION = 1
 PRIMARY = "xgboost"
@@ -48,7 +48,7 @@ def collect(
 
     - `failures`: unit key → one line, for units that failed in this or the last invocation.
     """
-    from attack.verdicts import judge_rows
+    from attack.audit.verdicts import judge_rows
 
     split = data.split
     counts = {"forget": split.forget, "retain": split.retain, "val": split.val, "test": split.test}
@@ -183,7 +183,7 @@ def _add_difference(
 
     Retrain's own row has none.
     """
-    from .scoring import difference_to
+    from ..work.scoring import difference_to
 
     theirs = reference.scores.get(score.label["attack"])
     if (theirs is None and not score.spec["reference"]) or (theirs is not None and theirs.key == score.key):
@@ -208,7 +208,7 @@ def _add_incremental(
 
     `failing_point` is null where a model got through all steps; `failing_point_least` is then what all of them withstood.
     """
-    from attack.student import mean_interval
+    from attack.metrics.t_intervals import mean_interval
 
     metas = [store.meta(unit.key) for unit in row.producers if unit.kind == "unlearn" and store.has(unit.key)]
     chains = [(meta["steps"], meta["spec"]["params"].get("fail_points")) for meta in metas if meta["steps"]]
@@ -248,7 +248,7 @@ def _problems(row: Row, store: Store, failures: Mapping[str, str]) -> list[str]:
 
 def error_interval(percents: Sequence[float], samples: int) -> list[float]:
     """Returns the 95 % interval of the mean of models' error rates, each in percent of `samples`, over models."""
-    from attack.student import Shares, share_interval
+    from attack.metrics.t_intervals import Shares, share_interval
 
     rows = np.full(len(percents), float(samples))
     return [100.0 * bound for bound in share_interval(Shares(np.asarray(percents) / 100.0 * rows, rows))]

@@ -9,21 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .context import Context, default_threads
-from .data import ExperimentData, load_data
-from .engine import Engine, InlineEngine
-from .errors import EnvironmentFault
-from .execute import HEAL_LIMIT
-from .folder import OutputFolder
-from .outputs import write_outputs
-from .plan import STAGES, Plan, check_stored_models, make_plan
-from .progress import Progress
-from .recipe import Recipe
+from ..work.context import Context, default_threads
+from ..plan.data import ExperimentData, load_data
+from ..engine import Engine, InlineEngine
+from ..base.errors import EnvironmentFault
+from ..work.execute import HEAL_LIMIT
+from ..records.folder import OutputFolder
+from ..work.outputs import write_outputs
+from ..plan.plan import STAGES, Plan, check_stored_models, make_plan
+from ..records.progress import Progress
+from ..recipe.recipe import Recipe
 from .results import collect, environment, write_results
-from .scratch import sweep_all
-from .store import CorruptObject, Store, open_store
-from .tracking import Tracker
-from .units import Outcome, Unit
+from ..base.scratch import sweep_all
+from ..store import CorruptObject, Store, open_store
+from ..records.mlflow_writer import Tracker
+from ..plan.units import Outcome, Unit
 
 INLINE = "inline"
 
@@ -149,7 +149,7 @@ class _Run:
         if self.options.address == INLINE:
             self.where = "one process"
             return InlineEngine(Context(store, data, threads=threads, allow_factory=self.options.allow_factory))
-        from .engine.ray_engine import RayEngine
+        from ..engine.ray.engine import RayEngine
 
         self.progress.say(
             "starting Ray" if self.options.address in (None, "local") else f"joining Ray at {self.options.address}"
@@ -231,7 +231,7 @@ class _Run:
         document = write_results(self.folder.path, self.recipe, rows, curves, self.folder.stage_seconds(), facts)
         unchanged = previous.get("rows") == document["rows"] and previous.get("recipe") == document["recipe"]
         if not unchanged or not self.folder.report_is_whole():
-            from .report import write_report
+            from ..report import write_report
 
             self.progress.say("drawing figures and the report")
             self.folder.seal(write_report(self.folder.path))
@@ -272,7 +272,7 @@ def rebuild(folder: OutputFolder) -> dict[str, Any]:
         folder.stage_seconds(),
         environment(data, store, work, "stored results", rows, folder.results()),
     )
-    from .report import write_report
+    from ..report import write_report
 
     folder.seal([*write_report(folder.path), folder.path / "results.json"])
     return document

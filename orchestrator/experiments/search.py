@@ -12,24 +12,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .context import Context, default_threads
-from .data import ExperimentData, load_data
-from .engine import Engine, InlineEngine
-from .errors import EXIT_UNITS_FAILED, EnvironmentFault, UserError
-from .experiment import INLINE, RunOptions, RunResult, run
-from .folder import OutputFolder
-from .options import plain
-from .outputs import write_outputs
-from .plan import check_stored_models
-from .progress import Progress
-from .recipe import Recipe
-from .report.rows import varying_names
+from ..work.context import Context, default_threads
+from ..plan.data import ExperimentData, load_data
+from ..engine import Engine, InlineEngine
+from ..base.errors import EXIT_UNITS_FAILED, EnvironmentFault, UserError
+from .run import INLINE, RunOptions, RunResult, run
+from ..records.folder import OutputFolder
+from ..recipe.options import plain
+from ..work.outputs import write_outputs
+from ..plan.plan import check_stored_models
+from ..records.progress import Progress
+from ..recipe.recipe import Recipe
+from ..report.rows import varying_names
 from .results import PRIMARY, finite
-from .search_choice import BROKEN, FINISHED, STOPPED, front_of, winner_of
-from .search_space import BOUND, FOLD, SearchPlan, bound_of, check_search, plan_search
-from .store import CorruptObject, Store, open_store
-from .store.local import write_synced
-from .units import Outcome, Unit
+from ..plan.objective import BROKEN, FINISHED, STOPPED, front_of, winner_of
+from ..plan.search import BOUND, FOLD, SearchPlan, bound_of, check_search, plan_search
+from ..store import CorruptObject, Store, open_store
+from ..store.local import write_synced
+from ..plan.units import Outcome, Unit
 
 SCHEMA_VERSION = 1
 FILE = "search.json"
@@ -165,7 +165,7 @@ class _Search:
         models = len(plan.references)
         if models < FEW_MODELS:
             self.progress.say(few_models(models))
-        from .engine.ray_engine import RayEngine
+        from ..engine.ray.engine import RayEngine
 
         self.progress.say("starting Ray" if self.options.address in (None, "local") else "joining Ray")
         engine = RayEngine(
@@ -228,7 +228,7 @@ class _Search:
         self.folder.append_event({"event": "stage_end", "stage": stage, "seconds": seconds})
 
     def _settle(self, plan: SearchPlan, data: ExperimentData, engine: Any) -> list[dict[str, Any]]:
-        from .engine.search_trials import run_settings
+        from ..engine.ray.search_trials import run_settings
 
         models = len(plan.references)
         most = sum(len(step.units()) for setting in plan.settings for step in setting.steps)
@@ -244,7 +244,7 @@ class _Search:
         return book.trials
 
     def _document(self, plan: SearchPlan, store: Store, trials: list[dict[str, Any]]) -> dict[str, Any]:
-        from .engine.search_trials import MEASURED_ERROR
+        from ..engine.ray.search_trials import MEASURED_ERROR
 
         winner, front = winner_of(trials), front_of(trials)
         chosen = [winner, *(i for i in front if i != winner)] if winner is not None else front

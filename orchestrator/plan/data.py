@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import RecipeError
-from .options import fault_from
-from .recipe import Recipe, model_faults
+from ..base.errors import RecipeError
+from ..recipe.options import fault_from
+from ..recipe.recipe import Recipe, model_faults
 from .units import Unit
 
 if TYPE_CHECKING:
     from unlearn import ImageDataset, Split
 
-    from .store import Store
+    from ..store import Store
 
 Progress = Callable[[int, int], None]
 
@@ -114,7 +114,7 @@ def load_data(
     """
     from unlearn import Scenario, make_split
 
-    from .options import build
+    from ..recipe.options import build
 
     dataset = _load_dataset(recipe, store, on_progress, keep)
     try:
@@ -141,7 +141,7 @@ def _load_dataset(recipe: Recipe, store: Store | None, on_progress: Progress | N
             f"dataset {source}",
         )
         if store is not None and store.has(unit.key):
-            from .store import CorruptObject
+            from ..store import CorruptObject
 
             try:
                 with np.load(store.fetch(unit.key, "dataset.npz"), allow_pickle=False) as arrays:

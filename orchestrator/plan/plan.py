@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .context import default_threads
+from ..work.context import default_threads
 from .data import ExperimentData
-from .errors import Fault, RecipeError
-from .incremental import grouped_steps
-from .options import canonical_params, fault_from, plain
-from .recipe import Recipe, expand_methods, method_defaults
+from ..base.errors import Fault, RecipeError
+from ..work.incremental import grouped_steps
+from ..recipe.options import canonical_params, fault_from, plain
+from ..recipe.recipe import Recipe, expand_methods, method_defaults
 from .units import Unit, canonical, digest, seed_for
 
 STAGES = ("train", "unlearn", "outputs", "attack", "score")
@@ -302,7 +302,7 @@ class _Planner:
         Retrain's own models are none of those that it is compared with: no other row has seen them either.
         """
         from attack import DIVERGENCES
-        from attack.distances import DEFAULT_DIVERGENCES, equal_count, first_of
+        from attack.distances.compare import DEFAULT_DIVERGENCES, equal_count, first_of
 
         retrained = [o for o in population if o.label["role"] == "retrained"]
         if not retrained:
@@ -341,7 +341,7 @@ def _labelled(outputs: Sequence[Unit]) -> list[list[str]]:
 
 
 def _fields(target: Any) -> list[str]:
-    from .options import option_names
+    from ..recipe.options import option_names
 
     return option_names(target)
 

@@ -12,13 +12,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from . import sweep
+from ..recipe import sweep
 from .data import ExperimentData
-from .errors import Fault, RecipeError
+from ..base.errors import Fault, RecipeError
 from .plan import Plan, Row, make_plan
-from .recipe import Recipe, check_recipe
-from .recipe_sections import Search
-from .results import PRIMARY
+from ..recipe.recipe import Recipe, check_recipe
+from ..recipe.sections import Search
+from ..experiments.results import PRIMARY
 from .units import Unit, digest
 
 FOLD = "validation"

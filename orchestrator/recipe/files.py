@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from .errors import Fault, RecipeError, nearest
+from ..base.errors import Fault, RecipeError, nearest
 
-SHIPPED = Path(__file__).parent / "recipes"
+SHIPPED = Path(__file__).parents[1] / "recipes"
 DEEPEST = 5
 MOST_NODES = 100_000
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from .errors import Fault, nearest
+from ..base.errors import Fault, nearest
 
 
 def option_names(target: Any, skip: Sequence[str] = ()) -> list[str]:

@@ -10,11 +10,11 @@ import yaml
 from pydantic import Field, ValidationError
 
 from . import sweep
-from .errors import Fault, RecipeError, nearest
+from ..base.errors import Fault, RecipeError, nearest
 from .options import canonical_params, fault_from, option_faults, option_names, validation_faults
 from .places import expand_section, tracking_faults
-from .recipe_files import apply_override, read_document, shipped_recipes
-from .recipe_sections import Resources, Search, Shadows, Strict, Tracking
+from .files import apply_override, read_document, shipped_recipes
+from .sections import Resources, Search, Shadows, Strict, Tracking
 
 
 class Recipe(Strict):
@@ -267,7 +267,7 @@ def method_defaults(name: str, recipe: Recipe) -> dict[str, Any]:
 
 def _attack_faults(recipe: Recipe) -> list[Fault]:
     from attack import ATTACKS
-    from attack.registry import label_free, reads_label
+    from attack.attacks.registry import label_free, reads_label
 
     found: list[Fault] = []
     for index, settings in enumerate(recipe.attacks):

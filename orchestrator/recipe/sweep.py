@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import Fault
+from ..base.errors import Fault
 
 KINDS = ("grid", "zip", "uniform", "loguniform")
 DEFAULT_SAMPLES = 8

@@ -18,8 +18,8 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import EnvironmentFault
-from .processes import boot
+from ..base.errors import EnvironmentFault
+from ..base.processes import boot
 
 GLANCE_SECONDS = 1.0  # `status` takes the lock for a moment to look: that is no run
 BEAT_SECONDS = 3.0

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from .store.base import sha256_file
-from .store.local import write_synced
+from ..store.base import sha256_file
+from ..store.local import write_synced
 
 FILE = "checksums.json"
 

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 from . import events
 from .alive import Presence, is_at_work
 from .checksums import Checksums
-from .errors import EnvironmentFault
-from .places import redact
-from .recipe import Recipe, load_recipe, to_yaml
-from .store.local import write_synced
-from .unit_log import worker
-from .units import Outcome, Unit
+from ..base.errors import EnvironmentFault
+from ..recipe.places import redact
+from ..recipe.recipe import Recipe, load_recipe, to_yaml
+from ..store.local import write_synced
+from ..work.log import worker
+from ..plan.units import Outcome, Unit
 
 if TYPE_CHECKING:
-    from .engine import Engine
+    from ..engine import Engine
 
 
 class OutputFolder:

@@ -18,15 +18,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .data import ExperimentData
-from .places import expand, file_name, sqlite_path
-from .plan import Plan, experiment_id
-from .processes import is_running, process_start
-from .recipe import Recipe, to_yaml
-from .results import git_state, versions
-from .store import Store
-from .store.local import sync
-from .units import Unit, canonical, digest
+from ..plan.data import ExperimentData
+from ..recipe.places import expand, file_name, sqlite_path
+from ..plan.plan import Plan, experiment_id
+from ..base.processes import is_running, process_start
+from ..recipe.recipe import Recipe, to_yaml
+from ..experiments.results import git_state, versions
+from ..store import Store
+from ..store.local import sync
+from ..plan.units import Unit, canonical, digest
 
 TAG = "orchestrator"
 MOST_METRICS = 900  # of one request, which may hold 1,000 metrics, 100 parameters and 100 tags

@@ -19,14 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .data import ExperimentData
-from .places import redact, sqlite_path
-from .plan import Plan
-from .recipe import Recipe
-from .store import Store
-from .store.local import write_synced
-from .tracking_runs import MlflowRuns, experiment_name, tracking_uri
-from .units import Unit, digest
+from ..plan.data import ExperimentData
+from ..recipe.places import redact, sqlite_path
+from ..plan.plan import Plan
+from ..recipe.recipe import Recipe
+from ..store import Store
+from ..store.local import write_synced
+from .mlflow_runs import MlflowRuns, experiment_name, tracking_uri
+from ..plan.units import Unit, digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

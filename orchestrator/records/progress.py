@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-from .plan import STAGE_TITLES
-from .units import Outcome, Unit
+from ..plan.plan import STAGE_TITLES
+from ..plan.units import Outcome, Unit
 
 PLAIN_INTERVAL = 10.0
 LIVE_INTERVAL = 0.1

@@ -24,10 +24,10 @@ def write_report(output_dir: str | Path) -> list[Path]:
     """
     from ..store.local import write_synced
     from . import tables
-    from .drawing import render
-    from .figures import FIGURES, draw
+    from .figures.drawing import render
+    from .figures.figures import FIGURES, draw
     from .page import page
-    from .pareto import PARETO, search_figures
+    from .figures.pareto import PARETO, search_figures
     from .rows import Report
 
     folder = Path(output_dir)

@@ -11,7 +11,7 @@ from typing import Any
 
 from . import summary, tables, words
 from .details import details
-from .drawing import DARK_SERIES, Figure, inline_svg
+from .figures.drawing import DARK_SERIES, Figure, inline_svg
 from .rows import Report
 
 LONG_TABLE = 14

@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from attack.verdicts import Verdict, includes_chance, judge_rows
+from attack.audit.verdicts import Verdict, includes_chance, judge_rows
 
-from ..errors import UserError
+from ..base.errors import UserError
 from . import words
 
 
@@ -167,7 +167,7 @@ class Report:
 
     @cached_property
     def judgements(self) -> tuple[Judgement, ...]:
-        """What the attacks' AUC and intervals mean for each row; `attack.verdicts` decides, as it does for `results.json`."""
+        """What the attacks' AUC and intervals mean for each row; `attack.audit.verdicts` decides, as it does for `results.json`."""
         verdicts = judge_rows([row.raw for row in self.rows])
         return tuple(self._judgement(row, verdict) for row, verdict in zip(self.rows, verdicts, strict=True))
 

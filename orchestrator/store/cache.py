@@ -11,8 +11,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ..errors import EnvironmentFault
-from ..scratch import ScratchFolder
+from ..base.errors import EnvironmentFault
+from ..base.scratch import ScratchFolder
 from .base import sha256_file
 
 LIMIT_GIB = 20.0  # ORCHESTRATOR_CACHE_GIB changes it

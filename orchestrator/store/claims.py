@@ -19,7 +19,7 @@ import uuid
 from abc import ABC, abstractmethod
 from types import TracebackType
 
-from ..processes import is_running, process_start, process_table
+from ..base.processes import is_running, process_start, process_table
 
 BEAT_SECONDS = 10.0
 ABANDONED_SECONDS = 60.0

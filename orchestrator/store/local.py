@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import EnvironmentFault
+from ..base.errors import EnvironmentFault
 from .base import COMMIT_MARK, Attempt, CorruptObject, MissingObject, Store, commit_document, parse_commit, sha256_file
 from .claims import ClaimBoard
 

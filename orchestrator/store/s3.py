@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ..errors import EnvironmentFault
+from ..base.errors import EnvironmentFault
 from .base import COMMIT_MARK, Attempt, CorruptObject, MissingObject, Store, commit_document, parse_commit
 from .cache import FileCache
 from .claims import ClaimBoard

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .data import ExperimentData
-from .store import Attempt, Store
+from ..plan.data import ExperimentData
+from ..store import Attempt, Store
 
 if TYPE_CHECKING:
     import torch
@@ -112,7 +112,7 @@ class Context:
         """Returns the model that the `train` or `unlearn` unit `key` left in the store."""
         from safetensors.torch import load_file
 
-        from unlearn.classes import drop_classes
+        from unlearn.models.classes import drop_classes
 
         meta = self.store.meta(key)
         model = self.new_model(meta["model"], seed=0)

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .context import Context, save_model
-from .errors import EnvironmentFault, disk_is_full, signals_seen
-from .options import build
-from .store import Attempt, CorruptObject
-from .unit_log import recorded
-from .units import Outcome, Unit
+from ..base.errors import EnvironmentFault, disk_is_full, signals_seen
+from ..recipe.options import build
+from ..store import Attempt, CorruptObject
+from .log import recorded
+from ..plan.units import Outcome, Unit
 
 if TYPE_CHECKING:
     pass

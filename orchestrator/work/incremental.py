@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .data import ExperimentData, array_digest
-from .store import CorruptObject
-from .units import Unit
+from ..plan.data import ExperimentData, array_digest
+from ..store import CorruptObject
+from ..plan.units import Unit
 
 if TYPE_CHECKING:
     from torch import nn
@@ -116,7 +116,7 @@ class _Chain:
         """Makes one step and commits its model, and then the running moments."""
         from unlearn import UnlearnError, UnlearnResult, accuracy
         from unlearn.methods.base import MethodDidNothing, NothingToForget, UnlearnTooFast
-        from unlearn.methods.pgu_incremental import next_moments
+        from unlearn.methods.pgu.incremental import next_moments
 
         from .context import save_model
         from .execute import commit_unit
@@ -187,7 +187,7 @@ class _Chain:
     def _running(self, number: int) -> SecondMoments:
         """Returns the running moments after a step: held, stored, or carried on from the last state that is stored."""
         from unlearn import SecondMoments
-        from unlearn.methods.pgu_incremental import next_moments
+        from unlearn.methods.pgu.incremental import next_moments
 
         if self.running is not None and self.running[0] == number:
             return self.running[1]

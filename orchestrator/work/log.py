@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec
 
-from .units import Outcome
+from ..plan.units import Outcome
 
 P = ParamSpec("P")
 
@@ -77,7 +77,7 @@ def recorded(execute: Callable[P, Outcome]) -> Callable[P, Outcome]:
         with recording() as records:
             outcome = execute(*args, **options)
         level, how = ("error", outcome.error) if outcome.failed else ("info", outcome.status)
-        last = {"level": level, "logger": "orchestrator.execute", "message": f"{how} in {outcome.seconds:.2f} s"}
+        last = {"level": level, "logger": "orchestrator.work.execute", "message": f"{how} in {outcome.seconds:.2f} s"}
         return dataclasses.replace(outcome, log=[*records, {"time": round(time.time(), 3), **last, **worker()}])
 
     return recording_execute

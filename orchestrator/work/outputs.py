@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .checksums import Checksums
-from .plan import Plan
-from .store import Store
-from .units import Unit, digest
+from ..records.checksums import Checksums
+from ..plan.plan import Plan
+from ..store import Store
+from ..plan.units import Unit, digest
 
 # [outputs key, role, fold, model id]: how a unit names a model's outputs and what they are to an attack.
 Labelled = Sequence[str]
@@ -34,7 +34,7 @@ def write_fragment(
     **Arguments:** `classes`: the class of each column, where some were dropped. Without it, whoever reads the label's logit
     would take another class's for it.
     """
-    from attack.outputs import with_classes
+    from attack.outputs.table import with_classes
 
     order = np.argsort(sample_ids, kind="stable")
     values = pa.array(np.ascontiguousarray(logits[order], dtype=np.float32).ravel())
@@ -53,7 +53,7 @@ def model_table(
 ) -> pa.Table:
     """Returns one model's outputs as the table that every attack reads."""
     from attack import outputs_table
-    from attack.outputs import logit_classes
+    from attack.outputs.table import logit_classes
 
     fragment = pq.read_table(store.fetch(key, "outputs.parquet"))
     logits = fragment["logits"].combine_chunks()

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from .options import build
+from ..recipe.options import build
 from .outputs import labelled_tables
-from .store import Attempt, Store
-from .units import Unit
+from ..store import Attempt, Store
+from ..plan.units import Unit
 
 if TYPE_CHECKING:
-    from attack.evaluation import Scores
+    from attack.metrics.evaluation import Scores
 
 TINY = 0.05
 AREAS = "areas.json"  # of a score unit: the AUC of every pair of models, from which `results` takes differences
@@ -55,8 +55,8 @@ def best_candidate(store: Store, keys: list[str]) -> str:
 def score_row(unit: Unit, store: Store, attempt: Attempt) -> dict[str, Any]:
     """Scores one row's models (positive) against the test-fold retrained models (negative)."""
     from attack import ATTACKS
-    from attack.evaluation import Areas, Scores, worst_samples
-    from attack.judgement import judged
+    from attack.metrics.evaluation import Areas, Scores, worst_samples
+    from attack.audit.judged import judged
 
     spec = unit.spec
     attack_class = ATTACKS[spec["attack"]]
@@ -126,7 +126,7 @@ def difference_to(
     None where the two were not scored by one fitted attacker against the same retrained models: a candidate that failed once
     and was made since may have been chosen for one of them only.
     """
-    from attack.evaluation import Areas, paired_difference
+    from attack.metrics.evaluation import Areas, paired_difference
 
     def areas(of: Unit, file: str) -> Areas:
         return Areas.from_json(json.loads(store.fetch(of.key, file).read_text()))
@@ -145,10 +145,10 @@ def difference_to(
 def measure_distances(unit: Unit, store: Store) -> dict[str, Any]:
     """Compares one row's models with retrained ones, sample by sample, on the outputs that the unit names."""
     from attack import DIVERGENCES
-    from attack.distances import distances
-    from attack.measured import MODEL_ID, ROLE
-    from attack.sources import Tables
-    from attack.survey import Survey
+    from attack.distances.compare import distances
+    from attack.outputs.measured import MODEL_ID, ROLE
+    from attack.outputs.sources import Tables
+    from attack.outputs.survey import Survey
 
     spec = unit.spec
     sides = ("tested", "negative", "models", "retrained", "originals")
@@ -176,7 +176,7 @@ def measure_distances(unit: Unit, store: Store) -> dict[str, Any]:
 def _threshold(spec: Any, store: Store, fitted: Any) -> tuple[float | None, list[str]]:
     """Returns the threshold of an attacker that `spec["fit"]` was for, tuned on its validation models where it has none."""
     from attack import ATTACKS
-    from attack.judgement import tuned_threshold
+    from attack.audit.judged import tuned_threshold
 
     role = "unlearned" if ATTACKS[spec["attack"]].per_method else "original"
     sides = [[item for item in spec["fit"] if item[1:3] == [side, "validation"]] for side in (role, "retrained")]
@@ -197,8 +197,8 @@ def tiny_scores(positive: Scores, negative: Scores, seed: int) -> tuple[float, l
     **Returns:** the mean over models, its 95 % interval over models of both sides (None where one has a single model), the
     value of each model.
     """
-    from attack.intervals import beyond_interval, resampled_tpr, resampled_weights
-    from attack.student import Shares
+    from attack.metrics.bootstrap import beyond_interval, resampled_tpr, resampled_weights
+    from attack.metrics.t_intervals import Shares
 
     floor = np.quantile(negative.scores, TINY)
     members, others = positive.by_model()[1], negative.by_model()[1]

@@ -28,10 +28,10 @@ from attack import (
     auc,
     outputs_table,
 )
-from attack.audit import audit
-from attack.features import shadow_features
-from attack.metrics import best_f1
-from attack.outputs import logits_matrix, rows_where
+from attack.audit.audit import audit
+from attack.attacks.features import shadow_features
+from attack.metrics.roc import best_f1
+from attack.outputs.table import logits_matrix, rows_where
 
 from .build import area, pool, rows_of, shuffled, slow_phi
 

@@ -13,8 +13,8 @@ import pytest
 from scipy import stats
 
 from attack import auc, evaluate, roc
-from attack.evaluation import Scores, paired_difference, worst_samples
-from attack.metrics import auc_matrix, ks_distance
+from attack.metrics.evaluation import Scores, paired_difference, worst_samples
+from attack.metrics.roc import auc_matrix, ks_distance
 
 from .build import slow_auc
 

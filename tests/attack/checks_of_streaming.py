@@ -17,14 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from attack import XGBoostAttack
-from attack.check import Examination
-from attack.fragments import fragments, softmax_width
-from attack.outputs import rows_where
-from attack.scoring import Coded, by_model
-from attack.sources import ParquetFiles
-from attack.spool import Spool
-from attack.xgboost_attack import membership
-from orchestrator import streaming_attack, streaming_scores, streaming_worker
+from attack.audit.check import Examination
+from attack.outputs.fragments import fragments, softmax_width
+from attack.outputs.table import rows_where
+from attack.audit.runner import Coded, by_model
+from attack.outputs.sources import ParquetFiles
+from attack.attacks.spool import Spool
+from attack.attacks.xgboost import membership
+from orchestrator.engine.attacker import fit as streaming_attack, scores as streaming_scores, worker as streaming_worker
 
 from .build import pool, shuffled
 

@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def ray_session() -> Iterator[None]:
-    from orchestrator.engine.session import RaySession
+    from orchestrator.engine.ray.session import RaySession
 
     session = RaySession("local")
     yield

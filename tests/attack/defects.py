@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
-import attack.gaussians
-import attack.metrics
+import attack.metrics.gaussians
+import attack.metrics.roc
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -62,7 +62,7 @@ def pooled_over_samples(_: Any) -> Any:
         spread = (values - np.nanmean(values)) ** 2
         return dataclasses.replace(found, squares=spread.sum(axis=0)) if found.fixed else found
 
-    real_fit = attack.gaussians.Gaussians.fit
+    real_fit = attack.metrics.gaussians.Gaussians.fit
     return classmethod(fit)
 
 
@@ -152,7 +152,7 @@ def ties_split(_: Any) -> Any:
         truth = np.asarray(labels)[np.lexsort((-np.asarray(labels), -np.asarray(scores)))]
         ordered = np.sort(scores)[::-1]
         rates = [np.append(0.0, np.cumsum(truth == side) / (truth == side).sum()) for side in (0, 1)]
-        return attack.metrics.Roc(rates[0], rates[1], np.append(np.inf, ordered), int((truth == 0).sum()))
+        return attack.metrics.roc.Roc(rates[0], rates[1], np.append(np.inf, ordered), int((truth == 0).sum()))
 
     return curve
 

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 
 from attack import RMIA, ForgettingQuality, KLoM, LiRA, ULiRA
-from attack.measured import Measured
+from attack.outputs.measured import Measured
 
 EVERYTHING = """
 import sys, numpy as np, pyarrow as pa

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from attack import ATTACKS, ULiRA, XGBoostAttack, outputs_table, read_logits, read_outputs
-from attack.audit import audit, check, run_attacks
-from attack.outputs import logits_matrix, rows_where
-from attack.sources import ParquetFiles
+from attack.audit.audit import audit, check, run_attacks
+from attack.outputs.table import logits_matrix, rows_where
+from attack.outputs.sources import ParquetFiles
 
 from .build import area, pool, shuffled
 

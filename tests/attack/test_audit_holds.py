@@ -15,14 +15,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-import attack.rmia
-import attack.survey
+import attack.attacks.rmia
+import attack.outputs.survey
 from attack import ATTACKS
-from attack.audit import audit, run_attacks
-from attack.check import Examination
-from attack.outputs import rows_where
-from attack.scoring import InProcess
-from attack.sources import Tables
+from attack.audit.audit import audit, run_attacks
+from attack.audit.check import Examination
+from attack.outputs.table import rows_where
+from attack.audit.runner import InProcess
+from attack.outputs.sources import Tables
 
 from .build import pool, shuffled
 
@@ -54,14 +54,14 @@ def test_with_a_population_each_models_rows_are_looked_at_once(
 ) -> None:
     """Scored model by model, p(z) of all models each time would grow with their square."""
     taken: list[int] = []
-    real = attack.rmia._References.ratio
+    real = attack.attacks.rmia._References.ratio
 
     def ratio(self: Any, outputs: Any) -> np.ndarray:
         if len(self.samples) == 7:  # of the population, not of the forget set
             taken.append(len(outputs))
         return real(self, outputs)
 
-    monkeypatch.setattr(attack.rmia._References, "ratio", ratio)
+    monkeypatch.setattr(attack.attacks.rmia._References, "ratio", ratio)
     others = pool(models=4, samples=7, shift=0.0, unlearned={"pgu": 0.0}, seed=2)
     rows = run_attacks(small, ["rmia"], bootstrap=20, population=others)
     assert rows[0]["metrics"]["rmia/auc"] is not None
@@ -136,7 +136,7 @@ def test_from_a_size_on_arrays_lie_in_files_with_the_same_numbers(
         "mixed": shuffled(small),
     }[order]
     expected = Examination.of(Tables((table,))).measured()
-    monkeypatch.setattr(attack.survey, "MAPPED_ROWS", 1)
+    monkeypatch.setattr(attack.outputs.survey, "MAPPED_ROWS", 1)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     found = Examination.of(Tables((table,))).measured()
     for name in ("phi", "entropy"):
@@ -160,8 +160,8 @@ def test_without_room_for_a_file_arrays_lie_in_memory(monkeypatch: pytest.Monkey
     def full(*_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(attack.survey, "MAPPED_ROWS", 1)
+    monkeypatch.setattr(attack.outputs.survey, "MAPPED_ROWS", 1)
     monkeypatch.setattr(os, "posix_fallocate", full)
-    found = attack.survey.column(5, np.float64, np.nan)
+    found = attack.outputs.survey.column(5, np.float64, np.nan)
     assert np.isnan(found).all()
     assert not in_a_file(found)

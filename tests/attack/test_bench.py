@@ -40,8 +40,8 @@ def test_the_plain_way_holds_its_features_in_float32(
 def test_rays_start_has_a_field_of_its_own_outside_the_seconds(
     bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import orchestrator.engine.session
-    import orchestrator.streaming_scores
+    import orchestrator.engine.ray.session
+    import orchestrator.engine.attacker.scores
 
     clock = iter(range(1000))
     monkeypatch.setattr(bench.time, "perf_counter", lambda: float(next(clock)))
@@ -53,8 +53,8 @@ def test_rays_start_has_a_field_of_its_own_outside_the_seconds(
 
         def close(self) -> None: ...
 
-    monkeypatch.setattr(orchestrator.engine.session, "RaySession", Session)
-    monkeypatch.setattr(orchestrator.streaming_scores, "score_distributed", lambda *_: iter(()))
+    monkeypatch.setattr(orchestrator.engine.ray.session, "RaySession", Session)
+    monkeypatch.setattr(orchestrator.engine.attacker.scores, "score_distributed", lambda *_: iter(()))
     bench.write(tmp_path, 1000, 10)
     found = bench.stage("distributed_scores", tmp_path, 10, None)
     assert found["ray_start_seconds"] == 8.0

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from scipy import integrate, special, stats
 
-import attack.evaluation
-import attack.intervals
-import attack.student
-from attack.metrics import auc
+import attack.metrics.evaluation
+import attack.metrics.bootstrap
+import attack.metrics.t_intervals
+from attack.metrics.roc import auc
 
 from .defects import Plant, percentile_interval, replaced, rows_for_models
 
@@ -92,7 +92,7 @@ def threshold_certain(real: Any) -> Any:
 
 
 def bootstrap_alone(_: Any) -> Any:
-    return lambda values, models, beyond, allowed: attack.intervals.expanded_interval(values, models)
+    return lambda values, models, beyond, allowed: attack.metrics.bootstrap.expanded_interval(values, models)
 
 
 def of_these_models_only(real: Any) -> Any:
@@ -101,54 +101,54 @@ def of_these_models_only(real: Any) -> Any:
 
 
 BROKEN: dict[str, tuple[Plant, str, int, str]] = {
-    "areas over rows": (replaced(attack.evaluation.Scores, "by_model", rows_for_models), "weak", 3, "auc"),
-    "areas not widened": (replaced(attack.evaluation, "expanded_interval", percentile_interval), "weak", 3, "auc"),
+    "areas over rows": (replaced(attack.metrics.evaluation.Scores, "by_model", rows_for_models), "weak", 3, "auc"),
+    "areas not widened": (replaced(attack.metrics.evaluation, "expanded_interval", percentile_interval), "weak", 3, "auc"),
     "a difference not widened": (
-        replaced(attack.evaluation, "expanded_interval", percentile_interval),
+        replaced(attack.metrics.evaluation, "expanded_interval", percentile_interval),
         "weak",
         3,
         "auc_minus_retrain",
     ),
-    "a share not widened": (replaced(attack.student, "_quantile", normal_for_student), "weak", 3, "recall"),
+    "a share not widened": (replaced(attack.metrics.t_intervals, "_quantile", normal_for_student), "weak", 3, "recall"),
     "a share over rows": (
-        replaced(attack.student.Shares, "variance", rows_taken_for_independent),
+        replaced(attack.metrics.t_intervals.Shares, "variance", rows_taken_for_independent),
         "weak",
         3,
         "recall",
     ),
-    "F1 over rows": (replaced(attack.student.Shares, "variance", rows_taken_for_independent), "weak", 3, "f1"),
+    "F1 over rows": (replaced(attack.metrics.t_intervals.Shares, "variance", rows_taken_for_independent), "weak", 3, "f1"),
     "the other side forgotten": (
-        replaced(attack.evaluation, "combined_interval", one_side_certain),
+        replaced(attack.metrics.evaluation, "combined_interval", one_side_certain),
         "weak",
         5,
         "precision",
     ),
     "a rate's threshold taken for certain": (
-        replaced(attack.evaluation, "beyond_interval", threshold_certain),
+        replaced(attack.metrics.evaluation, "beyond_interval", threshold_certain),
         "weak",
         5,
         "tpr_at_fpr_0.01",
     ),
     "a rate bounded by what is not seen": (
-        replaced(attack.evaluation, "beyond_interval", bootstrap_alone),
+        replaced(attack.metrics.evaluation, "beyond_interval", bootstrap_alone),
         "heavy-strong",
         5,
         "tpr_at_fpr_0.001",
     ),
     "a floor taken for certain": (
-        replaced(attack.intervals, "beyond_interval", threshold_certain),
+        replaced(attack.metrics.bootstrap, "beyond_interval", threshold_certain),
         "weak",
         5,
         "tiny_scores",
     ),
     "nothing seen taken for nothing": (
-        replaced(attack.intervals, "beyond_interval", bootstrap_alone),
+        replaced(attack.metrics.bootstrap, "beyond_interval", bootstrap_alone),
         "heavy-strong",
         5,
         "tiny_scores",
     ),
     "models not resampled": (
-        replaced(attack.intervals, "resampled_weights", of_these_models_only),
+        replaced(attack.metrics.bootstrap, "resampled_weights", of_these_models_only),
         "weak",
         5,
         "tiny_scores",

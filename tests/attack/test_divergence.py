@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from attack import DIVERGENCES, ForgettingQuality, KLoM
-from attack.metrics import ks_distance
-from attack.outputs import rows_where
+from attack.metrics.roc import ks_distance
+from attack.outputs.table import rows_where
 
 from . import checks
 from .build import pool

@@ -22,8 +22,8 @@ from attack import (
     ULiRA,
     XGBoostAttack,
 )
-from attack.features import shadow_features
-from attack.outputs import entropy, log_confidence, logits_matrix, phi, rows_where
+from attack.attacks.features import shadow_features
+from attack.outputs.table import entropy, log_confidence, logits_matrix, phi, rows_where
 
 from .build import pool, shuffled
 
@@ -122,7 +122,7 @@ def test_a_split_by_row_is_refused_because_it_would_tune_on_what_was_seen(monkey
     with pytest.raises(ValueError, match=r"fold: original model 'original-000' has rows in 2 folds \(18 such models\)"):
         attack.fit(split_by_row(table))
     honest = attack.fit(table)
-    monkeypatch.setattr("attack.xgboost_attack.refuse_split_by_row", lambda outputs: None)
+    monkeypatch.setattr("attack.attacks.xgboost.refuse_split_by_row", lambda outputs: None)
     leaky = attack.fit(split_by_row(table))
     assert honest.validation_f1 < 0.8  # always "member" gives 2/3
     assert leaky.validation_f1 > 0.9
@@ -167,6 +167,6 @@ def test_confidences_do_not_depend_on_the_size_of_the_blocks(monkeypatch: pytest
     generator = np.random.default_rng(2)
     logits, labels = generator.normal(size=(50, 6)).astype(np.float32), generator.integers(0, 6, 50)
     whole = phi(logits, labels), entropy(logits)
-    monkeypatch.setattr("attack.outputs.BLOCK_VALUES", 7 * 6)
+    monkeypatch.setattr("attack.outputs.table.BLOCK_VALUES", 7 * 6)
     assert np.array_equal(phi(logits, labels), whole[0])
     assert np.array_equal(entropy(logits), whole[1])

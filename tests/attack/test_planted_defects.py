@@ -13,27 +13,27 @@ import pyarrow.compute as pc
 import pytest
 import scipy.special
 
-import attack.divergence
-import attack.evaluation
-import attack.features
-import attack.forgetting_quality
-import attack.gaussians
-import attack.intervals
-import attack.klom
-import attack.lira
-import attack.metrics
-import attack.outputs
-import attack.references
-import attack.rmia
-import attack.scoring
-import attack.survey
-import attack.thresholds
-import attack.u_lira
-import attack.xgboost_attack
+import attack.distances.base
+import attack.metrics.evaluation
+import attack.attacks.features
+import attack.distances.forgetting_quality
+import attack.metrics.gaussians
+import attack.metrics.bootstrap
+import attack.distances.klom
+import attack.attacks.lira
+import attack.metrics.roc
+import attack.outputs.table
+import attack.attacks.references
+import attack.attacks.rmia
+import attack.audit.runner
+import attack.outputs.survey
+import attack.attacks.thresholds
+import attack.attacks.u_lira
+import attack.attacks.xgboost
 from attack import LiRA, ULiRA
-from orchestrator import streaming_attack as stream_attack
-from orchestrator import streaming_scores as stream_scores
-from orchestrator import streaming_worker as stream
+from orchestrator.engine.attacker import fit as stream_attack
+from orchestrator.engine.attacker import scores as stream_scores
+from orchestrator.engine.attacker import worker as stream
 
 from . import checks
 from . import checks_of_measures as measures
@@ -83,7 +83,7 @@ from .defects import (
 )
 
 fit = "fit_likelihood_ratio"
-refs, xgb, metrics, evaluation = attack.references, attack.xgboost_attack, attack.metrics, attack.evaluation
+refs, xgb, metrics, evaluation = attack.attacks.references, attack.attacks.xgboost, attack.metrics.roc, attack.metrics.evaluation
 fixed = partial(checks.lira_is_its_definition, "online", "fixed")
 offline = partial(checks.lira_is_its_definition, "offline")
 rmia_offline = partial(checks.rmia_is_its_definition, "offline", 1.2)
@@ -91,10 +91,10 @@ with_population = partial(checks.rmia_is_its_definition, "online", 1.0, True)
 
 DEFECTS: dict[str, tuple[Plant, Callable[[], None]]] = {
     # LiRA
-    "lira: sides swapped": (replaced(attack.lira, fit, swapped_roles), checks.lira_is_its_definition),
-    "lira offline: sides swapped": (replaced(attack.lira, fit, swapped_roles), offline),
+    "lira: sides swapped": (replaced(attack.attacks.lira, fit, swapped_roles), checks.lira_is_its_definition),
+    "lira offline: sides swapped": (replaced(attack.attacks.lira, fit, swapped_roles), offline),
     "lira: OUT variance taken from IN": (
-        replaced(attack.lira, fit, variance_of_the_other_side),
+        replaced(attack.attacks.lira, fit, variance_of_the_other_side),
         checks.each_side_has_its_own_variance,
     ),
     "lira: target left in the fit": (
@@ -102,13 +102,13 @@ DEFECTS: dict[str, tuple[Plant, Callable[[], None]]] = {
         partial(checks.guessing_on_its_own_models, LiRA()),
     ),
     "lira: test models in the fit": (replaced(refs, "FITTED_FOLDS", all_folds), checks.lira_is_its_definition),
-    "lira: fixed variance over all samples": (replaced(attack.gaussians.Gaussians, "fit", pooled_over_samples), fixed),
+    "lira: fixed variance over all samples": (replaced(attack.metrics.gaussians.Gaussians, "fit", pooled_over_samples), fixed),
     "lira: log p in place of φ": (replaced(refs, "margins_of", log_p_for_phi), checks.lira_is_its_definition),
     "lira offline: the other tail": (replaced(scipy.special, "log_ndtr", lambda real: lambda x: real(-x)), offline),
     # U-LiRA
-    "u_lira: sides swapped": (replaced(attack.u_lira, fit, swapped_roles), checks.u_lira_is_its_definition),
+    "u_lira: sides swapped": (replaced(attack.attacks.u_lira, fit, swapped_roles), checks.u_lira_is_its_definition),
     "u_lira: OUT variance taken from IN": (
-        replaced(attack.u_lira, fit, variance_of_the_other_side),
+        replaced(attack.attacks.u_lira, fit, variance_of_the_other_side),
         checks.u_lira_is_its_definition,
     ),
     "u_lira: target left in the fit": (
@@ -117,18 +117,18 @@ DEFECTS: dict[str, tuple[Plant, Callable[[], None]]] = {
     ),
     "u_lira: test models in the fit": (replaced(refs, "FITTED_FOLDS", all_folds), checks.u_lira_is_its_definition),
     "u_lira: originals for unlearned models": (
-        replaced(attack.u_lira, fit, originals_as_in),
+        replaced(attack.attacks.u_lira, fit, originals_as_in),
         checks.u_lira_is_its_definition,
     ),
     # RMIA
-    "rmia: sides swapped": (replaced(attack.rmia, "sides", swapped_roles), checks.rmia_is_its_definition),
+    "rmia: sides swapped": (replaced(attack.attacks.rmia, "sides", swapped_roles), checks.rmia_is_its_definition),
     "rmia offline: reference models that were trained on x": (
-        replaced(attack.rmia, "sides", lambda real: lambda o, n, roles, v: real(o, n, ("original",), v)),
+        replaced(attack.attacks.rmia, "sides", lambda real: lambda o, n, roles, v: real(o, n, ("original",), v)),
         rmia_offline,
     ),
-    "rmia: target left in p(x)": (replaced(attack.rmia, "row_places", target_left_in), checks.rmia_is_its_definition),
+    "rmia: target left in p(x)": (replaced(attack.attacks.rmia, "row_places", target_left_in), checks.rmia_is_its_definition),
     "rmia: target left in p(x), with a population": (
-        replaced(attack.rmia, "row_places", target_left_in),
+        replaced(attack.attacks.rmia, "row_places", target_left_in),
         with_population,
     ),
     "rmia: test models among the references": (
@@ -136,76 +136,76 @@ DEFECTS: dict[str, tuple[Plant, Callable[[], None]]] = {
         checks.rmia_is_its_definition,
     ),
     "rmia: γ on the wrong side": (
-        replaced(attack.rmia, "_share_beaten", lambda real: lambda x, z, gamma: real(x, z, 1.0 / gamma)),
+        replaced(attack.attacks.rmia, "_share_beaten", lambda real: lambda x, z, gamma: real(x, z, 1.0 / gamma)),
         rmia_offline,
     ),
     "rmia: p(x) forgotten": (
-        replaced(attack.rmia._References, "_prior", uncalibrated),
+        replaced(attack.attacks.rmia._References, "_prior", uncalibrated),
         checks.rmia_ranks_by_the_calibrated_ratio,
     ),
     "rmia: γ on the wrong side, in order": (
-        replaced(attack.rmia, "_share_beaten", lambda real: lambda x, z, gamma: real(x, z, 1.0 / gamma)),
+        replaced(attack.attacks.rmia, "_share_beaten", lambda real: lambda x, z, gamma: real(x, z, 1.0 / gamma)),
         checks.rmia_ranks_by_the_calibrated_ratio,
     ),
     # KLoM
     "klom: sides swapped": (
-        replaced(attack.klom.KLoM, "_block", lambda real: lambda self, u, r: real(self, r, u)),
+        replaced(attack.distances.klom.KLoM, "_block", lambda real: lambda self, u, r: real(self, r, u)),
         checks.klom_is_its_definition,
     ),
     "klom: last edge of the histogram dropped": (
-        replaced(attack.klom.KLoM, "_histogram", last_edge_dropped),
+        replaced(attack.distances.klom.KLoM, "_histogram", last_edge_dropped),
         checks.klom_counts_the_largest_margin,
     ),
     "klom: bins of one group only": (
-        replaced(attack.klom.KLoM, "_block", bins_of_one_group),
+        replaced(attack.distances.klom.KLoM, "_block", bins_of_one_group),
         checks.klom_is_its_definition,
     ),
     "klom: another sample's margins": (
-        replaced(attack.klom, "margins", lambda real: lambda *a: (real(*a)[0], real(*a)[1], real(*a)[2][:, ::-1])),
+        replaced(attack.distances.klom, "margins", lambda real: lambda *a: (real(*a)[0], real(*a)[1], real(*a)[2][:, ::-1])),
         checks.klom_is_its_definition,
     ),
     # forgetting quality ε
     "ε: one direction only": (
-        replaced(attack.forgetting_quality.ForgettingQuality, "_best", one_direction),
+        replaced(attack.distances.forgetting_quality.ForgettingQuality, "_best", one_direction),
         checks.epsilon_is_its_definition,
     ),
     "ε: a rate of 0 taken for certainty": (
-        replaced(attack.forgetting_quality.ForgettingQuality, "_epsilon", no_rate_is_perfect),
+        replaced(attack.distances.forgetting_quality.ForgettingQuality, "_epsilon", no_rate_is_perfect),
         checks.epsilon_is_its_definition,
     ),
     "ε: the likelihood ratio forgotten": (
-        replaced(attack.forgetting_quality, "_log_ratio", lambda real: lambda values, u, r: values),
+        replaced(attack.distances.forgetting_quality, "_log_ratio", lambda real: lambda values, u, r: values),
         checks.epsilon_is_its_definition,
     ),
     "ε: OUT variance taken from IN": (
         replaced(
-            attack.forgetting_quality, "_log_ratio", lambda real: lambda v, u, r: real(v, u, r.mean(0) + u - u.mean(0))
+            attack.distances.forgetting_quality, "_log_ratio", lambda real: lambda v, u, r: real(v, u, r.mean(0) + u - u.mean(0))
         ),
         checks.epsilon_is_its_definition,
     ),
     # thresholds
     "loss threshold: sides swapped": (
-        replaced(attack.thresholds.LossThreshold, "values", scores_negated),
+        replaced(attack.attacks.thresholds.LossThreshold, "values", scores_negated),
         checks.thresholds_are_their_definitions,
     ),
     "loss threshold: centred for each sample": (
-        replaced(attack.thresholds.LossThreshold, "values", centred),
+        replaced(attack.attacks.thresholds.LossThreshold, "values", centred),
         checks.loss_threshold_reaches_the_closed_form,
     ),
     "loss threshold: p of another class": (
-        replaced(attack.outputs, "label_columns", lambda real: lambda table: (real(table) + 1) % 4),
+        replaced(attack.outputs.table, "label_columns", lambda real: lambda table: (real(table) + 1) % 4),
         checks.loss_threshold_reaches_the_closed_form,
     ),
     "entropy threshold: sides swapped": (
-        replaced(attack.thresholds.EntropyThreshold, "values", scores_negated),
+        replaced(attack.attacks.thresholds.EntropyThreshold, "values", scores_negated),
         checks.thresholds_are_their_definitions,
     ),
     "thresholds: tuned on the test fold": (
-        replaced(attack.thresholds, "shadow_rows", on_the_test_fold),
+        replaced(attack.attacks.thresholds, "shadow_rows", on_the_test_fold),
         checks.thresholds_are_their_definitions,
     ),
     "thresholds: tuned with swapped labels": (
-        replaced(attack.thresholds, "membership", lambda real: lambda table: 1 - real(table)),
+        replaced(attack.attacks.thresholds, "membership", lambda real: lambda table: 1 - real(table)),
         checks.thresholds_are_their_definitions,
     ),
     # XGBoost
@@ -230,11 +230,11 @@ DEFECTS: dict[str, tuple[Plant, Callable[[], None]]] = {
         checks.xgboost_refuses_a_split_by_row,
     ),
     "xgboost: forgotten classes dropped after the softmax": (
-        replaced(attack.features, "probabilities", softmax_before_dropping),
+        replaced(attack.attacks.features, "probabilities", softmax_before_dropping),
         checks.features_are_softmax_beside_one_hot,
     ),
     "xgboost: another label than the row's": (
-        replaced(attack.features, "with_labels", labels_forgotten),
+        replaced(attack.attacks.features, "with_labels", labels_forgotten),
         checks.features_are_softmax_beside_one_hot,
     ),
     # metrics
@@ -330,16 +330,16 @@ DEFECTS: dict[str, tuple[Plant, Callable[[], None]]] = {
         streaming.scores_come_back_to_their_rows,
     ),
     "stream: the scores of other samples": (
-        replaced(attack.scoring, "locate", lambda real: lambda *args: real(*args)[::-1]),
+        replaced(attack.audit.runner, "locate", lambda real: lambda *args: real(*args)[::-1]),
         streaming.scores_come_back_to_their_rows,
     ),
     # the audit's one pass
     "audit: rows trusted to be in order": (
-        replaced(attack.survey.Survey, "measured", by_row_number),
+        replaced(attack.outputs.survey.Survey, "measured", by_row_number),
         checks.an_audit_measures_what_each_attack_does_alone,
     ),
     "audit: the scores of another model": (
-        replaced(attack.scoring, "gathered", of_another_model),
+        replaced(attack.audit.runner, "gathered", of_another_model),
         checks.an_audit_measures_what_each_attack_does_alone,
     ),
 }

@@ -10,11 +10,11 @@ import pyarrow.compute as pc
 import pytest
 
 from attack import ATTACKS, RMIA
-from attack.audit import audit, run_attacks
-from attack.check import Examination
-from attack.outputs import logits_matrix
-from attack.population import population_problems
-from attack.sources import Tables
+from attack.audit.audit import audit, run_attacks
+from attack.audit.check import Examination
+from attack.outputs.table import logits_matrix
+from attack.audit.population import population_problems
+from attack.outputs.sources import Tables
 
 from .build import area, pool
 

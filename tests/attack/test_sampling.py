@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from attack import XGBoostAttack
-from attack.fragments import fragments
-from attack.sampling import drawn
-from orchestrator.candidate_trials import assemble
-from orchestrator.streaming_attack import _share, fit_distributed, shards_of
-from orchestrator.streaming_worker import ROLES, Prepare
+from attack.outputs.fragments import fragments
+from attack.outputs.sampling import drawn
+from orchestrator.engine.attacker.candidates import assemble
+from orchestrator.engine.attacker.fit import _share, fit_distributed, shards_of
+from orchestrator.engine.attacker.worker import ROLES, Prepare
 
 from .build import pool, shuffled
 

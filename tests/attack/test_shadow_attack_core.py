@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 import pytest
 
 from attack import XGBoostAttack, auc, evaluate, outputs_table, roc
-from attack.evaluation import Evaluation, Scores, paired_difference
-from attack.features import shadow_features
-from attack.outputs import log_softmax, phi
-from attack.xgboost_attack import best_f1
+from attack.metrics.evaluation import Evaluation, Scores, paired_difference
+from attack.attacks.features import shadow_features
+from attack.outputs.table import log_softmax, phi
+from attack.attacks.xgboost import best_f1
 
 
 def slow_auc(labels: np.ndarray, scores: np.ndarray) -> float:

@@ -17,14 +17,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from attack import XGBoostAttack, outputs_table
-from attack.fragments import Fragment, deal, fragments, label_classes_of, models_of, pieces, softmax_width
-from attack.measured import identified
-from attack.outputs import rows_where
-from attack.spool import Spool, prepared
-from attack.xgboost_attack import FittedXGBoost
-from orchestrator.exchange import NO_MORE, NONE_YET, Exchange
-from orchestrator.streaming_attack import choose_path, fit_all_distributed, fit_distributed, gpus_for
-from orchestrator.streaming_scores import score_distributed
+from attack.outputs.fragments import Fragment, deal, fragments, label_classes_of, models_of, pieces, softmax_width
+from attack.outputs.measured import identified
+from attack.outputs.table import rows_where
+from attack.attacks.spool import Spool, prepared
+from attack.attacks.xgboost import FittedXGBoost
+from orchestrator.engine.attacker.exchange import NO_MORE, NONE_YET, Exchange
+from orchestrator.engine.attacker.fit import choose_path, fit_all_distributed, fit_distributed, gpus_for
+from orchestrator.engine.attacker.scores import score_distributed
 
 from .build import area, pool
 
@@ -79,7 +79,7 @@ def test_models_are_read_from_footers_or_from_their_columns(
     assert models_of([str(p) for p in mixed]).equals(expected.select(names))
     assert len(models_of([str(p) for p in mixed], roles=("original",))) == 20
     alone = written(table, tmp_path, 300)  # a row group a model
-    monkeypatch.setattr("attack.fragments._read_triples", lambda *_: pytest.fail("the footers say it all"))
+    monkeypatch.setattr("attack.outputs.fragments._read_triples", lambda *_: pytest.fail("the footers say it all"))
     assert models_of([str(p) for p in alone]).equals(expected.select(names))
     pq.write_table(table.drop_columns(["model_id"]), tmp_path / "x.parquet")
     with pytest.raises(ValueError, match="model_id: the column is missing"):
@@ -287,12 +287,12 @@ def test_gpus_train_where_each_worker_has_one_and_xgboost_knows_them(monkeypatch
     import ray
     import xgboost
 
-    from attack.device import best_device
+    from attack.attacks.device import best_device
 
     def here(gpus: int, built: bool) -> None:
         monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": float(gpus)})
         monkeypatch.setattr(xgboost, "build_info", lambda: {"USE_CUDA": built})
-        monkeypatch.setattr("attack.device.gpu_count", lambda: gpus)
+        monkeypatch.setattr("attack.attacks.device.gpu_count", lambda: gpus)
 
     for gpus, built, everyone, one in ((2, True, True, "cuda"), (1, True, False, "cuda"), (2, False, False, "cpu")):
         here(gpus, built)

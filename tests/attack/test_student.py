@@ -10,8 +10,8 @@ import pytest
 from scipy import stats
 
 from attack import evaluate, roc
-from attack.intervals import beyond_interval, bounded_below, resampled_tpr, resampled_weights
-from attack.student import Shares, difference_interval, mean_interval, share_interval
+from attack.metrics.bootstrap import beyond_interval, bounded_below, resampled_tpr, resampled_weights
+from attack.metrics.t_intervals import Shares, difference_interval, mean_interval, share_interval
 
 from .test_intervals import side
 
@@ -60,7 +60,7 @@ def uneven(generator: np.random.Generator, shift: float, sizes: tuple[int, ...])
 
 def test_thresholded_intervals_agree_with_an_infinitesimal_jackknife() -> None:
     """Each model's pull on the metric, by weighting it a little more and recomputing all from the weighted rows."""
-    from attack.evaluation import Scores
+    from attack.metrics.evaluation import Scores
 
     generator = np.random.default_rng(5)
     sides = uneven(generator, 0.8, (60, 40, 90, 55)), uneven(generator, 0.0, (70, 30, 45, 80, 60))

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 
 from attack import ATTACKS
-from attack.audit import run_attacks
-from attack.judgement import CURVE_POINTS, _drawn
-from attack.outputs import logits_matrix
-from attack.verdicts import GRAVITY, LEAST_MODELS, Reading, judge, judge_one, judge_rows
+from attack.audit.audit import run_attacks
+from attack.audit.judged import CURVE_POINTS, _drawn
+from attack.outputs.table import logits_matrix
+from attack.audit.verdicts import GRAVITY, LEAST_MODELS, Reading, judge, judge_one, judge_rows
 
 from .build import pool
 

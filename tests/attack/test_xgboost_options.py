@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 
 from attack import XGBoostAttack, auc, outputs_table, tune
-from attack.features import shadow_features
-from attack.outputs import logits_matrix, rows_where
-from attack.xgboost_attack import candidates, fit_candidate
+from attack.attacks.features import shadow_features
+from attack.outputs.table import logits_matrix, rows_where
+from attack.attacks.xgboost import candidates, fit_candidate
 
 from .build import area, pool
 
@@ -111,7 +111,7 @@ def test_threads_and_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyP
     one, two = (XGBoostAttack(**QUICK, threads=threads).fit(table) for threads in (1, 2))
     scores = one.score(table)
     assert np.array_equal(scores, two.score(table))
-    monkeypatch.setattr("attack.xgboost_attack.BLOCK_FEATURES", 100)
+    monkeypatch.setattr("attack.attacks.xgboost.BLOCK_FEATURES", 100)
     assert np.array_equal(one.score(table), scores)
 
 

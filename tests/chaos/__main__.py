@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from orchestrator.progress import duration
+from orchestrator.records.progress import duration
 
 from .clocks import skew
 from .cluster import kill_head, kill_raylet
@@ -111,7 +111,7 @@ def run_one(lab: Lab, name: str, args: argparse.Namespace) -> Report:
 
 def summary(lab: Lab, reports: list[Report], args: argparse.Namespace) -> dict[str, Any]:
     """Returns what this invocation found as JSON data."""
-    from orchestrator.results import git_state
+    from orchestrator.experiments.results import git_state
 
     clean = lab.clean
     origin = {

@@ -115,8 +115,8 @@ def _expand(line: str) -> str:
 
 
 def _check_orchestrator(arguments: list[str]) -> list[str]:
-    from orchestrator.errors import UserError
-    from orchestrator.recipe import load_recipe
+    from orchestrator.base.errors import UserError
+    from orchestrator.recipe.recipe import load_recipe
 
     complaint = io.StringIO()
     try:
@@ -166,7 +166,7 @@ def _check_parsed(command: click.Command, rest: list[str], name: str) -> list[st
 
 @cache
 def _orchestrator() -> Any:
-    from orchestrator.cli import build_parser
+    from orchestrator.commands.cli import build_parser
 
     return build_parser()
 

@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from orchestrator.engine.session import AUTOSCALING
+from orchestrator.engine.ray.session import AUTOSCALING
 
 from .places import CLUSTERS, load_all
 

@@ -33,7 +33,7 @@ def test_both_images_have_the_same_system_and_so_the_same_python() -> None:
 @pytest.mark.parametrize("name", DOCKERFILES)
 def test_only_what_is_installed_is_sent_to_a_build(name: str) -> None:
     sent = context(name)
-    assert {"pyproject.toml", "requirements.lock", "orchestrator/cli.py"} <= sent
+    assert {"pyproject.toml", "requirements.lock", "orchestrator/commands/cli.py"} <= sent
     assert {path.partition("/")[0] for path in sent} <= {
         "attack",
         "orchestrator",

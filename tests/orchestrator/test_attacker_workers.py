@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-import orchestrator.engine.ray_engine
-from orchestrator.engine.placement import place
-from orchestrator.engine.ray_engine import RayEngine
-from orchestrator.recipe_sections import Resources
+import orchestrator.engine.ray.engine
+from orchestrator.engine.ray.placement import place
+from orchestrator.engine.ray.engine import RayEngine
+from orchestrator.recipe.sections import Resources
 from orchestrator.store import LocalStore
 
 ONE_GPU = {"CPU": 16.0, "GPU": 1.0}
@@ -34,8 +34,8 @@ def test_the_attacker_is_asked_for_by_gpus_and_with_the_memory_of_the_recipe(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[dict[str, Any]] = []
-    monkeypatch.setattr(orchestrator.engine.ray_engine, "knows_gpus", lambda: built)
-    monkeypatch.setattr(orchestrator.engine.ray_engine, "fit_all_distributed", lambda *_, **more: asked.append(more))
+    monkeypatch.setattr(orchestrator.engine.ray.engine, "knows_gpus", lambda: built)
+    monkeypatch.setattr(orchestrator.engine.ray.engine, "fit_all_distributed", lambda *_, **more: asked.append(more))
     engine = object.__new__(RayEngine)
     engine.resources = Resources(**options)
     engine.placement = place([ONE_GPU], engine.resources)

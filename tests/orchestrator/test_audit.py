@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from attack import outputs_table
-from orchestrator.cli import main
+from orchestrator.commands.cli import main
 
 MODELS, SAMPLES, CLASSES = 14, 60, 5
 

@@ -14,17 +14,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-import orchestrator.audit_runner
-import orchestrator.engine.session
-import orchestrator.streaming_scores
+import orchestrator.engine.attacker.runner
+import orchestrator.engine.ray.session
+import orchestrator.engine.attacker.scores
 from attack import XGBoostAttack, outputs_table
-from attack.check import Examination
-from attack.fragments import fragments
-from attack.scoring import Coded, InProcess, Runner, by_model
-from attack.sources import ParquetFiles
-from orchestrator.cli import main
+from attack.audit.check import Examination
+from attack.outputs.fragments import fragments
+from attack.audit.runner import Coded, InProcess, Runner, by_model
+from attack.outputs.sources import ParquetFiles
+from orchestrator.commands.cli import main
 from orchestrator.commands import audit
-from orchestrator.streaming_attack import gpus_for
+from orchestrator.engine.attacker.fit import gpus_for
 from tests.attack.build import pool, shuffled
 
 
@@ -70,17 +70,17 @@ def test_what_goes_to_ray_is_decided_by_values_not_by_rows_alone(
     classes: int, limit: int, on_ray: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows of 100 classes hold ten times what those of 10 do: 40 of them are as many as 400."""
-    monkeypatch.setattr(orchestrator.engine.session, "RaySession", Session)
+    monkeypatch.setattr(orchestrator.engine.ray.session, "RaySession", Session)
     source = outputs(tmp_path / "outputs.parquet", classes)
     with chosen(source, tmp_path, "--distributed-rows", str(limit)) as (runner, notes):
-        assert isinstance(runner, orchestrator.audit_runner.OnRay) is on_ray
+        assert isinstance(runner, orchestrator.engine.attacker.runner.OnRay) is on_ray
         assert bool(notes) is on_ray
 
 
 @pytest.mark.parametrize("given", [True, False])
 def test_workers_spool_where_they_are_told_to(given: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An absolute path: workers know nothing of the current folder. Not given, each node's temporary folder is taken."""
-    monkeypatch.setattr(orchestrator.engine.session, "RaySession", Session)
+    monkeypatch.setattr(orchestrator.engine.ray.session, "RaySession", Session)
     monkeypatch.chdir(tmp_path)
     asked: list[dict[str, Any]] = []
 
@@ -88,7 +88,7 @@ def test_workers_spool_where_they_are_told_to(given: bool, tmp_path: Path, monke
         asked.append(options)
         return []
 
-    monkeypatch.setattr(orchestrator.audit_runner, "fit_all_distributed", fit)
+    monkeypatch.setattr(orchestrator.engine.attacker.runner, "fit_all_distributed", fit)
     source = outputs(tmp_path / "outputs.parquet", 10)
     options = ["--scratch", "big/disk"] if given else []
     measured = Examination.of(source).measured()
@@ -115,7 +115,7 @@ def test_workers_go_by_gpus_where_there_are_any(
     nodes: list[dict[str, float]], on_gpus: bool, found: tuple[int, float]
 ) -> None:
     """Half of the CPUs, on the node with the GPUs: workers that asked for more would wait for ever."""
-    assert orchestrator.audit_runner.workers_for(nodes, on_gpus) == found
+    assert orchestrator.engine.attacker.runner.workers_for(nodes, on_gpus) == found
 
 
 @pytest.mark.parametrize(("built", "workers", "gpu"), [(True, 1, True), (False, 2, False)])
@@ -128,10 +128,10 @@ def test_a_machine_with_one_gpu_trains_on_it(
     monkeypatch.setattr(Session, "resources", {"CPU": 8.0, "GPU": 1.0})
     monkeypatch.setattr(ray, "cluster_resources", lambda: Session.resources)
     monkeypatch.setattr(xgboost, "build_info", lambda: {"USE_CUDA": built})
-    monkeypatch.setattr(orchestrator.engine.session, "RaySession", Session)
+    monkeypatch.setattr(orchestrator.engine.ray.session, "RaySession", Session)
     source = outputs(tmp_path / "outputs.parquet", 10)
     with chosen(source, tmp_path, "--distributed-rows", "1") as (runner, [note]):
-        assert isinstance(runner, orchestrator.audit_runner.OnRay)
+        assert isinstance(runner, orchestrator.engine.attacker.runner.OnRay)
         assert runner.workers == workers
         assert gpus_for(runner.workers) is gpu
         assert f"on Ray, {workers} worker{'s' if workers > 1 else ''}:" in note
@@ -149,10 +149,10 @@ def test_a_machine_with_one_gpu_trains_on_it(
 def test_workers_take_what_they_may(
     given: list[str], option: str, asked: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(orchestrator.engine.session, "RaySession", Session)
+    monkeypatch.setattr(orchestrator.engine.ray.session, "RaySession", Session)
     source = outputs(tmp_path / "outputs.parquet", 10)
     with chosen(source, tmp_path, "--distributed-rows", "1", *given) as (runner, _):
-        assert isinstance(runner, orchestrator.audit_runner.OnRay)
+        assert isinstance(runner, orchestrator.engine.attacker.runner.OnRay)
         assert runner.options[option] == asked
 
 
@@ -189,7 +189,7 @@ def test_scores_come_back_as_blocks_and_nothing_is_written(tmp_path: Path, monke
     blocks = [
         block
         for part in fragments(source.paths)
-        for block in orchestrator.streaming_scores._scored(part, None, fitted, codes)
+        for block in orchestrator.engine.attacker.scores._scored(part, None, fitted, codes)
     ]
     assert sum(map(len, blocks)) == len(models) * 10
     assert {str(field.type) for block in blocks for field in block.schema} == {"int32", "int64", "float"}
@@ -210,7 +210,7 @@ def test_scores_come_back_as_blocks_and_nothing_is_written(tmp_path: Path, monke
 def test_a_population_that_does_not_fit_is_told_before_ray_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(orchestrator.engine.session, "RaySession", lambda _: pytest.fail("Ray was started"))
+    monkeypatch.setattr(orchestrator.engine.ray.session, "RaySession", lambda _: pytest.fail("Ray was started"))
     paths = [tmp_path / name for name in ("outputs.parquet", "z.parquet")]
     table = pool(models=4, samples=10, unlearned={"pgu": 0.5})
     pq.write_table(table, paths[0])

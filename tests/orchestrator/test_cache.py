@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import EnvironmentFault
+from orchestrator.base.errors import EnvironmentFault
 from orchestrator.store import cache as module
 from orchestrator.store.cache import FileCache
 

@@ -18,13 +18,13 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.context import Context
-from orchestrator.data import ExperimentData, load_data
-from orchestrator.execute import KINDS, Held, execute, execute_each
-from orchestrator.recipe import check_recipe
+from orchestrator.work.context import Context
+from orchestrator.plan.data import ExperimentData, load_data
+from orchestrator.work.execute import KINDS, Held, execute, execute_each
+from orchestrator.recipe.recipe import check_recipe
 from orchestrator.store import LocalStore, Store
 from orchestrator.store import claims as claims_module
-from orchestrator.units import Unit, digest
+from orchestrator.plan.units import Unit, digest
 
 KEY = digest("claimed")
 

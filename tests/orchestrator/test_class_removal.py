@@ -11,15 +11,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from attack.audit import check
-from attack.outputs import logit_classes
-from attack.sources import ParquetFiles
-from orchestrator.data import load_data
-from orchestrator.errors import RecipeError
-from orchestrator.outputs import _write_group, model_table, write_fragment
-from orchestrator.plan import make_plan
-from orchestrator.recipe import check_recipe
-from orchestrator.units import FORMAT_VERSION, digest
+from attack.audit.audit import check
+from attack.outputs.table import logit_classes
+from attack.outputs.sources import ParquetFiles
+from orchestrator.plan.data import load_data
+from orchestrator.base.errors import RecipeError
+from orchestrator.work.outputs import _write_group, model_table, write_fragment
+from orchestrator.plan.plan import make_plan
+from orchestrator.recipe.recipe import check_recipe
+from orchestrator.plan.units import FORMAT_VERSION, digest
 
 CLASSES = 10
 FORGOTTEN = {"front": (0, 1), "middle": (4, 5), "end": (8, 9)}

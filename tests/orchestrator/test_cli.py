@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.cli import COMMANDS, main
+from orchestrator.commands.cli import COMMANDS, main
 
 
 def cli(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -29,7 +29,7 @@ def recipe_file(tiny: dict[str, Any], tmp_path: Path) -> Path:
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from orchestrator.cli import build_parser; build_parser().format_help();"
+        "import sys; from orchestrator.commands.cli import build_parser; build_parser().format_help();"
         "heavy = {'torch', 'ray', 'mlflow', 'xgboost', 'numpy', 'pyarrow', 'pydantic', 'matplotlib'} & set(sys.modules); print(sorted(heavy))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)

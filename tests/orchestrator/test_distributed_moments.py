@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from orchestrator.distributed_moments import second_moments_on_ray
+from orchestrator.engine.ray.moments import second_moments_on_ray
 from unlearn import build_model, second_moments
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 @pytest.fixture(scope="module")
 def ray_session() -> Iterator[None]:
-    from orchestrator.engine.session import RaySession
+    from orchestrator.engine.ray.session import RaySession
 
     session = RaySession("local")
     yield

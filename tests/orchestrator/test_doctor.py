@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator import health
-from orchestrator.cli import main
+from orchestrator.engine.ray import health
+from orchestrator.commands.cli import main
 from orchestrator.commands import doctor
-from orchestrator.health import facts, judge_machine, judge_worker, leave_probe, read_probe
+from orchestrator.engine.ray.health import facts, judge_machine, judge_worker, leave_probe, read_probe
 from orchestrator.store import open_store
 
 
@@ -124,7 +124,7 @@ def test_a_cluster_that_does_not_answer_is_exit_3(
         def __init__(self, address: str):
             raise RuntimeError("no head there")
 
-    monkeypatch.setattr("orchestrator.engine.session.RaySession", Away)
+    monkeypatch.setattr("orchestrator.engine.ray.session.RaySession", Away)
     assert main(["doctor", "--address", "127.0.0.1:1", "--json"]) == 3
     document = json.loads(capsys.readouterr().out)
     (ray,) = [finding for finding in document["findings"] if finding["what"] == "Ray"]
@@ -134,7 +134,7 @@ def test_a_cluster_that_does_not_answer_is_exit_3(
 @pytest.mark.ray
 def test_on_a_real_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All is well; then every CPU is held and the store cannot be written."""
-    from orchestrator.engine.session import RaySession
+    from orchestrator.engine.ray.session import RaySession
 
     monkeypatch.setattr(doctor, "WORKER_SECONDS", 60)
     session = RaySession(None)
@@ -152,7 +152,7 @@ def test_on_a_real_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             def close(self) -> None:
                 pass
 
-        monkeypatch.setattr("orchestrator.engine.session.RaySession", Joined)
+        monkeypatch.setattr("orchestrator.engine.ray.session.RaySession", Joined)
         findings = doctor._ray("auto", str(tmp_path / "store"))
         assert [finding.what.split()[0] for finding in findings] == ["Ray", "free", "worker"]
         assert all(finding.ok for finding in findings), findings

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.reproduce import ITEMS
+from orchestrator.experiments.reproduce import ITEMS
 
 ROOT = Path(__file__).parents[2]
 MEASURED = ROOT / "docs" / "results" / "reproduce-mini"

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.cli import main
-from orchestrator.data import load_data
-from orchestrator.estimate import estimate, simulate, total_seconds
-from orchestrator.execute import commit_unit
-from orchestrator.plan import STAGES, Plan, make_plan
-from orchestrator.recipe import check_recipe
+from orchestrator.commands.cli import main
+from orchestrator.plan.data import load_data
+from orchestrator.experiments.estimate import estimate, simulate, total_seconds
+from orchestrator.work.execute import commit_unit
+from orchestrator.plan.plan import STAGES, Plan, make_plan
+from orchestrator.recipe.recipe import check_recipe
 from orchestrator.store import LocalStore
-from orchestrator.units import Unit
+from orchestrator.plan.units import Unit
 
 PACE = {
     "train": 0.002,

@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from orchestrator.errors import EnvironmentFault
-from orchestrator.experiment import RunOptions, RunResult, run
-from orchestrator.folder import OutputFolder
-from orchestrator.recipe import check_recipe
+from orchestrator.base.errors import EnvironmentFault
+from orchestrator.experiments.run import RunOptions, RunResult, run
+from orchestrator.records.folder import OutputFolder
+from orchestrator.recipe.recipe import check_recipe
 from orchestrator.report.rows import Report
 from orchestrator.store import LocalStore
 
@@ -103,10 +103,10 @@ def test_a_second_run_only_reads(finished: RunResult) -> None:
 
 
 def test_alone_or_in_any_order_a_model_is_the_same_to_the_bit(finished: RunResult, tmp_path: Path) -> None:
-    from orchestrator.context import Context
-    from orchestrator.data import load_data
-    from orchestrator.execute import execute
-    from orchestrator.plan import make_plan
+    from orchestrator.work.context import Context
+    from orchestrator.plan.data import load_data
+    from orchestrator.work.execute import execute
+    from orchestrator.plan.plan import make_plan
 
     from .conftest import TINY
 
@@ -127,8 +127,8 @@ def test_alone_or_in_any_order_a_model_is_the_same_to_the_bit(finished: RunResul
 def test_damage_is_recomputed_alone_to_the_same_result(finished: RunResult, tmp_path: Path) -> None:
     import shutil
 
-    from orchestrator.data import load_data
-    from orchestrator.plan import make_plan
+    from orchestrator.plan.data import load_data
+    from orchestrator.plan.plan import make_plan
 
     from .conftest import TINY
 
@@ -167,8 +167,8 @@ def test_a_failure_that_somebody_else_mended_holds_nothing_back(finished: RunRes
     """A model recorded as failed here, and made since by another experiment in the same store: what needs it runs."""
     import shutil
 
-    from orchestrator.data import load_data
-    from orchestrator.plan import make_plan
+    from orchestrator.plan.data import load_data
+    from orchestrator.plan.plan import make_plan
 
     from .conftest import TINY
 
@@ -197,8 +197,8 @@ def test_two_runs_on_one_folder_are_refused(tiny: dict[str, Any], tmp_path: Path
 
 
 def test_removing_classes(tiny: dict[str, Any], tmp_path: Path) -> None:
-    from attack.audit import check
-    from attack.sources import ParquetFiles
+    from attack.audit.audit import check
+    from attack.outputs.sources import ParquetFiles
 
     tiny["scenario"] = {"kind": "classes", "classes": [0, 3]}
     tiny["methods"] = [
@@ -293,9 +293,9 @@ def test_killed_and_resumed_gives_the_same_rows(finished: RunResult, tmp_path: P
 
 
 def test_methods_are_handed_the_workers_captured_steps_where_they_take_them(tiny: dict[str, Any]) -> None:
-    from orchestrator.context import Context
-    from orchestrator.data import load_data
-    from orchestrator.execute import method_inputs
+    from orchestrator.work.context import Context
+    from orchestrator.plan.data import load_data
+    from orchestrator.work.execute import method_inputs
     from unlearn import METHODS
 
     context = Context(None, load_data(check_recipe(tiny), None))

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.context import Context
-from orchestrator.data import load_data
-from orchestrator.errors import RecipeError
-from orchestrator.execute import execute
-from orchestrator.incremental import failing_point, grouped_steps
-from orchestrator.plan import make_plan
-from orchestrator.recipe import check_recipe
+from orchestrator.work.context import Context
+from orchestrator.plan.data import load_data
+from orchestrator.base.errors import RecipeError
+from orchestrator.work.execute import execute
+from orchestrator.work.incremental import failing_point, grouped_steps
+from orchestrator.plan.plan import make_plan
+from orchestrator.recipe.recipe import check_recipe
 from orchestrator.store import LocalStore
-from orchestrator.units import Unit
-from unlearn.methods.pgu import PGU
+from orchestrator.plan.units import Unit
+from unlearn.methods.pgu.pgu import PGU
 
 METHOD = {
     "name": "pgu_incremental",

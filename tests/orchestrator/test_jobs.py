@@ -163,7 +163,7 @@ def wait_for_units(out: Path, count: int) -> set[str]:
 
 
 def done_units(out: Path) -> list[str]:
-    from orchestrator.folder import OutputFolder
+    from orchestrator.records.folder import OutputFolder
 
     return [e["unit"] for e in OutputFolder(out).events() if e.get("event") == "unit" and e["status"] == "done"]
 

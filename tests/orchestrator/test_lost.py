@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator.engine import lifeline
-from orchestrator.engine.lifeline import Lifeline
-from orchestrator.errors import EnvironmentFault
-from orchestrator.experiment import RunResult, rebuild
-from orchestrator.folder import OutputFolder
-from orchestrator.scratch import ScratchFolder, sweep
+from orchestrator.engine.ray import lifeline
+from orchestrator.engine.ray.lifeline import Lifeline
+from orchestrator.base.errors import EnvironmentFault
+from orchestrator.experiments.run import RunResult, rebuild
+from orchestrator.records.folder import OutputFolder
+from orchestrator.base.scratch import ScratchFolder, sweep
 from orchestrator.store import LocalStore
 
 from .test_experiment import go, untimed
@@ -29,7 +29,7 @@ from .test_experiment import go, untimed
 
 def test_folders_of_killed_owners_are_swept_and_no_others(tmp_path: Path) -> None:
     program = (
-        "import sys, time; from pathlib import Path; from orchestrator.scratch import ScratchFolder\n"
+        "import sys, time; from pathlib import Path; from orchestrator.base.scratch import ScratchFolder\n"
         "print(ScratchFolder('orc-', Path(sys.argv[1])).path, flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
@@ -119,7 +119,7 @@ def test_a_torn_event_takes_no_other_with_it(tmp_path: Path) -> None:
 )
 def test_an_event_with_a_flipped_bit_is_skipped(tmp_path: Path, line: dict[str, Any]) -> None:
     from orchestrator.commands.status import render
-    from orchestrator.state import ExperimentState
+    from orchestrator.records.state import ExperimentState
 
     (tmp_path / "events.jsonl").write_text(json.dumps({"time": 1.0, **line}) + "\n")
     folder = OutputFolder(tmp_path)
@@ -147,7 +147,7 @@ def test_an_unreadable_store_address_is_not_guessed(tmp_path: Path) -> None:
     ],
 )
 def test_a_full_disk_is_no_fault_of_the_unit(tiny: Any, tmp_path: Path, monkeypatch: Any, error: Exception) -> None:
-    from orchestrator import execute
+    from orchestrator.work import execute
 
     def full(*given: Any) -> Any:
         raise error
@@ -228,7 +228,7 @@ def test_facts_are_not_taken_from_damaged_results(finished: RunResult) -> None:
 
 def test_processes_of_a_ray_are_known_by_their_open_files_too(tmp_path: Path) -> None:
     """A process that gave itself a title, as Ray's agents do, has overwritten its mark."""
-    from orchestrator.engine.guardian import MARK, marked
+    from orchestrator.engine.ray.guardian import MARK, marked
 
     folder, code = (
         tmp_path / "orc-x",
@@ -263,12 +263,12 @@ def test_what_a_killed_driver_leaves_of_its_ray_is_ended(tmp_path: Path) -> None
     import sys
     import time
 
-    from orchestrator.engine.guardian import MARK, marked
+    from orchestrator.engine.ray.guardian import MARK, marked
 
     folder = tmp_path / "ray"
     folder.mkdir()
     script = (
-        "import os, subprocess, sys, time; from pathlib import Path; from orchestrator.engine.guardian import *; "
+        "import os, subprocess, sys, time; from pathlib import Path; from orchestrator.engine.ray.guardian import *; "
         "folder = sys.argv[1]; guardian = Guardian(Path(folder)); "
         "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(300)'], env={**os.environ, MARK: folder}, "
         "start_new_session=True); print('up', flush=True); time.sleep(300)"
@@ -291,7 +291,7 @@ def test_a_killed_creation_of_the_sqlite_store_leaves_none(tmp_path: Path, monke
     """A store that is half migrated can never be opened again: it appears whole, or not at all."""
     from mlflow.tracking import MlflowClient
 
-    from orchestrator import tracking_runs
+    from orchestrator.records import mlflow_runs as tracking_runs
 
     path = tmp_path / "mlflow.db"
     search = MlflowClient.search_experiments

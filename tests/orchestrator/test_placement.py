@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.engine.placement import Placement, place
-from orchestrator.errors import EnvironmentFault
-from orchestrator.recipe_sections import Resources
+from orchestrator.engine.ray.placement import Placement, place
+from orchestrator.base.errors import EnvironmentFault
+from orchestrator.recipe.sections import Resources
 
 
 def gpu_node(cpus: float, gpus: float, kind: str = "H100") -> dict[str, float]:

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator.data import load_data
-from orchestrator.errors import RecipeError
-from orchestrator.plan import STAGES, Plan, check_stored_models, experiment_id, make_plan
-from orchestrator.recipe import check_recipe
-from orchestrator.units import Unit, canonical, digest, seed_for
+from orchestrator.plan.data import load_data
+from orchestrator.base.errors import RecipeError
+from orchestrator.plan.plan import STAGES, Plan, check_stored_models, experiment_id, make_plan
+from orchestrator.recipe.recipe import check_recipe
+from orchestrator.plan.units import Unit, canonical, digest, seed_for
 
 
 def plan_of(document: dict[str, Any]) -> Plan:

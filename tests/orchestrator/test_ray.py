@@ -16,7 +16,7 @@ import psutil
 import pytest
 import yaml
 
-from orchestrator.folder import OutputFolder
+from orchestrator.records.folder import OutputFolder
 
 from .test_experiment import go, untimed
 
@@ -155,7 +155,7 @@ def test_ray_may_have_been_imported_before(tmp_path: Path) -> None:
     """In a notebook `import ray` often comes first, and Ray reads then whether tokens are asked for."""
     code = (
         "import sys, ray; assert ray._raylet.get_authentication_mode() == ray._raylet.AuthenticationMode.DISABLED\n"
-        "from orchestrator.engine.session import RaySession\n"
+        "from orchestrator.engine.ray.session import RaySession\n"
         "session = RaySession('local'); print(session.cpus()); session.close()"
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.errors import RecipeError
-from orchestrator.recipe import check_recipe, expand_methods, load_recipe, shipped_recipes, to_yaml
-from orchestrator.recipe_files import read_document
+from orchestrator.base.errors import RecipeError
+from orchestrator.recipe.recipe import check_recipe, expand_methods, load_recipe, shipped_recipes, to_yaml
+from orchestrator.recipe.files import read_document
 
 
 def faults(document: Any) -> list[str]:
@@ -182,7 +182,7 @@ def test_cores_may_be_left_to_the_scheduler(tiny: dict[str, Any]) -> None:
     """One core a unit, whatever the machine: another number of threads would change the last bits of a model."""
     import jsonschema
 
-    from orchestrator.schema import recipe_schema
+    from orchestrator.recipe.schema import recipe_schema
 
     chosen = check_recipe(put(tiny, "resources", {"cpus_per_unit": None}))
     assert chosen.resources.cpus_per_unit == 1
@@ -195,7 +195,7 @@ def test_cores_may_be_left_to_the_scheduler(tiny: dict[str, Any]) -> None:
 def test_the_schema_accepts_recipes_and_refuses_a_typo(tiny: dict[str, Any]) -> None:
     import jsonschema
 
-    from orchestrator.schema import recipe_schema
+    from orchestrator.recipe.schema import recipe_schema
 
     schema = recipe_schema()
     jsonschema.Draft202012Validator.check_schema(schema)

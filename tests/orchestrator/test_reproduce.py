@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli import main
+from orchestrator.commands.cli import main
 
 SMALL = [
     "dataset={source: digits, limit: {train: 300, test: 100}}",

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cli import main
-from orchestrator.folder import OutputFolder
+from orchestrator.commands.cli import main
+from orchestrator.records.folder import OutputFolder
 from orchestrator.store import open_store
-from orchestrator.units import Outcome
+from orchestrator.plan.units import Outcome
 
 from .test_experiment import go
 
@@ -54,7 +54,7 @@ def test_single_units_the_failed_ones_and_all(
 
     # A unit that failed once for a reason that is gone.
     lose("retrained-001", "retrained-002")
-    import orchestrator.execute as execute
+    import orchestrator.work.execute as execute
 
     real = execute.KINDS["train"]
 

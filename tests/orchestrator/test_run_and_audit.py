@@ -16,18 +16,18 @@ import numpy as np
 import pytest
 
 from attack import ATTACKS
-from attack.audit import audit
-from attack.distances import UNCHANGED
-from attack.sources import ParquetFiles
-from orchestrator import plan as planning
-from orchestrator.data import load_data
-from orchestrator.experiment import RunOptions, RunResult, run
-from orchestrator.outputs import write_fragment
-from orchestrator.plan import Plan, Row, make_plan
-from orchestrator.recipe import check_recipe
+from attack.audit.audit import audit
+from attack.distances.compare import UNCHANGED
+from attack.outputs.sources import ParquetFiles
+from orchestrator.plan import plan as planning
+from orchestrator.plan.data import load_data
+from orchestrator.experiments.run import RunOptions, RunResult, run
+from orchestrator.work.outputs import write_fragment
+from orchestrator.plan.plan import Plan, Row, make_plan
+from orchestrator.recipe.recipe import check_recipe
 from orchestrator.report import terminal_table
-from orchestrator.results import Reference, _add_difference, collect
-from orchestrator.scoring import measure_distances
+from orchestrator.experiments.results import Reference, _add_difference, collect
+from orchestrator.work.scoring import measure_distances
 from orchestrator.store import LocalStore
 
 from .conftest import TINY

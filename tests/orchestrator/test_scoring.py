@@ -12,14 +12,14 @@ import pyarrow as pa
 import pytest
 
 from attack import ATTACKS
-from attack.audit import audit
-from attack.evaluation import Scores
-from attack.outputs import logits_matrix, rows_where
-from attack.verdicts import Reading, judge_one, judge_rows
-from orchestrator.options import canonical_params
-from orchestrator.outputs import write_fragment
-from orchestrator.results import error_interval
-from orchestrator.scoring import score_row, tiny_scores
+from attack.audit.audit import audit
+from attack.metrics.evaluation import Scores
+from attack.outputs.table import logits_matrix, rows_where
+from attack.audit.verdicts import Reading, judge_one, judge_rows
+from orchestrator.recipe.options import canonical_params
+from orchestrator.work.outputs import write_fragment
+from orchestrator.experiments.results import error_interval
+from orchestrator.work.scoring import score_row, tiny_scores
 from tests.attack.build import pool
 
 SEED = 3

@@ -17,19 +17,19 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.cli import main
-from orchestrator.context import Context
-from orchestrator.data import load_data
-from orchestrator.errors import RecipeError, UserError
-from orchestrator.execute import execute
-from orchestrator.experiment import RunOptions
-from orchestrator.folder import OutputFolder
-from orchestrator.plan import experiment_id, make_plan
-from orchestrator.recipe import Recipe, check_recipe, load_recipe
+from orchestrator.commands.cli import main
+from orchestrator.work.context import Context
+from orchestrator.plan.data import load_data
+from orchestrator.base.errors import RecipeError, UserError
+from orchestrator.work.execute import execute
+from orchestrator.experiments.run import RunOptions
+from orchestrator.records.folder import OutputFolder
+from orchestrator.plan.plan import experiment_id, make_plan
+from orchestrator.recipe.recipe import Recipe, check_recipe, load_recipe
 from orchestrator.report import write_report
-from orchestrator.search import find, no_winner
-from orchestrator.search_choice import FAILED, front_of, objective, pareto_front, winner_of
-from orchestrator.search_space import SearchPlan, check_search, draw, plan_search
+from orchestrator.experiments.search import find, no_winner
+from orchestrator.plan.objective import FAILED, front_of, objective, pareto_front, winner_of
+from orchestrator.plan.search import SearchPlan, check_search, draw, plan_search
 from orchestrator.store import LocalStore
 
 IDLE, SENSIBLE, ABSURD = 1e-5, 0.2, 40.0

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from orchestrator.places import file_name, holds_credentials, redact
+from orchestrator.recipe.places import file_name, holds_credentials, redact
 
 SECRETS = ("s3cr3t-password", "s3cr3t-token", "s3cr3t-key")
 
@@ -51,7 +51,7 @@ def test_no_secret_lands_in_what_a_run_writes(tiny: dict[str, Any], tmp_path: Pa
     }
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text(yaml.safe_dump(tiny))
-    hasty = "import sys, orchestrator.tracking as t; t.PATIENCE_SECONDS = 1.0; from orchestrator.cli import main; sys.exit(main())"
+    hasty = "import sys, orchestrator.records.mlflow_writer as t; t.PATIENCE_SECONDS = 1.0; from orchestrator.commands.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", hasty, "run", str(recipe), "--address", "inline", "--output", "out"]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=200)
     assert done.returncode == 1, done.stderr

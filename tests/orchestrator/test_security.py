@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 import yaml
 
-from orchestrator.cli import main
-from orchestrator.data import load_data
-from orchestrator.errors import RecipeError
-from orchestrator.experiment import RunOptions, run
-from orchestrator.places import printable
-from orchestrator.recipe import check_recipe, load_recipe
+from orchestrator.commands.cli import main
+from orchestrator.plan.data import load_data
+from orchestrator.base.errors import RecipeError
+from orchestrator.experiments.run import RunOptions, run
+from orchestrator.recipe.places import printable
+from orchestrator.recipe.recipe import check_recipe, load_recipe
 from orchestrator.store import LocalStore
 from orchestrator.store.base import commit_document, meta_digest
-from orchestrator.units import digest
+from orchestrator.plan.units import digest
 
 SECRETS = ("s3cr3t-password", "s3cr3t-token", "s3cr3t-key")
 
@@ -267,7 +267,7 @@ def test_a_stored_model_of_somebody_else_runs_no_code(
     tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its metadata may name a factory, its files may be pickles: neither is executed, and a dataset with objects is refused."""
-    from orchestrator.context import Context
+    from orchestrator.work.context import Context
 
     mark = tmp_path / "executed"
     (tmp_path / "evil_stored.py").write_text(f"from pathlib import Path\nPath({str(mark)!r}).touch()\n")
@@ -318,7 +318,7 @@ def test_a_local_ray_listens_on_loopback_or_asks_for_its_token(tmp_path: Path) -
     """What listens beyond loopback is Ray's own gRPC: a client without the token is turned away."""
     code = """
 import json, os, psutil
-from orchestrator.engine.session import RaySession
+from orchestrator.engine.ray.session import RaySession
 session = RaySession(None)
 own = psutil.Process()
 ports = []

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import yaml
 
-from orchestrator.folder import OutputFolder
+from orchestrator.records.folder import OutputFolder
 
 from .fault_proxy import FaultProxy
 from .test_tracking import free_port
@@ -116,7 +116,7 @@ def test_what_does_not_stop_is_stopped(tmp_path: Path) -> None:
     """A clean-up that never ends, and a child with it, are ended by force; a second signal does it at once."""
     code = """
 import subprocess, sys, time, types
-import orchestrator.cli as cli
+import orchestrator.commands.cli as cli
 
 def main(args):
     try:
@@ -152,7 +152,7 @@ def test_in_the_last_moment(moment: str) -> None:
     """A signal to a process that has done its work: it ends with the code of that work, not with the signal's number."""
     code = """
 import atexit, os, signal, sys, types
-import orchestrator.cli as cli
+import orchestrator.commands.cli as cli
 
 def kill():
     for number in (signal.SIGTERM, signal.SIGINT):

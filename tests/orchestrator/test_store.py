@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.errors import EnvironmentFault
+from orchestrator.base.errors import EnvironmentFault
 from orchestrator.store import CorruptObject, LocalStore, Store, open_store
-from orchestrator.units import digest
+from orchestrator.plan.units import digest
 
 KEY = digest("an object")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator import sweep
+from orchestrator.recipe import sweep
 
 
 def test_grid_multiplies_and_keeps_the_order_of_the_recipe() -> None:

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.experiment import RunOptions, run
-from orchestrator.recipe import check_recipe
+from orchestrator.experiments.run import RunOptions, run
+from orchestrator.recipe.recipe import check_recipe
 
 
 def free_port() -> int:
@@ -177,10 +177,10 @@ def test_two_drivers_of_one_experiment_log_each_unit_once(
     tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same recipe at work with two output folders and so two stores, whose units end at different times."""
-    from orchestrator.data import load_data
-    from orchestrator.plan import make_plan
+    from orchestrator.plan.data import load_data
+    from orchestrator.plan.plan import make_plan
     from orchestrator.store import LocalStore
-    from orchestrator.tracking_runs import MlflowRuns
+    from orchestrator.records.mlflow_runs import MlflowRuns
 
     class Later(LocalStore):
         def meta(self, key: str) -> dict[str, Any]:

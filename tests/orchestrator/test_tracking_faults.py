@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator import tracking
-from orchestrator.experiment import RunOptions, RunResult, run
-from orchestrator.recipe import check_recipe
+from orchestrator.records import mlflow_writer as tracking
+from orchestrator.experiments.run import RunOptions, RunResult, run
+from orchestrator.recipe.recipe import check_recipe
 
 from .fault_proxy import FaultProxy
 from .test_tracking import free_port, runs_of, start_server, stop_server
@@ -154,7 +154,7 @@ def test_away_at_the_start_and_going_away_midway(tiny: dict[str, Any], proxy: Fa
 def test_an_item_that_is_refused_for_ever_holds_no_other_up(
     tiny: dict[str, Any], proxy: FaultProxy, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from orchestrator.tracking_runs import MlflowRuns
+    from orchestrator.records.mlflow_runs import MlflowRuns
 
     log_unit = MlflowRuns.log_unit
 

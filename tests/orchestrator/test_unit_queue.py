@@ -10,8 +10,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from orchestrator.engine.unit_queue import UnitQueue
-from orchestrator.units import Outcome, Unit
+from orchestrator.engine.queue import UnitQueue
+from orchestrator.plan.units import Outcome, Unit
 
 
 def unit(index: int, cost: float = 1.0, basis: str | None = None) -> Unit:
@@ -131,7 +131,7 @@ def test_the_finish_is_even(slots: int) -> None:
 
 def test_what_the_driver_cannot_write_ends_the_run_as_what_it_is() -> None:
     """Tune would turn an error of a callback into one of its own, with a traceback for a text."""
-    from orchestrator.engine.trainable import OutcomeCallback, UnitsReported
+    from orchestrator.engine.ray.worker import OutcomeCallback, UnitsReported
 
     def listen(outcome: Outcome) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

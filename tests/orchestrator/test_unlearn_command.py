@@ -12,10 +12,10 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from orchestrator.cli import main
-from orchestrator.context import Context
-from orchestrator.data import load_data
-from orchestrator.recipe import check_recipe
+from orchestrator.commands.cli import main
+from orchestrator.work.context import Context
+from orchestrator.plan.data import load_data
+from orchestrator.recipe.recipe import check_recipe
 from unlearn import Training, second_moments, train
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-import orchestrator.worker_memory
-from attack.spool import Spool
-from orchestrator.worker_memory import SHARE, for_binned_data, free_memory
+import orchestrator.engine.attacker.memory
+from attack.attacks.spool import Spool
+from orchestrator.engine.attacker.memory import SHARE, for_binned_data, free_memory
 
 MIB = 2**20
 HOST = 64_000 * MIB
@@ -68,19 +68,19 @@ def test_without_proc_the_host_is_asked(tmp_path: Path) -> None:
 
 
 def test_workers_share_a_node_and_one_with_a_gpu_has_its_memory_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(orchestrator.worker_memory, "free_memory", lambda: 8_000.0)
-    monkeypatch.setattr(orchestrator.worker_memory, "gpu_memory_free", lambda: 1_000)
+    monkeypatch.setattr(orchestrator.engine.attacker.memory, "free_memory", lambda: 8_000.0)
+    monkeypatch.setattr(orchestrator.engine.attacker.memory, "gpu_memory_free", lambda: 1_000)
     assert for_binned_data(2, False) == SHARE * 4_000
     assert for_binned_data(2, True) == SHARE * 1_000
-    monkeypatch.setattr(orchestrator.worker_memory, "gpu_memory_free", lambda: None)
+    monkeypatch.setattr(orchestrator.engine.attacker.memory, "gpu_memory_free", lambda: None)
     assert for_binned_data(2, True) == SHARE * 4_000, "where the driver does not say, the host's"
 
 
 def test_without_a_driver_a_gpu_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    import attack.device
+    import attack.attacks.device
 
-    monkeypatch.setattr(attack.device, "gpu_count", lambda: 0)
-    assert attack.device.gpu_memory_free() is None
+    monkeypatch.setattr(attack.attacks.device, "gpu_count", lambda: 0)
+    assert attack.attacks.device.gpu_memory_free() is None
 
 
 def test_a_worker_pages_by_what_its_container_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,5 +88,5 @@ def test_a_worker_pages_by_what_its_container_leaves(tmp_path: Path, monkeypatch
     spool = Spool(tmp_path, 10, 10, "one_hot")
     spool.rows["train"] = 10_000_000  # 880 MB binned
     free = planted(tmp_path, "0::/\n", of("", 2_000, 1_000)) * MIB
-    monkeypatch.setattr(orchestrator.worker_memory, "free_memory", lambda: free)
+    monkeypatch.setattr(orchestrator.engine.attacker.memory, "free_memory", lambda: free)
     assert SHARE * HOST > spool.bytes_in_memory() > for_binned_data(1, False)

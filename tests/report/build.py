@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from attack.evaluation import Scores, evaluate, worst_samples
+from attack.metrics.evaluation import Scores, evaluate, worst_samples
 
 MODELS, SAMPLES = 5, 60
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from orchestrator.report import write_report
-from orchestrator.report.figures import FIGURES, draw
+from orchestrator.report.figures.figures import FIGURES, draw
 from orchestrator.report.rows import Report
 
 from . import build

@@ -134,7 +134,7 @@ def test_a_folder_without_readable_results_is_refused(tmp_path: Path, text: str 
 
 
 def test_the_command_line_says_it_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from orchestrator.cli import main
+    from orchestrator.commands.cli import main
 
     (tmp_path / "results.json").write_text("{")
     assert main(["table", str(tmp_path)]) == 2

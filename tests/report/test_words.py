@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from orchestrator.report import summary, words
-from orchestrator.report.histories import mean_while_all
+from orchestrator.report.figures.histories import mean_while_all
 from orchestrator.report.rows import Report
 
 from . import build

@@ -2,7 +2,7 @@
 
 import pytest
 
-import unlearn._torchvision  # noqa: F401
+import unlearn.core._torchvision
 from unlearn import Graphs, load_dataset
 
 from .recorded_graphs import recorder

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from unlearn import SecondMoments, load_dataset
-from unlearn.training import TrainingDiverged
+from unlearn.training.train import TrainingDiverged
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "training"
 METHODS = [
@@ -219,7 +219,7 @@ def test_a_full_disk_ends_it(campaign, arguments, monkeypatch):
 
 
 def test_an_audit_reads_it(campaign, arguments, tmp_path):
-    from attack.audit import audit
+    from attack.audit.audit import audit
 
     campaign.main(arguments)
     found = audit(list(tables(tmp_path / "out").values()), ["loss_threshold"], seed=0)

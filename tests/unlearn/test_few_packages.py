@@ -34,7 +34,7 @@ import importlib, pkgutil
 import unlearn
 
 for module in pkgutil.walk_packages(unlearn.__path__, "unlearn."):
-    if module.name != "unlearn.training_plain":  # the plain path is torchvision's transforms
+    if module.name != "unlearn.training.plain":  # the plain path is torchvision's transforms
         importlib.import_module(module.name)
 for name in unlearn.__all__:
     getattr(unlearn, name)

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-import unlearn.steps
+import unlearn.training.step
 from unlearn import Graphs, Training, train
-from unlearn.graphs import NotCapturable, record_cuda_graph
-from unlearn.steps import make_optimizer
+from unlearn.training.graphs import NotCapturable, record_cuda_graph
+from unlearn.training.step import make_optimizer
 
 from .recorded_graphs import loader_of, new_model, state, trained
 
@@ -221,7 +221,7 @@ def test_momentum_that_begins_as_zero_is_momentum_that_begins_with_the_first_gra
         optimizer.state.clear()
         return optimizer
 
-    monkeypatch.setattr(unlearn.steps, "make_optimizer", without)
+    monkeypatch.setattr(unlearn.training.step, "make_optimizer", without)
     found.append(trained(digits, 0, Training(epochs=2), name=name))
     assert torch.equal(found[0][0], found[1][0])
     assert found[0][1] == found[1][1]

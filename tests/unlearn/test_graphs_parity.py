@@ -6,11 +6,11 @@ On a CPU a recorder stands for the captured graph (see `test_graphs.py`), with a
 import pytest
 import torch
 
-import unlearn.graphs
+import unlearn.training.graphs
 from unlearn import Graphs, Training
-from unlearn.graphs import GraphedStep, record_cuda_graph
-from unlearn.numerics import deterministic_convolutions, full_float32
-from unlearn.steps import Step, set_rate
+from unlearn.training.graphs import GraphedStep, record_cuda_graph
+from unlearn.core.numerics import deterministic_convolutions, full_float32
+from unlearn.training.step import Step, set_rate
 
 from .recorded_graphs import loader_of, new_model, recorder, state
 
@@ -71,7 +71,7 @@ def test_a_learning_rate_that_the_graph_keeps_is_noticed(digits, device, monkeyp
             set_rate(optimizer, rate)
         known.append(rate)
 
-    monkeypatch.setattr(unlearn.graphs, "set_rate", first_alone)
+    monkeypatch.setattr(unlearn.training.graphs, "set_rate", first_alone)
     found = differences(digits, device, recorder_for(device))
     assert len(set(known)) == TRAINING.epochs
     assert found[:FIRST_PASS].max() <= TOLERANCE

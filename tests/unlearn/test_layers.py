@@ -5,7 +5,7 @@ import torchvision
 from torch import nn
 
 from unlearn import build_model
-from unlearn.layers import blocks, deepest_layers, projectable_layers, weight_matrix_shape
+from unlearn.models.layers import blocks, deepest_layers, projectable_layers, weight_matrix_shape
 
 
 def test_nested_layers_are_found_in_definition_order() -> None:

@@ -9,10 +9,10 @@ from torch import nn
 from torchvision import models as torchvision_models
 
 from unlearn import MODELS, build_model
-from unlearn.classes import drop_classes, kept_classes
+from unlearn.models.classes import drop_classes, kept_classes
 from unlearn.models import torchvision_names
-from unlearn.reset import reset
-from unlearn.seeds import seeded
+from unlearn.models.reset import reset
+from unlearn.core.seeds import seeded
 
 
 def parameters(model: nn.Module) -> int:
@@ -144,7 +144,7 @@ def test_model_mistakes_are_one_clear_line(name, options, message):
 
 
 def test_the_operators_are_declared_only_where_the_extension_fails():
-    import unlearn._torchvision as shim
+    import unlearn.core._torchvision as shim
 
     declared = shim.declare_operators()
     loaded = hasattr(torch.ops.torchvision, "roi_align")  # only the compiled extension brings it

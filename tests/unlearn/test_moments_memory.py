@@ -6,9 +6,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from unlearn import moments_accumulate as accumulate
-from unlearn.moments_accumulate import PatchSum
-from unlearn.moments_conv import ShiftSum
+from unlearn.moments import sums as accumulate
+from unlearn.moments.sums import PatchSum
+from unlearn.moments.conv_sums import ShiftSum
 
 
 class Largest(TorchDispatchMode):

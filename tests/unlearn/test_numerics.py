@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from unlearn import Training, predict, train
 from unlearn.methods.features import compute
-from unlearn.numerics import full_float32
-from unlearn.training import accuracy
+from unlearn.core.numerics import full_float32
+from unlearn.training.train import accuracy
 
 DEVICE = torch.device("cpu")
 

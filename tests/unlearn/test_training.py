@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-import unlearn.fit
+import unlearn.training.loop
 from unlearn import ArrayLoader, Training, accuracy, build_model, load_dataset, predict, train
-from unlearn.memory import keep_freed_memory
-from unlearn.steps import Step
-from unlearn.training import TrainingDiverged
+from unlearn.core.memory import keep_freed_memory
+from unlearn.training.step import Step
+from unlearn.training.train import TrainingDiverged
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ def test_the_comparison_of_steps_finds_a_change(digits, change, monkeypatch):
         def __call__(self, images, labels):
             return change(self, images, labels) if self.training.path == "fast" else super().__call__(images, labels)
 
-    monkeypatch.setattr(unlearn.fit, "Step", Changed)
+    monkeypatch.setattr(unlearn.training.loop, "Step", Changed)
     with pytest.raises(AssertionError):
         assert_steps_agree(digits, "small_vgg")
 

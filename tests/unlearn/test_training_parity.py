@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 
 import unlearn.data.loader
-import unlearn.steps
+import unlearn.training.step
 from unlearn import ArrayLoader, Training, accuracy, build_model, load_dataset, predict, train
-from unlearn.augment import PADDING, Draws, crop_flip, draw
+from unlearn.data.augment import PADDING, Draws, crop_flip, draw
 
 MODELS_EACH = 10
 FORGET = np.arange(60)
@@ -98,7 +98,7 @@ def reflected_padding(monkeypatch):
 
 def label_smoothing(monkeypatch):
     smoothed = partial(F.cross_entropy, label_smoothing=0.1)
-    monkeypatch.setattr(unlearn.steps, "F", types.SimpleNamespace(cross_entropy=smoothed))
+    monkeypatch.setattr(unlearn.training.step, "F", types.SimpleNamespace(cross_entropy=smoothed))
 
 
 class DropLast:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from unlearn import build_model
-from unlearn.whole_image import whole_image_products
+from unlearn.training.whole_image import whole_image_products
 
 # (kernel, stride, padding, height, width), whether every output pixel sees the whole image
 CASES = [
@@ -27,7 +27,7 @@ def products(monkeypatch):
     """Counts the matrix products that stand for convolutions."""
     calls = []
     linear = nn.functional.linear
-    monkeypatch.setattr("unlearn.whole_image.F.linear", lambda *given: calls.append(1) or linear(*given))
+    monkeypatch.setattr("unlearn.training.whole_image.F.linear", lambda *given: calls.append(1) or linear(*given))
     return calls
 
 

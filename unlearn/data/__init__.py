@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
-from .. import _torchvision  # noqa: F401  (declares torchvision's operators before anything imports it)
+from ..core import _torchvision  # noqa: F401  (declares torchvision's operators before anything imports it)
 from .images import ImageDataset, ImageSet, as_tensor, make_dataset
 from .loader import ArrayLoader
 from .sources import Limit, Progress, Source

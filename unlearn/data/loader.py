@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..augment import check_augment, crop_flip, draw
-from ..seeds import check_seed, stream
+from .augment import check_augment, crop_flip, draw
+from ..core.seeds import check_seed, stream
 from .images import as_tensor
 
 
@@ -30,7 +30,7 @@ class ArrayLoader:
     - `mean`, `std`: one number a channel, in [0, 1].
     - `batch_size`: images a batch.
     - `shuffle`: a fresh permutation for every pass.
-    - `augment`: None, "flip" or "crop_flip"; see `unlearn.augment`.
+    - `augment`: None, "flip" or "crop_flip"; see `unlearn.data.augment`.
     - `seed`: names the random streams.
     - `device`: where batches are made.
 

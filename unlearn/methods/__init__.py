@@ -17,8 +17,8 @@ from .base import (
 )
 
 _BUILT_IN = {
-    "pgu": "unlearn.methods.pgu:PGU",
-    "pgu_incremental": "unlearn.methods.pgu_incremental:IncrementalPGU",
+    "pgu": "unlearn.methods.pgu.pgu:PGU",
+    "pgu_incremental": "unlearn.methods.pgu.incremental:IncrementalPGU",
     "eu_k": "unlearn.methods.last_layers:EUk",
     "cf_k": "unlearn.methods.last_layers:CFk",
     "retrain": "unlearn.methods.retrain:Retrain",

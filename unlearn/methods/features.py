@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..fit import Loader, autocast, to_device
-from ..memory import keep_freed_memory
-from ..numerics import arithmetic
-from ..seeds import stream
-from ..training import evaluating
-from ..whole_image import whole_image_products
+from ..training.loop import Loader, autocast, to_device
+from ..core.memory import keep_freed_memory
+from ..core.numerics import arithmetic
+from ..core.seeds import stream
+from ..training.train import evaluating
+from ..training.whole_image import whole_image_products
 
 
 def chain_of(model: nn.Module) -> list[nn.Module] | None:

@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from ..classes import drop_classes
+from ..models.classes import drop_classes
 from ..data.loader import ArrayLoader
-from ..fit import Job, Loader, device_of, fit
-from ..graphs import Graphs
-from ..reset import reset
-from ..seeds import check_seed, seeded
-from ..training import Training, accuracy
+from ..training.loop import Job, Loader, device_of, fit
+from ..training.graphs import Graphs
+from ..models.reset import reset
+from ..core.seeds import check_seed, seeded
+from ..training.train import Training, accuracy
 from .base import EpochCallback, MethodDidNothing, UnlearnError, UnlearnResult
 from .features import FeatureLoader, chain_of, compute, frozen_length, room_for_features
 

@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from ..classes import drop_classes
+from ..models.classes import drop_classes
 from ..data.loader import ArrayLoader
-from ..graphs import Graphs
-from ..reset import reset
-from ..seeds import check_seed, seeded
-from ..training import Training, accuracy, train
+from ..training.graphs import Graphs
+from ..models.reset import reset
+from ..core.seeds import check_seed, seeded
+from ..training.train import Training, accuracy, train
 from .base import EpochCallback, Loader, UnlearnError, UnlearnResult
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from .. import _torchvision  # noqa: F401  (declares torchvision's operators before anything imports it)
-from ..seeds import check_seed, seeded
+from ..core import _torchvision  # noqa: F401  (declares torchvision's operators before anything imports it)
+from ..core.seeds import check_seed, seeded
 from .all_cnn import all_cnn
 from .resnet18 import resnet18
 from .small_vgg import small_vgg

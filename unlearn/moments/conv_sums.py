@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from .layers import weight_matrix_shape
-from .moments_accumulate import CHUNK, PatchSum, ThinMoment, pad
+from ..models.layers import weight_matrix_shape
+from .sums import CHUNK, PatchSum, ThinMoment, pad
 
 # Positions in one float32 weight gradient. Those kernels sum serially, so rounding grows faster with it than in a matrix
 # product: at 2,048 it stays under 2e-7 of the sum, and shorter ones are slower.

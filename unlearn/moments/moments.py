@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from .fit import Loader, device_of, to_device
-from .layers import projectable_layers
-from .memory import keep_freed_memory
-from .methods.base import IncompatibleMoments
-from .moments_accumulate import Accumulator, ThinMoment, accumulator
-from .numerics import deterministic_convolutions, full_float32
-from .tensor_files import read_tensors, write_tensors
-from .training import evaluating
+from ..training.loop import Loader, device_of, to_device
+from ..models.layers import projectable_layers
+from ..core.memory import keep_freed_memory
+from ..methods.base import IncompatibleMoments
+from .sums import Accumulator, ThinMoment, accumulator
+from ..core.numerics import deterministic_convolutions, full_float32
+from ..core.tensor_files import read_tensors, write_tensors
+from ..training.train import evaluating
 
 if TYPE_CHECKING:
-    from .projection import CoreBasis
+    from .basis import CoreBasis
 
 _DIGEST_MODULUS = 2**256
 
@@ -132,7 +132,7 @@ class SecondMoments:
 
         **Arguments:** `device`: where to compute; None for a GPU where there is one.
         """
-        from .projection import CoreBasis
+        from .basis import CoreBasis
 
         return CoreBasis.from_moments(self, device=device)
 

@@ -28,12 +28,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .numerics import switches
-from .seeds import HostRandom
-from .steps import Step, forward_backward, make_optimizer, new_generator, own_generator, set_rate, trained_parameters
+from ..core.numerics import switches
+from ..core.seeds import HostRandom
+from .step import Step, forward_backward, make_optimizer, new_generator, own_generator, set_rate, trained_parameters
 
 if TYPE_CHECKING:
-    from .training import Training
+    from .train import Training
 
 _log = logging.getLogger(__name__)
 

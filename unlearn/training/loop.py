@@ -18,14 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from .graphs import GraphedStep, Graphs, has_hooks
-from .memory import keep_freed_memory
-from .numerics import deterministic_convolutions, full_float32
-from .seeds import seeded
-from .steps import Step, autocast, trained_parameters
+from ..core.memory import keep_freed_memory
+from ..core.numerics import deterministic_convolutions, full_float32
+from ..core.seeds import seeded
+from .step import Step, autocast, trained_parameters
 from .whole_image import whole_image_products
 
 if TYPE_CHECKING:
-    from .training import Training
+    from .train import Training
 
 Loader = Iterable[tuple[Tensor, Tensor]]
 EpochCallback = Callable[[dict[str, Any]], None]
@@ -66,7 +66,7 @@ class Job:
     """One model to train.
 
     **Arguments:** `set_mode` is called before every pass and puts each module into training or evaluation mode; the
-    others as for `unlearn.training.train`.
+    others as for `unlearn.training.train.train`.
     """
 
     model: nn.Module
@@ -78,7 +78,7 @@ class Job:
 
 
 def fit(job: Job, graphs: Graphs | None = None) -> list[dict[str, Any]]:
-    """Trains those parameters of the job's model that require gradients, in place; see `unlearn.training.train`."""
+    """Trains those parameters of the job's model that require gradients, in place; see `unlearn.training.train.train`."""
     history: list[dict[str, Any]] = []
     with seeded(job.seed), _surroundings([job]):
         for _ in _steps(job, history, graphs or Graphs()):

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from . import _torchvision  # noqa: F401  (declares torchvision's operators before anything imports it)
-from .augment import PADDING
-from .data.loader import ArrayLoader
+from ..core import _torchvision  # noqa: F401  (declares torchvision's operators before anything imports it)
+from ..data.augment import PADDING
+from ..data.loader import ArrayLoader
 
 
 class _PillowImages(Dataset[tuple[Tensor, int]]):

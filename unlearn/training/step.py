@@ -1,4 +1,4 @@
-"""One optimiser step: the ordinary one. `unlearn.graphs` has the one that replays a captured graph."""
+"""One optimiser step: the ordinary one. `unlearn.training.graphs` has the one that replays a captured graph."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from .training import Training
+    from .train import Training
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:

@@ -11,13 +11,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from .augment import check_augment
-from .data.loader import ArrayLoader
-from .fit import EpochCallback, Job, Loader, TrainingDiverged, autocast, device_of, fit, fit_together, to_device
+from ..data.augment import check_augment
+from ..data.loader import ArrayLoader
+from .loop import EpochCallback, Job, Loader, TrainingDiverged, autocast, device_of, fit, fit_together, to_device
 from .graphs import Graphs
-from .memory import keep_freed_memory
-from .numerics import arithmetic
-from .seeds import check_seed
+from ..core.memory import keep_freed_memory
+from ..core.numerics import arithmetic
+from ..core.seeds import check_seed
 from .whole_image import whole_image_products
 
 OPTIMIZERS = ("sgd", "adam")
@@ -164,7 +164,7 @@ def _job(
     if device is not None:
         model.to(device)
     if training.path == "plain" and isinstance(loader, ArrayLoader):
-        from .training_plain import plain_loader
+        from .plain import plain_loader
 
         loader = plain_loader(loader)
     return Job(model, loader, training, seed, model.train, on_epoch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from attack.xgboost_attack import FittedXGBoost, XGBoostAttack
+    from attack.attacks.xgboost import FittedXGBoost, XGBoostAttack
 
 NONE_YET, NO_MORE = "none yet", "no more"  # XGBoost broadcasts anything but None
 POLL_SECONDS = 0.2

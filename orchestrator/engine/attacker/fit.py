@@ -17,12 +17,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from attack.fragments import Fragment, deal, fragments, label_classes_of, models_of, softmax_width
-from attack.spool import FOLDS
-from attack.xgboost_attack import FittedXGBoost, XGBoostAttack, refuse_split_by_row
+from attack.outputs.fragments import Fragment, deal, fragments, label_classes_of, models_of, softmax_width
+from attack.attacks.spool import FOLDS
+from attack.attacks.xgboost import FittedXGBoost, XGBoostAttack, refuse_split_by_row
 
 from .exchange import Exchange
-from .streaming_worker import ROLES, Prepare, train_worker
+from .worker import ROLES, Prepare, train_worker
 
 MAX_TASKS = 256  # Ray Data tasks for one worker's fragments; more of them cost more than they balance
 
@@ -102,7 +102,7 @@ def fit_all_distributed(
     from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.xgboost import XGBoostTrainer
 
-    from .candidate_trials import try_candidates
+    from .candidates import try_candidates
 
     shared = {(attack.label, attack.forget_classes) for attack in attacks}
     if len(shared) != 1:

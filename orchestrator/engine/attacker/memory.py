@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from attack.device import gpu_memory_free
+from attack.attacks.device import gpu_memory_free
 
 SHARE = 0.4  # of what is free that the workers of a node may fill with binned data
 

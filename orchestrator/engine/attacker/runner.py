@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from attack.measured import Measured
-from attack.scoring import InProcess, by_model
-from attack.sources import ParquetFiles, Source
-from attack.xgboost_attack import XGBoostAttack
+from attack.outputs.measured import Measured
+from attack.audit.runner import InProcess, by_model
+from attack.outputs.sources import ParquetFiles, Source
+from attack.attacks.xgboost import XGBoostAttack
 
-from .streaming_attack import fit_all_distributed
-from .streaming_scores import score_distributed
+from .fit import fit_all_distributed
+from .scores import score_distributed
 
 
 @dataclass(frozen=True)

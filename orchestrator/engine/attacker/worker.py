@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from attack.fragments import Fragment, pieces
-from attack.outputs import rows_where
-from attack.sampling import drawn
-from attack.spool import FOLDS, MAX_BIN, Spool, prepared
+from attack.outputs.fragments import Fragment, pieces
+from attack.outputs.table import rows_where
+from attack.outputs.sampling import drawn
+from attack.attacks.spool import FOLDS, MAX_BIN, Spool, prepared
 
 from .exchange import NO_MORE, NONE_YET, POLL_SECONDS
-from .worker_memory import for_binned_data
+from .memory import for_binned_data
 
 COLUMNS = ["model_id", "role", "fold", "sample_id", "label", "logits"]
 ROLES = ("original", "retrained")

@@ -19,22 +19,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..context import default_threads
-from ..data import ExperimentData
-from ..errors import EnvironmentFault, disk_is_full
-from ..execute import commit_unit
-from ..options import build
-from ..recipe_sections import Resources
-from ..scoring import save_fitted
-from ..scratch import ScratchFolder
-from ..store import Store
-from ..store.base import sha256_file
-from ..streaming_attack import choose_path, fit_all_distributed, knows_gpus
-from ..units import Outcome, Unit
-from .base import Listener, Starter
+from ...work.context import default_threads
+from ...plan.data import ExperimentData
+from ...base.errors import EnvironmentFault, disk_is_full
+from ...work.execute import commit_unit
+from ...recipe.options import build
+from ...recipe.sections import Resources
+from ...work.scoring import save_fitted
+from ...base.scratch import ScratchFolder
+from ...store import Store
+from ...store.base import sha256_file
+from ..attacker.fit import choose_path, fit_all_distributed, knows_gpus
+from ...plan.units import Outcome, Unit
+from ..base import Listener, Starter
 from .placement import Node, place
 from .session import RaySession
-from .unit_queue import QueueServer
+from ..queue import QueueServer
 
 WORKER_LOSSES = 50
 QUEUE_LOSSES = 3  # rounds without any progress because the queue's process died
@@ -201,7 +201,7 @@ class RayEngine:
         from ray import tune
         from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
 
-        from .trainable import OutcomeCallback, UnitsReported, UnitTrainable
+        from .worker import OutcomeCallback, UnitsReported, UnitTrainable
 
         # Importing it has set it up anew. Lost workers are tried again, and what fails in the end is told once, below.
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -282,7 +282,7 @@ class RayEngine:
         import ray
         from ray.data import ActorPoolStrategy, DataContext
 
-        from .trainable import OutputsActor, outcome_from
+        from .worker import OutputsActor, outcome_from
 
         logging.getLogger("ray.data").setLevel(logging.ERROR)  # importing ray.data sets it up anew
         context = DataContext.get_current()

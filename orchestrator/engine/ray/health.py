@@ -37,7 +37,7 @@ class Finding:
 
 def code_digest() -> str:
     """Returns a digest of the code of the three packages as this process would import it."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[3]
     hasher = hashlib.sha256()
     for package in ("orchestrator", "unlearn", "attack"):
         for path in sorted((root / package).rglob("*.py")):
@@ -53,7 +53,7 @@ def facts(store: str | None = None, probe: str = "") -> dict[str, Any]:
     import psutil
     import torch
 
-    from .results import versions
+    from ...experiments.results import versions
 
     found = versions()
     seen: dict[str, Any] = {
@@ -83,7 +83,7 @@ def facts(store: str | None = None, probe: str = "") -> dict[str, Any]:
 
 def leave_probe(store: str) -> str:
     """Puts a small object into a store and returns its key."""
-    from .store import open_store
+    from ...store import open_store
 
     key = hashlib.sha256(os.urandom(16)).hexdigest()
     with open_store(store).attempt(key) as attempt:
@@ -94,7 +94,7 @@ def leave_probe(store: str) -> str:
 
 def read_probe(store: str, key: str) -> bool:
     """Whether an object that somebody else put into the store is there and whole."""
-    from .store import open_store
+    from ...store import open_store
 
     opened = open_store(store)
     return opened.has(key) and opened.fetch(key, "probe").read_text() == "probe"

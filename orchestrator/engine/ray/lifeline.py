@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-from ..errors import EXIT_ENVIRONMENT, EnvironmentFault, forced_end
+from ...base.errors import EXIT_ENVIRONMENT, EnvironmentFault, forced_end
 
 LOOK_SECONDS = 1.0
 RAYLET_SECONDS = 3.0  # a raylet's socket lies on this machine: refused means dead

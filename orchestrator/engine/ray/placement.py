@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..errors import EnvironmentFault
-from ..recipe_sections import Resources
+from ...base.errors import EnvironmentFault
+from ...recipe.sections import Resources
 
 GPU_STAGES = ("train", "unlearn", "outputs")
 GROWTH = 200  # workers asked of an autoscaler that has brought fewer

@@ -13,16 +13,16 @@ from typing import Any, Protocol
 import numpy as np
 from ray import tune
 
-from ..errors import EnvironmentFault
-from ..execute import execute
-from ..recipe_sections import Search
-from ..scratch import ScratchFolder
-from ..search_choice import FAILED, objective
-from ..search_space import Setting, bound_of
-from ..store import Store
-from ..units import Unit
-from .ray_engine import RayEngine, _cause
-from .trainable import worker_context
+from ...base.errors import EnvironmentFault
+from ...work.execute import execute
+from ...recipe.sections import Search
+from ...base.scratch import ScratchFolder
+from ...plan.objective import FAILED, objective
+from ...plan.search import Setting, bound_of
+from ...store import Store
+from ...plan.units import Unit
+from .engine import RayEngine, _cause
+from .worker import worker_context
 
 MEASURED_ERROR = "error_val"
 

@@ -15,8 +15,8 @@ import threading
 from pathlib import Path
 from typing import IO, Any
 
-from ..errors import EnvironmentFault
-from ..scratch import ScratchFolder, short_folder
+from ...base.errors import EnvironmentFault
+from ...base.scratch import ScratchFolder, short_folder
 from . import guardian
 from .guardian import Guardian
 from .lifeline import Lifeline

@@ -16,13 +16,13 @@ import ray
 from ray import tune
 from ray.exceptions import RayActorError
 
-from ..context import Context
-from ..data import ExperimentData
-from ..errors import EnvironmentFault, disk_is_full
-from ..execute import POLL_SECONDS, Held, execute
-from ..store import open_store
-from ..units import Outcome, Unit
-from .base import Listener, Starter
+from ...work.context import Context
+from ...plan.data import ExperimentData
+from ...base.errors import EnvironmentFault, disk_is_full
+from ...work.execute import POLL_SECONDS, Held, execute
+from ...store import open_store
+from ...plan.units import Outcome, Unit
+from ..base import Listener, Starter
 
 STEP_SECONDS = 0.5
 LOST = "lost with its worker: workers that were given this unit died; the others are not affected"

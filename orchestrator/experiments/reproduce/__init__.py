@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..errors import Fault, RecipeError, nearest
+from ...base.errors import Fault, RecipeError, nearest
 from .ablations import ABLATIONS
 from .epochs import FIGURE1, FIGURE2, FIGURE3, FIGURE4
 from .item import SIZES, Item

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..report import words
-from ..report.drawing import Figure
-from ..report.figures import auc_figure, plane_figure
-from ..report.growth import incremental_figure
-from ..report.rows import Report
+from ...report import words
+from ...report.figures.drawing import Figure
+from ...report.figures.figures import auc_figure, plane_figure
+from ...report.figures.growth import incremental_figure
+from ...report.rows import Report
 from .claims import difference
 from .item import Comparison, Experiments, Item, Run
 from .measure import quantity

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..report.drawing import INK, MARKERS, MUTED, SERIES, Figure, Panel
+from ...report.figures.drawing import INK, MARKERS, MUTED, SERIES, Figure, Panel
 from .measure import Quantity
 
 if TYPE_CHECKING:

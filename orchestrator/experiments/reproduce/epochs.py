@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..report.drawing import Figure
+from ...report.figures.drawing import Figure
 from .claims import HOLDS, OPEN, Claim, Verdict, above, chance, difference, every, some, within
 from .drawing import confidence_panel, lines_panel
 from .item import Comparison, Experiments, Item, Run

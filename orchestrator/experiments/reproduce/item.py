@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..report.drawing import Figure
+from ...report.figures.drawing import Figure
 from .claims import Claim
 from .measure import Experiment, Quantity
 

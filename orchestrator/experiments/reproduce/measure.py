@@ -37,7 +37,7 @@ class Quantity:
     def minus(self, other: Quantity) -> Quantity:
         """Returns the difference, model by model where both were measured on the same originals, else of the two means."""
         mine, theirs = np.asarray(self.by_model), np.asarray(other.by_model)
-        from attack.student import difference_interval, mean_interval
+        from attack.metrics.t_intervals import difference_interval, mean_interval
 
         value = self.value - other.value
         if self.paired and other.paired and len(mine) == len(theirs) >= FEWEST_MODELS:

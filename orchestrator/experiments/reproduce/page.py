@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from ..report.tables import escape_markdown, markdown_line
+from ...report.tables import escape_markdown, markdown_line
 from .claims import FAILS, HOLDS, OPEN
 from .item import Comparison
 from .measure import Quantity
@@ -50,7 +50,7 @@ def to_markdown(table: Comparison) -> str:
 
 def to_latex(table: Comparison) -> str:
     """Returns the table as LaTeX (booktabs)."""
-    from ..report.tables import tex
+    from ...report.tables import tex
 
     body = [" & ".join(tex(text) for text in row) + r" \\" for row in table.texts()]
     head = " & ".join(tex(name) for name in table.columns) + r" \\"
@@ -130,7 +130,7 @@ def html(findings: Sequence[Finding], size: str) -> str:
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    from ..report.drawing import DARK_SERIES, inline_svg
+    from ...report.figures.drawing import DARK_SERIES, inline_svg
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((resources.files(__package__) / "page.html").read_text(encoding="utf-8"))

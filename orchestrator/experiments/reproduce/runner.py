@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..experiment import RunOptions, run
-from ..recipe import Recipe, load_recipe
+from ..run import RunOptions, run
+from ...recipe.recipe import Recipe, load_recipe
 from ..results import finite
-from ..store.local import write_synced
+from ...store.local import write_synced
 from .claims import OPEN, Verdict
 from .item import Comparison, Experiments, Item, Run
 from .measure import Experiment, Quantity
@@ -104,7 +104,7 @@ def assess(item: Item, experiments: Experiments) -> Finding:
 
 def write_findings(findings: Sequence[Finding], size: str, folder: Path) -> None:
     """Writes tables, figures, `reproduce.json`, `README.md` and `index.html` into `folder`."""
-    from ..report.drawing import render
+    from ...report.figures.drawing import render
     from . import page
 
     def write(path: Path, content: str | bytes) -> None:

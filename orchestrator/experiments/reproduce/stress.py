@@ -6,9 +6,9 @@ import itertools
 from dataclasses import replace
 from typing import Any
 
-from ..report.drawing import Figure
-from ..report.growth import incremental_figure
-from ..report.rows import Report
+from ...report.figures.drawing import Figure
+from ...report.figures.growth import incremental_figure
+from ...report.rows import Report
 from . import published
 from .claims import OPEN, Claim, Verdict, above, difference, every, within
 from .item import Comparison, Experiments, Item, Run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..report.drawing import Figure
+from ...report.figures.drawing import Figure
 from . import published
 from .claims import Claim, Verdict, above, below, chance, difference, every, some, within
 from .drawing import lines_figure

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from . import words
+from .. import words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import words
+from .. import words
 from .drawing import INK, LINES, MARKERS, MUTED, PAPER, SERIES, SOFT, Figure, Panel, plain_log
 from .growth import incremental_figure
 from .histories import training_figure, unlearning_figure
-from .rows import Report, ResultRow
+from ..rows import Report, ResultRow
 from .sweeps import sweep_figure
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import words
+from .. import words
 from .drawing import INK, LINES, MUTED, PAPER, SERIES, Figure, Panel, plain_log
-from .rows import Report, ResultRow
+from ..rows import Report, ResultRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

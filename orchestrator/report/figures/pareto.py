@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import words
+from .. import words
 from .drawing import INK, MUTED, PAPER, SERIES, Figure, Panel
-from .rows import Report, varying_names
+from ..rows import Report, varying_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from . import words
+from .. import words
 from .drawing import INK, MARKERS, MUTED, SERIES, Figure, Panel, plain_log
-from .rows import Report, ResultRow
+from ..rows import Report, ResultRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,11 +10,11 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from unlearn import CoreBasis, build_model, second_moments
-from unlearn.layers import deepest_layers
-from unlearn.methods import pgu_run
-from unlearn.methods.pgu_prefix import cut
-from unlearn.methods.pgu_run import _InputSide
-from unlearn.projection import Projector
+from unlearn.models.layers import deepest_layers
+from unlearn.methods.pgu import run as pgu_run
+from unlearn.methods.pgu.prefix import cut
+from unlearn.methods.pgu.run import _InputSide
+from unlearn.moments.basis import Projector
 
 from .net import batches, ten_steps
 

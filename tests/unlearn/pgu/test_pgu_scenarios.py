@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from unlearn import PGU, CoreBasis, accuracy, second_moments
 from unlearn.methods import IncompatibleMoments, UnlearnError
-from unlearn.methods.pgu_incremental import incremental
-from unlearn.methods.pgu_losses import depoisoning_terms, forgetting_terms
+from unlearn.methods.pgu.incremental import incremental
+from unlearn.methods.pgu.losses import depoisoning_terms, forgetting_terms
 
 from .. import reference_pgu as reference
 from .net import LAYERS, Batches, batches, fitted, patterned, relative, ten_steps, weights

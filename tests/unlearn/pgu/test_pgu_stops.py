@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from unlearn import PGU, CoreBasis, second_moments
 from unlearn.methods import IncompatibleMoments, MethodDidNothing, UnlearnError, UnlearnTooFast
-from unlearn.moments import digest_model
+from unlearn.moments.moments import digest_model
 
 from .net import batches, ten_steps, weights
 
@@ -19,7 +19,7 @@ from .net import batches, ten_steps, weights
 def accuracies(forget: list[float], validation: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     """Plans what evaluations find, epoch by epoch."""
     found = iter([value for pair in zip(forget, validation, strict=True) for value in pair])
-    monkeypatch.setattr("unlearn.methods.pgu_run.accuracy", lambda *args, **kwargs: next(found))
+    monkeypatch.setattr("unlearn.methods.pgu.run.accuracy", lambda *args, **kwargs: next(found))
 
 
 def by_gap(model, forget, moments, held_out, epochs: int = 5):

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from torch import nn
 
-from ..fit import Loader
-from ..moments import SecondMoments, second_moments
-from .base import EpochCallback, UnlearnResult
+from ...training.loop import Loader
+from ...moments.moments import SecondMoments, second_moments
+from ..base import EpochCallback, UnlearnResult
 from .pgu import PGU
 
 

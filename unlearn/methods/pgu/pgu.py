@@ -14,14 +14,14 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from ..fit import Loader, autocast, device_of
-from ..layers import deepest_layers, projectable_layers
-from ..moments import SecondMoments, second_moments
-from ..projection import CRITERIA, CoreBasis
-from ..seeds import check_seed
-from .base import EpochCallback, IncompatibleMoments, UnlearnError, UnlearnResult
-from .pgu_losses import TERMS
-from .pgu_run import Run
+from ...training.loop import Loader, autocast, device_of
+from ...models.layers import deepest_layers, projectable_layers
+from ...moments.moments import SecondMoments, second_moments
+from ...moments.basis import CRITERIA, CoreBasis
+from ...core.seeds import check_seed
+from ..base import EpochCallback, IncompatibleMoments, UnlearnError, UnlearnResult
+from .losses import TERMS
+from .run import Run
 
 EARLY_STOPS = ("gap", "retain_drop", None)
 OPTIMIZERS = ("sgd", "momentum", "adam")

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ..seeds import seeded
+from ...core.seeds import seeded
 
 
 @dataclass(frozen=True)

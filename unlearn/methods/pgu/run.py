@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..classes import drop_classes
-from ..fit import Loader, autocast, device_of
-from ..layers import projectable_layers
-from ..memory import keep_freed_memory
-from ..numerics import arithmetic, deterministic_convolutions
-from ..projection import CoreBasis, Projector
-from ..seeds import seeded, stream
-from ..training import accuracy
-from .base import EpochCallback, MethodDidNothing, NothingToForget, UnlearnError, UnlearnResult, UnlearnTooFast
-from .features import FeatureLoader, compute, room_for_features
-from .pgu_losses import TERMS
-from .pgu_prefix import cut
+from ...models.classes import drop_classes
+from ...training.loop import Loader, autocast, device_of
+from ...models.layers import projectable_layers
+from ...core.memory import keep_freed_memory
+from ...core.numerics import arithmetic, deterministic_convolutions
+from ...moments.basis import CoreBasis, Projector
+from ...core.seeds import seeded, stream
+from ...training.train import accuracy
+from ..base import EpochCallback, MethodDidNothing, NothingToForget, UnlearnError, UnlearnResult, UnlearnTooFast
+from ..features import FeatureLoader, compute, room_for_features
+from .losses import TERMS
+from .prefix import cut
 
 if TYPE_CHECKING:
     from .pgu import PGU

@@ -1,0 +1,1 @@
+"""All attacks on one table of outputs, and what their numbers mean."""

@@ -1,0 +1,1 @@
+"""Distances between unlearned and retrained models."""

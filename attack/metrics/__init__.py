@@ -1,0 +1,1 @@
+"""ROC curves, intervals over models, and verdicts."""

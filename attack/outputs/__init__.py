@@ -1,0 +1,1 @@
+"""Tables of model outputs: reading, checking, and the one pass that measures them."""

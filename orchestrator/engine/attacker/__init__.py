@@ -1,0 +1,1 @@
+"""The XGBoost attacker on Ray, for tables larger than one process."""

@@ -1,0 +1,1 @@
+"""Units on Ray. Only this package and `engine.attacker` import Ray."""

@@ -1,0 +1,1 @@
+"""Whole experiments as plain functions: run, search, audit, reproduce."""

@@ -1,0 +1,1 @@
+"""How one unit is made from what it needs. The same code runs inline and on Ray."""

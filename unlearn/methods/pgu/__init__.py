@@ -1,0 +1,1 @@
+"""Projected-Gradient Unlearning."""

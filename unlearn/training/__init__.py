@@ -1,0 +1,1 @@
+"""Training: the fast loop, the plain reference, and prediction."""
