@@ -20,7 +20,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-import unlearn.core._torchvision
 from unlearn import PGU, SecondMoments, UnlearnResult, accuracy, load_dataset, second_moments
 
 Batches = list[tuple[Tensor, Tensor]]

@@ -7,35 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from ..outputs.table import BLOCK_VALUES, log_softmax, logit_classes, logits_matrix, require_finite
+from ..outputs.confidence import probabilities
 
 ENCODINGS = ("one_hot", "categorical")
-
-
-def probabilities(table: pa.Table, forget_classes: Sequence[int] = ()) -> np.ndarray:
-    """Returns the softmax over the kept classes, float32 `(rows, kept)`.
-
-    **Arguments:**
-
-    - `forget_classes`: in class removal, classes whose logits are dropped *before* the softmax, for every model alike: an
-        unlearned model has no such outputs, so originals and retrained models are renormalised over the kept classes too.
-        Classes that the table already holds no column of are passed over.
-
-    **Raises:** `ValueError` where a logit is not finite, or no class is left.
-    """
-    logits = logits_matrix(table)
-    if forget_classes:
-        classes = logit_classes(table) or list(range(logits.shape[1]))
-        kept = [column for column, name in enumerate(classes) if name not in set(forget_classes)]
-        if not kept:
-            raise ValueError(f"forget_classes: {list(forget_classes)!r} leaves no class of {len(classes)}")
-        logits = logits[:, kept]
-    require_finite(table, logits)  # of what is kept only: dropped classes may be masked by −∞
-    found = np.empty(logits.shape, dtype=np.float32)
-    step = max(1, BLOCK_VALUES // max(1, logits.shape[1]))
-    for start in range(0, len(logits), step):
-        found[start : start + step] = np.exp(log_softmax(logits[start : start + step]))
-    return found
 
 
 def with_labels(softmax: np.ndarray, labels: np.ndarray, label_classes: int, encoding: str = "one_hot") -> np.ndarray:

@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..metrics.gaussians import Gaussians, log_density
+from ..outputs.confidence import margins_of
 from ..outputs.grid import Grid, locate, positions
 from ..outputs.measured import METHOD, PARAMS, ROLE, Measured
-from ..outputs.table import margins_of, rows_where
+from ..outputs.table import rows_where
 
 FITTED_FOLDS = ("train", "validation")
 FEW_MODELS = 8

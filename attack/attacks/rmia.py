@@ -9,10 +9,10 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
+from ..outputs.confidence import margins_of
 from ..outputs.grid import Grid, positions
-from .lira import check_choice
 from ..outputs.measured import Measured
-from ..outputs.table import margins_of
+from .lira import check_choice
 from .references import Side, few_models_notes, row_places, sides
 
 NO_POPULATION = (

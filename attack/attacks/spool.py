@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .features import feature_types, probabilities, with_labels
+from ..outputs.confidence import probabilities
+from .features import feature_types, with_labels
 
 FOLDS = ("train", "validation")
 BATCH_VALUES = 2_000_000  # feature values in one batch: 8 MB

@@ -8,9 +8,9 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
-from ..outputs.measured import ROLE, Measured
 from ..metrics.roc import best_f1
-from ..outputs.table import entropies_of, log_confidences_of
+from ..outputs.confidence import entropies_of, log_confidences_of
+from ..outputs.measured import ROLE, Measured
 from .xgboost import membership, shadow_rows
 
 

@@ -8,8 +8,8 @@ from typing import ClassVar
 import pyarrow as pa
 
 from ..metrics.gaussians import VARIANCES
-from .lira import check_choice
 from ..outputs.measured import Measured
+from .lira import check_choice
 from .references import FittedLikelihoodRatio, fit_likelihood_ratio, single_method
 
 

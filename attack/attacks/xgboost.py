@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .features import ENCODINGS, feature_types, shadow_features
-from .lira import check_choice
 from ..metrics.roc import best_f1
 from ..outputs.table import coded_column, rows_where
+from .features import ENCODINGS, feature_types, shadow_features
+from .lira import check_choice
 
 MODEL_FILE = "attacker.ubj"
 FACTS_FILE = "attacker.json"

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .check import Examination, Problem, check
-from ..distances.compare import DEFAULT_DIVERGENCES, distances, equal_count, first_of
-from ..distances.base import DIVERGENCES
-from ..metrics.evaluation import Areas, paired_difference, worst_samples
-from .judged import PRIMARY, judged, reads_confidences, tuned_threshold
-from ..outputs.measured import FOLD, METHOD, MODEL_ID, PARAMS, Measured
-from .population import partners, population_problems
 from ..attacks.registry import ATTACKS
-from .runner import InProcess, Runner, scores_of
+from ..distances.base import DIVERGENCES
+from ..distances.compare import DEFAULT_DIVERGENCES, distances, equal_count, first_of
+from ..metrics.evaluation import Areas, paired_difference, worst_samples
+from ..outputs.measured import FOLD, METHOD, MODEL_ID, PARAMS, Measured
 from ..outputs.sources import Source, as_source
+from .check import Examination, Problem, check
+from .judged import PRIMARY, judged, reads_confidences, tuned_threshold
+from .population import partners, population_problems
+from .runner import InProcess, Runner, scores_of
 from .verdicts import judge_rows
 
 __all__ = ["Audit", "Problem", "audit", "check", "run_attacks"]

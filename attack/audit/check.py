@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from ..outputs.measured import IDENTITY, Measured
-from ..outputs.table import FOLDS, OUTPUTS_SCHEMA, ROLES, TEXTS, logit_classes
 from ..attacks.registry import ATTACKS, label_free, reads_label
+from ..outputs.measured import IDENTITY, Measured
 from ..outputs.sources import Source, as_source
 from ..outputs.survey import Survey
+from ..outputs.table import FOLDS, OUTPUTS_SCHEMA, ROLES, TEXTS, logit_classes
 
 SHADOW = ("xgboost", "loss_threshold", "entropy_threshold")  # they need a validation fold of both roles
 

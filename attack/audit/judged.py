@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ..attacks.registry import ATTACKS, directed
 from ..metrics.evaluation import Evaluation, Scores, evaluate
 from ..metrics.roc import best_f1
-from ..attacks.registry import ATTACKS, directed
 from .verdicts import PRIMARY
 
 CURVE_POINTS = (

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .check import Examination, Problem, label_problems
-from ..outputs.measured import FOLD, METHOD, MODEL_ID, PARAMS, ROLE, Measured
 from ..attacks.registry import ATTACKS
+from ..outputs.measured import FOLD, METHOD, MODEL_ID, PARAMS, ROLE, Measured
+from .check import Examination, Problem, label_problems
 
 REFERENCES = ("original", "retrained")
 LISTED = 8  # models named in one line; of more, how many

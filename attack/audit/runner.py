@@ -12,8 +12,8 @@ import pyarrow as pa
 from ..metrics.evaluation import Scores
 from ..outputs.grid import locate
 from ..outputs.measured import IDENTITY, METHOD, PARAMS, ROLE, Measured, identified
-from ..outputs.table import rows_where
 from ..outputs.sources import Source
+from ..outputs.table import rows_where
 
 
 class Runner(Protocol):

@@ -8,11 +8,14 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import pyarrow as pa
 
+from ..outputs.confidence import margins_of
 from ..outputs.grid import Grid
 from ..outputs.measured import Measured
-from ..outputs.table import margins_of
 
-_BUILT_IN = {"klom": "attack.distances.klom:KLoM", "forgetting_quality": "attack.distances.forgetting_quality:ForgettingQuality"}
+_BUILT_IN = {
+    "klom": "attack.distances.klom:KLoM",
+    "forgetting_quality": "attack.distances.forgetting_quality:ForgettingQuality",
+}
 
 
 @dataclass(frozen=True)

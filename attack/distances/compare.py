@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .base import PerSampleDivergence
-from ..outputs.measured import Measured
 from ..metrics.roc import ks_distance
+from ..outputs.measured import Measured
+from .base import PerSampleDivergence
 
 DEFAULT_DIVERGENCES = ("klom", "forgetting_quality")
 UNCHANGED = "its outputs are those of the originals to the last bit: the method did nothing"

@@ -8,9 +8,9 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
-from .base import Divergence, margins
 from ..metrics.gaussians import VARIANCE_FLOOR, log_density
 from ..outputs.measured import Measured
+from .base import Divergence, margins
 
 BLOCK_SAMPLES = 4_000
 

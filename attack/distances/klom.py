@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
-from .base import Divergence, margins
 from ..outputs.measured import Measured
+from .base import Divergence, margins
 
 BLOCK_SAMPLES = 20_000
 

@@ -11,10 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from .bootstrap import beyond_interval, bounded_below, expanded_interval, resampled_tpr, resampled_weights, weighted_means
+from .bootstrap import (
+    beyond_interval,
+    bounded_below,
+    expanded_interval,
+    resampled_tpr,
+    resampled_weights,
+    weighted_means,
+)
 from .roc import Roc, auc_matrix, roc
 from .t_intervals import Shares, combined_interval, share_interval
-from ..audit.verdicts import Reading, judge_one
+from .verdict import Reading, judge_one
 
 LOW_FPRS = (0.01, 0.001, 0.0001)
 RARE_FPR = 0.005  # below it, the interval holds only if no model in hundreds stands out: docs/results/attack

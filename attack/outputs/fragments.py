@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..attacks.features import probabilities
+from .confidence import probabilities
 from .table import coded_column, towards_schema
 
 BATCH_VALUES = 2_000_000  # logits in one piece: 8 MB

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from .confidence import entropy, phi
 from .measured import Measured, identified
-from .table import entropy, label_columns, logit_classes, logits_matrix, phi, with_classes
 from .sources import Source
+from .table import label_columns, logit_classes, logits_matrix, with_classes
 
 MAPPED_ROWS = 10_000_000  # from so many on, arrays of rows lie in files: 360 MB
 

@@ -9,8 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .measured import Measured
-
 ROLES = ("original", "retrained", "unlearned")
 FOLDS = ("train", "validation", "test")
 TEXTS = ("model_id", "role", "method", "params", "fold")
@@ -229,96 +227,3 @@ def logit_classes(table: pa.Table) -> list[int] | None:
     """Returns the class of each column of the logits where the table says so, else None (column c is class c)."""
     metadata = table.schema.metadata or {}
     return list(json.loads(metadata[CLASSES_KEY])) if CLASSES_KEY in metadata else None
-
-
-def own_columns(table: pa.Table, attack: str) -> np.ndarray:
-    """Returns `label_columns`, for attacks that read the label's own logit.
-
-    **Raises:** `ValueError` where a label's class was dropped from the logits.
-    """
-    columns = label_columns(table)
-    if len(columns) and columns.min() < 0:
-        raise ValueError(_needs_label(attack, int((columns < 0).sum())))
-    return columns
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Returns log-probabilities in float64, row by row, without overflow."""
-    shifted = logits.astype(np.float64)
-    shifted -= shifted.max(axis=1, keepdims=True)
-    shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return shifted
-
-
-def phi(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns the logit-scaled confidence φ = log p_y − log Σ_{c≠y} p_c = z_y − logsumexp(z_{c≠y}), float64 `(rows,)`.
-
-    **Arguments:** `logits`: `(rows, C)`, C ≥ 2. `labels`: the label's column, integers `(rows,)`.
-
-    Source: Carlini et al. 2022, eq. 3, in the stable form.
-    """
-    width = logits.shape[1]
-    if width < 2:
-        raise ValueError(
-            f"logits: {width} columns are not allowed; φ compares the label with the other classes: 2 or more"
-        )
-    found = np.empty(len(logits), dtype=np.float64)
-    step = max(1, BLOCK_VALUES // width)
-    for start in range(0, len(logits), step):
-        block = logits[start : start + step].astype(np.float64)
-        rows = np.arange(len(block))
-        columns = labels[start : start + step]
-        own = block[rows, columns].copy()
-        block[rows, columns] = -np.inf
-        top = block.max(axis=1)
-        block -= top[:, None]
-        np.exp(block, out=block)
-        found[start : start + step] = own - (top + np.log(block.sum(axis=1)))
-    return found
-
-
-def log_confidence(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns log p_y, float64 `(rows,)`: minus the cross-entropy. `labels` are columns of the logits."""
-    margin = phi(logits, labels)
-    # log p_y = −log(1 + exp(−φ)), which keeps what softmax would round away for confident rows.
-    return -np.logaddexp(0.0, -margin)
-
-
-def margins_of(outputs: pa.Table | Measured, attack: str) -> np.ndarray:
-    """Returns φ of each row, float64 `(rows,)`: what one pass over the logits has left, or from a table's logits.
-
-    **Raises:** `ValueError` where a logit is not finite or a label's class was dropped from the logits.
-    """
-    if not isinstance(outputs, Measured):
-        return phi(finite_logits(outputs), own_columns(outputs, attack))
-    missing = int(np.isnan(outputs.phi).sum())
-    if missing:
-        raise ValueError(_needs_label(attack, missing))
-    return outputs.phi.reshape(-1)
-
-
-def log_confidences_of(outputs: pa.Table | Measured, attack: str) -> np.ndarray:
-    """Returns log p_y of each row, float64 `(rows,)`; see `margins_of`."""
-    return -np.logaddexp(0.0, -margins_of(outputs, attack))
-
-
-def entropies_of(outputs: pa.Table | Measured) -> np.ndarray:
-    """Returns the entropy of each row's softmax in nats, float64 `(rows,)`; see `margins_of`."""
-    return outputs.entropy.reshape(-1) if isinstance(outputs, Measured) else entropy(finite_logits(outputs))
-
-
-def _needs_label(attack: str, rows: int) -> str:
-    return (
-        f"{attack}: the label's own logit is needed, but {rows} rows are of classes dropped from the logits, or "
-        "of which no column is known; use xgboost or entropy_threshold, or store the columns' classes with the table"
-    )
-
-
-def entropy(logits: np.ndarray) -> np.ndarray:
-    """Returns the entropy of the softmax in nats, float64 `(rows,)`."""
-    found = np.empty(len(logits), dtype=np.float64)
-    step = max(1, BLOCK_VALUES // max(1, logits.shape[1]))
-    for start in range(0, len(logits), step):
-        logs = log_softmax(logits[start : start + step])
-        found[start : start + step] = -(np.exp(logs) * logs).sum(axis=1)
-    return found

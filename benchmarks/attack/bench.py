@@ -46,8 +46,8 @@ import pyarrow.parquet as pq
 
 from attack import RMIA, ForgettingQuality, KLoM, LiRA, ULiRA, XGBoostAttack, auc, outputs_table
 from attack.audit.check import Examination
-from attack.outputs.table import logits_matrix, rows_where
 from attack.outputs.sources import ParquetFiles
+from attack.outputs.table import logits_matrix, rows_where
 
 MODELS = 100
 STAGES = (

@@ -37,10 +37,10 @@ import numpy as np
 from scipy import stats
 from scipy.special import ndtr, ndtri
 
-from attack.metrics.evaluation import LOW_FPRS, Areas, Scores, evaluate, paired_difference
 from attack.metrics.bootstrap import expanded_interval, resampled_tpr, resampled_weights
+from attack.metrics.evaluation import LOW_FPRS, Areas, Scores, evaluate, paired_difference
+from attack.metrics.tiny import TINY, tiny_scores
 from orchestrator.experiments.results import error_interval
-from orchestrator.work.scoring import TINY, tiny_scores
 
 CHUNK = 20
 DRAWS = 2000  # bootstrap samples of the plain way, as many as ours takes

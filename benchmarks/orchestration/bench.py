@@ -22,14 +22,14 @@ from typing import Any
 
 import psutil
 
-from orchestrator.work.context import Context
-from orchestrator.plan.data import load_data
 from orchestrator.engine.ray.engine import RayEngine
 from orchestrator.engine.ray.session import prepare_environment
-from orchestrator.work.execute import execute
+from orchestrator.plan.data import load_data
+from orchestrator.plan.units import Outcome, Unit
 from orchestrator.recipe.recipe import check_recipe
 from orchestrator.store import open_store
-from orchestrator.plan.units import Outcome, Unit
+from orchestrator.work.context import Context
+from orchestrator.work.execute import execute
 
 RECIPE = {
     "name": "bench",

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from orchestrator.experiments.estimate import simulate, total_seconds
-from orchestrator.records.folder import OutputFolder
 from orchestrator.plan.units import Unit
+from orchestrator.records.folder import OutputFolder
 
 UNITS = (100, 1000, 10_000, 100_000)
 GPUS = (1, 10, 100, 1000)

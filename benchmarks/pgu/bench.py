@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearn import PGU, ArrayLoader, CoreBasis, Training, load_dataset, second_moments, small_vgg, train
-from unlearn.moments.sums import accumulator
+from unlearn.moments.moments import accumulator
 
 GAMMA = 0.95
 GAMMAS = (0.995, 0.99, 0.98, 0.96, 0.90, 0.85, 0.80, 0.75)

@@ -32,13 +32,14 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from orchestrator.plan.data import ExperimentData, load_data
 from orchestrator.engine.ray.engine import RayEngine
-from orchestrator.recipe.options import build
+from orchestrator.plan.data import ExperimentData, load_data
 from orchestrator.plan.plan import make_plan
-from orchestrator.recipe.recipe import Recipe, check_recipe
-from orchestrator.store import open_store
 from orchestrator.plan.units import Outcome, Unit
+from orchestrator.recipe.options import build
+from orchestrator.recipe.recipe import check_recipe
+from orchestrator.recipe.sections import Recipe
+from orchestrator.store import open_store
 from unlearn import Training, build_model, train
 
 

@@ -7,6 +7,7 @@ import os
 import socket
 import uuid
 from pathlib import Path
+from typing import Any
 
 
 @functools.cache
@@ -41,3 +42,8 @@ def process_start(pid: int | str) -> str:
 def is_running(pid: int | str, started: str) -> bool:
     """Whether the process `pid` that started at `started` is still there: a number may have been given to another."""
     return bool(started) and process_start(pid) == started
+
+
+def worker() -> dict[str, Any]:
+    """Returns which process speaks."""
+    return {"host": socket.gethostname(), "pid": os.getpid()}

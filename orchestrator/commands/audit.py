@@ -142,7 +142,7 @@ def main(args: argparse.Namespace) -> int:
     failed = sum(row["status"] == "failed" for row in document["rows"])
     with common.shown():
         if args.json:
-            from .cli import print_json
+            from .common import print_json
 
             print_json(document)
         else:
@@ -286,9 +286,9 @@ def _runner(
     if not isinstance(source, ParquetFiles):
         yield here, [f"xgboost: {rows:,} rows were fitted in this process: only Parquet files can be streamed to Ray"]
         return
+    from ..engine.attacker.fit import knows_gpus
     from ..engine.attacker.runner import OnRay, workers_for
     from ..engine.ray.session import RaySession
-    from ..engine.attacker.fit import knows_gpus
 
     session = RaySession(args.address or os.environ.get("RAY_ADDRESS"))
     try:
@@ -322,10 +322,12 @@ def _write(
 ) -> dict[str, Any]:
     import json
 
+    from ..base.files import write_synced
+    from ..base.provenance import git_state, versions
+    from ..base.text import finite
+    from ..experiments.results import SCHEMA_VERSION
     from ..records.folder import OutputFolder
     from ..report import write_report
-    from ..experiments.results import SCHEMA_VERSION, finite, git_state, versions
-    from ..store.local import write_synced
 
     folder = OutputFolder(args.output)
     folder.create()

@@ -7,7 +7,6 @@ import atexit
 import contextlib
 import difflib
 import importlib
-import json
 import os
 import re
 import select
@@ -19,6 +18,7 @@ from typing import Any, NoReturn
 
 from .. import __version__
 from ..base.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_USAGE, UserError, forced_end, signals_seen
+from .common import print_json
 
 # Command → (module below `orchestrator.commands`, one line of help). The module has `arguments(parser)` and `main(args)`.
 COMMANDS = {
@@ -202,8 +202,3 @@ def _end_now() -> None:
         code, line = forced_end[-1]
     os.write(2, f"{line}\n".encode())
     os._exit(code)
-
-
-def print_json(document: Any) -> None:
-    """Prints one JSON document on standard output."""
-    print(json.dumps(document, indent=1, allow_nan=False))

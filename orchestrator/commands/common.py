@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..base.errors import UserError
-
 if TYPE_CHECKING:
-    from ..records.folder import OutputFolder
-    from ..recipe.recipe import Recipe
+    from ..recipe.sections import Recipe
 
 
 @contextlib.contextmanager
@@ -101,13 +99,6 @@ def folder_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="DIR", type=Path, help="output folder of a run")
 
 
-def open_folder(path: Path) -> OutputFolder:
-    """Returns the output folder at `path`; raises `UserError` where it holds no experiment."""
-    from ..records.folder import OutputFolder
-
-    folder = OutputFolder(path)
-    if not (folder.path / "recipe.yaml").is_file():
-        raise UserError(
-            f"{path}: no experiment here (recipe.yaml is missing); give the folder that `orchestrator run` named"
-        )
-    return folder
+def print_json(document: Any) -> None:
+    """Prints one JSON document on standard output."""
+    print(json.dumps(document, indent=1, allow_nan=False))

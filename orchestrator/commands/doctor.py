@@ -37,8 +37,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from .cli import print_json
     from ..engine.ray.health import facts
+    from .common import print_json
 
     findings = [
         *_guard("packages", _packages),
@@ -63,8 +63,8 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _guard(what: str, look: Callable[[], list[Finding]]) -> list[Finding]:
+    from ..base.text import redact
     from ..engine.ray.health import Finding
-    from ..recipe.places import redact
 
     try:
         return look()
@@ -74,8 +74,8 @@ def _guard(what: str, look: Callable[[], list[Finding]]) -> list[Finding]:
 
 
 def _packages() -> list[Finding]:
+    from ..base.provenance import versions
     from ..engine.ray.health import Finding
-    from ..experiments.results import versions
 
     found = versions()
     missing = [name for name in ("torch", "ray", "mlflow", "pyarrow") if name not in found]
@@ -152,8 +152,8 @@ def _store(uri: str) -> list[Finding]:
 
 
 def _ray(address: str | None, store: str | None) -> list[Finding]:
-    from ..engine.ray.session import RaySession
     from ..engine.ray.health import Finding
+    from ..engine.ray.session import RaySession
 
     session: RaySession | None = None
     findings: list[Finding] = []
@@ -238,8 +238,9 @@ def _skew(ray: Any, strategy: Any) -> float:
 def _tracking(uri: str) -> list[Finding]:
     import sqlite3
 
+    from ..base.text import holds_credentials, redact
     from ..engine.ray.health import Finding
-    from ..recipe.places import expand, holds_credentials, redact, sqlite_path, tracking_faults
+    from ..recipe.places import expand, sqlite_path, tracking_faults
 
     shown = redact(uri)
     for fault in tracking_faults(uri):

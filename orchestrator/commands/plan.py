@@ -27,11 +27,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from .cli import print_json
-    from ..plan.data import load_data
     from ..experiments.estimate import estimate
+    from ..plan.data import load_data
     from ..plan.plan import make_plan
     from ..store import open_store
+    from .common import print_json
 
     recipe = common.load(args)
     uri = args.store or str((args.output or Path("runs") / recipe.name) / "store")
@@ -72,7 +72,7 @@ def _slots(resources: Resources, address: str | None) -> int:
 
 def render(document: dict[str, Any]) -> str:
     """Returns the plan as text."""
-    from ..plan.plan import STAGE_TITLES
+    from ..plan.units import STAGE_TITLES
     from ..records.progress import duration
 
     facts, split = document["dataset"], document["split"]

@@ -10,8 +10,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from .cli import print_json
     from ..recipe.files import read_document, shipped_recipes
+    from .common import print_json
 
     found = {
         name: str(read_document(name).get("description", "")) for name in shipped_recipes() if not name.startswith("_")

@@ -13,10 +13,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from .cli import print_json
     from ..experiments.run import rebuild
+    from ..records.folder import open_folder
+    from .common import print_json
 
-    folder = common.open_folder(args.folder)
+    folder = open_folder(args.folder)
     document = rebuild(folder)
     if args.json:
         print_json(document)

@@ -36,9 +36,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from .cli import print_json
     from ..experiments.reproduce import chosen
     from ..experiments.reproduce.runner import document, run_items
+    from .common import print_json
 
     items = chosen(args.items)
     folder = args.output or Path("runs") / f"reproduce-{args.size}"

@@ -24,9 +24,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from ..experiments.run import RunOptions, run
+    from ..records.folder import open_folder
     from .run import present
 
-    folder = common.open_folder(args.folder)
+    folder = open_folder(args.folder)
     only: frozenset[str] | None = None
     if args.failed:
         only = frozenset(folder.failures())

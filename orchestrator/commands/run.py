@@ -37,7 +37,7 @@ def main(args: argparse.Namespace) -> int:
 
 def present(result: RunResult, as_json: bool) -> int:
     """Prints what a run came to and returns its exit code."""
-    from .cli import print_json
+    from .common import print_json
 
     with common.shown():
         if as_json:

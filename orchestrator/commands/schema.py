@@ -10,8 +10,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from .cli import print_json
     from ..recipe.schema import recipe_schema
+    from .common import print_json
 
     print_json(recipe_schema())
     return 0

@@ -22,9 +22,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from .cli import print_json
     from ..experiments.run import RunOptions
     from ..experiments.search import search
+    from .common import print_json
 
     recipe = common.load(args)
     options = RunOptions(
@@ -72,8 +72,8 @@ def print_search(result: SearchResult) -> None:
 def _table(document: dict[str, Any]) -> Any:
     from rich.table import Table
 
+    from ..base.text import varying_names
     from ..report import words
-    from ..report.rows import varying_names
 
     def text(value: float | None, form: str) -> str:
         return words.NOT_MEASURABLE if value is None else format(value, form)

@@ -13,8 +13,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from .cli import print_json
     from ..recipe.recipe import to_yaml
+    from .common import print_json
 
     recipe = common.load(args)
     if args.json:

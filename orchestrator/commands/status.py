@@ -23,10 +23,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from .cli import print_json
+    from ..records.folder import open_folder
     from ..records.state import ExperimentState
+    from .common import print_json
 
-    folder = common.open_folder(args.folder)
+    folder = open_folder(args.folder)
     if args.units:
         return _units(folder, args.units, args.json)
     state = ExperimentState(folder.path)
@@ -40,8 +41,8 @@ def main(args: argparse.Namespace) -> int:
 
 def render(state: dict[str, Any]) -> str:
     """Returns the state as text."""
-    from ..recipe.places import printable
-    from ..plan.plan import STAGE_TITLES
+    from ..base.text import printable
+    from ..plan.units import STAGE_TITLES
     from ..records.progress import duration
 
     by = f" ({state['driver']})" if state["state"] == "running" and state["driver"] else ""
@@ -93,8 +94,8 @@ def attempt_text(unit: dict[str, Any]) -> str:
 
 
 def _units(folder: Any, wanted: list[str], as_json: bool) -> int:
-    from .cli import print_json
     from ..records.state import unit_history
+    from .common import print_json
 
     found = []
     for text in wanted:
@@ -117,8 +118,8 @@ def render_unit(unit: dict[str, Any]) -> str:
     """Returns all that is recorded of a unit as text."""
     import time
 
-    from ..recipe.places import printable
-    from ..plan.plan import STAGE_TITLES
+    from ..base.text import printable
+    from ..plan.units import STAGE_TITLES
 
     def clock(stamp: float | None) -> str:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(stamp)) if stamp else "?"

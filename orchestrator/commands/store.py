@@ -6,8 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..base.errors import UserError
-
-LITTER_SECONDS = 24 * 3600.0  # no attempt takes longer without a sign of life
+from ..experiments.collect_garbage import LITTER_SECONDS, used_keys
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,8 +24,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from .cli import print_json
     from ..store import open_store
+    from .common import print_json
 
     if not args.store.startswith("s3://") and not (Path(args.store) / "objects").is_dir():
         raise UserError(f"STORE: {args.store!r}: no store there; give the folder that holds objects/")
@@ -39,7 +38,7 @@ def main(args: argparse.Namespace) -> int:
     else:
         if not args.keep:
             raise UserError("--keep: missing: name the output folders whose objects stay")
-        used = _used(args.keep)
+        used = used_keys(args.keep)
         doomed = [key for key in keys if key not in used]
         litter = store.litter(LITTER_SECONDS)
         if args.yes:
@@ -54,36 +53,3 @@ def main(args: argparse.Namespace) -> int:
     else:
         print(text)
     return 0
-
-
-def _used(folders: list[Path]) -> set[str]:
-    from ..plan.data import load_data
-    from ..plan.plan import make_plan
-    from ..plan.search import plan_search
-    from ..store import open_store
-    from .common import open_folder
-
-    used: set[str] = set()
-    for path in folders:
-        folder = open_folder(path)
-        recipe = folder.recipe()
-        store = open_store(folder.store_uri())
-        data = load_data(recipe, store)
-        units = list(make_plan(recipe, data).units())
-        if recipe.search is not None:
-            units += plan_search(recipe, data).units()
-        for unit in units:
-            used.add(unit.key)
-            used.update(unit.ancestors())
-        used.update(
-            key
-            for key in list(store.keys())
-            if store.meta(key).get("kind") == "dataset" and store.meta(key).get("digest") == data.digest
-        )
-        # Steps of an incremental run that is not finished yet: its unit goes on from them.
-        used.update(
-            key
-            for key in list(store.keys())
-            if store.meta(key).get("kind") in ("step", "running") and store.meta(key)["spec"]["model"] in used
-        )
-    return used

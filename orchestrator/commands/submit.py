@@ -54,8 +54,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from .cli import print_json
-    from ..plan.plan import experiment_id
+    from ..plan.units import experiment_id
+    from .common import print_json
 
     if not args.address.startswith(("http://", "https://")):
         raise UserError(
@@ -106,7 +106,7 @@ def _place(args: argparse.Namespace) -> str:
 
 def _stop(client: Any, identity: str, as_json: bool) -> int:
     """Stops a job and waits until it has ended, so that it can be submitted again at once."""
-    from .cli import print_json
+    from .common import print_json
 
     _ask(identity, "stopped", lambda: client.stop_job(identity))
     deadline = time.monotonic() + STOP_SECONDS

@@ -47,15 +47,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     from unlearn import METHODS, UnlearnError
 
-    from .cli import print_json
-    from ..work.context import Context
+    from ..base.files import write_synced
+    from ..base.text import finite
     from ..plan.data import load_data
-    from ..work.execute import method_inputs
+    from ..recipe.checks import method_defaults
     from ..recipe.options import build
+    from ..recipe.recipe import expand_methods, load_recipe
     from ..records.progress import Progress
-    from ..recipe.recipe import expand_methods, load_recipe, method_defaults
-    from ..experiments.results import finite
-    from ..store.local import write_synced
+    from ..work.context import Context
+    from ..work.kinds import method_inputs
+    from .common import print_json
 
     if args.output.suffix != ".safetensors":
         raise UserError(
@@ -155,7 +156,7 @@ def _moments(path: Path | None, model: nn.Module, context: Any, augment: str | N
 def _save_weights(model: nn.Module, path: Path) -> None:
     from safetensors.torch import save
 
-    from ..store.local import write_synced
+    from ..base.files import write_synced
 
     path.parent.mkdir(parents=True, exist_ok=True)
     write_synced(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}))

@@ -29,10 +29,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from .cli import print_json
+    from ..records.folder import open_folder
     from ..records.state import ExperimentState
+    from .common import print_json
 
-    state = ExperimentState(common.open_folder(args.folder).path)
+    state = ExperimentState(open_folder(args.folder).path)
     interval = max(0.2, args.interval)
     try:
         if sys.stdout.isatty() and not args.json:
@@ -70,8 +71,8 @@ def picture(state: dict[str, Any], height: int) -> Group:
     from rich.table import Table
     from rich.text import Text
 
-    from ..recipe.places import printable
-    from ..plan.plan import STAGE_TITLES
+    from ..base.text import printable
+    from ..plan.units import STAGE_TITLES
     from ..records.progress import duration
 
     now = time.time()
@@ -128,8 +129,8 @@ def picture(state: dict[str, Any], height: int) -> Group:
 
 def _plain(state: ExperimentState, interval: float, stream: Any) -> None:
     """Prints a line for each stage that begins or ends, each failure, and every ten seconds how far it is."""
-    from ..recipe.places import printable
-    from ..plan.plan import STAGE_TITLES
+    from ..base.text import printable
+    from ..plan.units import STAGE_TITLES
     from ..records.progress import duration
 
     def say(text: str) -> None:

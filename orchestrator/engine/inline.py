@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..plan.units import Unit
 from ..work.context import Context
 from ..work.execute import execute_each
-from ..plan.units import Unit
 from .base import Listener, Starter
 
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..engine.queue import UnitQueue
-from ..plan.plan import STAGES, Plan
+from ..plan.plan import Plan
+from ..plan.units import STAGES, Unit, canonical
 from ..store import Store
-from ..plan.units import Unit, canonical
 
 OWN_SAMPLES = 200  # stored units of each stage that are read
 MOST_FOREIGN = 3000  # objects of other experiments that are looked at

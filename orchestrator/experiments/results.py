@@ -5,38 +5,27 @@ from __future__ import annotations
 import json
 import math
 import platform
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from attack.audit.verdicts import PRIMARY
+
+from ..base.files import write_synced
+from ..base.provenance import _cpus, git_state, versions
+from ..base.text import finite
 from ..plan.data import ExperimentData
-from ..work.incremental import failing_point
-from ..recipe.options import plain
 from ..plan.plan import Plan, Row
-from ..recipe.recipe import Recipe
-from ..store import Store
-from ..store.local import write_synced
 from ..plan.units import Unit, seed_for
+from ..recipe.options import plain
+from ..recipe.sections import Recipe
+from ..store import Store
+from ..work.incremental import failing_point
 
 SCHEMA_VERSION = 1
-PRIMARY = "xgboost"
-PACKAGES = (
-    "torch",
-    "torchvision",
-    "ray",
-    "mlflow",
-    "xgboost",
-    "xgboost-cpu",
-    "pyarrow",
-    "numpy",
-    "unlearning-orchestrator",
-)
 
 
 def collect(
@@ -319,55 +308,3 @@ def write_results(
     document = finite(document)
     write_synced(folder / "results.json", json.dumps(document, indent=1).encode())
     return document
-
-
-def finite(value: Any) -> Any:
-    """Returns `value` with NaN and infinities as null: what cannot be measured is null, and JSON knows no NaN."""
-    if isinstance(value, Mapping):
-        return {str(k): finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(v) for v in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value
-
-
-@lru_cache(maxsize=1)
-def versions() -> dict[str, str]:
-    """Returns the versions of the libraries that decide the numbers."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-@lru_cache(maxsize=1)
-def git_state() -> dict[str, Any]:
-    """Returns the commit of the code that runs and whether it was changed since; empty outside a checkout."""
-    here = Path(__file__).resolve().parent
-    try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5, check=True
-        ).stdout.strip()
-        status = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=True,
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    return {"commit": commit, "dirty": bool(status.strip())}
-
-
-def _cpus() -> int:
-    import os
-
-    return os.cpu_count() or 1

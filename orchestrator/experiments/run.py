@@ -9,21 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..work.context import Context, default_threads
-from ..plan.data import ExperimentData, load_data
-from ..engine import Engine, InlineEngine
 from ..base.errors import EnvironmentFault
-from ..work.execute import HEAL_LIMIT
-from ..records.folder import OutputFolder
-from ..work.outputs import write_outputs
-from ..plan.plan import STAGES, Plan, check_stored_models, make_plan
-from ..records.progress import Progress
-from ..recipe.recipe import Recipe
-from .results import collect, environment, write_results
 from ..base.scratch import sweep_all
-from ..store import CorruptObject, Store, open_store
+from ..engine import Engine, InlineEngine
+from ..plan.data import ExperimentData, load_data
+from ..plan.plan import Plan, check_stored_models, make_plan
+from ..plan.units import STAGES, Outcome, Unit, default_threads
+from ..recipe.sections import Recipe
+from ..records.folder import OutputFolder
 from ..records.mlflow_writer import Tracker
-from ..plan.units import Outcome, Unit
+from ..records.progress import Progress
+from ..store import CorruptObject, Store, open_store
+from ..work.context import Context
+from ..work.execute import HEAL_LIMIT
+from .outputs import write_outputs
+from .results import collect, environment, write_results
 
 INLINE = "inline"
 
@@ -133,7 +133,7 @@ class _Run:
                     if missing and engine is None:
                         engine = self._engine(data, store)
                         self.progress.say(engine.describe())
-                        self.folder.log_engine(engine)
+                        self.folder.log_engine(engine.describe(), engine.slots)
                     runner = engine if engine is not None else InlineEngine(Context(store, data))
                 self._run_stage(stage, missing, runner, store, tracker, reused=len(plan.stages[stage]) - len(missing))
                 if stage == "outputs":

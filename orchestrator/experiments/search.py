@@ -12,24 +12,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..work.context import Context, default_threads
-from ..plan.data import ExperimentData, load_data
-from ..engine import Engine, InlineEngine
+from attack.audit.verdicts import PRIMARY
+
 from ..base.errors import EXIT_UNITS_FAILED, EnvironmentFault, UserError
-from .run import INLINE, RunOptions, RunResult, run
-from ..records.folder import OutputFolder
-from ..recipe.options import plain
-from ..work.outputs import write_outputs
-from ..plan.plan import check_stored_models
-from ..records.progress import Progress
-from ..recipe.recipe import Recipe
-from ..report.rows import varying_names
-from .results import PRIMARY, finite
+from ..base.files import write_synced
+from ..base.text import finite, varying_names
+from ..engine import Engine, InlineEngine
+from ..plan.data import ExperimentData, load_data
 from ..plan.objective import BROKEN, FINISHED, STOPPED, front_of, winner_of
+from ..plan.plan import check_stored_models
 from ..plan.search import BOUND, FOLD, SearchPlan, bound_of, check_search, plan_search
+from ..plan.units import Outcome, Unit, default_threads
+from ..recipe.options import plain
+from ..recipe.sections import Recipe
+from ..records.folder import OutputFolder
+from ..records.progress import Progress
 from ..store import CorruptObject, Store, open_store
-from ..store.local import write_synced
-from ..plan.units import Outcome, Unit
+from ..work.context import Context
+from .outputs import write_outputs
+from .run import INLINE, RunOptions, RunResult, run
 
 SCHEMA_VERSION = 1
 FILE = "search.json"
@@ -178,7 +179,7 @@ class _Search:
         )
         try:
             self.progress.say(engine.describe())
-            self.folder.log_engine(engine)
+            self.folder.log_engine(engine.describe(), engine.slots)
             self._prepare(plan, store, data, engine)
             trials = self._settle(plan, data, engine)
         finally:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..base.errors import RecipeError
+from ..recipe.checks import model_faults
 from ..recipe.options import fault_from
-from ..recipe.recipe import Recipe, model_faults
+from ..recipe.sections import Recipe
 from .units import Unit
 
 if TYPE_CHECKING:

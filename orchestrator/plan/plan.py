@@ -6,22 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..work.context import default_threads
-from .data import ExperimentData
-from ..base.errors import Fault, RecipeError
-from ..work.incremental import grouped_steps
-from ..recipe.options import canonical_params, fault_from, plain
-from ..recipe.recipe import Recipe, expand_methods, method_defaults
-from .units import Unit, canonical, digest, seed_for
+import numpy as np
 
-STAGES = ("train", "unlearn", "outputs", "attack", "score")
-STAGE_TITLES = {
-    "train": "shadow models",
-    "unlearn": "unlearning",
-    "outputs": "forget-set logits",
-    "attack": "attackers",
-    "score": "audit",
-}
+from ..base.errors import Fault, RecipeError
+from ..recipe.checks import method_defaults
+from ..recipe.options import canonical_params, fault_from, plain
+from ..recipe.recipe import expand_methods
+from ..recipe.sections import Recipe
+from .data import ExperimentData
+from .units import STAGES, Unit, canonical, default_threads, seed_for
+
 FOLDS = ("train", "validation", "test")
 # What scores and distances consist of: raised where their words or measures change, so that stored ones are not taken for new.
 MEASURES = 5
@@ -359,11 +353,6 @@ def _distinct(units: list[Unit]) -> tuple[Unit, ...]:
     return tuple(_distinct_list(units))
 
 
-def experiment_id(recipe: Recipe) -> str:
-    """Returns a short identifier of a resolved recipe: the same recipe submitted twice is the same experiment."""
-    return digest(plain(recipe.model_dump(mode="json")))[:16]
-
-
 def check_stored_models(plan: Plan, stored: int) -> None:
     """Raises `RecipeError` where the recipe wants only stored models and there are too few of them."""
     wanted = len(plan.stages["train"])
@@ -375,3 +364,20 @@ def check_stored_models(plan: Plan, stored: int) -> None:
             "fewer originals and retrained, the --store that holds them, or reuse_only: false",
         )
         raise RecipeError([fault], plan.recipe.name)
+
+
+def grouped_steps(data: ExperimentData, step: int | None) -> list[np.ndarray]:
+    """Returns the sample ids of each step, `step` samples of each class at a time.
+
+    **Raises:** `ValueError` where the scenario's steps do not add up to steps of this size.
+    """
+    finest = data.split.steps
+    each = max(1, len(finest[0]) // data.dataset.num_classes)
+    together, rest = divmod(step or each, each)
+    if rest or together < 1 or len(finest) % together:
+        sizes = [each * k for k in range(1, len(finest) + 1) if len(finest) % k == 0]
+        raise ValueError(
+            f"step: {step!r} is not allowed; give one of {', '.join(map(str, sizes))} "
+            f"(scenario.step is {each}, and there are {len(finest)} of them)"
+        )
+    return [np.sort(np.concatenate(finest[i : i + together])) for i in range(0, len(finest), together)]

@@ -12,13 +12,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..recipe import sweep
-from .data import ExperimentData
+from attack.audit.verdicts import PRIMARY
+
 from ..base.errors import Fault, RecipeError
+from ..recipe import sweep
+from ..recipe.recipe import check_recipe
+from ..recipe.sections import Recipe, Search
+from .data import ExperimentData
 from .plan import Plan, Row, make_plan
-from ..recipe.recipe import Recipe, check_recipe
-from ..recipe.sections import Search
-from ..experiments.results import PRIMARY
 from .units import Unit, digest
 
 FOLD = "validation"

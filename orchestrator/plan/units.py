@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from ..recipe.options import plain
+from ..recipe.sections import Recipe
+
 # Part of every key. Raise it when the meaning of stored results changes, so that older ones are not mistaken for new ones.
 FORMAT_VERSION = 1
 
@@ -87,3 +90,25 @@ class Outcome:
     @property
     def failed(self) -> bool:
         return self.status == "failed"
+
+
+def default_threads(cpus_per_unit: float) -> int:
+    """Returns how many threads a unit computes with: its whole cores, at least one. Part of what makes its bits repeat."""
+    return max(1, int(cpus_per_unit))
+
+
+STAGES = ("train", "unlearn", "outputs", "attack", "score")
+
+
+STAGE_TITLES = {
+    "train": "shadow models",
+    "unlearn": "unlearning",
+    "outputs": "forget-set logits",
+    "attack": "attackers",
+    "score": "audit",
+}
+
+
+def experiment_id(recipe: Recipe) -> str:
+    """Returns a short identifier of a resolved recipe: the same recipe submitted twice is the same experiment."""
+    return digest(plain(recipe.model_dump(mode="json")))[:16]

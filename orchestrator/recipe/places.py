@@ -13,30 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import Fault
+from ..base.text import holds_credentials, redact
 
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 SQLITE_ENDINGS = (".db", ".sqlite", ".sqlite3")
 _SQLITE_MAGIC = b"SQLite format 3\x00"
-# scheme://user:password@… and scheme://token@…; a bucket or a host alone holds no '@'.
-_USER = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*://)(?P<user>[^/?#\s@:]*)(?P<colon>:?)(?P<password>[^/?#\s]*)@")
-_QUERY = re.compile(
-    r"(?P<name>[?&][^=&#\s]*(?:token|secret|password|passwd|signature|credential|access_key)[^=&#\s]*=)[^&#\s]+", re.I
-)
 _SECRET_NAME = re.compile(
     r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|PRIVATE|(?:^|_)KEY(?:$|_)|APIKEY|PASS(?:$|_)|_PWD|AUTH(?:$|_)|WEBHOOK|DATABASE_URL",
     re.I,
 )
-
-
-def redact(text: str) -> str:
-    """Returns `text` with the credentials of every address in it replaced by `***`."""
-    text = _USER.sub(lambda found: f"{found['scheme']}***@", text)
-    return _QUERY.sub(lambda found: f"{found['name']}***", text)
-
-
-def holds_credentials(text: str) -> bool:
-    """Whether an address carries a user, a password or a token."""
-    return bool(_USER.search(text) or _QUERY.search(text))
 
 
 def expand(text: str) -> str:
@@ -137,13 +122,3 @@ def sqlite_path(uri: str) -> Path | None:
         return None
     name = uri.removeprefix("sqlite:///").partition("?")[0]
     return Path.cwd() / name if name else None
-
-
-def file_name(text: str) -> str:
-    """Returns `text` as the name of one file or folder, whatever a recipe says: no separators, no leading dot."""
-    return re.sub(r"[^A-Za-z0-9_.\-]+", "_", text).lstrip(".")[:100] or "_"
-
-
-def printable(text: str) -> str:
-    """Returns `text` without control characters, which could rewrite what a terminal shows."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .options import options_model
-from .recipe import Recipe
+from .sections import Recipe
 from .sweep import KINDS
 
 

@@ -125,3 +125,24 @@ class Search(Strict):
     reduction: Annotated[
         float, Field(gt=1, allow_inf_nan=False, description="ASHA carries about one setting in so many on")
     ] = 3
+
+
+class Recipe(Strict):
+    """A whole experiment. `dataset`, `scenario`, `model`, `training`, `methods` and `attacks` take the options of what they name."""
+
+    name: Annotated[
+        str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}$", description="letters, digits, '.', '_' and '-'")
+    ]
+    description: str = ""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    dataset: dict[str, Any]
+    scenario: dict[str, Any]
+    model: dict[str, Any]
+    training: dict[str, Any] = Field(default_factory=dict)
+    shadows: Shadows = Shadows()
+    methods: list[dict[str, Any]] = Field(default_factory=list)
+    attacks: list[dict[str, Any]] = Field(default_factory=lambda: [{"name": "xgboost"}])
+    tracking: Tracking = Tracking()
+    resources: Resources = Resources()
+    # Left out where there is none: recipes without a search are the experiments that they were.
+    search: Annotated[Search | None, Field(exclude_if=lambda search: search is None)] = None

@@ -6,8 +6,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..store.base import sha256_file
-from ..store.local import write_synced
+from ..base.files import sha256_file, write_synced
 
 FILE = "checksums.json"
 

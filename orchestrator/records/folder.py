@@ -6,20 +6,18 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ..base.errors import EnvironmentFault, UserError
+from ..base.files import write_synced
+from ..base.processes import worker
+from ..base.text import redact
+from ..plan.units import Outcome, Unit
+from ..recipe.recipe import load_recipe, to_yaml
+from ..recipe.sections import Recipe
 from . import events
 from .alive import Presence, is_at_work
 from .checksums import Checksums
-from ..base.errors import EnvironmentFault
-from ..recipe.places import redact
-from ..recipe.recipe import Recipe, load_recipe, to_yaml
-from ..store.local import write_synced
-from ..work.log import worker
-from ..plan.units import Outcome, Unit
-
-if TYPE_CHECKING:
-    from ..engine import Engine
 
 
 class OutputFolder:
@@ -115,9 +113,9 @@ class OutputFolder:
         """Records that an invocation begins here."""
         self.append_event({"event": "start", "recipe": recipe, **worker()})
 
-    def log_engine(self, engine: Engine) -> None:
+    def log_engine(self, where: str, slots: int) -> None:
         """Records where units run, and how many at once."""
-        self.append_event({"event": "engine", "where": engine.describe(), "slots": engine.slots})
+        self.append_event({"event": "engine", "where": where, "slots": slots})
 
     def log_stage(self, stage: str, units: Sequence[Unit], reused: int) -> None:
         """Records that a stage begins with `units` to execute, where `reused` more are stored."""
@@ -187,3 +185,13 @@ class OutputFolder:
             if event.get("event") == "stage_end":
                 found[event["stage"]] = found.get(event["stage"], 0.0) + float(event["seconds"])
         return found
+
+
+def open_folder(path: Path) -> OutputFolder:
+    """Returns the output folder at `path`; raises `UserError` where it holds no experiment."""
+    folder = OutputFolder(path)
+    if not (folder.path / "recipe.yaml").is_file():
+        raise UserError(
+            f"{path}: no experiment here (recipe.yaml is missing); give the folder that `orchestrator run` named"
+        )
+    return folder

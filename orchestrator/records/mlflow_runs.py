@@ -18,15 +18,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..plan.data import ExperimentData
-from ..recipe.places import expand, file_name, sqlite_path
-from ..plan.plan import Plan, experiment_id
+from ..base.files import sync
 from ..base.processes import is_running, process_start
-from ..recipe.recipe import Recipe, to_yaml
-from ..experiments.results import git_state, versions
+from ..base.provenance import git_state, versions
+from ..base.text import file_name
+from ..plan.data import ExperimentData
+from ..plan.plan import Plan
+from ..plan.units import Unit, canonical, digest, experiment_id
+from ..recipe.places import expand, sqlite_path
+from ..recipe.recipe import to_yaml
+from ..recipe.sections import Recipe
 from ..store import Store
-from ..store.local import sync
-from ..plan.units import Unit, canonical, digest
 
 TAG = "orchestrator"
 MOST_METRICS = 900  # of one request, which may hold 1,000 metrics, 100 parameters and 100 tags

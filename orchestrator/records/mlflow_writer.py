@@ -19,14 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..base.files import write_synced
+from ..base.text import redact
 from ..plan.data import ExperimentData
-from ..recipe.places import redact, sqlite_path
 from ..plan.plan import Plan
-from ..recipe.recipe import Recipe
-from ..store import Store
-from ..store.local import write_synced
-from .mlflow_runs import MlflowRuns, experiment_name, tracking_uri
 from ..plan.units import Unit, digest
+from ..recipe.places import sqlite_path
+from ..recipe.sections import Recipe
+from ..store import Store
+from .mlflow_runs import MlflowRuns, experiment_name, tracking_uri
 
 if TYPE_CHECKING:
     from collections.abc import Callable

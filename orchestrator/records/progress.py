@@ -8,8 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-from ..plan.plan import STAGE_TITLES
-from ..plan.units import Outcome, Unit
+from ..plan.units import STAGE_TITLES, Outcome, Unit
 
 PLAIN_INTERVAL = 10.0
 LIVE_INTERVAL = 0.1

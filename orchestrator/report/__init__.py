@@ -22,12 +22,12 @@ def write_report(output_dir: str | Path) -> list[Path]:
 
     **Raises:** `ValueError` where `results.json` is missing or not a results document.
     """
-    from ..store.local import write_synced
+    from ..base.files import write_synced
     from . import tables
     from .figures.drawing import render
     from .figures.figures import FIGURES, draw
-    from .page import page
     from .figures.pareto import PARETO, search_figures
+    from .page import page
     from .rows import Report
 
     folder = Path(output_dir)

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from attack.metrics import t_intervals
+
+from ..base.text import varying_names
 from . import words
-from .rows import Report, ResultRow, ResultsError, varying_names
+from .rows import Report, ResultRow, ResultsError
 from .tables import FORMATS, csv_cell, escape_markdown, markdown_line, tex
 
 ABSENT = "–"
@@ -41,7 +44,7 @@ class Line:
         a, b = other.value(self.metric.name), first.value(self.metric.name)
         if a is None or b is None:
             return None
-        return words.difference(a, other.bounds(self.metric.name), b, first.bounds(self.metric.name))
+        return t_intervals.difference(a, other.bounds(self.metric.name), b, first.bounds(self.metric.name))
 
 
 def compare_runs(dirs: Sequence[Path], format: str = "md") -> str:

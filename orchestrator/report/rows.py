@@ -9,9 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from attack.audit.verdicts import Verdict, includes_chance, judge_rows
+from attack.audit.verdicts import judge_rows
+from attack.metrics.verdict import Verdict, includes_chance
 
 from ..base.errors import UserError
+from ..base.text import varying_names
 from . import words
 
 
@@ -242,13 +244,6 @@ class Report:
                 order.append(middle)
                 pending += [(low, middle), (middle, high)]
         return [rows[i] for i in dict.fromkeys(order)]
-
-
-def varying_names(params: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Returns the names of parameters that are not the same in all of `params`."""
-    names = dict.fromkeys(name for each in params for name in each)
-    texts = {name: {json.dumps(each.get(name), sort_keys=True, default=str) for each in params} for name in names}
-    return tuple(name for name in names if len(texts[name]) > 1)
 
 
 def _label(row: Mapping[str, Any], varying: Sequence[str]) -> str:

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from attack.metrics import t_intervals
+
 from . import words
 from .rows import Report, ResultRow
 
@@ -93,7 +95,7 @@ def _errors(report: Report, row: ResultRow) -> str:
     text = f"Test error {words.number(test, 'percent')} %"
     retrain = report.method("retrain")
     if retrain is not None and retrain.value("error_test") is not None:
-        delta, bounds = words.difference(
+        delta, bounds = t_intervals.difference(
             test, row.bounds("error_test"), retrain.value("error_test"), retrain.bounds("error_test")
         )
         text += f" against {words.number(retrain.value('error_test'), 'percent')} % of retraining ({_points(delta, bounds)})"

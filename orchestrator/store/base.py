@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from ..base.files import sha256_file
 from .claims import Claim, ClaimBoard, Claims
 
 COMMIT_MARK = "commit.json"
@@ -41,12 +42,6 @@ class MissingObject(CorruptObject, KeyError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (MissingObject, (self.key, self.reason))
-
-
-def sha256_file(path: Path) -> str:
-    """Returns the SHA-256 of a file's bytes as hexadecimal text."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def commit_document(key: str, folder: Path, meta: dict[str, Any]) -> dict[str, Any]:

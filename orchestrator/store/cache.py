@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..base.errors import EnvironmentFault
+from ..base.files import sha256_file
 from ..base.scratch import ScratchFolder
-from .base import sha256_file
 
 LIMIT_GIB = 20.0  # ORCHESTRATOR_CACHE_GIB changes it
 YOUNG_SECONDS = 3600.0  # so long what was just used is safe from being cleared: somebody may be about to open it

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import EnvironmentFault
-from .base import COMMIT_MARK, Attempt, CorruptObject, MissingObject, Store, commit_document, parse_commit, sha256_file
+from ..base.files import sha256_file, sync, write_synced
+from .base import COMMIT_MARK, Attempt, CorruptObject, MissingObject, Store, commit_document, parse_commit
 from .claims import ClaimBoard
 
 
@@ -238,25 +239,3 @@ def _stamp(path: Path) -> tuple[int, int]:
     """Returns what changes when a file is written: its time of modification in nanoseconds and its size in bytes."""
     status = path.stat()
     return status.st_mtime_ns, status.st_size
-
-
-def sync(path: Path) -> None:
-    """Flushes a file or folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_synced(path: Path, content: bytes) -> None:
-    """Writes a file so that it is either whole or absent: temporary name, sync, rename."""
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -128,8 +128,3 @@ def save_model(attempt: Attempt, model: nn.Module) -> None:
 
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_file(state, attempt.path("model.safetensors"))
-
-
-def default_threads(cpus_per_unit: float) -> int:
-    """Returns how many threads a unit computes with: its whole cores, at least one. Part of what makes its bits repeat."""
-    return max(1, int(cpus_per_unit))

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..plan.data import ExperimentData, array_digest
-from ..store import CorruptObject
+from ..plan.data import array_digest
+from ..plan.plan import grouped_steps
 from ..plan.units import Unit
+from ..store import CorruptObject
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,23 +25,6 @@ if TYPE_CHECKING:
 
 # Options that say when to stop and what follows; what a step does to a model does not depend on them.
 _NOT_OF_A_STEP = ("fail_points", "recover_epochs", "recover_lr")
-
-
-def grouped_steps(data: ExperimentData, step: int | None) -> list[np.ndarray]:
-    """Returns the sample ids of each step, `step` samples of each class at a time.
-
-    **Raises:** `ValueError` where the scenario's steps do not add up to steps of this size.
-    """
-    finest = data.split.steps
-    each = max(1, len(finest[0]) // data.dataset.num_classes)
-    together, rest = divmod(step or each, each)
-    if rest or together < 1 or len(finest) % together:
-        sizes = [each * k for k in range(1, len(finest) + 1) if len(finest) % k == 0]
-        raise ValueError(
-            f"step: {step!r} is not allowed; give one of {', '.join(map(str, sizes))} "
-            f"(scenario.step is {each}, and there are {len(finest)} of them)"
-        )
-    return [np.sort(np.concatenate(finest[i : i + together])) for i in range(0, len(finest), together)]
 
 
 def unlearn_in_steps(
@@ -115,11 +99,11 @@ class _Chain:
     def _forget(self, number: int) -> None:
         """Makes one step and commits its model, and then the running moments."""
         from unlearn import UnlearnError, UnlearnResult, accuracy
-        from unlearn.methods.base import MethodDidNothing, NothingToForget, UnlearnTooFast
+        from unlearn.core.errors import MethodDidNothing, NothingToForget, UnlearnTooFast
         from unlearn.methods.pgu.incremental import next_moments
 
+        from .commit import commit_unit
         from .context import save_model
-        from .execute import commit_unit
 
         started = time.perf_counter()
         unit, data = self._unit("step", number), self.context.data

@@ -10,12 +10,12 @@ import dataclasses
 import functools
 import logging
 import os
-import socket
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec
 
+from ..base.processes import worker
 from ..plan.units import Outcome
 
 P = ParamSpec("P")
@@ -41,11 +41,6 @@ class _Recorder(logging.Handler):
         if len(self.records) < MOST_RECORDS:
             line = {"level": level, "logger": source, "message": message[:LONGEST_MESSAGE]}
             self.records.append({"time": round(time.time(), 3), **line, **worker()})
-
-
-def worker() -> dict[str, Any]:
-    """Returns which process speaks."""
-    return {"host": socket.gethostname(), "pid": os.getpid()}
 
 
 @contextlib.contextmanager

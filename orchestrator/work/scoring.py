@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from ..recipe.options import build
-from .outputs import labelled_tables
-from ..store import Attempt, Store
+from attack.metrics.tiny import tiny_scores
+
 from ..plan.units import Unit
+from ..recipe.options import build
+from ..store import Attempt, Store
+from .outputs import labelled_tables
 
 if TYPE_CHECKING:
-    from attack.metrics.evaluation import Scores
+    pass
 
-TINY = 0.05
 AREAS = "areas.json"  # of a score unit: the AUC of every pair of models, from which `results` takes differences
 REFERENCE = "reference.json"  # the same of Retrain's models under an attacker that is fitted for this row
-BOOTSTRAP = 2000
 
 
 def fit_candidate(unit: Unit, store: Store, attempt: Attempt, threads: int) -> dict[str, Any]:
@@ -55,8 +55,8 @@ def best_candidate(store: Store, keys: list[str]) -> str:
 def score_row(unit: Unit, store: Store, attempt: Attempt) -> dict[str, Any]:
     """Scores one row's models (positive) against the test-fold retrained models (negative)."""
     from attack import ATTACKS
-    from attack.metrics.evaluation import Areas, Scores, worst_samples
     from attack.audit.judged import judged
+    from attack.metrics.evaluation import Areas, Scores, worst_samples
 
     spec = unit.spec
     attack_class = ATTACKS[spec["attack"]]
@@ -186,35 +186,3 @@ def _threshold(spec: Any, store: Store, fitted: Any) -> tuple[float | None, list
         return [np.asarray(fitted.score(table), dtype=np.float64) for table in tables]
 
     return tuned_threshold(spec["attack"], fitted, len(sides[0]), len(sides[1]), scores)
-
-
-def tiny_scores(positive: Scores, negative: Scores, seed: int) -> tuple[float, list[float] | None, list[float]]:
-    """Returns the share of a model's outputs that score under the 5th percentile of retrained models' outputs.
-
-    It is 0.05 where unlearned models cannot be told from retrained ones; a pile of scores that are too small (the
-    Streisand effect, supplement Fig. 3) lifts it though the AUC may still look well.
-
-    **Returns:** the mean over models, its 95 % interval over models of both sides (None where one has a single model), the
-    value of each model.
-    """
-    from attack.metrics.bootstrap import beyond_interval, resampled_tpr, resampled_weights
-    from attack.metrics.t_intervals import Shares
-
-    floor = np.quantile(negative.scores, TINY)
-    members, others = positive.by_model()[1], negative.by_model()[1]
-    # Tied scores at the floor count in part, so that equal distributions give 0.05 also where scores are coarse.
-    under, at = (float((test(negative.scores, floor)).mean()) for test in (np.less, np.equal))
-    weight = (TINY - under) / at if at else 0.0
-    shares = [float((scores < floor).mean() + weight * (scores == floor).mean()) for scores in members]
-    fewest = min(len(members), len(others))
-    interval = None
-    if fewest > 1:
-        generator = np.random.default_rng(seed)
-        rows, columns = (resampled_weights(len(side), BOOTSTRAP, generator) for side in (members, others))
-        # The share under a floor is the rate of those above a threshold, of scores turned round.
-        mine, theirs = ([-scores for scores in side] for side in (members, others))
-        [resampled] = resampled_tpr(mine, theirs, rows, columns, [TINY], ties=True)
-        sizes = np.asarray([len(scores) for scores in members], dtype=np.float64)
-        beyond = Shares(np.asarray(shares) * sizes, sizes)
-        interval = beyond_interval(resampled, fewest, beyond, TINY * len(negative.scores))
-    return float(np.mean(shares)), interval, shares

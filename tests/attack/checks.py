@@ -28,8 +28,8 @@ from attack import (
     auc,
     outputs_table,
 )
-from attack.audit.audit import audit
 from attack.attacks.features import shadow_features
+from attack.audit.audit import audit
 from attack.metrics.roc import best_f1
 from attack.outputs.table import logits_matrix, rows_where
 

@@ -17,14 +17,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from attack import XGBoostAttack
-from attack.audit.check import Examination
-from attack.outputs.fragments import fragments, softmax_width
-from attack.outputs.table import rows_where
-from attack.audit.runner import Coded, by_model
-from attack.outputs.sources import ParquetFiles
 from attack.attacks.spool import Spool
 from attack.attacks.xgboost import membership
-from orchestrator.engine.attacker import fit as streaming_attack, scores as streaming_scores, worker as streaming_worker
+from attack.audit.check import Examination
+from attack.audit.runner import Coded, by_model
+from attack.outputs.fragments import fragments, softmax_width
+from attack.outputs.sources import ParquetFiles
+from attack.outputs.table import rows_where
+from orchestrator.engine.attacker import fit as streaming_attack
+from orchestrator.engine.attacker import scores as streaming_scores
+from orchestrator.engine.attacker import worker as streaming_worker
 
 from .build import pool, shuffled
 

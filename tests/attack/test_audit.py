@@ -14,8 +14,8 @@ import pytest
 
 from attack import ATTACKS, ULiRA, XGBoostAttack, outputs_table, read_logits, read_outputs
 from attack.audit.audit import audit, check, run_attacks
-from attack.outputs.table import logits_matrix, rows_where
 from attack.outputs.sources import ParquetFiles
+from attack.outputs.table import logits_matrix, rows_where
 
 from .build import area, pool, shuffled
 

@@ -20,9 +20,9 @@ import attack.outputs.survey
 from attack import ATTACKS
 from attack.audit.audit import audit, run_attacks
 from attack.audit.check import Examination
-from attack.outputs.table import rows_where
 from attack.audit.runner import InProcess
 from attack.outputs.sources import Tables
+from attack.outputs.table import rows_where
 
 from .build import pool, shuffled
 

@@ -40,8 +40,8 @@ def test_the_plain_way_holds_its_features_in_float32(
 def test_rays_start_has_a_field_of_its_own_outside_the_seconds(
     bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import orchestrator.engine.ray.session
     import orchestrator.engine.attacker.scores
+    import orchestrator.engine.ray.session
 
     clock = iter(range(1000))
     monkeypatch.setattr(bench.time, "perf_counter", lambda: float(next(clock)))

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from scipy import integrate, special, stats
 
-import attack.metrics.evaluation
 import attack.metrics.bootstrap
+import attack.metrics.evaluation
 import attack.metrics.t_intervals
 from attack.metrics.roc import auc
 
@@ -102,7 +102,12 @@ def of_these_models_only(real: Any) -> Any:
 
 BROKEN: dict[str, tuple[Plant, str, int, str]] = {
     "areas over rows": (replaced(attack.metrics.evaluation.Scores, "by_model", rows_for_models), "weak", 3, "auc"),
-    "areas not widened": (replaced(attack.metrics.evaluation, "expanded_interval", percentile_interval), "weak", 3, "auc"),
+    "areas not widened": (
+        replaced(attack.metrics.evaluation, "expanded_interval", percentile_interval),
+        "weak",
+        3,
+        "auc",
+    ),
     "a difference not widened": (
         replaced(attack.metrics.evaluation, "expanded_interval", percentile_interval),
         "weak",
@@ -116,7 +121,12 @@ BROKEN: dict[str, tuple[Plant, str, int, str]] = {
         3,
         "recall",
     ),
-    "F1 over rows": (replaced(attack.metrics.t_intervals.Shares, "variance", rows_taken_for_independent), "weak", 3, "f1"),
+    "F1 over rows": (
+        replaced(attack.metrics.t_intervals.Shares, "variance", rows_taken_for_independent),
+        "weak",
+        3,
+        "f1",
+    ),
     "the other side forgotten": (
         replaced(attack.metrics.evaluation, "combined_interval", one_side_certain),
         "weak",

@@ -14,8 +14,9 @@ import pytest
 from attack import outputs_table, read_outputs
 from attack.audit.audit import audit, check
 from attack.audit.check import Examination
-from attack.outputs.table import CLASSES_KEY, logits_matrix, phi
+from attack.outputs.confidence import phi
 from attack.outputs.sources import ParquetFiles, Tables
+from attack.outputs.table import CLASSES_KEY, logits_matrix
 
 CLASSES, SAMPLES = 6, 12
 FORGOTTEN = {"front": (0, 1), "middle": (2, 3), "end": (4, 5)}

@@ -23,7 +23,8 @@ from attack import (
     XGBoostAttack,
 )
 from attack.attacks.features import shadow_features
-from attack.outputs.table import entropy, log_confidence, logits_matrix, phi, rows_where
+from attack.outputs.confidence import entropy, log_confidence, phi
+from attack.outputs.table import logits_matrix, rows_where
 
 from .build import pool, shuffled
 

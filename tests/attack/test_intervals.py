@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from attack import evaluate, roc
-from attack.metrics.evaluation import Scores, paired_difference, worst_samples
 from attack.metrics.bootstrap import resampled_tpr, resampled_weights
+from attack.metrics.evaluation import Scores, paired_difference, worst_samples
 from attack.metrics.roc import auc_matrix
 
 from .build import slow_auc

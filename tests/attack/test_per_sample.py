@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 import pytest
 
 from attack import RMIA, LiRA, ULiRA
+from attack.attacks.references import FittedLikelihoodRatio
 from attack.metrics.gaussians import Gaussians
 from attack.outputs.table import rows_where
-from attack.attacks.references import FittedLikelihoodRatio
 
 from . import checks
 from .build import area, pool, shuffled, slow_phi

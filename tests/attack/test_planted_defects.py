@@ -13,23 +13,23 @@ import pyarrow.compute as pc
 import pytest
 import scipy.special
 
-import attack.distances.base
-import attack.metrics.evaluation
 import attack.attacks.features
-import attack.distances.forgetting_quality
-import attack.metrics.gaussians
-import attack.metrics.bootstrap
-import attack.distances.klom
 import attack.attacks.lira
-import attack.metrics.roc
-import attack.outputs.table
 import attack.attacks.references
 import attack.attacks.rmia
-import attack.audit.runner
-import attack.outputs.survey
 import attack.attacks.thresholds
 import attack.attacks.u_lira
 import attack.attacks.xgboost
+import attack.audit.runner
+import attack.distances.base
+import attack.distances.forgetting_quality
+import attack.distances.klom
+import attack.metrics.bootstrap
+import attack.metrics.evaluation
+import attack.metrics.gaussians
+import attack.metrics.roc
+import attack.outputs.survey
+import attack.outputs.table
 from attack import LiRA, ULiRA
 from orchestrator.engine.attacker import fit as stream_attack
 from orchestrator.engine.attacker import scores as stream_scores
@@ -83,7 +83,12 @@ from .defects import (
 )
 
 fit = "fit_likelihood_ratio"
-refs, xgb, metrics, evaluation = attack.attacks.references, attack.attacks.xgboost, attack.metrics.roc, attack.metrics.evaluation
+refs, xgb, metrics, evaluation = (
+    attack.attacks.references,
+    attack.attacks.xgboost,
+    attack.metrics.roc,
+    attack.metrics.evaluation,
+)
 fixed = partial(checks.lira_is_its_definition, "online", "fixed")
 offline = partial(checks.lira_is_its_definition, "offline")
 rmia_offline = partial(checks.rmia_is_its_definition, "offline", 1.2)
@@ -102,7 +107,10 @@ DEFECTS: dict[str, tuple[Plant, Callable[[], None]]] = {
         partial(checks.guessing_on_its_own_models, LiRA()),
     ),
     "lira: test models in the fit": (replaced(refs, "FITTED_FOLDS", all_folds), checks.lira_is_its_definition),
-    "lira: fixed variance over all samples": (replaced(attack.metrics.gaussians.Gaussians, "fit", pooled_over_samples), fixed),
+    "lira: fixed variance over all samples": (
+        replaced(attack.metrics.gaussians.Gaussians, "fit", pooled_over_samples),
+        fixed,
+    ),
     "lira: log p in place of φ": (replaced(refs, "margins_of", log_p_for_phi), checks.lira_is_its_definition),
     "lira offline: the other tail": (replaced(scipy.special, "log_ndtr", lambda real: lambda x: real(-x)), offline),
     # U-LiRA
@@ -126,7 +134,10 @@ DEFECTS: dict[str, tuple[Plant, Callable[[], None]]] = {
         replaced(attack.attacks.rmia, "sides", lambda real: lambda o, n, roles, v: real(o, n, ("original",), v)),
         rmia_offline,
     ),
-    "rmia: target left in p(x)": (replaced(attack.attacks.rmia, "row_places", target_left_in), checks.rmia_is_its_definition),
+    "rmia: target left in p(x)": (
+        replaced(attack.attacks.rmia, "row_places", target_left_in),
+        checks.rmia_is_its_definition,
+    ),
     "rmia: target left in p(x), with a population": (
         replaced(attack.attacks.rmia, "row_places", target_left_in),
         with_population,
@@ -161,7 +172,9 @@ DEFECTS: dict[str, tuple[Plant, Callable[[], None]]] = {
         checks.klom_is_its_definition,
     ),
     "klom: another sample's margins": (
-        replaced(attack.distances.klom, "margins", lambda real: lambda *a: (real(*a)[0], real(*a)[1], real(*a)[2][:, ::-1])),
+        replaced(
+            attack.distances.klom, "margins", lambda real: lambda *a: (real(*a)[0], real(*a)[1], real(*a)[2][:, ::-1])
+        ),
         checks.klom_is_its_definition,
     ),
     # forgetting quality ε
@@ -179,7 +192,9 @@ DEFECTS: dict[str, tuple[Plant, Callable[[], None]]] = {
     ),
     "ε: OUT variance taken from IN": (
         replaced(
-            attack.distances.forgetting_quality, "_log_ratio", lambda real: lambda v, u, r: real(v, u, r.mean(0) + u - u.mean(0))
+            attack.distances.forgetting_quality,
+            "_log_ratio",
+            lambda real: lambda v, u, r: real(v, u, r.mean(0) + u - u.mean(0)),
         ),
         checks.epsilon_is_its_definition,
     ),

@@ -12,9 +12,9 @@ import pytest
 from attack import ATTACKS, RMIA
 from attack.audit.audit import audit, run_attacks
 from attack.audit.check import Examination
-from attack.outputs.table import logits_matrix
 from attack.audit.population import population_problems
 from attack.outputs.sources import Tables
+from attack.outputs.table import logits_matrix
 
 from .build import area, pool
 

@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 import pytest
 
 from attack import XGBoostAttack, auc, evaluate, outputs_table, roc
-from attack.metrics.evaluation import Evaluation, Scores, paired_difference
 from attack.attacks.features import shadow_features
-from attack.outputs.table import log_softmax, phi
 from attack.attacks.xgboost import best_f1
+from attack.metrics.evaluation import Evaluation, Scores, paired_difference
+from attack.outputs.confidence import log_softmax, phi
 
 
 def slow_auc(labels: np.ndarray, scores: np.ndarray) -> float:

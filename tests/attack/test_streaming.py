@@ -17,11 +17,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from attack import XGBoostAttack, outputs_table
+from attack.attacks.spool import Spool, prepared
+from attack.attacks.xgboost import FittedXGBoost
 from attack.outputs.fragments import Fragment, deal, fragments, label_classes_of, models_of, pieces, softmax_width
 from attack.outputs.measured import identified
 from attack.outputs.table import rows_where
-from attack.attacks.spool import Spool, prepared
-from attack.attacks.xgboost import FittedXGBoost
 from orchestrator.engine.attacker.exchange import NO_MORE, NONE_YET, Exchange
 from orchestrator.engine.attacker.fit import choose_path, fit_all_distributed, fit_distributed, gpus_for
 from orchestrator.engine.attacker.scores import score_distributed

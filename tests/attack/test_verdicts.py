@@ -11,8 +11,9 @@ import pytest
 from attack import ATTACKS
 from attack.audit.audit import run_attacks
 from attack.audit.judged import CURVE_POINTS, _drawn
+from attack.audit.verdicts import judge_rows, reading_of
+from attack.metrics.verdict import GRAVITY, LEAST_MODELS, Reading, judge, judge_one
 from attack.outputs.table import logits_matrix
-from attack.audit.verdicts import GRAVITY, LEAST_MODELS, Reading, judge, judge_one, judge_rows
 
 from .build import pool
 
@@ -21,7 +22,7 @@ Bounds = tuple[float, float]
 
 
 def reading(auc: float, interval: Bounds | None, attack: str = "xgboost", models: int | None = MODELS) -> Reading:
-    return Reading.of(attack, auc, interval, models)
+    return reading_of(attack, auc, interval, models)
 
 
 BEFORE = reading(0.7, (0.65, 0.75))

@@ -8,8 +8,8 @@ import pytest
 
 from attack import XGBoostAttack, auc, outputs_table, tune
 from attack.attacks.features import shadow_features
-from attack.outputs.table import logits_matrix, rows_where
 from attack.attacks.xgboost import candidates, fit_candidate
+from attack.outputs.table import logits_matrix, rows_where
 
 from .build import area, pool
 

@@ -111,7 +111,7 @@ def run_one(lab: Lab, name: str, args: argparse.Namespace) -> Report:
 
 def summary(lab: Lab, reports: list[Report], args: argparse.Namespace) -> dict[str, Any]:
     """Returns what this invocation found as JSON data."""
-    from orchestrator.experiments.results import git_state
+    from orchestrator.base.provenance import git_state
 
     clean = lab.clean
     origin = {

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import orchestrator.engine.ray.engine
-from orchestrator.engine.ray.placement import place
 from orchestrator.engine.ray.engine import RayEngine
+from orchestrator.engine.ray.placement import place
 from orchestrator.recipe.sections import Resources
 from orchestrator.store import LocalStore
 

@@ -15,15 +15,15 @@ import pyarrow.parquet as pq
 import pytest
 
 import orchestrator.engine.attacker.runner
-import orchestrator.engine.ray.session
 import orchestrator.engine.attacker.scores
+import orchestrator.engine.ray.session
 from attack import XGBoostAttack, outputs_table
 from attack.audit.check import Examination
-from attack.outputs.fragments import fragments
 from attack.audit.runner import Coded, InProcess, Runner, by_model
+from attack.outputs.fragments import fragments
 from attack.outputs.sources import ParquetFiles
-from orchestrator.commands.cli import main
 from orchestrator.commands import audit
+from orchestrator.commands.cli import main
 from orchestrator.engine.attacker.fit import gpus_for
 from tests.attack.build import pool, shuffled
 

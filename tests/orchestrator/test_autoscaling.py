@@ -14,11 +14,11 @@ from typing import Any
 import psutil
 import pytest
 
-from orchestrator.engine.ray.session import AUTOSCALING, _process_token, prepare_environment
 from orchestrator.base.errors import EnvironmentFault
+from orchestrator.engine.ray.session import AUTOSCALING, _process_token, prepare_environment
+from orchestrator.plan.units import Outcome
 from orchestrator.recipe.recipe import check_recipe
 from orchestrator.store import LocalStore
-from orchestrator.plan.units import Outcome
 
 from .test_nodes import run_units, sleeping
 from .test_tracking import free_port

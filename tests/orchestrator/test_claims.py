@@ -10,14 +10,26 @@ import numpy as np
 import pytest
 
 from orchestrator.base.errors import RecipeError
-from orchestrator.recipe.recipe import load_recipe
 from orchestrator.experiments.reproduce import GROUPS, ITEMS, SIZES, chosen, page
-from orchestrator.experiments.reproduce.claims import FAILS, HOLDS, OPEN, Verdict, above, below, chance, every, opposite, some, within
+from orchestrator.experiments.reproduce.claims import (
+    FAILS,
+    HOLDS,
+    OPEN,
+    Verdict,
+    above,
+    below,
+    chance,
+    every,
+    opposite,
+    some,
+    within,
+)
 from orchestrator.experiments.reproduce.item import Comparison
 from orchestrator.experiments.reproduce.measure import Experiment, Quantity, quantity
 from orchestrator.experiments.reproduce.page import FORMATS
 from orchestrator.experiments.reproduce.published import TABLE_1, TABLE_2, TABLE_3
 from orchestrator.experiments.reproduce.runner import assess, recipe_of
+from orchestrator.recipe.recipe import load_recipe
 
 
 def row(method: str, params: dict[str, Any] | None = None, models: int = 5, **metrics: float) -> dict[str, Any]:

@@ -18,13 +18,14 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.work.context import Context
 from orchestrator.plan.data import ExperimentData, load_data
-from orchestrator.work.execute import KINDS, Held, execute, execute_each
+from orchestrator.plan.units import Unit, digest
 from orchestrator.recipe.recipe import check_recipe
 from orchestrator.store import LocalStore, Store
 from orchestrator.store import claims as claims_module
-from orchestrator.plan.units import Unit, digest
+from orchestrator.work.context import Context
+from orchestrator.work.execute import Held, execute, execute_each
+from orchestrator.work.kinds import KINDS
 
 KEY = digest("claimed")
 

@@ -12,14 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from attack.audit.audit import check
-from attack.outputs.table import logit_classes
 from attack.outputs.sources import ParquetFiles
-from orchestrator.plan.data import load_data
+from attack.outputs.table import logit_classes
 from orchestrator.base.errors import RecipeError
-from orchestrator.work.outputs import _write_group, model_table, write_fragment
+from orchestrator.experiments.outputs import _write_group
+from orchestrator.plan.data import load_data
 from orchestrator.plan.plan import make_plan
-from orchestrator.recipe.recipe import check_recipe
 from orchestrator.plan.units import FORMAT_VERSION, digest
+from orchestrator.recipe.recipe import check_recipe
+from orchestrator.work.outputs import model_table, write_fragment
 
 CLASSES = 10
 FORGOTTEN = {"front": (0, 1), "middle": (4, 5), "end": (8, 9)}

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.engine.ray import health
-from orchestrator.commands.cli import main
 from orchestrator.commands import doctor
+from orchestrator.commands.cli import main
+from orchestrator.engine.ray import health
 from orchestrator.engine.ray.health import facts, judge_machine, judge_worker, leave_probe, read_probe
 from orchestrator.store import open_store
 

@@ -11,13 +11,13 @@ import pytest
 import yaml
 
 from orchestrator.commands.cli import main
-from orchestrator.plan.data import load_data
 from orchestrator.experiments.estimate import estimate, simulate, total_seconds
-from orchestrator.work.execute import commit_unit
-from orchestrator.plan.plan import STAGES, Plan, make_plan
+from orchestrator.plan.data import load_data
+from orchestrator.plan.plan import Plan, make_plan
+from orchestrator.plan.units import STAGES, Unit
 from orchestrator.recipe.recipe import check_recipe
 from orchestrator.store import LocalStore
-from orchestrator.plan.units import Unit
+from orchestrator.work.commit import commit_unit
 
 PACE = {
     "train": 0.002,

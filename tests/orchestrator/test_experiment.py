@@ -19,8 +19,8 @@ import yaml
 
 from orchestrator.base.errors import EnvironmentFault
 from orchestrator.experiments.run import RunOptions, RunResult, run
-from orchestrator.records.folder import OutputFolder
 from orchestrator.recipe.recipe import check_recipe
+from orchestrator.records.folder import OutputFolder
 from orchestrator.report.rows import Report
 from orchestrator.store import LocalStore
 
@@ -103,10 +103,10 @@ def test_a_second_run_only_reads(finished: RunResult) -> None:
 
 
 def test_alone_or_in_any_order_a_model_is_the_same_to_the_bit(finished: RunResult, tmp_path: Path) -> None:
-    from orchestrator.work.context import Context
     from orchestrator.plan.data import load_data
-    from orchestrator.work.execute import execute
     from orchestrator.plan.plan import make_plan
+    from orchestrator.work.context import Context
+    from orchestrator.work.execute import execute
 
     from .conftest import TINY
 
@@ -293,9 +293,9 @@ def test_killed_and_resumed_gives_the_same_rows(finished: RunResult, tmp_path: P
 
 
 def test_methods_are_handed_the_workers_captured_steps_where_they_take_them(tiny: dict[str, Any]) -> None:
-    from orchestrator.work.context import Context
     from orchestrator.plan.data import load_data
-    from orchestrator.work.execute import method_inputs
+    from orchestrator.work.context import Context
+    from orchestrator.work.kinds import method_inputs
     from unlearn import METHODS
 
     context = Context(None, load_data(check_recipe(tiny), None))

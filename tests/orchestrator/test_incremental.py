@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.work.context import Context
-from orchestrator.plan.data import load_data
 from orchestrator.base.errors import RecipeError
-from orchestrator.work.execute import execute
-from orchestrator.work.incremental import failing_point, grouped_steps
-from orchestrator.plan.plan import make_plan
+from orchestrator.plan.data import load_data
+from orchestrator.plan.plan import grouped_steps, make_plan
+from orchestrator.plan.units import Unit
 from orchestrator.recipe.recipe import check_recipe
 from orchestrator.store import LocalStore
-from orchestrator.plan.units import Unit
+from orchestrator.work.context import Context
+from orchestrator.work.execute import execute
+from orchestrator.work.incremental import failing_point
 from unlearn.methods.pgu.pgu import PGU
 
 METHOD = {

@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
+from orchestrator.base.errors import EnvironmentFault
+from orchestrator.base.scratch import ScratchFolder, sweep
 from orchestrator.engine.ray import lifeline
 from orchestrator.engine.ray.lifeline import Lifeline
-from orchestrator.base.errors import EnvironmentFault
 from orchestrator.experiments.run import RunResult, rebuild
 from orchestrator.records.folder import OutputFolder
-from orchestrator.base.scratch import ScratchFolder, sweep
 from orchestrator.store import LocalStore
 
 from .test_experiment import go, untimed

@@ -14,14 +14,15 @@ from typing import Any
 import psutil
 import pytest
 
-from orchestrator.plan.data import load_data
 from orchestrator.engine.ray.engine import RayEngine
 from orchestrator.engine.ray.session import _process_token, obey_authentication, prepare_environment
 from orchestrator.experiments.run import RunOptions, run
+from orchestrator.plan.data import load_data
 from orchestrator.plan.plan import make_plan
-from orchestrator.recipe.recipe import Recipe, check_recipe
-from orchestrator.store import LocalStore, Store, open_store
 from orchestrator.plan.units import Outcome, Unit
+from orchestrator.recipe.recipe import check_recipe
+from orchestrator.recipe.sections import Recipe
+from orchestrator.store import LocalStore, Store, open_store
 
 from .test_experiment import untimed
 

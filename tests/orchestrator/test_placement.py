@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.engine.ray.placement import Placement, place
 from orchestrator.base.errors import EnvironmentFault
+from orchestrator.engine.ray.placement import Placement, place
 from orchestrator.recipe.sections import Resources
 
 

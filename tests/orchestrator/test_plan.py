@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator.plan.data import load_data
 from orchestrator.base.errors import RecipeError
-from orchestrator.plan.plan import STAGES, Plan, check_stored_models, experiment_id, make_plan
+from orchestrator.plan.data import load_data
+from orchestrator.plan.plan import Plan, check_stored_models, make_plan
+from orchestrator.plan.units import STAGES, Unit, canonical, digest, experiment_id, seed_for
 from orchestrator.recipe.recipe import check_recipe
-from orchestrator.plan.units import Unit, canonical, digest, seed_for
 
 
 def plan_of(document: dict[str, Any]) -> Plan:

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from orchestrator.base.errors import RecipeError
-from orchestrator.recipe.recipe import check_recipe, expand_methods, load_recipe, shipped_recipes, to_yaml
 from orchestrator.recipe.files import read_document
+from orchestrator.recipe.recipe import check_recipe, expand_methods, load_recipe, shipped_recipes, to_yaml
 
 
 def faults(document: Any) -> list[str]:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from orchestrator.commands.cli import main
+from orchestrator.plan.units import Outcome
 from orchestrator.records.folder import OutputFolder
 from orchestrator.store import open_store
-from orchestrator.plan.units import Outcome
 
 from .test_experiment import go
 

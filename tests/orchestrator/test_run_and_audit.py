@@ -19,16 +19,16 @@ from attack import ATTACKS
 from attack.audit.audit import audit
 from attack.distances.compare import UNCHANGED
 from attack.outputs.sources import ParquetFiles
+from orchestrator.experiments.results import Reference, _add_difference, collect
+from orchestrator.experiments.run import RunOptions, RunResult, run
 from orchestrator.plan import plan as planning
 from orchestrator.plan.data import load_data
-from orchestrator.experiments.run import RunOptions, RunResult, run
-from orchestrator.work.outputs import write_fragment
 from orchestrator.plan.plan import Plan, Row, make_plan
 from orchestrator.recipe.recipe import check_recipe
 from orchestrator.report import terminal_table
-from orchestrator.experiments.results import Reference, _add_difference, collect
-from orchestrator.work.scoring import measure_distances
 from orchestrator.store import LocalStore
+from orchestrator.work.outputs import write_fragment
+from orchestrator.work.scoring import measure_distances
 
 from .conftest import TINY
 

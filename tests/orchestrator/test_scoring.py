@@ -13,13 +13,15 @@ import pytest
 
 from attack import ATTACKS
 from attack.audit.audit import audit
+from attack.audit.verdicts import judge_rows, reading_of
 from attack.metrics.evaluation import Scores
+from attack.metrics.tiny import tiny_scores
+from attack.metrics.verdict import judge_one
 from attack.outputs.table import logits_matrix, rows_where
-from attack.audit.verdicts import Reading, judge_one, judge_rows
+from orchestrator.experiments.results import error_interval
 from orchestrator.recipe.options import canonical_params
 from orchestrator.work.outputs import write_fragment
-from orchestrator.experiments.results import error_interval
-from orchestrator.work.scoring import score_row, tiny_scores
+from orchestrator.work.scoring import score_row
 from tests.attack.build import pool
 
 SEED = 3
@@ -111,7 +113,7 @@ def test_a_score_that_means_unlearned_is_never_called_streisand(tmp_path: Path) 
     found = score_row(SimpleNamespace(spec=spec), store, SimpleNamespace(path=lambda f: tmp_path / f))  # type: ignore[arg-type]
     assert found["ci"]["auc"][1] < 0.5
     assert found["metrics"]["streisand"] is False
-    assert judge_one(Reading.of("u_lira", found["metrics"]["auc"], found["ci"]["auc"], 4)).word == "undecided"
+    assert judge_one(reading_of("u_lira", found["metrics"]["auc"], found["ci"]["auc"], 4)).word == "undecided"
 
 
 def test_errors_have_intervals_of_their_mean_and_none_is_no_certainty() -> None:

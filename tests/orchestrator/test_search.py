@@ -17,20 +17,22 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.commands.cli import main
-from orchestrator.work.context import Context
-from orchestrator.plan.data import load_data
 from orchestrator.base.errors import RecipeError, UserError
-from orchestrator.work.execute import execute
+from orchestrator.commands.cli import main
 from orchestrator.experiments.run import RunOptions
-from orchestrator.records.folder import OutputFolder
-from orchestrator.plan.plan import experiment_id, make_plan
-from orchestrator.recipe.recipe import Recipe, check_recipe, load_recipe
-from orchestrator.report import write_report
 from orchestrator.experiments.search import find, no_winner
+from orchestrator.plan.data import load_data
 from orchestrator.plan.objective import FAILED, front_of, objective, pareto_front, winner_of
+from orchestrator.plan.plan import make_plan
 from orchestrator.plan.search import SearchPlan, check_search, draw, plan_search
+from orchestrator.plan.units import experiment_id
+from orchestrator.recipe.recipe import check_recipe, load_recipe
+from orchestrator.recipe.sections import Recipe
+from orchestrator.records.folder import OutputFolder
+from orchestrator.report import write_report
 from orchestrator.store import LocalStore
+from orchestrator.work.context import Context
+from orchestrator.work.execute import execute
 
 IDLE, SENSIBLE, ABSURD = 1e-5, 0.2, 40.0
 
@@ -300,7 +302,7 @@ def test_a_killed_search_goes_on_and_picks_the_sensible_setting(
 
 
 def test_gc_keeps_what_an_unfinished_search_has_made(tmp_path: Path) -> None:
-    from orchestrator.commands.store import _used
+    from orchestrator.experiments.collect_garbage import used_keys
 
     recipe = load_recipe("search-demo")
     folder = OutputFolder(tmp_path / "search")
@@ -309,4 +311,4 @@ def test_gc_keeps_what_an_unfinished_search_has_made(tmp_path: Path) -> None:
     folder.write_recipe(recipe, store.uri)
     wanted = {unit.key for unit in plan_search(recipe, load_data(recipe, store)).units()}
     assert len(wanted) > 50
-    assert wanted <= _used([folder.path])
+    assert wanted <= used_keys([folder.path])

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from orchestrator.recipe.places import file_name, holds_credentials, redact
+from orchestrator.base.text import file_name, holds_credentials, redact
 
 SECRETS = ("s3cr3t-password", "s3cr3t-token", "s3cr3t-key")
 

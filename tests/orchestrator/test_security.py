@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 import yaml
 
-from orchestrator.commands.cli import main
-from orchestrator.plan.data import load_data
 from orchestrator.base.errors import RecipeError
+from orchestrator.base.text import printable
+from orchestrator.commands.cli import main
 from orchestrator.experiments.run import RunOptions, run
-from orchestrator.recipe.places import printable
+from orchestrator.plan.data import load_data
+from orchestrator.plan.units import digest
 from orchestrator.recipe.recipe import check_recipe, load_recipe
 from orchestrator.store import LocalStore
 from orchestrator.store.base import commit_document, meta_digest
-from orchestrator.plan.units import digest
 
 SECRETS = ("s3cr3t-password", "s3cr3t-token", "s3cr3t-key")
 

@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.records import alive, events
 from orchestrator.base import processes
+from orchestrator.base.errors import EnvironmentFault
 from orchestrator.commands.status import rate_text, render, render_unit
 from orchestrator.commands.watch import picture
-from orchestrator.base.errors import EnvironmentFault
+from orchestrator.plan.units import Outcome, Unit
+from orchestrator.records import alive, events
 from orchestrator.records.folder import OutputFolder
 from orchestrator.records.state import ExperimentState, unit_history
 from orchestrator.work.log import recording
-from orchestrator.plan.units import Outcome, Unit
 
 
 @pytest.fixture

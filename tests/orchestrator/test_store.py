@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from orchestrator.base.errors import EnvironmentFault
-from orchestrator.store import CorruptObject, LocalStore, Store, open_store
 from orchestrator.plan.units import digest
+from orchestrator.store import CorruptObject, LocalStore, Store, open_store
 
 KEY = digest("an object")
 

@@ -179,8 +179,8 @@ def test_two_drivers_of_one_experiment_log_each_unit_once(
     """The same recipe at work with two output folders and so two stores, whose units end at different times."""
     from orchestrator.plan.data import load_data
     from orchestrator.plan.plan import make_plan
-    from orchestrator.store import LocalStore
     from orchestrator.records.mlflow_runs import MlflowRuns
+    from orchestrator.store import LocalStore
 
     class Later(LocalStore):
         def meta(self, key: str) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.records import mlflow_writer as tracking
 from orchestrator.experiments.run import RunOptions, RunResult, run
 from orchestrator.recipe.recipe import check_recipe
+from orchestrator.records import mlflow_writer as tracking
 
 from .fault_proxy import FaultProxy
 from .test_tracking import free_port, runs_of, start_server, stop_server

@@ -13,9 +13,9 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from orchestrator.commands.cli import main
-from orchestrator.work.context import Context
 from orchestrator.plan.data import load_data
 from orchestrator.recipe.recipe import check_recipe
+from orchestrator.work.context import Context
 from unlearn import Training, second_moments, train
 
 

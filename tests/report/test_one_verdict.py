@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from attack.audit.verdicts import TITLES, judge_rows
+from attack.audit.verdicts import judge_rows
+from attack.metrics.verdict import TITLES
+from orchestrator.experiments.reproduce.claims import HOLDS, chance
+from orchestrator.experiments.reproduce.measure import Quantity
 from orchestrator.report import terminal_table
 from orchestrator.report.rows import Report
 from orchestrator.report.tables import render
-from orchestrator.experiments.reproduce.claims import HOLDS, chance
-from orchestrator.experiments.reproduce.measure import Quantity
 
 from . import build
 from .test_page import page_of

@@ -2,7 +2,6 @@
 
 import pytest
 
-import unlearn.core._torchvision
 from unlearn import Graphs, load_dataset
 
 from .recorded_graphs import recorder

@@ -7,10 +7,10 @@ from torchvision import transforms
 from torchvision.transforms import functional as TF
 
 from unlearn import ArrayLoader, ImageDataset, ImageSet
-from unlearn.data.augment import PADDING, Draws, crop_flip, draw
-from unlearn.data import as_tensor, make_dataset
-from unlearn.data.images import channel_statistics
 from unlearn.core.seeds import stream
+from unlearn.data import as_tensor, make_dataset
+from unlearn.data.augment import PADDING, Draws, crop_flip, draw
+from unlearn.data.images import channel_statistics
 
 
 def some_images(count: int = 23, size: int = 8, channels: int = 3, seed: int = 0) -> ImageSet:

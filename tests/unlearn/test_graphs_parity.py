@@ -8,8 +8,8 @@ import torch
 
 import unlearn.training.graphs
 from unlearn import Graphs, Training
-from unlearn.training.graphs import GraphedStep, record_cuda_graph
 from unlearn.core.numerics import deterministic_convolutions, full_float32
+from unlearn.training.graphs import GraphedStep, record_cuda_graph
 from unlearn.training.step import Step, set_rate
 
 from .recorded_graphs import loader_of, new_model, recorder, state

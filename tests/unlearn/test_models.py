@@ -9,10 +9,10 @@ from torch import nn
 from torchvision import models as torchvision_models
 
 from unlearn import MODELS, build_model
-from unlearn.models.classes import drop_classes, kept_classes
-from unlearn.models import torchvision_names
-from unlearn.models.reset import reset
 from unlearn.core.seeds import seeded
+from unlearn.models import torchvision_names
+from unlearn.models.classes import drop_classes, kept_classes
+from unlearn.models.reset import reset
 
 
 def parameters(model: nn.Module) -> int:

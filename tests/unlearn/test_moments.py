@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from unlearn import SecondMoments, build_model, second_moments
-from unlearn.moments import sums as accumulate
 from unlearn.methods import IncompatibleMoments
-from unlearn.moments.sums import PatchSum, ThinMoment
+from unlearn.moments import sums as accumulate
 from unlearn.moments.conv_sums import ShiftSum, can_shift
+from unlearn.moments.sums import PatchSum, ThinMoment
 
 from . import reference_pgu as reference
 

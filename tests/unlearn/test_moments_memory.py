@@ -7,8 +7,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from unlearn.moments import sums as accumulate
-from unlearn.moments.sums import PatchSum
 from unlearn.moments.conv_sums import ShiftSum
+from unlearn.moments.sums import PatchSum
 
 
 class Largest(TorchDispatchMode):

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from unlearn import Training, predict, train
-from unlearn.methods.features import compute
 from unlearn.core.numerics import full_float32
-from unlearn.training.train import accuracy
+from unlearn.methods.features import compute
+from unlearn.training.predict import accuracy
 
 DEVICE = torch.device("cpu")
 

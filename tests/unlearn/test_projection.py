@@ -8,8 +8,8 @@ from torch import Tensor
 
 from unlearn import CoreBasis, SecondMoments
 from unlearn.methods import IncompatibleMoments
-from unlearn.moments.sums import ThinMoment
 from unlearn.moments.basis import Projector
+from unlearn.moments.sums import ThinMoment
 
 from . import reference_pgu as reference
 

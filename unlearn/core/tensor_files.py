@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..methods.base import IncompatibleMoments
+from .errors import IncompatibleMoments
 
 
 def write_tensors(path: str | Path, kind: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:

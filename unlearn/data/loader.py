@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .augment import check_augment, crop_flip, draw
 from ..core.seeds import check_seed, stream
+from .augment import check_augment, crop_flip, draw
 from .images import as_tensor
 
 

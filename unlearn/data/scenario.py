@@ -10,8 +10,8 @@ from functools import cached_property
 
 import numpy as np
 
-from . import ImageDataset
 from ..core.seeds import check_seed, stream
+from . import ImageDataset
 
 KINDS = ("samples", "classes", "poison", "incremental")
 _FIELDS = {

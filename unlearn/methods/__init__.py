@@ -7,14 +7,8 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
-from .base import (
-    IncompatibleMoments,
-    Method,
-    MethodDidNothing,
-    UnlearnError,
-    UnlearnResult,
-    UnlearnTooFast,
-)
+from ..core.errors import IncompatibleMoments, MethodDidNothing, UnlearnError, UnlearnTooFast
+from .base import Method, UnlearnResult
 
 _BUILT_IN = {
     "pgu": "unlearn.methods.pgu.pgu:PGU",

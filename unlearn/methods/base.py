@@ -2,34 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
-from torch import Tensor, nn
+from torch import nn
 
-Loader = Iterable[tuple[Tensor, Tensor]]
-EpochCallback = Callable[[dict[str, Any]], None]
-
-
-class UnlearnError(ValueError):
-    """A method could not do what was asked; the text names the setting to change."""
-
-
-class UnlearnTooFast(UnlearnError):
-    """Early stop fell on epoch 0: the step size passes the stopping point within one pass."""
-
-
-class NothingToForget(UnlearnError):
-    """Early stop is passed before the first step: the model knows the forget set no better than unseen data."""
-
-
-class MethodDidNothing(UnlearnError):
-    """The method returned the weights it was given."""
-
-
-class IncompatibleMoments(UnlearnError):
-    """Second moments belong to another model, other layers or other data."""
+from ..core.batches import EpochCallback, Loader
 
 
 @dataclass

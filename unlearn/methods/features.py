@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..training.loop import Loader, autocast, to_device
+from ..core.batches import Loader, to_device
 from ..core.memory import keep_freed_memory
 from ..core.numerics import arithmetic
 from ..core.seeds import stream
-from ..training.train import evaluating
+from ..training.loop import autocast
+from ..training.predict import evaluating
 from ..training.whole_image import whole_image_products
 
 

@@ -10,14 +10,17 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from ..models.classes import drop_classes
-from ..data.loader import ArrayLoader
-from ..training.loop import Job, Loader, device_of, fit
-from ..training.graphs import Graphs
-from ..models.reset import reset
+from ..core.batches import EpochCallback, Loader, device_of
+from ..core.errors import MethodDidNothing, UnlearnError
 from ..core.seeds import check_seed, seeded
-from ..training.train import Training, accuracy
-from .base import EpochCallback, MethodDidNothing, UnlearnError, UnlearnResult
+from ..data.loader import ArrayLoader
+from ..models.classes import drop_classes
+from ..models.reset import reset
+from ..training.graphs import Graphs
+from ..training.loop import Job, fit
+from ..training.predict import accuracy
+from ..training.recipe import Training
+from .base import UnlearnResult
 from .features import FeatureLoader, chain_of, compute, frozen_length, room_for_features
 
 _LAYERS = (nn.modules.conv._ConvNd, nn.Linear)

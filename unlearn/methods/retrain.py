@@ -9,13 +9,17 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from ..models.classes import drop_classes
-from ..data.loader import ArrayLoader
-from ..training.graphs import Graphs
-from ..models.reset import reset
+from ..core.batches import EpochCallback, Loader
+from ..core.errors import UnlearnError
 from ..core.seeds import check_seed, seeded
-from ..training.train import Training, accuracy, train
-from .base import EpochCallback, Loader, UnlearnError, UnlearnResult
+from ..data.loader import ArrayLoader
+from ..models.classes import drop_classes
+from ..models.reset import reset
+from ..training.graphs import Graphs
+from ..training.predict import accuracy
+from ..training.recipe import Training
+from ..training.train import train
+from .base import UnlearnResult
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..methods.base import IncompatibleMoments
+from ..core.errors import IncompatibleMoments
+from ..core.tensor_files import read_tensors, write_tensors
 from .moments import SecondMoments, combine, digest_model
 from .sums import ThinMoment
-from ..core.tensor_files import read_tensors, write_tensors
 
 CRITERIA = ("singular", "energy")
 # Negative eigenvalues up to this share of the largest are rounding; larger ones mean that the wrong data was subtracted.

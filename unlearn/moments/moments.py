@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ..training.loop import Loader, device_of, to_device
-from ..models.layers import projectable_layers
+from ..core.batches import Loader, device_of, to_device
+from ..core.errors import IncompatibleMoments
 from ..core.memory import keep_freed_memory
-from ..methods.base import IncompatibleMoments
-from .sums import Accumulator, ThinMoment, accumulator
 from ..core.numerics import deterministic_convolutions, full_float32
 from ..core.tensor_files import read_tensors, write_tensors
-from ..training.train import evaluating
+from ..models.layers import Projectable, projectable_layers, weight_matrix_shape
+from ..training.predict import evaluating
+from .sums import Accumulator, PatchSum, RowSum, ThinMoment
 
 if TYPE_CHECKING:
     from .basis import CoreBasis
@@ -292,3 +292,13 @@ def _digest_images(images: Tensor) -> int:
     """Returns a sum over images, so that shards merge and subsets subtract."""
     flat = images.detach().cpu().float().contiguous(memory_format=torch.contiguous_format).reshape(len(images), -1)
     return sum(int.from_bytes(hashlib.sha256(row).digest(), "big") for row in flat.numpy())
+
+
+def accumulator(layer: Projectable, device: torch.device) -> Accumulator:
+    """Returns what sums a layer's inputs fastest."""
+    from .conv_sums import ShiftSum, can_shift
+
+    if isinstance(layer, nn.Conv2d):
+        return ShiftSum(layer, device) if can_shift(layer) else PatchSum(layer, device)
+    groups, _, size = weight_matrix_shape(layer)
+    return RowSum(groups, size, device)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from ..models.layers import Projectable, weight_matrix_shape
+from ..models.layers import weight_matrix_shape
 
 # Vectors in one float32 product. Rounding grows with it: at 8,192 it is some 2e-7 of the sum.
 CHUNK = 8_192
@@ -193,13 +193,3 @@ def pad(images: Tensor, layer: nn.Conv2d) -> Tensor:
         return images
     mode = {"zeros": "constant"}.get(layer.padding_mode, layer.padding_mode)
     return functional.pad(images, amounts, mode=mode)
-
-
-def accumulator(layer: Projectable, device: torch.device) -> Accumulator:
-    """Returns what sums a layer's inputs fastest."""
-    from .conv_sums import ShiftSum, can_shift
-
-    if isinstance(layer, nn.Conv2d):
-        return ShiftSum(layer, device) if can_shift(layer) else PatchSum(layer, device)
-    groups, _, size = weight_matrix_shape(layer)
-    return RowSum(groups, size, device)

@@ -33,7 +33,7 @@ from ..core.seeds import HostRandom
 from .step import Step, forward_backward, make_optimizer, new_generator, own_generator, set_rate, trained_parameters
 
 if TYPE_CHECKING:
-    from .train import Training
+    from .recipe import Training
 
 _log = logging.getLogger(__name__)
 

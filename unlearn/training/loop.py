@@ -10,25 +10,24 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from .graphs import GraphedStep, Graphs, has_hooks
+from ..core.batches import EpochCallback, Loader, device_of, to_device
 from ..core.memory import keep_freed_memory
 from ..core.numerics import deterministic_convolutions, full_float32
 from ..core.seeds import seeded
+from .graphs import GraphedStep, Graphs, has_hooks
 from .step import Step, autocast, trained_parameters
 from .whole_image import whole_image_products
 
 if TYPE_CHECKING:
-    from .train import Training
+    from .recipe import Training
 
-Loader = Iterable[tuple[Tensor, Tensor]]
-EpochCallback = Callable[[dict[str, Any]], None]
 
 __all__ = [
     "EpochCallback",
@@ -45,20 +44,6 @@ __all__ = [
 
 class TrainingDiverged(ValueError):
     """The loss is no longer a number; the text names the setting to change."""
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """The device of the model's first parameter or buffer; the CPU where it has neither."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        return tensor.device
-    return torch.device("cpu")
-
-
-def to_device(batch: tuple[Tensor, Tensor], device: torch.device, channels_last: bool = True) -> tuple[Tensor, Tensor]:
-    """The batch on `device`, images in the memory layout asked for; nothing is copied that is already so."""
-    images, labels = batch
-    layout = torch.channels_last if channels_last and images.ndim == 4 else torch.contiguous_format
-    return images.to(device, non_blocking=True, memory_format=layout), labels.to(device, non_blocking=True)
 
 
 @dataclass

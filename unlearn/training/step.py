@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from .train import Training
+    from .recipe import Training
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:

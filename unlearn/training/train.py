@@ -2,92 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ..data.augment import check_augment
-from ..data.loader import ArrayLoader
-from .loop import EpochCallback, Job, Loader, TrainingDiverged, autocast, device_of, fit, fit_together, to_device
-from .graphs import Graphs
-from ..core.memory import keep_freed_memory
-from ..core.numerics import arithmetic
+from ..core.batches import EpochCallback, Loader
 from ..core.seeds import check_seed
-from .whole_image import whole_image_products
+from ..data.loader import ArrayLoader
+from .graphs import Graphs
+from .loop import Job, TrainingDiverged, fit, fit_together
+from .recipe import Training
 
-OPTIMIZERS = ("sgd", "adam")
-PATHS = ("fast", "plain")
-PRECISIONS = ("float32", "bfloat16")
-
-__all__ = ["Training", "TrainingDiverged", "accuracy", "evaluating", "predict", "train", "train_together"]
-
-
-@dataclass(frozen=True)
-class Training:
-    """How a model is trained. The fields are the recipe keys of `training`; the defaults are the paper's for SmallVGG.
-
-    **Arguments:**
-
-    - `optimizer`: `sgd` or `adam`.
-    - `lr`, `final_lr`: pass e = 0, 1, … uses lr·(final_lr/lr)^(e/epochs), which is `ExponentialLR` stepped after each
-        pass so that the rate arrives at `final_lr` when training ends. `final_lr` None keeps `lr`.
-    - `momentum`: of SGD; Adam ignores it.
-    - `weight_decay`: coupled (L2), for every parameter.
-    - `batch_size`: images a step; the last batch of a pass holds what is left.
-    - `epochs`: passes over the data.
-    - `augment`: None, `flip` or `crop_flip`.
-    - `path`: `fast`, or `plain`: the reference that trains as scripts usually do, from Pillow images through a
-        `DataLoader`.
-    - `precision`: `float32`, or `bfloat16`: autocast with float32 weights.
-
-    Raises `ValueError` for values that are not allowed.
-    """
-
-    section: ClassVar[str] = "training."  # what errors put ahead of a field's name
-
-    optimizer: str = "sgd"
-    lr: float = 0.01
-    final_lr: float | None = 0.0005
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    batch_size: int = 256
-    epochs: int = 200
-    augment: str | None = "crop_flip"
-    path: str = "fast"
-    precision: str = "float32"
-
-    def __post_init__(self) -> None:
-        for field, allowed in (("optimizer", OPTIMIZERS), ("path", PATHS), ("precision", PRECISIONS)):
-            value = getattr(self, field)
-            if value not in allowed:
-                raise ValueError(
-                    f"{self.section}{field}: {value!r} is not allowed; allowed are {' and '.join(allowed)}"
-                )
-        check_augment(self.augment, f"{self.section}augment")
-        for field, least in (("batch_size", 1), ("epochs", 0)):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{self.section}{field}: {value!r} is not allowed; give an integer of {least} or more")
-        rates = ("lr",) if self.final_lr is None else ("lr", "final_lr")
-        for field in rates:
-            value = getattr(self, field)
-            if not isinstance(value, (int, float)) or not 0 < value < math.inf:
-                raise ValueError(f"{self.section}{field}: {value!r} is not allowed; give a number above 0")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"{self.section}momentum: {self.momentum!r} is not allowed; give 0 or more, below 1")
-        if not 0 <= self.weight_decay < math.inf:
-            raise ValueError(f"{self.section}weight_decay: {self.weight_decay!r} is not allowed; give 0 or more")
-
-    def rate(self, epoch: int) -> float:
-        """The learning rate of pass `epoch` = 0, 1, …"""
-        if self.final_lr is None or self.epochs == 0:
-            return self.lr
-        return float(self.lr * (self.final_lr / self.lr) ** (epoch / self.epochs))
+__all__ = ["Training", "TrainingDiverged", "train", "train_together"]
 
 
 def train(
@@ -168,72 +96,3 @@ def _job(
 
         loader = plain_loader(loader)
     return Job(model, loader, training, seed, model.train, on_epoch)
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Inside, every module is in evaluation mode; afterwards each is in the mode that it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-@contextlib.contextmanager
-def _inference(model: nn.Module, precision: str) -> Iterator[None]:
-    """What `predict` and `accuracy` need of the model and the process."""
-    with (
-        evaluating(model),
-        arithmetic(precision),
-        keep_freed_memory(),
-        whole_image_products(model),
-        torch.inference_mode(),
-    ):
-        yield
-
-
-def predict(
-    model: nn.Module, loader: Loader, *, device: str | torch.device | None = None, precision: str = "float32"
-) -> tuple[Tensor, Tensor]:
-    """Logits of every image, in loader order, the model in evaluation mode and left as it was.
-
-    **Arguments:** `device` is where batches are moved, None for where the model is; `precision` as in `Training`.
-
-    **Returns:** float32 logits `(n, classes)` and int64 labels `(n,)`, both on the CPU.
-
-    Raises `ValueError` where the loader holds nothing.
-    """
-    logits: list[Tensor] = []
-    labels: list[Tensor] = []
-    target = device_of(model) if device is None else torch.device(device)
-    with _inference(model, precision):
-        for batch in loader:
-            images, classes = to_device(batch, target)
-            with autocast(target, precision):
-                logits.append(model(images).float())
-            labels.append(classes)
-    if not logits:
-        raise ValueError("loader: holds no images to predict")
-    # Joined outside inference mode, so that what is returned are ordinary tensors.
-    return torch.cat(logits).cpu(), torch.cat(labels).cpu()
-
-
-def accuracy(
-    model: nn.Module, loader: Loader, *, device: str | torch.device | None = None, precision: str = "float32"
-) -> float:
-    """Share of the loader's images, in [0, 1], whose largest logit is their label's; arguments as for `predict`."""
-    target = device_of(model) if device is None else torch.device(device)
-    correct = torch.zeros((), dtype=torch.int64, device=target)
-    count = 0
-    with _inference(model, precision):
-        for batch in loader:
-            images, labels = to_device(batch, target)
-            with autocast(target, precision):
-                correct += (model(images).argmax(dim=1) == labels).sum()
-            count += len(labels)
-    if count == 0:
-        raise ValueError("loader: holds no images to predict")
-    return correct.item() / count

@@ -17,8 +17,8 @@ import numpy as np
 import ray
 from ray import tune
 
-from attack.metrics.roc import best_f1
 from attack.attacks.xgboost import CONSTANT, FittedXGBoost, XGBoostAttack
+from attack.metrics.roc import best_f1
 
 from .exchange import POLL_SECONDS
 

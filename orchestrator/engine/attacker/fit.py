@@ -17,9 +17,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from attack.outputs.fragments import Fragment, deal, fragments, label_classes_of, models_of, softmax_width
 from attack.attacks.spool import FOLDS
 from attack.attacks.xgboost import FittedXGBoost, XGBoostAttack, refuse_split_by_row
+from attack.outputs.fragments import Fragment, deal, fragments, label_classes_of, models_of, softmax_width
 
 from .exchange import Exchange
 from .worker import ROLES, Prepare, train_worker

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from attack.outputs.measured import Measured
-from attack.audit.runner import InProcess, by_model
-from attack.outputs.sources import ParquetFiles, Source
 from attack.attacks.xgboost import XGBoostAttack
+from attack.audit.runner import InProcess, by_model
+from attack.outputs.measured import Measured
+from attack.outputs.sources import ParquetFiles, Source
 
 from .fit import fit_all_distributed
 from .scores import score_distributed

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from attack.attacks.xgboost import FittedXGBoost
+from attack.audit.runner import Coded
 from attack.outputs.fragments import Fragment, fragments, pieces
 from attack.outputs.measured import FOLD, IDENTITY, ROLE, identified
-from attack.audit.runner import Coded
-from attack.attacks.xgboost import FittedXGBoost
 
 MAX_BLOCKS = 1024
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from attack.outputs.fragments import Fragment, pieces
-from attack.outputs.table import rows_where
-from attack.outputs.sampling import drawn
 from attack.attacks.spool import FOLDS, MAX_BIN, Spool, prepared
+from attack.outputs.fragments import Fragment, pieces
+from attack.outputs.sampling import drawn
+from attack.outputs.table import rows_where
 
 from .exchange import NO_MORE, NONE_YET, POLL_SECONDS
 from .memory import for_binned_data

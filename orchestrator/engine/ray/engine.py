@@ -19,22 +19,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...work.context import default_threads
-from ...plan.data import ExperimentData
 from ...base.errors import EnvironmentFault, disk_is_full
-from ...work.execute import commit_unit
+from ...base.files import sha256_file
+from ...base.scratch import ScratchFolder
+from ...plan.data import ExperimentData
+from ...plan.units import Outcome, Unit, default_threads
 from ...recipe.options import build
 from ...recipe.sections import Resources
-from ...work.scoring import save_fitted
-from ...base.scratch import ScratchFolder
 from ...store import Store
-from ...store.base import sha256_file
+from ...work.commit import commit_unit
+from ...work.scoring import save_fitted
 from ..attacker.fit import choose_path, fit_all_distributed, knows_gpus
-from ...plan.units import Outcome, Unit
 from ..base import Listener, Starter
+from ..queue import QueueServer
 from .placement import Node, place
 from .session import RaySession
-from ..queue import QueueServer
 
 WORKER_LOSSES = 50
 QUEUE_LOSSES = 3  # rounds without any progress because the queue's process died

@@ -53,7 +53,7 @@ def facts(store: str | None = None, probe: str = "") -> dict[str, Any]:
     import psutil
     import torch
 
-    from ...experiments.results import versions
+    from ...base.provenance import versions
 
     found = versions()
     seen: dict[str, Any] = {

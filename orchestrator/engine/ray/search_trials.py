@@ -14,13 +14,13 @@ import numpy as np
 from ray import tune
 
 from ...base.errors import EnvironmentFault
-from ...work.execute import execute
-from ...recipe.sections import Search
 from ...base.scratch import ScratchFolder
 from ...plan.objective import FAILED, objective
 from ...plan.search import Setting, bound_of
-from ...store import Store
 from ...plan.units import Unit
+from ...recipe.sections import Search
+from ...store import Store
+from ...work.execute import execute
 from .engine import RayEngine, _cause
 from .worker import worker_context
 

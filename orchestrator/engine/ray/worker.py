@@ -16,12 +16,12 @@ import ray
 from ray import tune
 from ray.exceptions import RayActorError
 
-from ...work.context import Context
-from ...plan.data import ExperimentData
 from ...base.errors import EnvironmentFault, disk_is_full
-from ...work.execute import POLL_SECONDS, Held, execute
-from ...store import open_store
+from ...plan.data import ExperimentData
 from ...plan.units import Outcome, Unit
+from ...store import open_store
+from ...work.context import Context
+from ...work.execute import POLL_SECONDS, Held, execute
 from ..base import Listener, Starter
 
 STEP_SECONDS = 0.5

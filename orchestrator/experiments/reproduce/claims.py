@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from attack.audit.verdicts import WIDEST, includes_chance, narrow
+from attack.metrics.verdict import WIDEST, includes_chance, narrow
 
 from .measure import Experiment, Quantity
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ...report.figures.drawing import Figure
-from .claims import Claim
+from .claims import Claim, Verdict
 from .measure import Experiment, Quantity
 
 Experiments = Mapping[str, Experiment]
@@ -61,3 +62,24 @@ class Item:
     compare: Callable[[Experiments], Comparison]
     figures: Callable[[Experiments], list[Figure]]
     claims: tuple[Claim, ...] = ()
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What came of an item: its table, the verdict on each claim, where it was measured, or why it could not be."""
+
+    item: Item
+    comparison: Comparison | None
+    verdicts: tuple[tuple[str, Verdict], ...]
+    experiments: Experiments
+    error: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that the stages of the item's experiments took when they ran, with what other items had made not counted."""
+        return sum(_stage_seconds(experiment) for experiment in self.experiments.values())
+
+
+def _stage_seconds(experiment: Experiment) -> float:
+    document = json.loads((experiment.folder / "results.json").read_text(encoding="utf-8"))
+    return float(sum(value or 0.0 for value in document["stages"].values()))

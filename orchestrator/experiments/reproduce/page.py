@@ -14,7 +14,7 @@ from .item import Comparison
 from .measure import Quantity
 
 if TYPE_CHECKING:
-    from .runner import Finding
+    from .item import Finding
 
 SYMBOLS = {HOLDS: "✓", FAILS: "✗", OPEN: "?"}
 

@@ -5,40 +5,19 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...base.files import write_synced
+from ...base.text import finite
+from ...recipe.recipe import load_recipe
+from ...recipe.sections import Recipe
 from ..run import RunOptions, run
-from ...recipe.recipe import Recipe, load_recipe
-from ..results import finite
-from ...store.local import write_synced
 from .claims import OPEN, Verdict
-from .item import Comparison, Experiments, Item, Run
+from .item import Experiments, Finding, Item, Run
 from .measure import Experiment, Quantity
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What came of an item: its table, the verdict on each claim, where it was measured, or why it could not be."""
-
-    item: Item
-    comparison: Comparison | None
-    verdicts: tuple[tuple[str, Verdict], ...]
-    experiments: Experiments
-    error: str = ""
-
-    @property
-    def seconds(self) -> float:
-        """Seconds that the stages of the item's experiments took when they ran, with what other items had made not counted."""
-        return sum(_stage_seconds(experiment) for experiment in self.experiments.values())
-
-
-def _stage_seconds(experiment: Experiment) -> float:
-    document = json.loads((experiment.folder / "results.json").read_text(encoding="utf-8"))
-    return float(sum(value or 0.0 for value in document["stages"].values()))
 
 
 def recipe_of(planned: Run, size: str, overrides: Sequence[str] = ()) -> Recipe:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -178,3 +178,13 @@ def _adapt(tag: str, prefix: str) -> str:
     for colour, name in COLOURS.items():
         tag = tag.replace(f": {colour}", f": var(--{name})")
     return tag
+
+
+def shown_of(shown: Sequence[Any], candidates: Sequence[Any]) -> str:
+    """Returns the sentence that owns up to a selection, or nothing where all are shown."""
+    if len(shown) == len(candidates):
+        return ""
+    return (
+        f" {len(shown)} of {len(candidates)} rows are drawn: the references, the best of each method and others spread over its settings; "
+        "the table has all."
+    )

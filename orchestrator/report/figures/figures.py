@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import words
-from .drawing import INK, LINES, MARKERS, MUTED, PAPER, SERIES, SOFT, Figure, Panel, plain_log
+from ..rows import Report, ResultRow
+from .drawing import INK, LINES, MARKERS, MUTED, PAPER, SERIES, SOFT, Figure, Panel, plain_log, shown_of
 from .growth import incremental_figure
 from .histories import training_figure, unlearning_figure
-from ..rows import Report, ResultRow
 from .sweeps import sweep_figure
 
 if TYPE_CHECKING:
@@ -65,16 +65,6 @@ def draw(report: Report) -> list[Figure]:
         training_figure,
     )
     return [figure for maker in makers if (figure := maker(report)) is not None]
-
-
-def shown_of(shown: Sequence[Any], candidates: Sequence[Any]) -> str:
-    """Returns the sentence that owns up to a selection, or nothing where all are shown."""
-    if len(shown) == len(candidates):
-        return ""
-    return (
-        f" {len(shown)} of {len(candidates)} rows are drawn: the references, the best of each method and others spread over its settings; "
-        "the table has all."
-    )
 
 
 def auc_figure(report: Report) -> Figure | None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import words
-from .drawing import INK, LINES, MARKERS, MUTED, SERIES, Figure, Panel
 from ..rows import Report, ResultRow
+from .drawing import INK, LINES, MARKERS, MUTED, SERIES, Figure, Panel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

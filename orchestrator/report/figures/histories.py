@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import words
-from .drawing import INK, LINES, MUTED, PAPER, SERIES, Figure, Panel, plain_log
 from ..rows import Report, ResultRow
+from .drawing import INK, LINES, MUTED, PAPER, SERIES, Figure, Panel, plain_log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,7 +43,7 @@ def mean_while_all(curves: Sequence[Mapping[float, float]]) -> tuple[list[float]
 
 def unlearning_figure(report: Report) -> Figure | None:
     """Accuracy over the epochs of unlearning, a panel for each row."""
-    from .figures import shown_of
+    from .drawing import shown_of
 
     runs: dict[int, list[Mapping[str, Any]]] = {}
     for run in report.curves.get("unlearning") or []:

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...base.text import varying_names
 from .. import words
+from ..rows import Report
 from .drawing import INK, MUTED, PAPER, SERIES, Figure, Panel
-from ..rows import Report, varying_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

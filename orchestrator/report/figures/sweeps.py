@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .. import words
-from .drawing import INK, MARKERS, MUTED, SERIES, Figure, Panel, plain_log
 from ..rows import Report, ResultRow
+from .drawing import INK, MARKERS, MUTED, SERIES, Figure, Panel, plain_log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

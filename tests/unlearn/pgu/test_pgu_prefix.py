@@ -10,10 +10,10 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from unlearn import CoreBasis, build_model, second_moments
-from unlearn.models.layers import deepest_layers
 from unlearn.methods.pgu import run as pgu_run
 from unlearn.methods.pgu.prefix import cut
 from unlearn.methods.pgu.run import _InputSide
+from unlearn.models.layers import deepest_layers
 from unlearn.moments.basis import Projector
 
 from .net import batches, ten_steps

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from torch import nn
 
-from ...training.loop import Loader
+from ...core.batches import EpochCallback, Loader
 from ...moments.moments import SecondMoments, second_moments
-from ..base import EpochCallback, UnlearnResult
+from ..base import UnlearnResult
 from .pgu import PGU
 
 

@@ -14,12 +14,14 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from ...training.loop import Loader, autocast, device_of
-from ...models.layers import deepest_layers, projectable_layers
-from ...moments.moments import SecondMoments, second_moments
-from ...moments.basis import CRITERIA, CoreBasis
+from ...core.batches import EpochCallback, Loader, device_of
+from ...core.errors import IncompatibleMoments, UnlearnError
 from ...core.seeds import check_seed
-from ..base import EpochCallback, IncompatibleMoments, UnlearnError, UnlearnResult
+from ...models.layers import deepest_layers, projectable_layers
+from ...moments.basis import CRITERIA, CoreBasis
+from ...moments.moments import SecondMoments, second_moments
+from ...training.loop import autocast
+from ..base import UnlearnResult
 from .losses import TERMS
 from .run import Run
 

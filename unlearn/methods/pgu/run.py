@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ...models.classes import drop_classes
-from ...training.loop import Loader, autocast, device_of
-from ...models.layers import projectable_layers
+from ...core.batches import EpochCallback, Loader, device_of
+from ...core.errors import MethodDidNothing, NothingToForget, UnlearnError, UnlearnTooFast
 from ...core.memory import keep_freed_memory
 from ...core.numerics import arithmetic, deterministic_convolutions
-from ...moments.basis import CoreBasis, Projector
 from ...core.seeds import seeded, stream
-from ...training.train import accuracy
-from ..base import EpochCallback, MethodDidNothing, NothingToForget, UnlearnError, UnlearnResult, UnlearnTooFast
+from ...models.classes import drop_classes
+from ...models.layers import projectable_layers
+from ...moments.basis import CoreBasis, Projector
+from ...training.loop import autocast
+from ...training.predict import accuracy
+from ..base import UnlearnResult
 from ..features import FeatureLoader, compute, room_for_features
 from .losses import TERMS
 from .prefix import cut

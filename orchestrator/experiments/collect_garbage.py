@@ -1,0 +1,41 @@
+"""Which objects of a store the given experiments use; the rest may be removed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+LITTER_SECONDS = 24 * 3600.0  # no attempt takes longer without a sign of life
+
+
+def used_keys(folders: list[Path]) -> set[str]:
+    """Returns the keys that the experiments in `folders` use, unfinished ones included."""
+    from ..plan.data import load_data
+    from ..plan.plan import make_plan
+    from ..plan.search import plan_search
+    from ..records.folder import open_folder
+    from ..store import open_store
+
+    used: set[str] = set()
+    for path in folders:
+        folder = open_folder(path)
+        recipe = folder.recipe()
+        store = open_store(folder.store_uri())
+        data = load_data(recipe, store)
+        units = list(make_plan(recipe, data).units())
+        if recipe.search is not None:
+            units += plan_search(recipe, data).units()
+        for unit in units:
+            used.add(unit.key)
+            used.update(unit.ancestors())
+        used.update(
+            key
+            for key in list(store.keys())
+            if store.meta(key).get("kind") == "dataset" and store.meta(key).get("digest") == data.digest
+        )
+        # Steps of an incremental run that is not finished yet: its unit goes on from them.
+        used.update(
+            key
+            for key in list(store.keys())
+            if store.meta(key).get("kind") in ("step", "running") and store.meta(key)["spec"]["model"] in used
+        )
+    return used

@@ -1,0 +1,210 @@
+"""What is wrong with a recipe beyond the types of its fields: one fault a line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..base.errors import Fault, nearest
+from . import sweep
+from .options import fault_from, option_faults, option_names
+from .sections import Recipe
+
+
+def _section_faults(recipe: Recipe) -> list[Fault]:
+    from unlearn import MODELS, SOURCES, Scenario, Training
+
+    found: list[Fault] = []
+    dataset = dict(recipe.dataset)
+    source = dataset.pop("source", None)
+    if source not in SOURCES:
+        found.append(
+            Fault("dataset.source", source, "no such data source", ", ".join(SOURCES), nearest(source or "", SOURCES))
+        )
+    else:
+        found += option_faults(SOURCES[source], dataset, "dataset", extra={"limit": int | dict[str, int] | None})
+        found += _limit_faults(dataset.get("limit"))
+    found += option_faults(Scenario, recipe.scenario, "scenario")
+    found += option_faults(Training, recipe.training, "training")
+    model = dict(recipe.model)
+    name = model.pop("name", None)
+    if not isinstance(name, str):
+        found.append(
+            Fault("model.name", name, "missing", ", ".join([*MODELS, "a torchvision model", "package.module:factory"]))
+        )
+    elif name in MODELS:
+        unfit = option_faults(MODELS[name], model, "model", skip=("num_classes", "in_channels", "image_size", "seed"))
+        found += unfit or model_faults(recipe, num_classes=10, channels=3, image_size=64)
+    elif ":" not in name:
+        from unlearn.models import torchvision_names
+
+        known = [*MODELS, *torchvision_names()]
+        if name not in known:
+            found.append(
+                Fault(
+                    "model.name",
+                    name,
+                    "no such model",
+                    f"{', '.join(MODELS)}, a torchvision classifier or package.module:factory",
+                    nearest(name, known),
+                )
+            )
+    return found
+
+
+def model_faults(
+    recipe: Recipe, num_classes: int, channels: int, image_size: int, allow_factory: bool = False
+) -> list[Fault]:
+    """Returns what keeps the recipe's model from being built for images of this shape; builds it without its weights."""
+    import torch
+
+    from unlearn import build_model
+
+    name = recipe.model["name"]
+    if ":" in name and allow_factory:
+        return []  # the user's own code may not stand being built without weights
+    options = {k: v for k, v in recipe.model.items() if k != "name"}
+    try:
+        with torch.device("meta"):
+            build_model(name, num_classes=num_classes, in_channels=channels, image_size=image_size, **options)
+    except (ValueError, TypeError) as error:
+        return [fault_from(error, "model", recipe.model)]
+    return []
+
+
+def _limit_faults(limit: Any) -> list[Fault]:
+    if limit is None:
+        return []
+    parts = limit if isinstance(limit, Mapping) else {"train": limit}
+    found = [
+        Fault(f"dataset.limit.{k}", v, "unknown key", "train, test", nearest(k, ("train", "test")))
+        for k, v in parts.items()
+        if k not in ("train", "test")
+    ]
+    found += [
+        Fault(f"dataset.limit.{k}", v, "not a number of images", "an integer of at least 1")
+        for k, v in parts.items()
+        if not isinstance(v, int) or isinstance(v, bool) or v < 1
+    ]
+    return found
+
+
+def _shadow_faults(recipe: Recipe) -> list[Fault]:
+    shadows = recipe.shadows
+    found = []
+    for role, count in (("originals", shadows.originals), ("retrained", shadows.retrained)):
+        if sum(shadows.split) != count and not (role == "retrained" and count == 0 and not recipe.attacks):
+            _, validation, test = shadows.split
+            likely = max(1, count - validation - test)
+            found.append(
+                Fault(
+                    "shadows.split",
+                    list(shadows.split),
+                    f"adds up to {sum(shadows.split)}, but shadows.{role} is {count}",
+                    f"three numbers that add up to {count}, such as [{likely}, {validation}, {test}]",
+                )
+            )
+            break
+    if recipe.attacks and min(shadows.split) < 1:
+        found.append(
+            Fault("shadows.split", list(shadows.split), "each fold needs a model", "three numbers of at least 1")
+        )
+    elif shadows.split[2] < 1 or min(shadows.split) < 0:
+        found.append(
+            Fault(
+                "shadows.split",
+                list(shadows.split),
+                "the test fold needs a model",
+                "for example [0, 0, 3] without attacks",
+            )
+        )
+    return found
+
+
+def _method_faults(recipe: Recipe, inherit: bool) -> list[Fault]:
+    from unlearn import METHODS
+
+    found: list[Fault] = []
+    for index, settings in enumerate(recipe.methods):
+        where = f"methods.{index}"
+        name = str(settings.get("name"))
+        if name not in METHODS:
+            found.append(
+                Fault(f"{where}.name", name, "no such method", ", ".join(METHODS), nearest(str(name or ""), METHODS))
+            )
+            continue
+        if name == "retrain":
+            found.append(Fault(f"{where}.name", name, "retrain is always a row of its own", "leave it out"))
+            continue
+        options = {k: v for k, v in settings.items() if k != "name"}
+        malformed = sweep.faults(options, where)
+        found += malformed
+        unknown = [k for k in options if k != "samples" and k not in option_names(METHODS[name])]
+        if malformed or unknown:
+            found += [
+                f
+                for f in option_faults(METHODS[name], {k: options[k] for k in unknown}, where)
+                if f.field.split(".")[-1] in unknown
+            ]
+            continue
+        seen: set[str] = set()
+        inherited = method_defaults(name, recipe) if inherit else {}
+        for params in sweep.expand(options, recipe.seed, index):
+            for fault in option_faults(METHODS[name], {**inherited, **params}, where):
+                if str(fault) not in seen:
+                    seen.add(str(fault))
+                    found.append(fault)
+    return found
+
+
+def method_defaults(name: str, recipe: Recipe) -> dict[str, Any]:
+    """Returns the training recipe's values for those of a method's options that carry the same names.
+
+    EU-k, CF-k and Retrain train "with the original recipe" unless told otherwise, so their optimiser settings come from
+    `training`. Methods of another kind keep their own defaults.
+    """
+    from unlearn import METHODS
+
+    if not getattr(METHODS[name], "inherits_training", False):
+        return {}
+    shared = set(option_names(METHODS[name])) & set(recipe.training)
+    return {key: recipe.training[key] for key in sorted(shared)}
+
+
+def _attack_faults(recipe: Recipe) -> list[Fault]:
+    from attack import ATTACKS
+    from attack.attacks.registry import label_free, reads_label
+
+    found: list[Fault] = []
+    for index, settings in enumerate(recipe.attacks):
+        where = f"attacks.{index}"
+        name = settings.get("name")
+        if name not in ATTACKS:
+            found.append(
+                Fault(f"{where}.name", name, "no such attack", ", ".join(ATTACKS), nearest(str(name or ""), ATTACKS))
+            )
+            continue
+        found += option_faults(ATTACKS[name], {k: v for k, v in settings.items() if k != "name"}, where)
+        if recipe.scenario.get("kind") == "classes" and reads_label(str(name)):
+            # Every model shows an attacker the kept classes' logits only, since an unlearned model has no others.
+            found.append(
+                Fault(
+                    f"{where}.name",
+                    name,
+                    "reads the label's own logit, which removing classes takes away",
+                    ", ".join(label_free()),
+                )
+            )
+        if name == "u_lira" and recipe.shadows.unlearn != "all":
+            found.append(
+                Fault(
+                    "shadows.unlearn",
+                    recipe.shadows.unlearn,
+                    "u_lira compares models unlearned from every original",
+                    "all",
+                )
+            )
+    names = [settings.get("name") for settings in recipe.attacks]
+    if len(set(names)) < len(names):
+        found.append(Fault("attacks", names, "an attack is named twice", "each attack once"))
+    return found
