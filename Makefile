@@ -7,7 +7,7 @@ comma := ,
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: demo reproduce-mini test test-all lint types check install lock clean chaos
+.PHONY: demo reproduce-mini test test-all lint prose types check install lock clean chaos
 
 install: $(STAMP)
 
@@ -41,10 +41,14 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
+# Sentences of at most 25 words, lines of prose of at most 100 columns. PROSE="--all" looks at every file.
+prose: $(STAMP)
+	$(BIN)/python -m tests.prose $(PROSE)
+
 types: $(STAMP)
 	$(BIN)/mypy
 
-check: lint types test
+check: lint types prose test
 
 # Writes the versions of the current environment down, without local build tags, so that any index can serve them.
 lock: $(STAMP)

@@ -1,0 +1,1 @@
+"""The prose check: short sentences and short lines wherever people read."""
