@@ -1,0 +1,42 @@
+"""What the first version stored is found again: its units' keys, and a whole store that it wrote.
+
+`fixtures/store-b095c32` was written by commit b095c32: `store.tar.gz` and `rows.json` by one run of `recipe.yaml`,
+`keys.json` by planning four recipes that use every method, attack and scenario.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from orchestrator.experiments.run import RunOptions, run
+from orchestrator.plan.data import load_data
+from orchestrator.plan.plan import make_plan
+from orchestrator.recipe.recipe import check_recipe, load_recipe
+
+FIXTURE = Path(__file__).parent / "fixtures" / "store-b095c32"
+KEYS = json.loads((FIXTURE / "keys.json").read_text())
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_units_keep_their_keys(name: str) -> None:
+    recipe = check_recipe(KEYS[name]["recipe"])
+    plan = make_plan(recipe, load_data(recipe, None))
+    planned = {unit.key for unit in plan.units()} | {key for unit in plan.units() for key in unit.ancestors()}
+    lost = [unit for unit, key in KEYS[name]["units"].items() if key not in planned]
+    assert lost == [], "the results of these units are stored under another key; they would be made again"
+
+
+def test_a_store_of_the_first_version_is_reused(tmp_path: Path) -> None:
+    with tarfile.open(FIXTURE / "store.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    recipe = load_recipe(FIXTURE / "recipe.yaml", ["tracking.uri=null"])
+    options = RunOptions(tmp_path / "out", store=str(tmp_path / "store"), address="inline", quiet=True)
+    document = run(recipe, options).document
+    assert document["environment"]["work"] == {"units_executed": 0, "units_reused": 36}
+    for before, now in zip(json.loads((FIXTURE / "rows.json").read_text()), document["rows"], strict=True):
+        assert (now["method"], now["params"]) == (before["method"], before["params"])
+        assert {name: now["metrics"].get(name) for name in before["metrics"]} == before["metrics"]
