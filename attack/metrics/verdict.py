@@ -51,6 +51,10 @@ class Reading:
     per_method: bool = False
     reads_label: bool = True
 
+    def __str__(self) -> str:
+        bounds = "" if self.interval is None else f" [{self.interval[0]:.3f}, {self.interval[1]:.3f}]"
+        return f"AUC {self.auc:.3f}{bounds}"
+
 
 @dataclass(frozen=True)
 class Verdict:
