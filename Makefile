@@ -1,5 +1,5 @@
-# `make demo` and `make test` each set up everything they need. PYTHON picks the interpreter, EXTRAS the flavour
-# (EXTRAS=gpu,s3,dev on a machine with GPUs).
+# Each target sets up what it needs. PYTHON picks the interpreter, EXTRAS the flavour:
+# EXTRAS=gpu,s3,dev on a machine with GPUs.
 PYTHON ?= python3
 VENV ?= .venv
 EXTRAS ?= cpu,s3,dev
@@ -7,9 +7,13 @@ comma := ,
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: demo reproduce-mini test test-all lint prose types check install lock clean chaos
+.DEFAULT_GOAL := help
+.PHONY: help demo reproduce-mini test test-all lint prose types check docs install lock clean chaos
 
-install: $(STAMP)
+help:  ## list the targets
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+install: $(STAMP)  ## set up .venv
 
 $(STAMP): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ". Try make PYTHON=python3.12 …")'
@@ -17,42 +21,44 @@ $(STAMP): pyproject.toml requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[$(EXTRAS)]'
 	@touch $@
 
-demo: $(STAMP)
+demo: $(STAMP)  ## set up and run the demo
 	$(BIN)/orchestrator run demo
 
-test: $(STAMP)
+test: $(STAMP)  ## set up and run the tests
 	$(BIN)/python -m pytest -q -m "not slow"
 
-test-all: $(STAMP)
+test-all: $(STAMP)  ## the slow tests too
 	$(BIN)/python -m pytest -q
 
-# The paper's tables and figures at small size, about an hour on two cores; killed and started again it goes on.
-# Needs the images: UNLEARN_DATA=… make reproduce-mini
-reproduce-mini: $(STAMP)
+# Killed and started again it goes on. Needs the images: UNLEARN_DATA=… make reproduce-mini
+reproduce-mini: $(STAMP)  ## the paper's tables and figures at small size, about an hour on two cores
 	$(BIN)/orchestrator reproduce all --size mini
 
-# Kills, damaged files, a full disk, races, wrong clocks: about half an hour on two cores. Writes docs/results/chaos.
-# One scenario alone: make chaos CHAOS="--only driver --seed 1"
-chaos: $(STAMP)
+# Writes docs/results/chaos. One scenario alone: make chaos CHAOS="--only driver --seed 1"
+chaos: $(STAMP)  ## kills, damaged files, a full disk, races, wrong clocks: about half an hour
 	$(BIN)/python -m tests.chaos --output docs/results/chaos $(CHAOS)
 
-lint: $(STAMP)
+lint: $(STAMP)  ## ruff and the import contract
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
-# Sentences of at most 25 words, lines of prose of at most 100 columns. PROSE="--all" looks at every file.
-prose: $(STAMP)
+# PROSE=--all looks at every file; PROSE=--shrink takes files out of the list of exceptions.
+prose: $(STAMP)  ## sentences of at most 25 words, prose lines of at most 100 columns
 	$(BIN)/python -m tests.prose $(PROSE)
 
-types: $(STAMP)
+types: $(STAMP)  ## mypy
 	$(BIN)/mypy
 
-check: lint types prose test
+check: lint prose types test  ## all of the above: what continuous integration runs
 
-# Writes the versions of the current environment down, without local build tags, so that any index can serve them.
-lock: $(STAMP)
+docs: $(STAMP)  ## the documentation site, into build/site
+	$(BIN)/python docs/scripts/tables.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+# Without local build tags, so that any index can serve the versions.
+lock: $(STAMP)  ## write requirements.lock from the current environment
 	$(BIN)/python -m pip freeze --exclude-editable --disable-pip-version-check | sed -E 's/ @ .*//; s/\+[a-z0-9.]+$$//' > requirements.lock
 
-clean:
+clean:  ## remove .venv and caches
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
