@@ -14,11 +14,13 @@ import pyarrow as pa
 from ..attacks.registry import ATTACKS
 from ..distances.base import DIVERGENCES
 from ..distances.compare import DEFAULT_DIVERGENCES, distances, equal_count, first_of
-from ..metrics.evaluation import Areas, paired_difference, worst_samples
+from ..metrics.areas import Areas
+from ..metrics.evaluation import paired_difference, worst_samples
+from ..metrics.row import PRIMARY, Row
 from ..outputs.measured import FOLD, METHOD, MODEL_ID, PARAMS, Measured
 from ..outputs.sources import Source, as_source
 from .check import Examination, Problem, check
-from .judged import PRIMARY, judged, reads_confidences, tuned_threshold
+from .judged import judged, reads_confidences, tuned_threshold
 from .population import partners, population_problems
 from .runner import InProcess, Runner, scores_of
 from .verdicts import judge_rows
@@ -138,7 +140,8 @@ class _Run:
             if len(group.test):
                 self._describe(self.found.rows[index], group, divergences)
         self._differences()
-        for row, verdict in zip(self.found.rows, judge_rows(self.found.rows), strict=True):
+        judgements = judge_rows([Row.from_json(row) for row in self.found.rows])
+        for row, verdict in zip(self.found.rows, judgements, strict=True):
             if verdict is not None:
                 row["verdict"] = verdict.told(len(self.names))
         self.found.notes = sorted(set(self.found.notes))

@@ -10,7 +10,7 @@ import numpy as np
 from ..attacks.registry import ATTACKS, directed
 from ..metrics.evaluation import Evaluation, Scores, evaluate
 from ..metrics.roc import best_f1
-from .verdicts import PRIMARY
+from ..metrics.row import PRIMARY
 
 CURVE_POINTS = (
     400  # half of them evenly along the FPR, half by equal factors, for a log-log figure down to one in a million

@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 from ..attacks.registry import ATTACKS, directed, reads_label
+from ..metrics.row import NO_UNLEARN, RETRAIN, Row
 from ..metrics.verdict import Reading, Verdict, judge
 
-PRIMARY = "xgboost"  # the attack whose metrics bear no prefix
 
-
-def judge_rows(rows: Sequence[Mapping[str, Any]]) -> list[Verdict | None]:
-    """Returns the verdict on each row of `results.json`, None where no attack measured anything."""
-    start = next((row for row in rows if row.get("method") == "no_unlearn" and row.get("status") == "done"), {})
+def judge_rows(rows: Sequence[Row]) -> list[Verdict | None]:
+    """Returns the verdict on each row of the results, None where no attack measured anything."""
+    start = next((row for row in rows if row.method == NO_UNLEARN and row.done), Row(NO_UNLEARN))
     before = {reading.attack: reading for reading in readings(start)}
-    return [judge(readings(row), before, yardstick=row.get("method") == "retrain") for row in rows]
+    return [judge(readings(row), before, yardstick=row.method == RETRAIN) for row in rows]
 
 
-def readings(row: Mapping[str, Any]) -> list[Reading]:
-    """Returns what each attack measured of a row of `results.json`: the primary attack's first, then by name."""
-    metrics, intervals = row.get("metrics") or {}, row.get("ci") or {}
-    sides = [row[name] for name in ("models", "retrained_models") if row.get(name) is not None]
-    found = []
-    for metric in sorted((m for m in metrics if m == "auc" or m.endswith("/auc")), key=lambda m: (m != "auc", m)):
-        if metrics[metric] is not None:
-            bounds = intervals.get(metric)
-            known = bounds if bounds and len(bounds) == 2 and None not in bounds else None
-            attack = PRIMARY if metric == "auc" else metric.removesuffix("/auc")
-            found.append(reading_of(attack, metrics[metric], known, min(sides, default=None)))
-    return found
+def readings(row: Row) -> list[Reading]:
+    """Returns what each attack measured of a row: the primary attack's reading first, then by name."""
+    return [
+        reading_of(attack, auc.value, auc.interval, auc.models)
+        for attack, auc in row.aucs().items()
+        if auc.value is not None
+    ]
 
 
 def reading_of(attack: str, auc: float, interval: Sequence[float] | None, models: int | None) -> Reading:

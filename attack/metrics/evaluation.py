@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .areas import Areas, areas_difference
 from .bootstrap import (
     beyond_interval,
     bounded_below,
@@ -19,7 +20,7 @@ from .bootstrap import (
     resampled_weights,
     weighted_means,
 )
-from .roc import Roc, auc_matrix, roc
+from .roc import Roc, roc
 from .t_intervals import Shares, combined_interval, share_interval
 from .verdict import Reading, judge_one
 
@@ -41,44 +42,6 @@ class Scores:
         order = np.argsort(owner, kind="stable")
         counts = np.bincount(owner, minlength=len(models))
         return models, np.split(self.scores[order], np.cumsum(counts)[:-1])
-
-
-@dataclass(frozen=True)
-class Areas:
-    """The AUC of each model under test against each retrained one, float64 `(models under test, retrained models)`.
-
-    `sizes`: pairs of rows behind each of them. `negative_models`: the retrained models' ids, sorted.
-    """
-
-    matrix: np.ndarray
-    sizes: np.ndarray
-    negative_models: np.ndarray
-
-    @classmethod
-    def of(cls, members: list[np.ndarray], others: list[np.ndarray], negative_models: np.ndarray) -> Areas:
-        """Returns the areas of two groups of models, given the scores of each model."""
-        sizes = np.outer([len(a) for a in members], [len(b) for b in others]).astype(np.float64)
-        return cls(auc_matrix(members, others), sizes, negative_models)
-
-    @property
-    def mean(self) -> float:
-        """The AUC of all rows."""
-        return float((self.matrix * self.sizes).sum() / self.sizes.sum())
-
-    def by_model(self) -> np.ndarray:
-        """Returns the AUC of each model under test, float64 `(models under test,)`."""
-        found: np.ndarray = (self.matrix * self.sizes).sum(axis=1) / self.sizes.sum(axis=1)
-        return found
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns JSON data that `from_json` makes the same areas of, to the last bit."""
-        return {name: getattr(self, name).tolist() for name in ("matrix", "sizes", "negative_models")}
-
-    @classmethod
-    def from_json(cls, document: dict[str, Any]) -> Areas:
-        """Returns the areas that `to_json` wrote."""
-        matrix, sizes = (np.asarray(document[name], dtype=np.float64) for name in ("matrix", "sizes"))
-        return cls(matrix, sizes, np.asarray(document["negative_models"]))
 
 
 @dataclass(frozen=True)
@@ -148,25 +111,13 @@ def paired_difference(
 ) -> tuple[float, list[float] | None]:
     """Returns AUC(method) − AUC(reference) and its interval; one attacker scored both against the same retrained models.
 
-    The shared negatives are resampled together, so their part of the spread cancels. The interval is None where a side
-    has one model.
+    The shared retrained models are resampled together, so their part of the spread cancels.
+    The interval is None where a side has one model.
 
     **Raises:** `ValueError` where the retrained models are not the same.
     """
     mine, theirs = (side.areas if isinstance(side, Evaluation) else side for side in (method, reference))
-    if not np.array_equal(mine.negative_models, theirs.negative_models):
-        raise ValueError("negative: method and reference were not measured against the same retrained models")
-    difference = mine.mean - theirs.mean
-    fewest = min(*mine.matrix.shape, *theirs.matrix.shape)
-    if fewest < 2:
-        return difference, None
-    generator = np.random.default_rng(seed)
-    columns = resampled_weights(mine.matrix.shape[1], bootstrap, generator)
-    means = []
-    for side in (mine, theirs):
-        rows = resampled_weights(side.matrix.shape[0], bootstrap, generator)
-        means.append(weighted_means(side.matrix, side.sizes, rows, columns))
-    return difference, expanded_interval(means[0] - means[1], fewest)
+    return mine.mean - theirs.mean, areas_difference(mine, theirs, seed=seed, draws=bootstrap)
 
 
 def worst_samples(positive: Scores, negative: Scores, count: int = 10) -> list[dict[str, Any]]:

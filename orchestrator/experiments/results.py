@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from attack.audit.verdicts import PRIMARY
+from attack.metrics.row import PRIMARY
+from attack.metrics.row import Row as ResultRow
 
 from ..base.files import write_synced
 from ..base.provenance import _cpus, git_state, versions
@@ -70,7 +71,7 @@ def collect(
             curves["training"].append(
                 {"model_id": unit.name, "role": unit.label["role"], "history": store.meta(unit.key)["history"]}
             )
-    for document, verdict in zip(rows, judge_rows(rows), strict=True):
+    for document, verdict in zip(rows, judge_rows([ResultRow.from_json(row) for row in rows]), strict=True):
         if verdict is not None:
             document["verdict"] = verdict.told(len(document["attacks"]))
     return rows, curves

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attack.audit.verdicts import PRIMARY
+from attack.metrics.row import PRIMARY
 
 from ..base.errors import EXIT_UNITS_FAILED, EnvironmentFault, UserError
 from ..base.files import write_synced

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from attack.audit.verdicts import PRIMARY
+from attack.metrics.row import PRIMARY
 
 from ..base.errors import Fault, RecipeError
 from ..recipe import sweep

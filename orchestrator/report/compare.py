@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attack.metrics import t_intervals
+from attack.metrics.measure import Measure
 
 from ..base.text import varying_names
 from . import words
@@ -36,15 +36,13 @@ class Line:
     rows: tuple[ResultRow | None, ...]
     verdicts: tuple[str, ...]
 
-    def difference(self, run: int) -> tuple[float, list[float] | None] | None:
-        """Returns the metric in `run` minus that in the first run, with its interval; None where either was not measured."""
+    def difference(self, run: int) -> Measure | None:
+        """Returns the metric in `run` minus that in the first run, None where either was not measured."""
         first, other = self.rows[0], self.rows[run]
         if first is None or other is None or self.metric.kind == "flag":
             return None
-        a, b = other.value(self.metric.name), first.value(self.metric.name)
-        if a is None or b is None:
-            return None
-        return t_intervals.difference(a, other.bounds(self.metric.name), b, first.bounds(self.metric.name))
+        apart = other.row[self.metric.name] - first.row[self.metric.name]
+        return apart if apart.known else None
 
 
 def compare_runs(dirs: Sequence[Path], format: str = "md") -> str:
@@ -56,7 +54,7 @@ def compare_runs(dirs: Sequence[Path], format: str = "md") -> str:
         raise ResultsError(f"format: {format!r}: unknown; allowed: {', '.join(FORMATS)}")
     if not dirs:
         raise ResultsError("dirs: no folder given; give the output folders of one or more runs")
-    reports = [Report.load(folder) for folder in dirs]
+    reports = [Report.load(folder, f"run {place}") for place, folder in enumerate(dirs)]
     names = run_names(dirs)
     renderers = {"csv": _csv, "md": _markdown, "latex": _latex}
     return renderers[format](names, recipe_differences(reports), list(lines(reports)))
@@ -149,12 +147,11 @@ def _difference(line: Line, run: int) -> tuple[str, bool]:
     found = line.difference(run)
     if found is None:
         return ABSENT, False
-    delta, bounds = found
-    text = words.signed(delta, line.metric.kind)
-    if not bounds:
+    text = words.signed(found.value or 0.0, line.metric.kind)
+    if found.interval is None:
         return text, False
-    low, high = (words.signed(bound, line.metric.kind) for bound in bounds)
-    return f"{text} [{low}, {high}]", bounds[0] > 0 or bounds[1] < 0
+    low, high = (words.signed(end, line.metric.kind) for end in found.interval)
+    return f"{text} [{low}, {high}]", found.interval[0] > 0 or found.interval[1] < 0
 
 
 def _csv(names: Sequence[str], recipe: Sequence[tuple[str, list[str]]], table: Sequence[Line]) -> str:
@@ -169,7 +166,7 @@ def _csv(names: Sequence[str], recipe: Sequence[tuple[str, list[str]]], table: S
         for run, (name, row) in enumerate(zip(names, line.rows, strict=True)):
             if row is None:
                 continue
-            delta, bounds = (line.difference(run) if run else None) or (None, None)
+            apart = (line.difference(run) if run else None) or Measure(None)
             cells = [
                 *(
                     "metric",
@@ -177,13 +174,13 @@ def _csv(names: Sequence[str], recipe: Sequence[tuple[str, list[str]]], table: S
                     json.dumps(line.params, ensure_ascii=False),
                     line.metric.name,
                     name,
-                    row.raw.get("status"),
+                    row.row.status,
                 ),
                 *(
                     line.verdicts[run] if line.metric is VERDICT else row.value(line.metric.name),
                     *(row.bounds(line.metric.name) or (None, None)),
                 ),
-                *(delta, *(bounds or (None, None))),
+                *(apart.value, *(apart.interval or (None, None))),
             ]
             writer.writerow([csv_cell(cell) for cell in cells])
     return out.getvalue()

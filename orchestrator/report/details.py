@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from attack.metrics.row import metric_name
+
 from . import words
 from .rows import Report, ResultRow
 
@@ -54,13 +56,12 @@ def details(report: Report) -> list[Details]:
     found = []
     for auc in report.auc_names:
         name = report.attack_of(auc)
-        prefix = "" if auc == "auc" else f"{name}/"
         found.append(
             _table(
                 report,
                 f"{words.attack_name(name)}: every measure",
                 "Precision, recall and F1 are at the threshold that was best on validation models. Retrain's difference is paired: both were measured against the same retrained models.",
-                [(f"{prefix}{metric}", label) for metric, label in MEASURES],
+                [(metric_name(name, metric), label) for metric, label in MEASURES],
             )
         )
     found.append(
@@ -71,7 +72,7 @@ def details(report: Report) -> list[Details]:
             list(DISTANCES),
         )
     )
-    named = [row for row in report.rows if row.done and row.raw.get("worst_samples")]
+    named = [row for row in report.rows if row.done and row.row.worst_samples]
     shown = report.select(named, MOST_ROWS)
     note = SAMPLES_NOTE if len(shown) == len(named) else f"{SAMPLES_NOTE} {len(shown)} of {len(named)} rows are shown."
     parts = (_samples(row) for row in shown)
@@ -100,7 +101,7 @@ def _table(report: Report, title: str, note: str, columns: list[tuple[str, str]]
 def _samples(row: ResultRow) -> Details:
     """The samples by which a row's models are told from retrained ones best, by id."""
     lines = []
-    for name, listed in row.raw["worst_samples"].items():
+    for name, listed in row.row.worst_samples.items():
         cells = []
         for sample in list(listed)[:SAMPLES]:
             value = sample.get("auc", sample.get("value"))

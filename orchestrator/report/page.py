@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
+from attack.metrics.row import Attacker
+
 from . import summary, tables, words
 from .details import details
 from .figures.drawing import DARK_SERIES, Figure, inline_svg
@@ -183,18 +185,15 @@ def _measured(report: Report) -> list[tuple[str, list[str]]]:
         )
         add("Shadow models", f"{shadows.get('originals')} originals and {shadows.get('retrained')} retrained{folds}")
     for name, attack in _attacks(report).items():
-        path = {"in_process": "in one process", "distributed": "distributed by Ray Train"}.get(
-            str(attack.get("path")), ""
-        )
-        rows = attack.get("rows")
-        f1 = attack.get("validation_f1")
+        path = {"in_process": "in one process", "distributed": "distributed by Ray Train"}.get(attack.path, "")
+        rows, f1 = attack.rows, attack.validation_f1
         line = (
             f"{words.attack_name(name)}"
             + (f", fitted {path}" if path else "")
             + (f" on {rows:,} outputs" if isinstance(rows, int) else "")
         )
         tuned = f"; F1 {f1:.3f} on validation models" if isinstance(f1, int | float) else ""
-        add("Attack", line + tuned, words.parameters_text(attack.get("params") or {}, limit=400))
+        add("Attack", line + tuned, words.parameters_text(attack.params, limit=400))
     add("Intervals", "95 %, over models; the fitted attacker, the split and the data are held fixed")
     if recipe.get("seed") is not None:
         add("Seed", f"{recipe['seed']}; training, unlearning and attack draw from streams of their own")
@@ -236,15 +235,14 @@ def _digest(what: str, of: Mapping[str, Any]) -> str:
     return f"{what} SHA-256 {of['digest']}" if of.get("digest") else ""
 
 
-def _attacks(report: Report) -> dict[str, Mapping[str, Any]]:
+def _attacks(report: Report) -> dict[str, Attacker]:
     """Returns what is known of each attack, from the first row that it was run on."""
-    found: dict[str, Mapping[str, Any]] = {}
+    found: dict[str, Attacker] = {}
     for row in report.rows:
-        for name, attack in (row.raw.get("attacks") or {}).items():
-            if attack:
-                found.setdefault(str(name), attack)
+        for name, attack in row.row.attacks.items():
+            found.setdefault(name, attack)
     if not found and report.environment.get("attack"):
-        found[report.attack_of(report.primary)] = report.environment["attack"]
+        found[report.attack_of(report.primary)] = Attacker.from_json(report.environment["attack"])
     return found
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from attack.audit.verdicts import judge_rows
+from attack.metrics.row import Row, auc_attack, auc_names
 from attack.metrics.verdict import Verdict, includes_chance
 
 from ..base.errors import UserError
@@ -34,29 +35,29 @@ class ResultRow:
     """A row of `results.json` with its place `index`, its `label`, and the parameters in which it differs from its like."""
 
     index: int
-    raw: Mapping[str, Any]
+    row: Row
     varying: tuple[str, ...]
     label: str
 
     @property
     def method(self) -> str:
-        return words.clean(self.raw.get("method", "?"))
+        return words.clean(self.row.method)
 
     @property
     def params(self) -> Mapping[str, Any]:
-        return self.raw.get("params") or {}
+        return self.row.params
 
     @property
     def done(self) -> bool:
-        return self.raw.get("status") == "done"
+        return self.row.done
 
     @property
     def error(self) -> str:
-        return words.clean(self.raw.get("error") or ("" if self.done else "no reason recorded"))
+        return words.clean(self.row.error or ("" if self.done else "no reason recorded"))
 
     @property
     def models(self) -> int | None:
-        return self.raw.get("models")
+        return self.row.models
 
     @property
     def baseline(self) -> bool:
@@ -69,12 +70,11 @@ class ResultRow:
 
     def value(self, name: str) -> Any:
         """Returns a metric; None where it was not measured."""
-        return (self.raw.get("metrics") or {}).get(name)
+        return self.row[name].value
 
-    def bounds(self, name: str) -> list[float] | None:
+    def bounds(self, name: str) -> tuple[float, float] | None:
         """Returns the 95 % interval of a metric, or None."""
-        found = (self.raw.get("ci") or {}).get(name)
-        return list(found) if found and len(found) == 2 and None not in found else None
+        return self.row[name].interval
 
     def text(self, name: str) -> str:
         """Returns a metric with its interval as text."""
@@ -83,13 +83,14 @@ class ResultRow:
 
 @dataclass(frozen=True)
 class Report:
-    """A results document and its curves."""
+    """A results document and its curves. `experiment` names it where several are compared."""
 
     results: Mapping[str, Any]
     curves: Mapping[str, Any] = field(default_factory=dict)
+    experiment: str = ""
 
     @classmethod
-    def load(cls, folder: Path) -> Report:
+    def load(cls, folder: Path, experiment: str = "") -> Report:
         """Reads `results.json`, and `curves.json` where there is one.
 
         **Raises:** `ResultsError` (a `ValueError`) where the results are missing, not JSON, or of a newer format.
@@ -111,18 +112,18 @@ class Report:
             curves = json.loads((folder / "curves.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             curves = {}
-        return cls(results, curves if isinstance(curves, dict) else {})
+        return cls(results, curves if isinstance(curves, dict) else {}, experiment)
 
     @cached_property
     def rows(self) -> tuple[ResultRow, ...]:
-        raw = self.results.get("rows") or []
+        rows = [Row.from_json(row, self.experiment) for row in self.results.get("rows") or []]
         groups: dict[str, list[Mapping[str, Any]]] = {}
-        for row in raw:
-            groups.setdefault(str(row.get("method")), []).append(row.get("params") or {})
+        for row in rows:
+            groups.setdefault(row.method, []).append(row.params)
         varying = {method: varying_names(params) for method, params in groups.items()}
         return tuple(
-            ResultRow(index, row, varying[str(row.get("method"))], _label(row, varying[str(row.get("method"))]))
-            for index, row in enumerate(raw)
+            ResultRow(index, row, varying[row.method], _label(row, varying[row.method]))
+            for index, row in enumerate(rows)
         )
 
     @property
@@ -140,10 +141,7 @@ class Report:
     @cached_property
     def auc_names(self) -> tuple[str, ...]:
         """The metrics that are an attack's AUC, the primary attack's first."""
-        names = {
-            name for row in self.rows for name in row.raw.get("metrics") or {} if name == "auc" or name.endswith("/auc")
-        }
-        return tuple(sorted(names, key=lambda name: (name != "auc", name)))
+        return tuple(auc_names(name for row in self.rows for name in row.row.metrics))
 
     @property
     def primary(self) -> str:
@@ -152,7 +150,7 @@ class Report:
 
     def attack_of(self, auc: str) -> str:
         """Returns which attack measured the metric `auc`."""
-        return "xgboost" if auc == "auc" else auc.removesuffix("/auc")
+        return auc_attack(auc) or auc
 
     def method(self, name: str) -> ResultRow | None:
         """Returns the first finished row of a method, such as `retrain`."""
@@ -170,7 +168,7 @@ class Report:
     @cached_property
     def judgements(self) -> tuple[Judgement, ...]:
         """What the attacks' AUC and intervals mean for each row; `attack.audit.verdicts` decides, as it does for `results.json`."""
-        verdicts = judge_rows([row.raw for row in self.rows])
+        verdicts = judge_rows([row.row for row in self.rows])
         return tuple(self._judgement(row, verdict) for row, verdict in zip(self.rows, verdicts, strict=True))
 
     def _judgement(self, row: ResultRow, verdict: Verdict | None) -> Judgement:
@@ -246,9 +244,11 @@ class Report:
         return [rows[i] for i in dict.fromkeys(order)]
 
 
-def _label(row: Mapping[str, Any], varying: Sequence[str]) -> str:
-    """Returns `PGU γ=0.9`: the method with the parameters that tell its rows apart, or with the one that its name speaks of."""
-    params = row.get("params") or {}
-    shown = varying or [name for name in ("k", "gamma") if name in params][:1]
-    name = words.clean(words.method_name(str(row.get("method", "?"))))
-    return f"{name} {words.parameters_text(params, shown, limit=44)}".strip()
+def _label(row: Row, varying: Sequence[str]) -> str:
+    """Returns `PGU γ=0.9`: the method with the parameters that tell its rows apart.
+
+    Where it has one row only, with the parameter that its name speaks of.
+    """
+    shown = varying or [name for name in ("k", "gamma") if name in row.params][:1]
+    name = words.clean(words.method_name(row.method))
+    return f"{name} {words.parameters_text(row.params, shown, limit=44)}".strip()

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from attack.metrics import t_intervals
+from attack.metrics.measure import Measure
 
 from . import words
 from .rows import Report, ResultRow
@@ -95,12 +95,10 @@ def _errors(report: Report, row: ResultRow) -> str:
     text = f"Test error {words.number(test, 'percent')} %"
     retrain = report.method("retrain")
     if retrain is not None and retrain.value("error_test") is not None:
-        delta, bounds = t_intervals.difference(
-            test, row.bounds("error_test"), retrain.value("error_test"), retrain.bounds("error_test")
-        )
-        text += f" against {words.number(retrain.value('error_test'), 'percent')} % of retraining ({_points(delta, bounds)})"
-        if bounds:
-            text += _weighed(bounds)
+        apart = row.row["error_test"] - retrain.row["error_test"]
+        text += f" against {words.number(retrain.value('error_test'), 'percent')} % of retraining ({_points(apart)})"
+        if apart.interval:
+            text += _weighed(apart.interval)
     forget = row.value("error_forget")
     if forget is not None:
         text += f"; error on the forget set {words.number(forget, 'percent')} %"
@@ -119,9 +117,10 @@ def _weighed(bounds: Sequence[float]) -> str:
     )
 
 
-def _points(delta: float, bounds: Sequence[float] | None) -> str:
-    text = f"{words.signed(delta, 'percent')} points"
-    return f"{text} [{words.signed(bounds[0], 'percent')}, {words.signed(bounds[1], 'percent')}]" if bounds else text
+def _points(apart: Measure) -> str:
+    text = f"{words.signed(apart.value or 0.0, 'percent')} points"
+    ends = [words.signed(end, "percent") for end in apart.interval or ()]
+    return f"{text} [{', '.join(ends)}]" if ends else text
 
 
 def _speed(row: ResultRow) -> str:
@@ -209,9 +208,9 @@ def remarks(report: Report) -> list[tuple[str, str]]:
     """Returns (where, remark): notes of rows and of the run. Notes that differ in their numbers only are told once."""
     found: list[tuple[str, str]] = []
     for row in report.rows:
-        notes = list(row.raw.get("notes") or [])
-        for name, attack in (row.raw.get("attacks") or {}).items():
-            notes += [f"{words.attack_name(name)}: {note}" for note in (attack or {}).get("notes") or []]
+        notes = list(row.row.notes)
+        for name, attack in row.row.attacks.items():
+            notes += [f"{words.attack_name(name)}: {note}" for note in attack.notes]
         found += [(row.label, text) for text in _grouped(notes)]
     merged: dict[str, list[str]] = {}
     for where, text in found:

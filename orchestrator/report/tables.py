@@ -26,7 +26,7 @@ def columns(report: Report) -> tuple[list[words.Metric], list[str]]:
     names = list(words.METRICS)
     names[1:1] = [name for name in report.auc_names if name != "auc"]
     measured = {name: any(row.value(name) is not None for row in report.rows) for name in names}
-    known = {name for row in report.rows for name in row.raw.get("metrics") or {}}
+    known = {name for row in report.rows for name in row.row.metrics}
     shown = [words.metric(name) for name in names if measured[name]]
     return shown, [words.metric(name).label for name in names if name in known and not measured[name]]
 
@@ -49,10 +49,10 @@ def notes(report: Report) -> list[str]:
 
 def to_csv(report: Report) -> str:
     """Returns all rows and metrics at full precision, `metric_low` and `metric_high` beside each that has an interval."""
-    names = list(dict.fromkeys(name for row in report.rows for name in row.raw.get("metrics") or {}))
+    names = list(dict.fromkeys(name for row in report.rows for name in row.row.metrics))
     order = list(words.METRICS)
     names.sort(key=lambda name: (order.index(name) if name in order else len(order), name))
-    with_ci = {name for row in report.rows for name in row.raw.get("ci") or {}}
+    with_ci = {name for row in report.rows for name, measure in row.row.metrics.items() if measure.interval}
     params = list(dict.fromkeys(name for row in report.rows for name in row.params))
     header = ["method", *(f"param.{name}" for name in params), "status", "models"]
     for name in names:
@@ -62,7 +62,7 @@ def to_csv(report: Report) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([csv_cell(text) for text in header])
     for row in report.rows:
-        line: list[Any] = [row.method, *(row.params.get(name) for name in params), row.raw.get("status"), row.models]
+        line: list[Any] = [row.method, *(row.params.get(name) for name in params), row.row.status, row.models]
         for name in names:
             low, high = row.bounds(name) or (None, None)
             line += [row.value(name), low, high] if name in with_ci else [row.value(name)]

@@ -12,6 +12,7 @@ from attack import ATTACKS
 from attack.audit.audit import run_attacks
 from attack.audit.judged import CURVE_POINTS, _drawn
 from attack.audit.verdicts import judge_rows, reading_of
+from attack.metrics.row import Row
 from attack.metrics.verdict import GRAVITY, LEAST_MODELS, Reading, judge, judge_one
 from attack.outputs.table import logits_matrix
 
@@ -57,7 +58,7 @@ def test_fewer_than_three_models_a_side_decide_nothing(interval: Bounds | None, 
 
 def test_the_smaller_side_counts() -> None:
     row = {"method": "pgu", "status": "done", "metrics": {"auc": 0.7}, "ci": {"auc": [0.6, 0.8]}, "models": 9}
-    few, enough = judge_rows([{**row, "retrained_models": 2}, {**row, "retrained_models": 3}])
+    few, enough = judge_rows([Row.from_json({**row, "retrained_models": count}) for count in (2, 3)])
     assert few is not None
     assert few.word == "undecided"
     assert enough is not None

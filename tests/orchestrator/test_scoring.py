@@ -15,6 +15,7 @@ from attack import ATTACKS
 from attack.audit.audit import audit
 from attack.audit.verdicts import judge_rows, reading_of
 from attack.metrics.evaluation import Scores
+from attack.metrics.row import Row
 from attack.metrics.tiny import tiny_scores
 from attack.metrics.verdict import judge_one
 from attack.outputs.table import logits_matrix, rows_where
@@ -96,7 +97,9 @@ def test_a_recipe_and_an_audit_say_the_same_of_the_same_outputs(name: str, tmp_p
             theirs = next(c for c in found.curves[kind] if c["row"] == index)
             for part, values in curves[kind].items():
                 assert values == pytest.approx(theirs[part]), (kind, part)
-    assert [verdict and verdict.told() for verdict in judge_rows(mine)] == [row["said"] for row in mine]
+    assert [verdict and verdict.told() for verdict in judge_rows([Row.from_json(row) for row in mine])] == [
+        row["said"] for row in mine
+    ]
 
 
 def test_a_score_that_means_unlearned_is_never_called_streisand(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from attack.audit.verdicts import judge_rows
+from attack.metrics.measure import Measure
+from attack.metrics.row import Row
 from attack.metrics.verdict import TITLES
 from orchestrator.experiments.reproduce.claims import HOLDS, chance
 from orchestrator.experiments.reproduce.measure import Quantity
@@ -61,7 +63,7 @@ def test_every_view_says_the_same(case: str, tmp_path: Path) -> None:
         {"method": method, "params": {}, "status": "done", "metrics": m, "ci": ci, "models": n, "retrained_models": n}
         for method, (m, ci), n in (("no_unlearn", BEFORE, 5), ("pgu", (metrics, intervals), models))
     ]
-    found = judge_rows(rows)[1]
+    found = judge_rows([Row.from_json(row) for row in rows])[1]
     assert found is not None
     assert found.word == word
     rows[1]["verdict"] = found.told()
@@ -82,7 +84,7 @@ def test_every_view_says_the_same(case: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("interval", [(0.457, 0.601), (0.4, 0.6), (0.39, 0.6), (0.21, 0.88), (0.36, 0.64)])
 def test_a_claim_of_chance_takes_the_same_intervals_for_chance_as_a_verdict_does(interval: tuple[float, float]) -> None:
-    [verdict] = judge_rows([{"method": "pgu", "metrics": {"auc": 0.5}, "ci": {"auc": list(interval)}, "models": 5}])
+    [verdict] = judge_rows([Row("pgu", metrics={"auc": Measure.of(0.5, interval, models=5)})])
     assert verdict is not None
     assert (chance("AUC", Quantity(0.5, interval)).word == HOLDS) == (verdict.word == "forgot")
 
@@ -98,7 +100,7 @@ def test_what_is_shipped_says_what_the_rule_says(name: str) -> None:
         method = {"No unlearning": "no_unlearn", "Retrain": "retrain"}.get(cells[0], cells[0])
         rows.append({"method": method, "status": "done", "metrics": {"auc": auc}, "ci": {"auc": [low, high]}})
         words.append(cells[-1])
-    assert [verdict and verdict.word for verdict in judge_rows(rows)] == words
+    assert [verdict and verdict.word for verdict in judge_rows([Row.from_json(row) for row in rows])] == words
 
 
 def _figures(cell: str) -> tuple[str, str, str]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from attack.metrics.row import metric_name
+
 from .. import words
 from ..rows import Report, ResultRow
 from .drawing import INK, LINES, MARKERS, MUTED, PAPER, SERIES, SOFT, Figure, Panel, plain_log, shown_of
@@ -251,8 +253,7 @@ def roc_figure(report: Report) -> Figure | None:
 
 
 def _auc_text(report: Report, row: ResultRow, attack: str) -> str:
-    name = "auc" if attack == "xgboost" else f"{attack}/auc"
-    return words.number(row.value(name), "fraction")
+    return words.number(row.value(metric_name(attack, "auc")), "fraction")
 
 
 def _roc_panel(
