@@ -46,14 +46,6 @@ def mean_interval(
     return [max(least, float(array.mean()) - reach), min(most, float(array.mean()) + reach)]
 
 
-def difference_interval(first: np.ndarray, second: np.ndarray) -> list[float]:
-    """Returns the 95 % interval of the difference of the means of two groups of models. Source: Welch, Biometrika 34 (1947)."""
-    variance, freedom = _added([(float(v.var(ddof=1)) / len(v), len(v) - 1) for v in (first, second)])
-    reach = _quantile(freedom) * math.sqrt(variance)
-    apart = float(first.mean() - second.mean())
-    return [apart - reach, apart + reach]
-
-
 def share_interval(shares: Shares) -> list[float]:
     """Returns the 95 % interval of a share, that of Clopper and Pearson for as many rows as the models are worth.
 

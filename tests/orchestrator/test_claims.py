@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from attack.metrics.measure import Measure
+from attack.metrics.row import Row
 from orchestrator.base.errors import RecipeError
 from orchestrator.experiments.reproduce import GROUPS, ITEMS, SIZES, chosen, page
 from orchestrator.experiments.reproduce.claims import (
@@ -25,7 +27,7 @@ from orchestrator.experiments.reproduce.claims import (
     within,
 )
 from orchestrator.experiments.reproduce.item import Comparison
-from orchestrator.experiments.reproduce.measure import Experiment, Quantity, quantity
+from orchestrator.experiments.reproduce.measure import Experiment, measure
 from orchestrator.experiments.reproduce.page import FORMATS
 from orchestrator.experiments.reproduce.published import TABLE_1, TABLE_2, TABLE_3
 from orchestrator.experiments.reproduce.runner import assess, recipe_of
@@ -55,7 +57,7 @@ def experiment(*rows: dict[str, Any], name: str = "x") -> Experiment:
         "dataset": {"train": 50_000, "classes": 10},
     }
     recipe = {"model": {"name": "small_vgg"}, "shadows": {"originals": 5, "retrained": 5, "split": [1, 1, 3]}}
-    return Experiment(name, rows, {"confidence": []}, environment, recipe, Path())
+    return Experiment(name, [Row.from_json(row, name) for row in rows], {"confidence": []}, environment, recipe, Path())
 
 
 def words(item: str, **experiments: Experiment) -> list[str]:
@@ -167,13 +169,14 @@ def test_epochs_past_the_early_stop() -> None:
 
 
 def test_primitives() -> None:
-    sure, wide, alone = Quantity(1.0, (0.9, 1.1)), Quantity(1.0, (-3.0, 5.0)), Quantity(1.0)
-    assert [above("x", q).word for q in (sure, wide, alone, None)] == [HOLDS, OPEN, OPEN, OPEN]
+    sure, wide, alone = Measure(1.0, 0.9, 1.1), Measure(1.0, -3.0, 5.0), Measure(1.0)
+    few = Measure(1.0, 0.9, 1.1, models=2)
+    assert [above("x", q).word for q in (sure, wide, alone, few, Measure(None))] == [HOLDS, OPEN, OPEN, OPEN, OPEN]
     assert [below("x", q).word for q in (sure, wide, alone)] == [FAILS, OPEN, OPEN]
     assert [within("x", sure, b).word for b in (2.0, 0.5, 1.0)] == [HOLDS, FAILS, OPEN]
-    assert chance("x", Quantity(0.52, (0.45, 0.58))).word == HOLDS
-    assert chance("x", Quantity(0.52, (0.3, 0.7))).word == OPEN
-    assert chance("x", Quantity(0.6, (0.55, 0.65))).word == FAILS
+    assert chance("x", Measure(0.52, 0.45, 0.58)).word == HOLDS
+    assert chance("x", Measure(0.52, 0.3, 0.7)).word == OPEN
+    assert chance("x", Measure(0.6, 0.55, 0.65)).word == FAILS
     verdicts = [Verdict(HOLDS, "a"), Verdict(OPEN, "b"), Verdict(FAILS, "c")]
     assert (every(verdicts).word, some(verdicts).word) == (FAILS, HOLDS)
     assert (every(verdicts[:2]).word, some(verdicts[1:]).word) == (OPEN, OPEN)
@@ -183,17 +186,23 @@ def test_primitives() -> None:
 
 def test_differences_are_paired_where_models_are_the_same() -> None:
     spread = (0.0, 10.0, 20.0, 30.0)
-    left = Quantity(16.0, (0.0, 32.0), tuple(v + 1.0 for v in spread))
-    right = Quantity(15.0, (0.0, 30.0), spread)
-    paired = left.minus(right)
-    assert paired.interval == (1.0, 1.0)
-    apart = left.minus(Quantity(15.0, (0.0, 30.0), spread, paired=False))
-    assert apart.low < -10 < 10 < apart.high
+
+    def read(method: str, values: tuple[float, ...], name: str = "here") -> Measure:
+        mean = sum(values) / len(values)
+        document = {"metrics": {"error_test": mean}, "ci": {"error_test": [mean - 16.0, mean + 16.0]}}
+        return Row.from_json({**document, "method": method, "by_model": {"error_test": values}}, name)["error_test"]
+
+    left = read("pgu", tuple(v + 1.0 for v in spread))
+    assert (left - read("eu_k", spread)).interval == (1.0, 1.0)
+    for other in (read("retrain", spread), read("eu_k", spread, "elsewhere")):
+        apart = left - other
+        assert apart.low is not None
+        assert apart.high is not None
+        assert apart.low < -10 < 10 < apart.high
     # Three models: Student's t, not from the least difference to the greatest.
-    few = Quantity(2.0, None, (11.0, 22.0, 33.0)).minus(Quantity(0.0, None, (10.0, 20.0, 30.0)))
+    few = read("pgu", (11.0, 22.0, 33.0)) - read("eu_k", (10.0, 20.0, 30.0))
     assert few.interval == pytest.approx((2.0 - 4.3027 / 3**0.5, 2.0 + 4.3027 / 3**0.5), abs=1e-3)
-    assert quantity(row("retrain", error_test=9.0), "error_test").paired is False  # type: ignore[union-attr]
-    assert quantity(row("pgu"), "auc") is None
+    assert measure(Row("pgu"), "auc") == measure(None, "auc") == Measure(None)
 
 
 def test_every_shipped_recipe_is_sound_and_named_after_its_item(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,7 +248,9 @@ def test_items_are_chosen_by_name_in_the_papers_order() -> None:
 
 def test_tables_as_text() -> None:
     table = Comparison(
-        ("a & b", "published", "measured"), (("γ = 1", 0.5, Quantity(0.25, (0.2, 0.3))), ("x", None, None)), "Note."
+        ("a & b", "published", "measured"),
+        (("γ = 1", 0.5, Measure(0.25, 0.2, 0.3)), ("x", None, Measure(None))),
+        "Note.",
     )
     assert FORMATS["csv"](table).splitlines() == [
         "a & b,published,measured,measured low,measured high",

@@ -15,7 +15,6 @@ from attack.metrics.measure import Measure
 from attack.metrics.row import Row
 from attack.metrics.verdict import TITLES
 from orchestrator.experiments.reproduce.claims import HOLDS, chance
-from orchestrator.experiments.reproduce.measure import Quantity
 from orchestrator.report import terminal_table
 from orchestrator.report.rows import Report
 from orchestrator.report.tables import render
@@ -86,7 +85,7 @@ def test_every_view_says_the_same(case: str, tmp_path: Path) -> None:
 def test_a_claim_of_chance_takes_the_same_intervals_for_chance_as_a_verdict_does(interval: tuple[float, float]) -> None:
     [verdict] = judge_rows([Row("pgu", metrics={"auc": Measure.of(0.5, interval, models=5)})])
     assert verdict is not None
-    assert (chance("AUC", Quantity(0.5, interval)).word == HOLDS) == (verdict.word == "forgot")
+    assert (chance("AUC", Measure.of(0.5, interval)).word == HOLDS) == (verdict.word == "forgot")
 
 
 @pytest.mark.parametrize("name", ["demo", "cifar10-mini"])

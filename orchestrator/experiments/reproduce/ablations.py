@@ -9,9 +9,7 @@ from ...report.figures.drawing import Figure
 from ...report.figures.figures import auc_figure, plane_figure
 from ...report.figures.growth import incremental_figure
 from ...report.rows import Report
-from .claims import difference
 from .item import Comparison, Experiments, Item, Run
-from .measure import quantity
 
 
 def _compare(experiments: Experiments, name: str) -> Comparison:
@@ -27,9 +25,9 @@ def _compare(experiments: Experiments, name: str) -> Comparison:
         else ["auc", "error_forget", "error_retain", "error_test"]
     )
     for row in mine:
-        values = [quantity(row.raw, metric) for metric in metrics]
+        values = [row.row[metric] for metric in metrics]
         lead = "failing_point_least" if incremental else "auc"
-        apart = None if row is mine[0] else difference(quantity(row.raw, lead), quantity(mine[0].raw, lead))
+        apart = None if row is mine[0] else row.row[lead] - mine[0].row[lead]
         rows.append((row.label if row.done else f"{row.label}: {row.error}", *values, row.value("epochs"), apart))
     shown = [
         words.metric(metric).heading if metric != "failing_point_least" else "withstood, samples of each class"

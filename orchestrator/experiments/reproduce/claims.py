@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from attack.metrics.verdict import WIDEST, includes_chance, narrow
+from attack.metrics.measure import Measure
+from attack.metrics.verdict import LEAST_MODELS, WIDEST, includes_chance, narrow
 
-from .measure import Experiment, Quantity
+from .measure import Experiment
 
 Word = Literal["holds", "does not hold", "not measurable at this size"]
 HOLDS: Word = "holds"
@@ -32,47 +33,60 @@ class Claim:
     test: Callable[[Mapping[str, Experiment]], Verdict]
 
 
-def above(what: str, value: Quantity | None, bound: float = 0.0, digits: int = 2) -> Verdict:
-    """Holds where the whole interval lies above `bound`, does not hold where the whole interval lies at or below it."""
-    if value is None:
-        return Verdict(OPEN, f"{what} was not measured")
-    word = HOLDS if value.low > bound else FAILS if value.high <= bound else OPEN
-    if not value.interval:
-        word = OPEN
-    return Verdict(word, f"{what}: {value.text(digits)}, to be above {bound:g}")
+def decisive(value: Measure) -> tuple[float, float] | None:
+    """Returns the interval that a verdict may be built on: that of at least three models, else None."""
+    return None if value.models is not None and value.models < LEAST_MODELS else value.interval
 
 
-def below(what: str, value: Quantity | None, bound: float = 0.0, digits: int = 2) -> Verdict:
-    """Holds where the whole interval lies below `bound`, does not hold where the whole interval lies at or above it."""
-    if value is None:
-        return Verdict(OPEN, f"{what} was not measured")
-    word = HOLDS if value.high < bound else FAILS if value.low >= bound else OPEN
-    if not value.interval:
-        word = OPEN
-    return Verdict(word, f"{what}: {value.text(digits)}, to be below {bound:g}")
+def above(what: str, value: Measure, bound: float = 0.0, digits: int = 2) -> Verdict:
+    """Holds where the whole interval lies above `bound`, does not hold where it lies at or below it."""
+    return _decided(what, value, f"above {bound:g}", digits, lambda low, _: low > bound, lambda _, high: high <= bound)
 
 
-def within(what: str, value: Quantity | None, bound: float, digits: int = 2) -> Verdict:
+def below(what: str, value: Measure, bound: float = 0.0, digits: int = 2) -> Verdict:
+    """Holds where the whole interval lies below `bound`, does not hold where it lies at or above it."""
+    return _decided(what, value, f"below {bound:g}", digits, lambda _, high: high < bound, lambda low, _: low >= bound)
+
+
+def within(what: str, value: Measure, bound: float, digits: int = 2) -> Verdict:
     """Holds where the whole interval lies in ±`bound`, does not hold where it lies outside altogether."""
-    if value is None:
-        return Verdict(OPEN, f"{what} was not measured")
-    inside = -bound <= value.low and value.high <= bound
-    outside = value.low > bound or value.high < -bound
-    word = OPEN if not value.interval else HOLDS if inside else FAILS if outside else OPEN
-    return Verdict(word, f"{what}: {value.text(digits)}, to be within ±{bound:g}")
+    return _decided(
+        what,
+        value,
+        f"within ±{bound:g}",
+        digits,
+        lambda low, high: -bound <= low and high <= bound,
+        lambda low, high: low > bound or high < -bound,
+    )
 
 
-def chance(what: str, auc: Quantity | None) -> Verdict:
+def chance(what: str, auc: Measure) -> Verdict:
     """Holds where the interval of an AUC holds 0.5 and is narrow enough to say so."""
-    if auc is None:
+    if not auc.known:
         return Verdict(OPEN, f"{what} was not measured")
-    if not auc.interval:
+    bounds = decisive(auc)
+    if bounds is None:
         word: Word = OPEN
-    elif not includes_chance(auc.low, auc.high):
+    elif not includes_chance(*bounds):
         word = FAILS
     else:
-        word = HOLDS if narrow(auc.low, auc.high) else OPEN
+        word = HOLDS if narrow(*bounds) else OPEN
     return Verdict(word, f"{what}: {auc.text(3)}, to hold 0.5 and be no wider than {WIDEST:g}")
+
+
+def _decided(
+    what: str,
+    value: Measure,
+    wanted: str,
+    digits: int,
+    holds: Callable[[float, float], bool],
+    fails: Callable[[float, float], bool],
+) -> Verdict:
+    if not value.known:
+        return Verdict(OPEN, f"{what} was not measured")
+    bounds = decisive(value)
+    word = OPEN if bounds is None else HOLDS if holds(*bounds) else FAILS if fails(*bounds) else OPEN
+    return Verdict(word, f"{what}: {value.text(digits)}, to be {wanted}")
 
 
 def every(verdicts: Iterable[Verdict]) -> Verdict:
@@ -89,11 +103,6 @@ def opposite(verdict: Verdict) -> Verdict:
     """Holds where the verdict does not, and the other way round."""
     words: dict[Word, Word] = {HOLDS: FAILS, FAILS: HOLDS, OPEN: OPEN}
     return Verdict(words[verdict.word], f"not: {verdict.because}")
-
-
-def difference(left: Quantity | None, right: Quantity | None) -> Quantity | None:
-    """Returns left − right, None where one of them was not measured."""
-    return None if left is None or right is None else left.minus(right)
 
 
 def _joined(verdicts: list[Verdict], decides: Word, otherwise: Word) -> Verdict:

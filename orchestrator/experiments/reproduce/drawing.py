@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from attack.metrics.measure import Measure
+
 from ...report.figures.drawing import INK, MARKERS, MUTED, SERIES, Figure, Panel
-from .measure import Quantity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Series = Mapping[str, Sequence[tuple[float, Quantity]]]
+Series = Mapping[str, Sequence[tuple[float, Measure]]]
 DASHES = ((0, (4, 2)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
 
 
@@ -31,13 +32,20 @@ def lines_panel(x: str, y: str, series: Series, levels: Mapping[str, float], fir
         for place, (label, points) in enumerate(series.items(), start=first):
             colour, marker = SERIES[place % len(SERIES)], MARKERS[place % len(MARKERS)]
             xs = [at for at, _ in points]
-            ax.plot(xs, [q.value for _, q in points], color=colour, marker=marker, markersize=4, label=label)
+            ax.plot(
+                xs,
+                np.asarray([q.value for _, q in points], dtype=float),
+                color=colour,
+                marker=marker,
+                markersize=4,
+                label=label,
+            )
             banded = [(at, q) for at, q in points if q.interval]
             if len(banded) > 1:
                 ax.fill_between(
                     [at for at, _ in banded],
-                    [q.low for _, q in banded],
-                    [q.high for _, q in banded],
+                    np.asarray([q.low for _, q in banded], dtype=float),
+                    np.asarray([q.high for _, q in banded], dtype=float),
                     color=colour,
                     alpha=0.15,
                     linewidth=0,

@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
+from attack.metrics.measure import Measure
+from attack.metrics.row import Row
+from attack.metrics.verdict import LEAST_MODELS
+
 from ...report.figures.drawing import Figure
-from .claims import HOLDS, OPEN, Claim, Verdict, above, chance, difference, every, some, within
+from .claims import FAILS, HOLDS, OPEN, Claim, Verdict, above, chance, decisive, every, some, within
 from .drawing import confidence_panel, lines_panel
 from .item import Comparison, Experiments, Item, Run
-from .measure import Experiment, Quantity, quantity
+from .measure import Experiment, measure
 
 # How far under chance an AUC may reach and still not count as under it, and how far a plateau may move.
 SLACK = 0.05
 SAFE = 2.0
 
 
-def _epochs(experiment: Experiment) -> list[tuple[int, Mapping[str, Any]]]:
+def _epochs(experiment: Experiment) -> list[tuple[int, Row]]:
     """Returns (epoch, row), epoch 0 being the models as they were."""
     before = experiment.find("no_unlearn")
     return ([(0, before)] if before else []) + experiment.sweep("pgu", "stop_after")
 
 
-def _early(experiment: Experiment) -> Mapping[str, Any] | None:
-    return next((row for row in experiment.rows if row["method"] == "pgu" and "stop_after" not in row["params"]), None)
+def _early(experiment: Experiment) -> Row | None:
+    return next((row for row in experiment.rows if row.method == "pgu" and "stop_after" not in row.params), None)
 
 
 def _early_epoch(experiment: Experiment) -> float | None:
-    row = _early(experiment)
-    return None if row is None else row["metrics"].get("epochs")
+    return measure(_early(experiment), "epochs").value
 
 
-def _loss(experiment: Experiment, row: Mapping[str, Any] | None, metric: str) -> Quantity | None:
+def _loss(experiment: Experiment, row: Row | None, metric: str) -> Measure:
     """Accuracy lost against the original models, in points."""
-    return difference(quantity(row, metric), quantity(experiment.find("no_unlearn"), metric))
+    return measure(row, metric) - measure(experiment.find("no_unlearn"), metric)
 
 
 def _compare(experiment: Experiment, published: str) -> Comparison:
@@ -53,25 +55,24 @@ def _compare(experiment: Experiment, published: str) -> Comparison:
     )
 
 
-def _line(experiment: Experiment, label: str, row: Mapping[str, Any]) -> tuple[Any, ...]:
+def _line(experiment: Experiment, label: str, row: Row) -> tuple[Any, ...]:
     lost = [_loss(experiment, row, metric) for metric in ("error_retain", "error_test")]
-    return (label, quantity(row, "auc"), *lost, quantity(row, "tiny_scores"))
+    return (label, measure(row, "auc"), *lost, measure(row, "tiny_scores"))
 
 
 def _epoch_figures(name: str, experiment: Experiment) -> list[Figure]:
-    losses: dict[str, list[tuple[float, Quantity]]] = {"retain set": [], "test data": []}
-    areas: list[tuple[float, Quantity]] = []
+    losses: dict[str, list[tuple[float, Measure]]] = {"retain set": [], "test data": []}
+    areas: list[tuple[float, Measure]] = []
     for epoch, row in _epochs(experiment):
         for metric, label in (("error_retain", "retain set"), ("error_test", "test data")):
-            lost = _loss(experiment, row, metric) if epoch else Quantity(0.0)
-            if lost is not None:
+            lost = _loss(experiment, row, metric) if epoch else Measure(0.0)
+            if lost.known:
                 losses[label].append((epoch, lost))
-        auc = quantity(row, "auc")
-        if auc is not None:
+        auc = measure(row, "auc")
+        if auc.known:
             areas.append((epoch, auc))
-    early = _early(experiment)
-    stop = quantity(early, "auc") if early else None
-    levels = {"chance": 0.5} | ({f"at the early stop: {stop.value:.3f}": stop.value} if stop else {})
+    stop = measure(_early(experiment), "auc").value
+    levels = {"chance": 0.5} | ({} if stop is None else {f"at the early stop: {stop:.3f}": stop})
     return [
         Figure(
             name,
@@ -101,7 +102,7 @@ def _confidence_figures(name: str, experiment: Experiment) -> list[Figure]:
     return [Figure(name, "How sure the attacker is", caption, tuple(panels))]
 
 
-def _last(experiment: Experiment) -> tuple[int, Mapping[str, Any]] | None:
+def _last(experiment: Experiment) -> tuple[int, Row] | None:
     found = experiment.sweep("pgu", "stop_after")
     return found[-1] if found else None
 
@@ -110,41 +111,29 @@ def _falls_under_chance(experiments: Experiments) -> Verdict:
     experiment = experiments["figure1"]
     stop = _early_epoch(experiment) or 0.0
     later = [(epoch, row) for epoch, row in experiment.sweep("pgu", "stop_after") if epoch > stop]
-    return some(
-        above(
-            f"0.5 less AUC at epoch {epoch}",
-            difference(Quantity(0.5, (0.5, 0.5)), _loose(quantity(row, "auc"))),
-            0.0,
-            3,
-        )
-        for epoch, row in later
-    )
-
-
-def _loose(value: Quantity | None) -> Quantity | None:
-    """The quantity without its values by model, so that a constant can be taken from its interval."""
-    return None if value is None else Quantity(value.value, value.interval)
+    return some(above(f"0.5 less AUC at epoch {epoch}", 0.5 - measure(row, "auc"), 0.0, 3) for epoch, row in later)
 
 
 def _never_under_chance(experiments: Experiments) -> Verdict:
     found = []
     for epoch, row in experiments["figure2"].sweep("pgu", "stop_after"):
-        auc = quantity(row, "auc")
-        if auc is None or not auc.interval:
-            found.append(Verdict(OPEN, f"AUC at epoch {epoch} has no interval"))
-        elif auc.high < 0.5:
-            found.append(Verdict("does not hold", f"AUC at epoch {epoch}: {auc.text(3)} lies under 0.5"))
+        auc = measure(row, "auc")
+        bounds = decisive(auc)
+        if bounds is None:
+            found.append(Verdict(OPEN, f"AUC at epoch {epoch} has no interval over {LEAST_MODELS} models or more"))
+        elif bounds[1] < 0.5:
+            found.append(Verdict(FAILS, f"AUC at epoch {epoch}: {auc.text(3)} lies under 0.5"))
         else:
-            word = HOLDS if auc.low > 0.5 - SLACK else OPEN
+            word = HOLDS if bounds[0] > 0.5 - SLACK else OPEN
             found.append(Verdict(word, f"AUC at epoch {epoch}: {auc.text(3)}, to stay above {0.5 - SLACK:g}"))
     return every(found)
 
 
 def _early_is_near_chance(experiments: Experiments) -> Verdict:
-    return chance("AUC at the early stop", quantity(_early(experiments["figure1"]), "auc"))
+    return chance("AUC at the early stop", measure(_early(experiments["figure1"]), "auc"))
 
 
-def _small_drops(experiment: Experiment, row: Mapping[str, Any] | None) -> Verdict:
+def _small_drops(experiment: Experiment, row: Row | None) -> Verdict:
     return every(
         within(f"{metric.removeprefix('error_')} accuracy lost", _loss(experiment, row, metric), SAFE)
         for metric in ("error_retain", "error_test")
@@ -158,7 +147,7 @@ def _plateau(experiments: Experiments) -> Verdict:
     (before, first), (last, second) = found[-2:]
     return within(
         f"AUC at epoch {last} less AUC at epoch {before}",
-        difference(quantity(second, "auc"), quantity(first, "auc")),
+        measure(second, "auc") - measure(first, "auc"),
         SLACK,
         3,
     )
@@ -168,21 +157,19 @@ def _pile(experiment: Experiment) -> Verdict:
     last = _last(experiment)
     if last is None:
         return Verdict(OPEN, "no late epoch was measured")
-    return above(f"share of tiny scores at epoch {last[0]}", quantity(last[1], "tiny_scores"), 0.05, 3)
+    return above(f"share of tiny scores at epoch {last[0]}", measure(last[1], "tiny_scores"), 0.05, 3)
 
 
 def _more_than_early(experiment: Experiment) -> Verdict:
     last = _last(experiment)
-    late, early = quantity(last[1] if last else None, "tiny_scores"), quantity(_early(experiment), "tiny_scores")
-    return above("tiny scores late less at the early stop", difference(late, early), 0.0, 3)
+    late, early = measure(last[1] if last else None, "tiny_scores"), measure(_early(experiment), "tiny_scores")
+    return above("tiny scores late less at the early stop", late - early, 0.0, 3)
 
 
 def _no_pile(experiments: Experiments) -> Verdict:
     last = _last(experiments["figure4"])
-    late = quantity(last[1] if last else None, "tiny_scores")
-    return within(
-        "share of tiny scores late, less 0.05", difference(_loose(late), Quantity(0.05, (0.05, 0.05))), 0.1, 3
-    )
+    late = measure(last[1] if last else None, "tiny_scores")
+    return within("share of tiny scores late, less 0.05", late - 0.05, 0.1, 3)
 
 
 FIGURE1 = Item(

@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from attack.metrics.measure import Measure
+
 from ...report.figures.drawing import Figure
 from .claims import Claim, Verdict
-from .measure import Experiment, Quantity
+from .measure import Experiment
 
 Experiments = Mapping[str, Experiment]
 SIZES = ("mini", "paper")
@@ -30,7 +32,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Measured beside published. A cell is a text, a number, a `Quantity`, or None where there is nothing."""
+    """Measured beside published. A cell is a text, a number, a `Measure`, or None where there is nothing."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
@@ -44,9 +46,9 @@ class Comparison:
 
 def cell_text(cell: Any, digits: int) -> str:
     """Returns a cell as text."""
-    if cell is None:
+    if cell is None or cell == Measure(None):
         return "–"
-    if isinstance(cell, Quantity):
+    if isinstance(cell, Measure):
         return cell.text(digits)
     return f"{cell:.{digits}f}" if isinstance(cell, float) else str(cell)
 

@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from ...report.tables import escape_markdown, markdown_line
+from attack.metrics.measure import Measure
+
+from ...report.tables import escape_markdown, markdown_line, tex
 from .claims import FAILS, HOLDS, OPEN
 from .item import Comparison
-from .measure import Quantity
 
 if TYPE_CHECKING:
     from .item import Finding
@@ -21,7 +22,7 @@ SYMBOLS = {HOLDS: "✓", FAILS: "✗", OPEN: "?"}
 
 def to_csv(table: Comparison) -> str:
     """Returns the table for programs: full precision, a low and a high column beside what has intervals."""
-    ranged = [any(isinstance(row[i], Quantity) for row in table.rows) for i in range(len(table.columns))]
+    ranged = [any(isinstance(row[i], Measure) for row in table.rows) for i in range(len(table.columns))]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     header: list[str] = []
@@ -31,8 +32,8 @@ def to_csv(table: Comparison) -> str:
     for row in table.rows:
         line: list[Any] = []
         for cell, has in zip(row, ranged, strict=True):
-            if isinstance(cell, Quantity):
-                line += [repr(cell.value), *([repr(v) for v in cell.interval] if cell.interval else ["", ""])]
+            if isinstance(cell, Measure):
+                line += ["" if v is None else repr(v) for v in (cell.value, cell.low, cell.high)]
             else:
                 line += ["" if cell is None else cell, *(["", ""] if has else [])]
         writer.writerow(line)
@@ -50,8 +51,6 @@ def to_markdown(table: Comparison) -> str:
 
 def to_latex(table: Comparison) -> str:
     """Returns the table as LaTeX (booktabs)."""
-    from ...report.tables import tex
-
     body = [" & ".join(tex(text) for text in row) + r" \\" for row in table.texts()]
     head = " & ".join(tex(name) for name in table.columns) + r" \\"
     lines = [r"\begin{tabular}{l" + "r" * (len(table.columns) - 1) + "}", r"\toprule", head, r"\midrule", *body]

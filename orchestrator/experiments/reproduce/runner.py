@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from attack.metrics.measure import Measure
+
 from ...base.files import write_synced
 from ...base.text import finite
 from ...recipe.recipe import load_recipe
@@ -15,7 +17,7 @@ from ...recipe.sections import Recipe
 from ..run import RunOptions, run
 from .claims import OPEN, Verdict
 from .item import Experiments, Finding, Item, Run
-from .measure import Experiment, Quantity
+from .measure import Experiment
 
 Say = Callable[[str], None]
 
@@ -108,8 +110,8 @@ def document(findings: Sequence[Finding], size: str) -> dict[str, Any]:
     """Returns everything as one JSON document."""
 
     def plain(cell: Any) -> Any:
-        if isinstance(cell, Quantity):
-            return {"value": cell.value, "ci": list(cell.interval) if cell.interval else None}
+        if isinstance(cell, Measure):
+            return {"value": cell.value, "ci": cell.interval} if cell.known else None
         return cell
 
     items = [

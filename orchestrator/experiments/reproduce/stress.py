@@ -6,20 +6,22 @@ import itertools
 from dataclasses import replace
 from typing import Any
 
+from attack.metrics.measure import Measure
+
 from ...report.figures.drawing import Figure
 from ...report.figures.growth import incremental_figure
 from ...report.rows import Report
 from . import published
-from .claims import OPEN, Claim, Verdict, above, difference, every, within
+from .claims import OPEN, Claim, Verdict, above, every, within
 from .item import Comparison, Experiments, Item, Run
-from .measure import Experiment, Quantity, quantity
+from .measure import Experiment, measure
 
 METHOD = "pgu_incremental"
 
 
-def _share(experiment: Experiment, point: Quantity | None) -> str | None:
+def _share(experiment: Experiment, point: Measure) -> str | None:
     """The failing point as a share of the training data."""
-    if point is None:
+    if point.value is None:
         return None
     facts = experiment.environment["dataset"]
     return f"{point.value * facts['classes'] / facts['train']:.1%}"
@@ -29,16 +31,16 @@ def _lines(experiment: Experiment, model: str) -> list[tuple[Any, ...]]:
     published_point, published_share = published.FAILING_POINT[model]
     rows = []
     for step, row in experiment.sweep(METHOD, "step"):
-        point, least = quantity(row, "failing_point"), quantity(row, "failing_point_least")
-        measured: Any = point if point is not None else None if least is None else f"not up to {least.value:g}"
+        point, least = measure(row, "failing_point"), measure(row, "failing_point_least")
+        measured: Any = point if point.known or least.value is None else f"not up to {least.value:g}"
         rows.append(
             (
                 f"{model}, {step} of each class a step",
                 f"{published_point} ({published_share:.0%})",
                 measured,
                 _share(experiment, point),
-                quantity(row, "error_test"),
-                quantity(row, "error_recovered"),
+                measure(row, "error_test"),
+                measure(row, "error_recovered"),
             )
         )
     return rows
@@ -55,7 +57,7 @@ COLUMNS = (
 
 
 def _compare(experiment: Experiment, model: str) -> Comparison:
-    limit = {row["params"].get("fail_points") for row in experiment.rows if row["method"] == METHOD}
+    limit = {row.params.get("fail_points") for row in experiment.rows if row.method == METHOD}
     points = ", ".join(f"{value:g}" for value in sorted(v for v in limit if v))
     return Comparison(
         COLUMNS,
@@ -74,7 +76,7 @@ def _independent_of_step(experiments: Experiments) -> Verdict:
     rows = experiments["figure5"].sweep(METHOD, "step")
     found = []
     for (small, first), (large, second) in itertools.pairwise(rows):
-        apart = difference(quantity(first, "failing_point"), quantity(second, "failing_point"))
+        apart = measure(first, "failing_point") - measure(second, "failing_point")
         found.append(within(f"failing point with steps of {small} less that with {large}", apart, float(large), 1))
     return every(found)
 
@@ -83,7 +85,7 @@ def _fails(experiments: Experiments) -> Verdict:
     """Some models of some step size fail before the steps run out."""
     rows = experiments["figure5"].sweep(METHOD, "step")
     return every(
-        above(f"failing point with steps of {step}", quantity(row, "failing_point"), 0.0, 1) for step, row in rows
+        above(f"failing point with steps of {step}", measure(row, "failing_point"), 0.0, 1) for step, row in rows
     )
 
 
@@ -93,19 +95,15 @@ def _more_parameters_later(experiments: Experiments) -> Verdict:
     cnn = dict(experiments["figure5"].sweep(METHOD, "step"))
     for step, row in vgg:
         if step in cnn:
-            later, earlier = quantity(row, "failing_point_least"), quantity(cnn[step], "failing_point")
-            if later is not None:
-                later = replace(later, paired=False)
-            return above(
-                f"failing point of SmallVGG less All-CNN's, steps of {step}", difference(later, earlier), 0.0, 1
-            )
+            later, earlier = measure(row, "failing_point_least"), measure(cnn[step], "failing_point")
+            return above(f"failing point of SmallVGG less All-CNN's, steps of {step}", later - earlier, 0.0, 1)
     return Verdict(OPEN, "no step size was measured on both models")
 
 
 def _recovers(experiments: Experiments) -> Verdict:
     found = []
     for step, row in experiments["figure5"].sweep(METHOD, "step"):
-        gain = difference(quantity(row, "error_test"), quantity(row, "error_recovered"))
+        gain = measure(row, "error_test") - measure(row, "error_recovered")
         found.append(above(f"test error that fine-tuning takes off, steps of {step}", gain))
     return every(found)
 

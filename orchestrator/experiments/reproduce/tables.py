@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from attack.metrics.measure import Measure
+
 from ...report.figures.drawing import Figure
 from . import published
-from .claims import Claim, Verdict, above, below, chance, difference, every, some, within
+from .claims import Claim, Verdict, above, below, chance, every, some, within
 from .drawing import lines_figure
 from .item import Comparison, Experiments, Item, Run
-from .measure import Experiment, Quantity, quantity
+from .measure import Experiment, measure
 
 ERRORS = ("error_forget", "error_retain", "error_test")
 LARGE, MIDDLE, SMALL = (0.995, 0.99), (0.98, 0.96, 0.90, 0.85), (0.75,)
@@ -20,10 +22,10 @@ SAFE = 2.0
 # --- Table 1 ---------------------------------------------------------------------------------------------------------
 
 
-def _gamma(experiments: Experiments, gamma: float | None, metric: str) -> Quantity | None:
+def _gamma(experiments: Experiments, gamma: float | None, metric: str) -> Measure:
     table = experiments["table1"]
     row = table.find("retrain") if gamma is None else table.find("pgu", gamma=gamma)
-    return quantity(row, metric)
+    return measure(row, metric)
 
 
 def _table1(experiments: Experiments) -> Comparison:
@@ -32,7 +34,7 @@ def _table1(experiments: Experiments) -> Comparison:
         measured = [_gamma(experiments, gamma, metric) for metric in ERRORS]
         label = "Retrain" if gamma is None else f"γ = {gamma:g}"
         row = experiments["table1"].find("pgu", gamma=gamma) if gamma is not None else None
-        rows.append((label, *numbers, *measured, quantity(row, "auc") if row else None))
+        rows.append((label, *numbers, *measured, measure(row, "auc")))
     columns = (
         "",
         *(f"published {n}" for n in ("D_f", "D_r", "test")),
@@ -44,13 +46,13 @@ def _table1(experiments: Experiments) -> Comparison:
     )
 
 
-def _forgets(experiments: Experiments, gamma: float) -> Quantity | None:
-    """Error on the forget set beyond what the original model makes."""
-    return difference(_gamma(experiments, gamma, "error_forget"), _gamma(experiments, None, "error_forget"))
+def _forgets(experiments: Experiments, gamma: float) -> Measure:
+    """Error on the forget set, less Retrain's."""
+    return _gamma(experiments, gamma, "error_forget") - _gamma(experiments, None, "error_forget")
 
 
-def _cost(experiments: Experiments, gamma: float, metric: str) -> Quantity | None:
-    return difference(_gamma(experiments, gamma, metric), quantity(experiments["table1"].find("no_unlearn"), metric))
+def _cost(experiments: Experiments, gamma: float, metric: str) -> Measure:
+    return _gamma(experiments, gamma, metric) - measure(experiments["table1"].find("no_unlearn"), metric)
 
 
 def _large_does_not_forget(experiments: Experiments) -> Verdict:
@@ -74,14 +76,14 @@ def _small_hurts(experiments: Experiments) -> Verdict:
 
 
 def _table1_figures(experiments: Experiments) -> list[Figure]:
-    series: dict[str, list[tuple[float, Quantity]]] = {}
+    series: dict[str, list[tuple[float, Measure]]] = {}
     for metric, name in zip(ERRORS, ("forget set", "retain set", "test data"), strict=True):
         found = [(g, _gamma(experiments, g, metric)) for g in published.TABLE_1 if g is not None]
-        series[name] = [(g, value) for g, value in found if value is not None]
+        series[name] = [(g, value) for g, value in found if value.known]
     levels = {
-        f"Retrain, {name}": value.value
+        f"Retrain, {name}": level
         for name, m in (("forget set", ERRORS[0]), ("test data", ERRORS[2]))
-        if (value := _gamma(experiments, None, m))
+        if (level := _gamma(experiments, None, m).value) is not None
     }
     return [
         lines_figure(
@@ -116,10 +118,10 @@ TABLE1 = Item(
 # --- Tables 2 and 3 --------------------------------------------------------------------------------------------------
 
 
-def _by_layers(experiment: Experiment, k: int, method: str) -> Quantity | None:
+def _by_layers(experiment: Experiment, k: int, method: str) -> Measure:
     if k == 0:
-        return quantity(experiment.find("no_unlearn"), "auc")
-    return quantity(experiment.find(method, **{"top_k" if method == "pgu" else "k": k}), "auc")
+        return measure(experiment.find("no_unlearn"), "auc")
+    return measure(experiment.find(method, **{"top_k" if method == "pgu" else "k": k}), "auc")
 
 
 def _layers_table(experiment: Experiment, numbers: dict[int, tuple[float, float]], unit: str) -> Comparison:
@@ -145,11 +147,11 @@ def _layers_table(experiment: Experiment, numbers: dict[int, tuple[float, float]
     )
 
 
-def _test_cost(experiment: Experiment, k: int, method: str) -> Quantity | None:
+def _test_cost(experiment: Experiment, k: int, method: str) -> Measure:
     if k == 0:
-        return None
+        return Measure(None)
     row = experiment.find(method, **{"top_k" if method == "pgu" else "k": k})
-    return difference(quantity(row, "error_test"), quantity(experiment.find("no_unlearn"), "error_test"))
+    return measure(row, "error_test") - measure(experiment.find("no_unlearn"), "error_test")
 
 
 def _layers_figure(
@@ -158,7 +160,7 @@ def _layers_figure(
     series = {}
     for method, label in (("pgu", "PGU"), ("eu_k", "EU-k")):
         found = [(float(k), _by_layers(experiment, k, method)) for k in numbers]
-        series[label] = [(k, value) for k, value in found if value is not None]
+        series[label] = [(k, value) for k, value in found if value.known]
     return [
         lines_figure(
             name,
@@ -173,7 +175,7 @@ def _layers_figure(
 
 
 def _attack_works(experiment: Experiment) -> Verdict:
-    return above("AUC before unlearning", quantity(experiment.find("no_unlearn"), "auc"), 0.5, 3)
+    return above("AUC before unlearning", measure(experiment.find("no_unlearn"), "auc"), 0.5, 3)
 
 
 def _few_layers_suffice(experiment: Experiment, ks: tuple[int, ...]) -> Verdict:
@@ -197,12 +199,7 @@ def _shallow_eu_k_leaves_samples(experiments: Experiments) -> Verdict:
 def _takes_most(experiment: Experiment, method: str, k: int) -> Verdict:
     """Most: at least half of what AUC has over 0.5 before unlearning. In the paper EU-1 takes it from 0.71 to 0.54."""
     before, after = _by_layers(experiment, 0, method), _by_layers(experiment, k, method)
-    if before is None or after is None or not before.interval or not after.interval:
-        return Verdict("not measurable at this size", f"AUC of {method} with k = {k} has no interval")
-    left = Quantity(
-        after.value - 0.5 - (before.value - 0.5) / 2,
-        (after.low - 0.5 - (before.high - 0.5) / 2, after.high - 0.5 - (before.low - 0.5) / 2),
-    )
+    left = (after - 0.5) - (before - 0.5).times(0.5)
     return every(
         [
             _attack_works(experiment),
@@ -256,12 +253,8 @@ def _budget(share: float) -> str:
     return f"table4-{round(100 * share)}"
 
 
-def _accuracy(experiment: Experiment, method: str) -> Quantity | None:
-    error = quantity(experiment.find(method), "error_test")
-    if error is None:
-        return None
-    interval = (100 - error.high, 100 - error.low) if error.interval else None
-    return Quantity(100 - error.value, interval, tuple(100 - v for v in error.by_model), error.paired)
+def _accuracy(experiment: Experiment, method: str) -> Measure:
+    return 100.0 - measure(experiment.find(method), "error_test")
 
 
 def _table4(experiments: Experiments) -> Comparison:
@@ -284,18 +277,9 @@ def _repairs(experiments: Experiments) -> Verdict:
         poisoned, clean, repaired = (
             _accuracy(experiments[_budget(share)], m) for m in ("no_unlearn", "retrain", "pgu")
         )
-        gain, damage = difference(repaired, poisoned), difference(clean, poisoned)
-        if gain is None or damage is None:
-            continue
-        interval = (
-            (gain.low - damage.high / 2, gain.high - damage.low / 2) if gain.interval and damage.interval else None
-        )
-        verdicts.append(
-            above(
-                f"points repaired less half of the damage, {share:.0%}",
-                Quantity(gain.value - damage.value / 2, interval),
-            )
-        )
+        # The gain less half of the damage: repaired − poisoned − (clean − poisoned) / 2.
+        beyond_half = (repaired - poisoned.times(0.5)) - clean.times(0.5)
+        verdicts.append(above(f"points repaired less half of the damage, {share:.0%}", beyond_half))
     return every(verdicts)
 
 
@@ -303,7 +287,7 @@ def _beats_clean(experiments: Experiments) -> Verdict:
     found = []
     for share in MANY:
         _, clean, repaired = (_accuracy(experiments[_budget(share)], m) for m in ("no_unlearn", "retrain", "pgu"))
-        found.append(above(f"PGU less clean-only training, {share:.0%}", difference(repaired, clean)))
+        found.append(above(f"PGU less clean-only training, {share:.0%}", repaired - clean))
     return every(found)
 
 
@@ -312,19 +296,19 @@ def _poison_hurts(experiments: Experiments) -> Verdict:
     return every(
         above(
             f"points lost to {share:.0%} of poison",
-            difference(clean, _accuracy(experiments[_budget(share)], "no_unlearn")),
+            clean - _accuracy(experiments[_budget(share)], "no_unlearn"),
         )
         for share in MANY
     )
 
 
 def _table4_figures(experiments: Experiments) -> list[Figure]:
-    series: dict[str, list[tuple[float, Quantity]]] = {}
+    series: dict[str, list[tuple[float, Measure]]] = {}
     for method, name in (("no_unlearn", "poisoned"), ("retrain", "clean part only"), ("pgu", "after PGU")):
         found = [(100 * share, _accuracy(experiments[_budget(share)], method)) for share in SHARES]
-        series[name] = [(x, value) for x, value in found if value is not None]
+        series[name] = [(x, value) for x, value in found if value.known]
     clean = _accuracy(experiments["table4-clean"], "no_unlearn")
-    levels = {"all data, clean": clean.value} if clean else {}
+    levels = {} if clean.value is None else {"all data, clean": clean.value}
     return [
         lines_figure(
             "table4",
