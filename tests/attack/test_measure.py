@@ -47,6 +47,21 @@ def test_independent_intervals_hold_the_truth_as_often_as_they_say() -> None:
     assert 0.94 <= np.mean(held) <= 0.99
 
 
+def test_known_spreads_are_covered_at_the_rate_that_is_promised() -> None:
+    """Of intervals whose width is certain: 95 %, neither more nor less."""
+    generator = np.random.default_rng(0)
+    pairs = zip(generator.normal(3.0, 1.0, 4000), generator.normal(1.0, 2.0, 4000), strict=True)
+    apart = [Measure(x, x - 1.96, x + 1.96) - Measure(y, y - 3.92, y + 3.92) for x, y in pairs]
+    assert 0.94 < np.mean([each.low <= 2.0 <= each.high for each in apart if each.low and each.high]) < 0.96
+
+
+def test_a_difference_turns_round_with_its_interval() -> None:
+    left, right = Measure(0.6, 0.5, 0.75), Measure(0.4, 0.38, 0.5)
+    forward, back = left - right, right - left
+    assert forward.value == pytest.approx(-(back.value or 0.0))
+    assert forward.interval == pytest.approx((-(back.high or 0.0), -(back.low or 0.0)))
+
+
 def test_a_rate_of_nought_keeps_its_width_in_a_difference() -> None:
     """No spread between models is no certainty."""
     apart = Measure(0.0, 0.0, 0.8) - Measure(0.0, 0.0, 0.6)
