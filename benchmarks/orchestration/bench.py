@@ -25,6 +25,7 @@ import psutil
 from orchestrator.engine.ray.engine import RayEngine
 from orchestrator.engine.ray.session import prepare_environment
 from orchestrator.plan.data import load_data
+from orchestrator.plan.specs import PlainSpec
 from orchestrator.plan.units import Outcome, Unit
 from orchestrator.recipe.recipe import check_recipe
 from orchestrator.store import open_store
@@ -41,7 +42,9 @@ RECIPE = {
 
 
 def no_op_units(count: int) -> list[Unit]:
-    return [Unit("sleep", {"seconds": 0.0, "i": i, "run": time.time()}, f"noop-{i:05d}") for i in range(count)]
+    return [
+        Unit(PlainSpec("sleep", {"seconds": 0.0, "i": i, "run": time.time()}), f"noop-{i:05d}") for i in range(count)
+    ]
 
 
 def measure_overhead(folder: Path, count: int, plain: int) -> dict[str, Any]:
@@ -153,7 +156,7 @@ def measure_scaling(folder: Path, nodes: list[int], seconds: float, per_slot: in
             slots = engine.slots
             engine.run("train", no_op_units(2 * slots), lambda outcome: None)
             units = [
-                Unit("sleep", {"seconds": seconds, "i": i, "nodes": count}, f"sleep-{i:04d}", cost=seconds)
+                Unit(PlainSpec("sleep", {"seconds": seconds, "i": i, "nodes": count}), f"sleep-{i:04d}", cost=seconds)
                 for i in range(per_slot * slots)
             ]
             started = time.perf_counter()

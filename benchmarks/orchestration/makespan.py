@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from orchestrator.experiments.estimate import simulate, total_seconds
+from orchestrator.plan.specs import PlainSpec
 from orchestrator.plan.units import Unit
 from orchestrator.records.folder import OutputFolder
 
@@ -44,7 +45,7 @@ def simulate_all(recorded: np.ndarray, per_unit: float, seed: int) -> list[dict[
     for count in UNITS:
         generator = np.random.default_rng(seed)
         drawn = generator.choice(recorded, count)
-        units = [Unit("sleep", {"i": i}, f"u{i:06d}") for i in range(count)]
+        units = [Unit(PlainSpec("sleep", {"i": i}), f"u{i:06d}") for i in range(count)]
         seconds = {unit.key: float(value) for unit, value in zip(units, drawn, strict=True)}
         for slots in GPUS:
             makespan = simulate(units, seconds, slots, per_unit=per_unit)

@@ -36,11 +36,10 @@ from orchestrator.engine.ray.engine import RayEngine
 from orchestrator.plan.data import ExperimentData, load_data
 from orchestrator.plan.plan import make_plan
 from orchestrator.plan.units import Outcome, Unit
-from orchestrator.recipe.options import build
 from orchestrator.recipe.recipe import check_recipe
 from orchestrator.recipe.sections import Recipe
 from orchestrator.store import open_store
-from unlearn import Training, build_model, train
+from unlearn import build_model, train
 
 
 def write_images(path: Path, count: int) -> None:
@@ -87,12 +86,12 @@ def _serve(arrays: dict[str, np.ndarray], barrier: Any, orders: Any, answers: An
         barrier.wait()
         start, loops = time.perf_counter(), []
         for spec in specs:
-            training = build(Training, spec["training"])
-            rows = None if spec["indices"] == "all" else context.data.split.retain
-            model = build_model("small_vgg", num_classes=10, width=spec["model"]["width"], seed=spec["seed"])
-            options = {"shuffle": True, "augment": training.augment, "seed": spec["seed"]}
+            training = spec.training
+            rows = None if spec.indices == "all" else context.data.split.retain
+            model = build_model("small_vgg", num_classes=10, width=spec.model.options["width"], seed=spec.seed)
+            options = {"shuffle": True, "augment": training.augment, "seed": spec.seed}
             loader = context.loader("train", rows, batch_size=training.batch_size, **options)
-            loops.append(train(model, loader, training, seed=spec["seed"]))
+            loops.append(train(model, loader, training, seed=spec.seed))
         answers.put((time.perf_counter() - start, loops))
 
 
@@ -114,7 +113,7 @@ class Outside:
     def run(self, units: list[Unit]) -> tuple[float, list[list[dict[str, Any]]]]:
         """Wall seconds of the slowest process, and the history of every model."""
         for number, orders in enumerate(self.orders):
-            orders.put([dict(unit.spec) for unit in units[number :: len(self.orders)]])
+            orders.put([unit.spec for unit in units[number :: len(self.orders)]])
         answers = [self.answers.get(timeout=900) for _ in self.processes]
         return max(seconds for seconds, _ in answers), [history for _, loops in answers for history in loops]
 

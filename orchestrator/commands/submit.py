@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..base.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_OK, EnvironmentFault, UserError
-from ..plan.units import digest
+from ..base.values import digest
 from . import common
 
 ACTIVE = ("PENDING", "RUNNING")

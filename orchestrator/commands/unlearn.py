@@ -12,6 +12,8 @@ from ..base.errors import Fault, RecipeError, UserError
 if TYPE_CHECKING:
     from torch import nn
 
+    from ..recipe.recipe import Point
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -45,13 +47,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from unlearn import METHODS, UnlearnError
+    from unlearn import UnlearnError
 
     from ..base.files import write_synced
     from ..base.text import finite
     from ..plan.data import load_data
-    from ..recipe.checks import method_defaults
-    from ..recipe.options import build
+    from ..recipe.choices import Choice
     from ..recipe.recipe import expand_methods, load_recipe
     from ..records.progress import Progress
     from ..work.context import Context
@@ -64,15 +65,15 @@ def main(args: argparse.Namespace) -> int:
         )
     recipe = load_recipe(args.recipe, args.overrides)
     point = _point(expand_methods(recipe), args.method, recipe.name)
+    method: Any = point.method
     progress = Progress(quiet=args.json)
     data = load_data(recipe, None, progress.counting("decoding images"), allow_factory=args.allow_factory)
     context = Context(None, data, device=args.device, allow_factory=args.allow_factory)
-    model = context.new_model(recipe.model, seed=0)
+    model = context.new_model(Choice.of(recipe.model), seed=0)
     _load_weights(model, args.model)
-    method = build(METHODS[point["name"]], {**method_defaults(point["name"], recipe), **point["params"]})
     given = method_inputs(method, context, recipe.seed)
     progress.say(
-        f"{point['name']} on {args.model}: forgetting {len(data.split.forget):,} of {len(data.dataset.train.labels):,} samples"
+        f"{point.name} on {args.model}: forgetting {len(data.split.forget):,} of {len(data.dataset.train.labels):,} samples"
     )
     try:
         if method.access == "moments":
@@ -81,11 +82,11 @@ def main(args: argparse.Namespace) -> int:
             model.eval(), **given, on_epoch=lambda row: progress.say(f"  epoch {row.get('epoch')}: {_brief(row)}")
         )
     except UnlearnError as error:
-        raise UserError(f"{point['name']}: {error}") from None
+        raise UserError(f"{point.name}: {error}") from None
     _save_weights(result.model, args.output)
     document = finite(
         {
-            "method": point,
+            "method": {"name": point.name, "params": point.params},
             "stopped_at": result.stopped_at,
             "notes": result.notes,
             "history": result.history,
@@ -100,10 +101,10 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _point(points: list[dict[str, Any]], wanted: str | None, recipe: str) -> dict[str, Any]:
-    chosen = [point for point in points if wanted in (None, point["name"])]
+def _point(points: list[Point], wanted: str | None, recipe: str) -> Point:
+    chosen = [point for point in points if wanted in (None, point.name)]
     if not chosen:
-        names = ", ".join(dict.fromkeys(point["name"] for point in points)) or "none"
+        names = ", ".join(dict.fromkeys(point.name for point in points)) or "none"
         raise RecipeError([Fault("--method", wanted, "not in the recipe", names)], recipe)
     return chosen[0]
 

@@ -28,7 +28,7 @@ class UnitQueue:
         self._costs = [unit.cost for unit in units]
         groups: dict[str, deque[int]] = {}
         for index in sorted(range(len(units)), key=lambda i: (-units[i].cost, units[i].name)):
-            groups.setdefault(str(units[index].spec.get("basis", units[index].key)), deque()).append(index)
+            groups.setdefault(units[index].spec.shares or units[index].key, deque()).append(index)
         # Sorting is stable: of equal groups the one with the larger first unit leads.
         self._untouched = deque(sorted(groups.values(), key=lambda g: -sum(self._costs[i] for i in g)))
         self._begun: list[deque[int]] = []

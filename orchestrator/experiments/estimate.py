@@ -13,9 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..base.values import canonical
 from ..engine.queue import UnitQueue
 from ..plan.plan import Plan
-from ..plan.units import STAGES, Unit, canonical
+from ..plan.specs import TrainSpec
+from ..plan.units import STAGES, Unit
 from ..store import Store
 
 OWN_SAMPLES = 200  # stored units of each stage that are read
@@ -40,8 +42,8 @@ class Pace:
     def seconds(self, unit: Unit, dataset: str) -> float | None:
         """Returns the seconds that a unit will take; None where none like it has been measured."""
         for likeness in (
-            _likeness(unit.kind, unit.spec, _model_of(unit), dataset),
-            _likeness(unit.kind, unit.spec, _model_of(unit), ""),
+            _likeness(unit.kind, unit.spec.identity(), _model_of(unit), dataset),
+            _likeness(unit.kind, unit.spec.identity(), _model_of(unit), ""),
         ):
             if likeness in self.samples:
                 return statistics.median(self.samples[likeness]) * _cost(unit)
@@ -65,7 +67,7 @@ def learn(plan: Plan, store: Store | None, dataset: str) -> Pace:
             meta = store.meta(unit.key)
             stored += 1
             known.add(unit.key)
-            _add(pace, unit.kind, unit.spec, _model_of(unit), dataset, meta, _cost(unit))
+            _add(pace, unit.kind, unit.spec.identity(), _model_of(unit), dataset, meta, _cost(unit))
             pace.own += 1
     if any(pace.seconds(unit, dataset) is None for units in _groups(plan).values() for unit in units):
         _learn_from_others(pace, store, known)
@@ -125,13 +127,12 @@ def _likeness(kind: str, spec: Mapping[str, Any], model: Any, dataset: str) -> s
 
 def _model_of(unit: Unit) -> Any:
     """Returns the settings of the model that a unit is about."""
-    if unit.kind == "train":
-        return unit.spec["model"]
-    return next((need.spec["model"] for need in unit.ancestors().values() if need.kind == "train"), None)
+    of = [unit, *unit.ancestors().values()]
+    return next((one.spec.model.to_json() for one in of if isinstance(one.spec, TrainSpec)), None)
 
 
 def _cost(unit: Unit) -> float:
-    return _listed(unit.kind, unit.spec) or unit.cost
+    return _listed(unit.kind, unit.spec.identity()) or unit.cost
 
 
 def _foreign_cost(kind: str, spec: Mapping[str, Any], meta: Mapping[str, Any]) -> float | None:

@@ -6,13 +6,15 @@ import json
 import os
 import re
 import uuid
+from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..base.values import canonical, digest, plain
 from ..plan.plan import Plan
-from ..plan.units import Unit, digest
+from ..plan.units import Unit
 from ..records.checksums import Checksums
 from ..store import Store
 from ..work.outputs import model_table
@@ -35,7 +37,7 @@ def write_outputs(plan: Plan, store: Store, folder: Path) -> list[Path]:
     written = []
     for name, units in groups.items():
         path = folder / name
-        content = digest([[u.key, dict(u.label)] for u in units])
+        content = digest([[u.key, plain(asdict(u.label))] for u in units])
         if not _is_current(path, content) or not checksums.intact([path]):
             _write_group(path, store, units, content)
             checksums.record([path])
@@ -54,11 +56,11 @@ def _write_group(path: Path, store: Store, units: list[Unit], content: str) -> N
             table = model_table(
                 store,
                 unit.key,
-                role=label["role"],
-                fold=label["fold"],
-                model_id=label["model_id"],
-                method=label["method"],
-                params=label["params"],
+                role=label.role,
+                fold=label.fold,
+                model_id=label.model_id,
+                method=label.method,
+                params=canonical(label.params),
             )
             if writer is None:
                 # Beside what the table says of its columns: without it a class-removal audit reads another class's logit.
@@ -84,10 +86,10 @@ def _is_current(path: Path, content: str) -> bool:
 
 def _file_name(unit: Unit) -> str:
     label = unit.label
-    if label["role"] != "unlearned":
-        return f"{label['role']}.parquet"
-    params = json.loads(label["params"])
+    if label.role != "unlearned":
+        return f"{label.role}.parquet"
+    params = json.loads(canonical(label.params))
     shown = "".join(f"-{k}={v}" for k, v in params.items())
     shown = re.sub(r"[^A-Za-z0-9=.,_-]+", "_", shown)[:60]
     suffix = f"-{digest(params)[:8]}" if params else ""
-    return f"unlearned-{label['method']}{shown}{suffix}.parquet"
+    return f"unlearned-{label.method}{shown}{suffix}.parquet"

@@ -46,7 +46,7 @@ def collect(
     retrain = next(row for row in plan.rows if row.method == "retrain")
     reference = Reference(
         _mean_seconds(store, retrain.producers),
-        {unit.label["attack"]: unit for unit in retrain.scores if store.has(unit.key)},
+        {unit.label.attack: unit for unit in retrain.scores if store.has(unit.key)},
     )
     rows: list[dict[str, Any]] = []
     curves: dict[str, Any] = {"roc": [], "confidence": [], "training": [], "unlearning": [], "incremental": []}
@@ -57,7 +57,7 @@ def collect(
                 continue
             curve = json.loads(store.fetch(unit.key, "curves.json").read_text())
             for kind in ("roc", "confidence"):
-                curves[kind].append({"row": index, "attack": unit.label["attack"], **curve[kind]})
+                curves[kind].append({"row": index, "attack": unit.label.attack, **curve[kind]})
         for unit in row.producers:
             if unit.kind == "unlearn" and store.has(unit.key):
                 meta = store.meta(unit.key)
@@ -69,7 +69,7 @@ def collect(
     for unit in plan.stages["train"]:
         if store.has(unit.key):
             curves["training"].append(
-                {"model_id": unit.name, "role": unit.label["role"], "history": store.meta(unit.key)["history"]}
+                {"model_id": unit.name, "role": unit.label.role, "history": store.meta(unit.key)["history"]}
             )
     for document, verdict in zip(rows, judge_rows([ResultRow.from_json(row) for row in rows]), strict=True):
         if verdict is not None:
@@ -118,14 +118,14 @@ def _row(
         if not store.has(unit.key):
             continue
         meta = store.meta(unit.key)
-        prefix = "" if unit.label["attack"] == PRIMARY else f"{unit.label['attack']}/"
+        prefix = "" if unit.label.attack == PRIMARY else f"{unit.label.attack}/"
         metrics.update({f"{prefix}{name}": value for name, value in meta["metrics"].items()})
         intervals.update({f"{prefix}{name}": value for name, value in meta["ci"].items()})
-        negatives = len(unit.spec["negative"])
-        attack_info[unit.label["attack"]] = meta["attack"]
+        negatives = len(unit.spec.negative)
+        attack_info[unit.label.attack] = meta["attack"]
         notes += meta["notes"]
         by_model.update({f"{prefix}{name}": values for name, values in meta["by_model"].items()})
-        worst[unit.label["attack"]] = meta["worst_samples"]
+        worst[unit.label.attack] = meta["worst_samples"]
         notes += _add_difference(unit, reference, store, seed, f"{prefix}auc_minus_retrain", metrics, intervals)
     distance = None if row.distance is None or not store.has(row.distance.key) else store.meta(row.distance.key)
     if distance is not None:
@@ -175,12 +175,12 @@ def _add_difference(
     """
     from ..work.scoring import difference_to
 
-    theirs = reference.scores.get(score.label["attack"])
-    if (theirs is None and not score.spec["reference"]) or (theirs is not None and theirs.key == score.key):
+    theirs = reference.scores.get(score.label.attack)
+    if (theirs is None and not score.spec.reference) or (theirs is not None and theirs.key == score.key):
         return []
     found = difference_to(theirs, score, store, seed_for(seed, name))
     if found is None:
-        return [f"{score.label['attack']}: no difference to Retrain: another fitted attacker scored that row"]
+        return [f"{score.label.attack}: no difference to Retrain: another fitted attacker scored that row"]
     metrics[name], interval = found
     if interval is not None:
         intervals[name] = interval

@@ -266,7 +266,7 @@ class _Search:
                 "recipe": self.recipe.name,
                 "search": self.search.model_dump(mode="json"),
                 "method": self.search.method["name"],
-                "attack": plan.baseline.label["attack"],
+                "attack": plan.baseline.label.attack,
                 "fold": FOLD,
                 "models": models,
                 "bound": bound_of(self.search),

@@ -14,6 +14,7 @@ from ..base.errors import RecipeError
 from ..recipe.checks import model_faults
 from ..recipe.options import fault_from
 from ..recipe.sections import Recipe
+from .specs import PlainSpec
 from .units import Unit
 
 if TYPE_CHECKING:
@@ -136,11 +137,8 @@ def _load_dataset(recipe: Recipe, store: Store | None, on_progress: Progress | N
     source, limit = recipe.dataset["source"], recipe.dataset.get("limit")
     try:
         identity = fingerprint(source, **options)
-        unit = Unit(
-            "dataset",
-            {"source": source, "options": options, "limit": limit, "fingerprint": identity},
-            f"dataset {source}",
-        )
+        asked = {"source": source, "options": options, "limit": limit, "fingerprint": identity}
+        unit = Unit(PlainSpec("dataset", asked), f"dataset {source}")
         if store is not None and store.has(unit.key):
             from ..store import CorruptObject
 

@@ -4,17 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
+from attack import ATTACKS, DIVERGENCES
+from attack.distances.compare import DEFAULT_DIVERGENCES, equal_count, first_of
+from unlearn import Training
+
 from ..base.errors import Fault, RecipeError
-from ..recipe.checks import method_defaults
-from ..recipe.options import canonical_params, fault_from, plain
-from ..recipe.recipe import expand_methods
+from ..base.values import Object
+from ..recipe.choices import Choice
+from ..recipe.options import build, fault_from, option_names, settings_of
+from ..recipe.recipe import Point, expand_methods
 from ..recipe.sections import Recipe
 from .data import ExperimentData
-from .units import STAGES, Unit, canonical, default_threads, seed_for
+from .specs import (
+    AttackSpec,
+    BasisSpec,
+    DistanceSpec,
+    Judged,
+    MomentsSpec,
+    Outputs,
+    OutputsSpec,
+    ScoreSpec,
+    TrainSpec,
+    UnlearnSpec,
+)
+from .units import STAGES, Label, Unit, default_threads, seed_for
 
 FOLDS = ("train", "validation", "test")
 # What scores and distances consist of: raised where their words or measures change, so that stored ones are not taken for new.
@@ -26,7 +42,7 @@ class Row:
     """One line of the results: a method with its parameters, and the units that measure it."""
 
     method: str
-    params: Mapping[str, Any]
+    params: Object
     targets: tuple[Unit, ...]  # outputs of the models attacked (test fold)
     producers: tuple[Unit, ...]  # the training or unlearning units that made them
     companions: tuple[Unit, ...] = ()  # outputs of this method's models from the other folds (U-LiRA fits on them)
@@ -61,15 +77,12 @@ def make_plan(recipe: Recipe, data: ExperimentData) -> Plan:
 
 class _Planner:
     def __init__(self, recipe: Recipe, data: ExperimentData):
-        from unlearn import Training
-
         self.recipe = recipe
         self.data = data
-        self.training = canonical_params(Training, recipe.training)
-        self.model = plain(recipe.model)
-        # Sums in another order differ in the last bits. One thread, the default, is left out of the key.
-        threads = default_threads(recipe.resources.cpus_per_unit)
-        self.threads = {} if threads == 1 else {"threads": threads}
+        self.training: Training = build(Training, recipe.training)
+        self.model = Choice.of(recipe.model)
+        # Sums in another order differ in the last bits.
+        self.threads = default_threads(recipe.resources.cpus_per_unit)
         self.originals = [self._train("original", index) for index in range(recipe.shadows.originals)]
         self.retrained = [self._train("retrained", index) for index in range(recipe.shadows.retrained)]
         # Retrain is measured like any other method, on models that the attacker has never seen in any fold.
@@ -85,11 +98,11 @@ class _Planner:
         attackers = self._attackers(population)
         rows: list[Row] = []
         test_originals = [u for u, fold in zip(self.originals, self._folds(), strict=True) if fold == "test"]
-        no_unlearn = tuple(o for o in population if o.label["role"] == "original" and o.label["fold"] == "test")
+        no_unlearn = tuple(o for o in population if o.label.role == "original" and o.label.fold == "test")
         rows.append(Row("no_unlearn", {}, no_unlearn, tuple(test_originals)))
-        references = tuple(self._outputs(u, "unlearned", "test", "retrain", {}) for u in self.references)
+        references = tuple(self._outputs(u, "unlearned", "test", "retrain") for u in self.references)
         rows.append(Row("retrain", {}, references, tuple(self.references)))
-        rows.extend(self._method_row(point["name"], point["params"]) for point in expand_methods(self.recipe))
+        rows.extend(self._method_row(point) for point in expand_methods(self.recipe))
         rows = [self._scored(row, population, references, attackers) for row in rows]
         rows = self._with_distances(rows, population)
         unlearn = [u for row in rows for u in row.producers if u.kind == "unlearn"]
@@ -109,77 +122,64 @@ class _Planner:
 
     def _train(self, role: str, index: int, method: str = "") -> Unit:
         """A model trained from scratch; its seed depends on the recipe's seed, its role and its number only."""
-        on = "all" if role == "original" else "retain"
-        indices = self.data.split.retain if on == "retain" else None
-        spec = {
-            "dataset": self.data.digest,
-            "labels": self.data.labels_digest,
-            "indices": self.data.indices_digest(indices),
-            "model": self.model,
-            "training": self.training,
-            "seed": seed_for(self.recipe.seed, role, index),
-            **self.threads,
-        }
+        indices = None if role == "original" else self.data.split.retain
+        spec = TrainSpec(
+            dataset=self.data.digest,
+            labels=self.data.labels_digest,
+            indices=self.data.indices_digest(indices),
+            model=self.model,
+            training=self.training,
+            seed=seed_for(self.recipe.seed, role, index),
+            threads=self.threads,
+        )
         name = f"{role}-{index:03d}" if not method else f"{method}-{index - self.recipe.shadows.retrained:03d}"
         images = len(self.data.dataset.train.labels) if indices is None else len(indices)
-        label = {"role": role, "index": index, "on": on}
-        return Unit("train", spec, name, label, cost=images * max(1, self.training["epochs"]))
+        return Unit(spec, name, Label(role=role, source=index), cost=images * max(1, self.training.epochs))
 
-    def _method_row(self, name: str, params: dict[str, Any]) -> Row:
-        from unlearn import METHODS
-
-        method = METHODS[name]
-        resolved = canonical_params(method, {**method_defaults(name, self.recipe), **params})
+    def _method_row(self, point: Point) -> Row:
         everything = self.recipe.shadows.unlearn == "all"
         targets, producers, companions = [], [], []
         for original, fold in zip(self.originals, self._folds(), strict=True):
             if fold != "test" and not everything:
                 continue
-            unit = self._unlearn(original, method, name, params, resolved)
-            output = self._outputs(unit, "unlearned", fold, name, params)
+            unit = self._unlearn(original, point)
+            output = self._outputs(unit, "unlearned", fold, point.name, point.params)
             if fold == "test":
                 producers.append(unit)
                 targets.append(output)
             else:
                 companions.append(output)
-        return Row(name, params, tuple(targets), tuple(producers), tuple(companions))
+        return Row(point.name, point.params, tuple(targets), tuple(producers), tuple(companions))
 
-    def _unlearn(
-        self, original: Unit, method: Any, name: str, params: dict[str, Any], resolved: dict[str, Any]
-    ) -> Unit:
+    def _unlearn(self, original: Unit, point: Point) -> Unit:
+        method, split = point.method, self.data.split
+        settings = settings_of(method)
+        self._check_steps(point.name, settings)
         needs = [original]
-        spec: dict[str, Any] = {
-            "model": original.key,
-            "split": self.data.split_digest,
-            "method": name,
-            "params": resolved,
-            "seed": seed_for(self.recipe.seed, "unlearn", original.label["index"], resolved.get("seed", 0)),
-            **self.threads,
-        }
-        self._check_steps(name, resolved)
-        if method.access == "moments" and len(self.data.split.steps) > 1:
+        moments = basis = None
+        if method.access == "moments" and len(split.steps) > 1:
             # Incremental: every step subtracts its own forget set, with the model of that step, from running moments.
             moments = self._moments(original)
-            spec["moments"] = moments.key
-            needs.append(moments)
         elif method.access == "moments":
             basis = self._basis(original)
-            spec["basis"] = basis.key
-            needs.append(basis)
-        cost = len(self.data.split.forget) * max(1, resolved.get("epochs", 1) or 1)
-        if method.access == "retain":
-            cost = len(self.data.split.retain) * max(1, resolved.get("epochs", 1) or 1)
-        short = f"{name}{_short(params)} {original.name}"
-        return Unit(
-            "unlearn",
-            spec,
-            short,
-            {"method": name, "params": params, "index": original.label["index"]},
-            tuple(needs),
-            cost,
+        needs += [unit for unit in (moments, basis) if unit is not None]
+        spec = UnlearnSpec(
+            model=original.key,
+            split=self.data.split_digest,
+            method=point.name,
+            params=method,
+            seed=seed_for(self.recipe.seed, "unlearn", original.label.source, settings.get("seed", 0)),
+            threads=self.threads,
+            moments="" if moments is None else moments.key,
+            basis="" if basis is None else basis.key,
         )
+        epochs = settings.get("epochs")
+        passes = max(1, epochs) if isinstance(epochs, int) else 1
+        cost = len(split.retain if method.access == "retain" else split.forget) * passes
+        label = Label(method=point.name, params=point.params, source=original.label.source)
+        return Unit(spec, f"{point.name}{_short(point.written)} {original.name}", label, tuple(needs), cost)
 
-    def _check_steps(self, name: str, resolved: dict[str, Any]) -> None:
+    def _check_steps(self, name: str, settings: Object) -> None:
         """Refuses, before anything runs, steps that the scenario cannot be divided into."""
         if name != "pgu_incremental":
             return
@@ -190,49 +190,38 @@ class _Planner:
             )
         else:
             try:
-                grouped_steps(self.data, resolved["step"])
+                grouped_steps(self.data, _integer(settings["step"]))
             except ValueError as error:
-                fault = fault_from(error, "methods", resolved)
+                fault = fault_from(error, "methods", settings)
         if fault is not None:
             raise RecipeError([fault], self.recipe.name)
 
     def _moments(self, original: Unit) -> Unit:
         """Second moments of all training data: they belong to a model and its data, whatever will be forgotten."""
-        spec = {"model": original.key, "augment": self.training.get("augment"), "dataset": self.data.digest}
-        return Unit("moments", spec, f"moments {original.name}", {"index": original.label["index"]}, (original,))
+        spec = MomentsSpec(original.key, self.training.augment, self.data.digest)
+        return Unit(spec, f"moments {original.name}", Label(source=original.label.source), (original,))
 
     def _basis(self, original: Unit) -> Unit:
         """Their decomposition without the forget set: one for every γ, criterion and top-k."""
         moments = self._moments(original)
-        spec = {"moments": moments.key, "model": original.key, "split": self.data.split_digest}
-        return Unit("basis", spec, f"basis {original.name}", {"index": original.label["index"]}, (moments, original))
+        spec = BasisSpec(moments.key, original.key, self.data.split_digest)
+        return Unit(spec, f"basis {original.name}", Label(source=original.label.source), (moments, original))
 
-    def _outputs(
-        self, model: Unit, role: str, fold: str, method: str = "", params: Mapping[str, Any] | None = None
-    ) -> Unit:
-        measured = fold == "test"
-        spec = {"model": model.key, "split": self.data.split_digest, "errors": measured}
-        if len(self.data.kept_classes) < self.data.dataset.num_classes:
-            # Outputs stored before they told which class each column is have other keys, and are never taken for these.
-            spec["classes"] = self.data.kept_classes.tolist()
-        label = {
-            "role": role,
-            "fold": fold,
-            "method": method,
-            "params": canonical(params or {}),
-            "model_id": model.name,
-            "source": model.label.get("index"),
-        }
+    def _outputs(self, model: Unit, role: str, fold: str, method: str = "", params: Object | None = None) -> Unit:
         data = self.data
+        measured = fold == "test"
+        # Outputs stored before they told which class each column is have other keys, and are never taken for these.
+        removed = len(data.kept_classes) < data.dataset.num_classes
+        classes = tuple(int(kept) for kept in data.kept_classes) if removed else ()
+        spec = OutputsSpec(model.key, data.split_digest, measured, classes)
+        label = Label(role, fold, method, params or {}, model_id=model.name, source=model.label.source)
         cost = len(data.split.forget) + (len(data.split.retain) + len(data.split.test) if measured else 0)
-        return Unit("outputs", spec, f"outputs {model.name}", label, (model,), cost)
+        return Unit(spec, f"outputs {model.name}", label, (model,), cost)
 
     def _attackers(self, population: tuple[Unit, ...]) -> dict[str, list[Unit]]:
         """Returns the fitted candidates of each attack that is fitted once for all methods."""
-        from attack import ATTACKS
-
         found: dict[str, list[Unit]] = {}
-        fitting = [o for o in population if o.label["fold"] != "test"]
+        fitting = [o for o in population if o.label.fold != "test"]
         for settings in self.recipe.attacks:
             name = settings["name"]
             if ATTACKS[name].per_method or not hasattr(ATTACKS[name], "candidates"):
@@ -240,54 +229,44 @@ class _Planner:
             options = {k: v for k, v in settings.items() if k != "name"}
             units = []
             for candidate in ATTACKS[name].candidates():
-                params = canonical_params(ATTACKS[name], {"seed": self.recipe.seed, **candidate, **options})
-                spec = {
-                    "attack": name,
-                    "params": params,
-                    "outputs": _labelled(fitting),
-                }
+                attack = build(ATTACKS[name], {"seed": self.recipe.seed, **candidate, **options})
+                spec = AttackSpec(name, attack, _labelled(fitting))
                 shown = ", ".join(f"{k}={v}" for k, v in candidate.items() if k not in options)
-                units.append(
-                    Unit("attack", spec, f"{name}({shown})", {"attack": name, "candidate": candidate}, tuple(fitting))
-                )
+                units.append(Unit(spec, f"{name}({shown})", Label(attack=name), tuple(fitting)))
             found[name] = _distinct_list(units)
         return found
 
     def _scored(
         self, row: Row, population: tuple[Unit, ...], references: tuple[Unit, ...], attackers: dict[str, list[Unit]]
     ) -> Row:
-        from attack import ATTACKS
-
-        negatives = tuple(o for o in population if o.label["role"] == "retrained" and o.label["fold"] == "test")
+        negatives = tuple(o for o in population if o.label.role == "retrained" and o.label.fold == "test")
         scores = []
         for settings in self.recipe.attacks:
             name = settings["name"]
             if ATTACKS[name].per_method and row.method in ("no_unlearn", "retrain"):
                 continue  # it needs models unlearned from every original: these two rows have none
             options = {k: v for k, v in settings.items() if k != "name"}
-            if "seed" in _fields(ATTACKS[name]):
+            if "seed" in option_names(ATTACKS[name]):
                 options = {"seed": self.recipe.seed, **options}
             candidates = attackers.get(name, [])
             # An attack fitted on a row's own models is put to Retrain's too: they have no such row.
             own, reference = (row.companions, references) if ATTACKS[name].per_method else ((), ())
             # The same for every row where the attack is: only then may AUCs be subtracted.
             fit = [*population, *own] if not candidates else []
-            spec = {
-                "attack": name,
-                "params": canonical_params(ATTACKS[name], options),
-                "candidates": [unit.key for unit in candidates],
-                "fit": _labelled(fit),
-                "positive": [[o.key, o.label["model_id"]] for o in row.targets],
-                "negative": [[o.key, o.label["model_id"]] for o in negatives],
-                "reference": [[o.key, o.label["model_id"]] for o in reference],
-                "seed": seed_for(self.recipe.seed, "bootstrap"),
-                "measures": MEASURES,
-            }
-            label = {"attack": name, "method": row.method, "params": row.params}
-            needs = (*candidates, *fit, *row.targets, *negatives, *reference)
-            scores.append(
-                Unit("score", spec, f"{name} on {row.method}{_short(row.params)}", label, tuple(dict.fromkeys(needs)))
+            spec = ScoreSpec(
+                attack=name,
+                params=build(ATTACKS[name], options),
+                candidates=tuple(unit.key for unit in candidates),
+                fit=_labelled(fit),
+                positive=judged_ones(row.targets),
+                negative=judged_ones(negatives),
+                reference=judged_ones(reference),
+                seed=seed_for(self.recipe.seed, "bootstrap"),
+                measures=MEASURES,
             )
+            label = Label(attack=name, method=row.method, params=row.params)
+            needs = dict.fromkeys((*candidates, *fit, *row.targets, *negatives, *reference))
+            scores.append(Unit(spec, f"{name} on {row.method}{_short(row.params)}", label, tuple(needs)))
         return replace(row, scores=tuple(scores))
 
     def _with_distances(self, rows: Sequence[Row], population: tuple[Unit, ...]) -> list[Row]:
@@ -295,52 +274,52 @@ class _Planner:
 
         Retrain's own models are none of those that it is compared with: no other row has seen them either.
         """
-        from attack import DIVERGENCES
-        from attack.distances.compare import DEFAULT_DIVERGENCES, equal_count, first_of
-
-        retrained = [o for o in population if o.label["role"] == "retrained"]
+        retrained = [o for o in population if o.label.role == "retrained"]
         if not retrained:
             return list(rows)
-        originals = [o for o in population if o.label["role"] == "original"]
+        originals = [o for o in population if o.label.role == "original"]
         everyone = [originals if row.method == "no_unlearn" else [*row.targets, *row.companions] for row in rows]
         count = equal_count([len(outputs) for outputs in everyone], len(retrained))
 
         def first(outputs: Sequence[Unit], most: int) -> list[Unit]:
-            places = first_of([(o.label["fold"], o.label["model_id"]) for o in outputs], most)
+            places = first_of([(o.label.fold, o.label.model_id) for o in outputs], most)
             return [outputs[place] for place in places]
 
+        divergences = tuple((name, build(DIVERGENCES[name], {})) for name in DEFAULT_DIVERGENCES)
         found = []
         for row, mine in zip(rows, everyone, strict=True):
             most = min(count, len(mine))
-            sides = {
+            sides: dict[str, Sequence[Unit]] = {
                 "tested": row.targets,
-                "negative": [o for o in retrained if o.label["fold"] == "test"],
+                "negative": [o for o in retrained if o.label.fold == "test"],
                 "models": first(mine, most),
                 "retrained": first(retrained, most),
                 "originals": [] if row.method in ("no_unlearn", "retrain") else rows[0].targets,
             }
-            spec: dict[str, Any] = {name: _labelled(outputs) for name, outputs in sides.items()}
-            spec["divergences"] = [[name, canonical_params(DIVERGENCES[name], {})] for name in DEFAULT_DIVERGENCES]
+            named = {side: _labelled(outputs) for side, outputs in sides.items()}
+            spec = DistanceSpec(**named, divergences=divergences, measures=MEASURES)
             needs = dict.fromkeys(o for outputs in sides.values() for o in outputs)
+            label = Label(method=row.method, params=row.params)
             name = f"distances of {row.method}{_short(row.params)}"
-            label = {"method": row.method, "params": row.params}
-            unit = Unit("distance", {**spec, "measures": MEASURES}, name, label, tuple(needs))
-            found.append(replace(row, distance=unit))
+            found.append(replace(row, distance=Unit(spec, name, label, tuple(needs))))
         return found
 
 
-def _labelled(outputs: Sequence[Unit]) -> list[list[str]]:
-    """Returns `[key, role, fold, model id]` of each: how a unit names models' outputs and what they are to it."""
-    return [[o.key, o.label["role"], o.label["fold"], o.label["model_id"]] for o in outputs]
+def _labelled(outputs: Sequence[Unit]) -> tuple[Outputs, ...]:
+    """Returns how a unit names models' outputs and what they are to it."""
+    return tuple(Outputs(o.key, o.label.role, o.label.fold, o.label.model_id) for o in outputs)
 
 
-def _fields(target: Any) -> list[str]:
-    from ..recipe.options import option_names
+def judged_ones(outputs: Sequence[Unit]) -> tuple[Judged, ...]:
+    """Returns how a score names the outputs of the models on one of its sides."""
+    return tuple(Judged(o.key, o.label.model_id) for o in outputs)
 
-    return option_names(target)
+
+def _integer(value: object) -> int | None:
+    return value if isinstance(value, int) else None
 
 
-def _short(params: Mapping[str, Any]) -> str:
+def _short(params: Object) -> str:
     """Returns parameters in short, sorted: names are part of score keys, and the order in a recipe must not count."""
     return f"({', '.join(f'{k}={params[k]}' for k in sorted(params))})" if params else ""
 

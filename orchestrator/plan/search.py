@@ -15,12 +15,14 @@ import numpy as np
 from attack.metrics.row import PRIMARY
 
 from ..base.errors import Fault, RecipeError
+from ..base.values import digest
 from ..recipe import sweep
 from ..recipe.recipe import check_recipe
 from ..recipe.sections import Recipe, Search
 from .data import ExperimentData
-from .plan import Plan, Row, make_plan
-from .units import Unit, digest
+from .plan import Plan, Row, judged_ones, make_plan
+from .specs import OutputsSpec, ScoreSpec
+from .units import Unit
 
 FOLD = "validation"
 BOUND: Literal["error_test_increase"] = "error_test_increase"
@@ -190,10 +192,10 @@ def plan_search(recipe: Recipe, data: ExperimentData) -> SearchPlan:
         }
     )
     plan = make_plan(wide, data)
-    population = tuple(unit for unit in plan.population if unit.label["fold"] != "test")
-    here = [unit for unit in population if unit.label["fold"] == FOLD]
-    references = tuple(_with_errors(unit) for unit in here if unit.label["role"] == "original")
-    negatives = tuple(unit for unit in here if unit.label["role"] == "retrained")
+    population = tuple(unit for unit in plan.population if unit.label.fold != "test")
+    here = [unit for unit in population if unit.label.fold == FOLD]
+    references = tuple(_with_errors(unit) for unit in here if unit.label.role == "original")
+    negatives = tuple(unit for unit in here if unit.label.role == "retrained")
     settings = tuple(_setting(row, negatives) for row in plan.rows if row.method not in ("no_unlearn", "retrain"))
     baseline = _score(plan.rows[0], references, negatives)
     shared = [need for s in settings for step in s.steps for need in step.unlearn.needs if need.kind != "train"]
@@ -211,7 +213,7 @@ def plan_search(recipe: Recipe, data: ExperimentData) -> SearchPlan:
 
 
 def _setting(row: Row, negatives: tuple[Unit, ...]) -> Setting:
-    outputs = tuple(_with_errors(unit) for unit in row.companions if unit.label["fold"] == FOLD)
+    outputs = tuple(_with_errors(unit) for unit in row.companions if unit.label.fold == FOLD)
     steps = [
         Step(unit.needs[0], unit, _score(row, outputs[: count + 1], negatives)) for count, unit in enumerate(outputs)
     ]
@@ -220,17 +222,17 @@ def _setting(row: Row, negatives: tuple[Unit, ...]) -> Setting:
 
 def _with_errors(outputs: Unit) -> Unit:
     """Returns the outputs unit of the same model that also measures its errors, as a run does for its test fold only."""
-    return replace(outputs, spec={**outputs.spec, "errors": True})
+    if not isinstance(outputs.spec, OutputsSpec):
+        raise TypeError(f"{outputs.name} is no unit of outputs")
+    return replace(outputs, spec=replace(outputs.spec, errors=True))
 
 
 def _score(row: Row, positives: tuple[Unit, ...], negatives: tuple[Unit, ...]) -> Unit:
     """Returns the row's score, of these models instead of the test fold's."""
     score = row.scores[0]
     fitted = tuple(unit for unit in score.needs if unit.kind == "attack")
-    spec = {
-        **score.spec,
-        "positive": [[o.key, o.label["model_id"]] for o in positives],
-        "negative": [[o.key, o.label["model_id"]] for o in negatives],
-    }
+    if not isinstance(score.spec, ScoreSpec):
+        raise TypeError(f"{score.name} is no score")
+    spec = replace(score.spec, positive=judged_ones(positives), negative=judged_ones(negatives))
     name = f"{score.name}, {len(positives)} of the validation fold"
     return replace(score, spec=spec, name=name, needs=(*fitted, *positives, *negatives))

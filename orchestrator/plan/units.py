@@ -2,59 +2,79 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Generic, TypeVar
 
-from ..recipe.options import plain
+from ..base.values import Json, Object, digest, plain
 from ..recipe.sections import Recipe
+from .specs import Spec
 
-# Part of every key. Raise it when the meaning of stored results changes, so that older ones are not mistaken for new ones.
+# Part of every key. Raise it when the meaning of stored results changes, so that older ones are not taken for new ones.
 FORMAT_VERSION = 1
 
 
-def canonical(value: Any) -> str:
-    """Returns JSON text that is equal for equal data: sorted keys, no spaces, shortest floats."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def digest(value: Any) -> str:
-    """Returns the SHA-256 of the canonical JSON of `value` as hexadecimal text."""
-    return hashlib.sha256(canonical(value).encode()).hexdigest()
-
-
-def seed_for(*parts: Any) -> int:
+def seed_for(*parts: Json) -> int:
     """Returns a seed in [0, 2³¹) that depends on `parts` only: one seed for each model, whatever the order of work."""
     return int(digest(list(parts))[:8], 16) % 2**31
 
 
 @dataclass(frozen=True)
-class Unit:
+class Label:
+    """What a unit is within its experiment.
+
+    **Arguments:**
+
+    - `role`: `original`, `retrained` or `unlearned`. `fold`: `train`, `validation` or `test`.
+    - `method`, `params`: of the row that it belongs to. `attack`: that fits or scores.
+    - `model_id`: what outputs call their model. `source`: the number of the original that it was made from.
+    """
+
+    role: str = ""
+    fold: str = ""
+    method: str = ""
+    params: Object = field(default_factory=dict)
+    attack: str = ""
+    model_id: str = ""
+    source: int | None = None
+
+    @property
+    def subject(self) -> str:
+        """What the unit is about, in one word: its method, its attack or its role."""
+        return self.method or self.attack or self.role
+
+
+S = TypeVar("S", bound=Spec, covariant=True)
+
+
+@dataclass(frozen=True)
+class Unit(Generic[S]):
     """One piece of work.
 
     **Arguments:**
 
-    - `kind`: `train`, `moments`, `basis`, `unlearn`, `outputs`, `attack`, `score` or `distance`.
-    - `spec`: plain JSON data, everything that the result depends on (parents by their keys). Hashed.
+    - `spec`: everything that the result depends on. Hashed.
     - `name`: what a person calls it. Not hashed, so that recipes which name a model differently share it.
     - `label`: role, fold, method and so on within this experiment. Not hashed.
     - `needs`: units that must be done first. A missing one is executed in place, so a damaged object heals by itself.
     - `cost`: estimated work, in any one measure within a kind; orders units and gives the ETA.
     """
 
-    kind: str
-    spec: Mapping[str, Any]
+    spec: S
     name: str
-    label: Mapping[str, Any] = field(default_factory=dict)
+    label: Label = Label()
     needs: tuple[Unit, ...] = ()
     cost: float = 1.0
 
+    @property
+    def kind(self) -> str:
+        """`train`, `moments`, `basis`, `unlearn`, `outputs`, `attack`, `score`, `distance` and so on."""
+        return self.spec.kind
+
     @cached_property
     def key(self) -> str:
-        return digest({"format": FORMAT_VERSION, "kind": self.kind, "spec": self.spec})
+        return digest({"format": FORMAT_VERSION, "kind": self.kind, "spec": self.spec.identity()})
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -85,7 +105,7 @@ class Outcome:
     error: str = ""
     traceback: str = ""
     where: str = ""
-    log: Sequence[Mapping[str, Any]] = ()  # what its worker said meanwhile
+    log: Sequence[Object] = ()  # what its worker said meanwhile
 
     @property
     def failed(self) -> bool:

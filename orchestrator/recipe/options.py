@@ -16,6 +16,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from ..base.errors import Fault, nearest
+from ..base.values import Json, plain
+
+LATER = {"since": 2}  # metadata of a field that came after the first version: see `settings_of`
 
 
 def option_names(target: Any, skip: Sequence[str] = ()) -> list[str]:
@@ -105,20 +108,23 @@ def build(target: Any, given: Mapping[str, Any]) -> Any:
     return target(**{name: getattr(parsed, name) for name in model.model_fields})
 
 
-def canonical_params(target: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+def canonical_params(target: Any, given: Mapping[str, Any]) -> dict[str, Json]:
     """Returns every option of the dataclass `target` with defaults filled in, as plain JSON data, for hashing."""
-    return plain(dataclasses.asdict(build(target, given)))
+    return settings_of(build(target, given))
 
 
-def plain(value: Any) -> Any:
-    """Returns `value` as JSON data: tuples become lists, keys become text."""
-    if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(v) for v in (sorted(value) if isinstance(value, set | frozenset) else value)]
-    if value is None or isinstance(value, str | bool | int | float):
-        return value
-    raise TypeError(f"{type(value).__name__} cannot be part of a recipe: {value!r}")
+def settings_of(settings: object) -> dict[str, Json]:
+    """Returns the values of a dataclass of settings as plain JSON data, as they enter a unit's key.
+
+    A field with `metadata={"since": 2}`, or later, came after the first version. It is left out while it is at its default.
+    A class attribute `retired` names fields that are gone, with the values that they had.
+    """
+    found: dict[str, Json] = dict(getattr(settings, "retired", {}))
+    for item in dataclasses.fields(settings):  # type: ignore[arg-type]
+        value = getattr(settings, item.name)
+        if "since" not in item.metadata or value != item.default:
+            found[item.name] = plain(value)
+    return found
 
 
 def validation_faults(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[Fault]:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
+from unlearn import METHODS
+from unlearn.methods.base import Method
+
 from ..base.errors import Fault, RecipeError
+from ..base.values import Object
 from . import sweep
-from .checks import _attack_faults, _method_faults, _section_faults, _shadow_faults
+from .checks import _attack_faults, _method_faults, _section_faults, _shadow_faults, method_defaults
+from .choices import Choice
 from .files import apply_override, read_document, shipped_recipes
-from .options import canonical_params, validation_faults
+from .options import build, canonical_params, settings_of, validation_faults
 from .places import expand_section, tracking_faults
 from .sections import Recipe
 
@@ -59,13 +65,32 @@ def check_recipe(document: Any, label: str = "recipe") -> Recipe:
     return recipe
 
 
-def expand_methods(recipe: Recipe) -> list[dict[str, Any]]:
-    """Returns `{"name", "params"}` for every point of every method's sweep, in the recipe's order, duplicates removed."""
-    points: list[dict[str, Any]] = []
+@dataclass(frozen=True)
+class Point:
+    """One setting of a method.
+
+    **Arguments:**
+
+    - `params`: what the recipe gives for it, in the types that the method declares.
+    - `method`: the method with every default filled in. Points are equal where these are.
+    - `written`: the values as the recipe spells them. They name models, as they always did.
+    """
+
+    name: str
+    params: Object = field(compare=False)
+    method: Method
+    written: Object = field(compare=False)
+
+
+def expand_methods(recipe: Recipe) -> list[Point]:
+    """Returns every point of every method's sweep, in the recipe's order, duplicates removed."""
+    points: list[Point] = []
     for index, settings in enumerate(recipe.methods):
-        options = {k: v for k, v in settings.items() if k != "name"}
-        for params in sweep.expand(options, recipe.seed, index):
-            point = {"name": settings["name"], "params": params}
+        choice = Choice.of(settings)
+        for params in sweep.expand(choice.options, recipe.seed, index):
+            method = build(METHODS[choice.name], {**method_defaults(choice.name, recipe), **params})
+            settings = settings_of(method)
+            point = Point(choice.name, {name: settings[name] for name in params}, method, params)
             if point not in points:
                 points.append(point)
     return points

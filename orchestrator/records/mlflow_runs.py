@@ -22,9 +22,10 @@ from ..base.files import sync
 from ..base.processes import is_running, process_start
 from ..base.provenance import git_state, versions
 from ..base.text import file_name
+from ..base.values import canonical, digest
 from ..plan.data import ExperimentData
 from ..plan.plan import Plan
-from ..plan.units import Unit, canonical, digest, experiment_id
+from ..plan.units import Unit, experiment_id
 from ..recipe.places import expand, sqlite_path
 from ..recipe.recipe import to_yaml
 from ..recipe.sections import Recipe
@@ -87,18 +88,19 @@ class MlflowRuns:
         tags = {
             f"{TAG}.kind": unit.kind,
             "stage": unit.kind,
-            "method": str(unit.label.get("method", unit.label.get("attack", unit.label.get("role", "")))),
+            "method": unit.label.subject,
             "host": str(meta.get("host", "")),
         }
         run_id, done = self._child(unit.key, unit.name, tags, finished - int(meta["seconds"] * 1000))
         if done:
             return
-        params = unit.spec.get("params", unit.spec.get("training", {}))
+        spec = unit.spec.identity()
+        params = spec.get("params", spec.get("training", {}))
         metrics = list(_history_metrics(meta.get("history", []), finished))
         metrics += [
             (name, float(meta[name]), finished, 0) for name in ("seconds", "validation_f1", "threshold") if name in meta
         ]
-        self._log(run_id, {**_flat(params, ""), "seed": unit.spec.get("seed", "")}, metrics)
+        self._log(run_id, {**_flat(params, ""), "seed": spec.get("seed", "")}, metrics)
         if self._recipe.tracking.log_models and unit.kind in ("train", "unlearn"):
             self._client.log_artifact(run_id, str(self._store.fetch(unit.key, "model.safetensors")))
         self._end_child(unit.key, run_id, "FINISHED", finished)

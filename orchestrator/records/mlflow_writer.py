@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..base.files import write_synced
 from ..base.text import redact
+from ..base.values import digest
 from ..plan.data import ExperimentData
 from ..plan.plan import Plan
-from ..plan.units import Unit, digest
+from ..plan.units import Unit
 from ..recipe.places import sqlite_path
 from ..recipe.sections import Recipe
 from ..store import Store

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import socket
 import time
-from typing import Any
+from collections.abc import Mapping
 
+from ..plan.facts import Facts, Made
 from ..plan.units import Unit
 from ..store import Attempt
 
 
-def commit_unit(unit: Unit, attempt: Attempt, meta: dict[str, Any], seconds: float, where: str = "") -> None:
+def commit_unit(
+    unit: Unit, attempt: Attempt, facts: Facts | Mapping[str, object], seconds: float, where: str = ""
+) -> None:
     """Commits what a unit produced, with the facts that every unit carries."""
-    common = {
-        "kind": unit.kind,
-        "name": unit.name,
-        "spec": dict(unit.spec),
-        "cost": unit.cost,
-        "seconds": seconds,
-        "host": where or socket.gethostname(),
-        "finished": time.time(),
-    }
-    attempt.commit({**common, **meta})
+    host = where or socket.gethostname()
+    made = Made(unit.kind, unit.name, unit.spec.identity(), unit.cost, seconds, host, time.time())
+    attempt.commit({**made.to_json(), **(facts.to_json() if isinstance(facts, Facts) else facts)})

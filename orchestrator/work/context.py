@@ -6,18 +6,21 @@ import socket
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from unlearn import ArrayLoader, Graphs, build_model
+from unlearn.data import as_tensor
+from unlearn.models.classes import drop_classes
 
 from ..plan.data import ExperimentData
+from ..plan.facts import ModelFacts, facts_of
+from ..recipe.choices import Choice
 from ..store import Attempt, Store
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
-    from unlearn import Graphs
 
 
 class Context:
@@ -46,8 +49,6 @@ class Context:
     @cached_property
     def graphs(self) -> Graphs:
         """Training steps captured on a GPU, which go from model to model in the life of the worker."""
-        from unlearn import Graphs
-
         return Graphs()
 
     @property
@@ -60,15 +61,11 @@ class Context:
     def images(self, part: str) -> torch.Tensor:
         """Returns the uint8 images of `train` or `test` on the device; copied there once in the life of the worker."""
         if part not in self._images:
-            from unlearn.data import as_tensor
-
             self._images[part] = as_tensor(getattr(self.data.dataset, part).images).to(self.device)
         return self._images[part]
 
     def loader(self, part: str, indices: np.ndarray | None = None, *, batch_size: int = 256, **options: Any) -> Any:
         """Returns an `ArrayLoader` over samples of `train` (with the labels that are trained on) or `test`."""
-        from unlearn import ArrayLoader
-
         dataset = self.data.dataset
         labels = self.data.split.labels if part == "train" else dataset.test.labels
         return ArrayLoader(
@@ -91,40 +88,31 @@ class Context:
         self._cache.move_to_end(key)
         return self._cache[key]
 
-    def new_model(self, spec: dict[str, Any], seed: int) -> nn.Module:
+    def new_model(self, choice: Choice, seed: int) -> nn.Module:
         """Returns a freshly initialised model for this data, on the device."""
-        from unlearn import build_model
-
         dataset = self.data.dataset
-        options = {k: v for k, v in spec.items() if k != "name"}
         model = build_model(
-            spec["name"],
+            choice.name,
             num_classes=dataset.num_classes,
             in_channels=dataset.channels,
             image_size=dataset.image_size,
             seed=seed,
             allow_factory=self.allow_factory,
-            **options,
+            **choice.options,
         )
         return model.to(self.device)
 
     def load_model(self, key: str) -> nn.Module:
         """Returns the model that the `train` or `unlearn` unit `key` left in the store."""
-        from safetensors.torch import load_file
-
-        from unlearn.models.classes import drop_classes
-
-        meta = self.store.meta(key)
-        model = self.new_model(meta["model"], seed=0)
-        if meta["dropped_classes"]:
-            model = drop_classes(model, tuple(meta["dropped_classes"]))
+        facts = facts_of(self.store, key, ModelFacts)
+        model = self.new_model(Choice.of(facts.model), seed=0)
+        if facts.dropped_classes:
+            model = drop_classes(model, tuple(facts.dropped_classes))
         model.load_state_dict(load_file(self.store.fetch(key, "model.safetensors"), device=self.device))
         return model.eval()
 
 
 def save_model(attempt: Attempt, model: nn.Module) -> None:
     """Writes a model's weights as safetensors into an attempt."""
-    from safetensors.torch import save_file
-
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_file(state, attempt.path("model.safetensors"))

@@ -107,8 +107,8 @@ def _ensure(unit: Unit, context: Context, wait: bool = True) -> bool:
                     _ensure(need, context)
                 with context.store.attempt(unit.key) as attempt:
                     started = time.perf_counter()
-                    meta = KINDS[unit.kind](unit, context, attempt)
-                    commit_unit(unit, attempt, meta, time.perf_counter() - started, context.where)
+                    facts = KINDS[unit.kind](unit, context, attempt)
+                    commit_unit(unit, attempt, facts, time.perf_counter() - started, context.where)
                 return True
             except CorruptObject:
                 # A parent was damaged and has been set aside: make it again, then this unit.

@@ -5,30 +5,34 @@ Of the running second moments only the last two states are kept: one to go on fr
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from torch import nn
+
+from unlearn import SecondMoments, Training, UnlearnError, UnlearnResult, accuracy, train
+from unlearn.core.errors import MethodDidNothing, NothingToForget, UnlearnTooFast
+from unlearn.methods.pgu.incremental import next_moments
 
 from ..plan.data import array_digest
+from ..plan.facts import Facts, ModelFacts, StepFacts, facts_of
 from ..plan.plan import grouped_steps
+from ..plan.specs import RunningSpec, StepSpec, UnlearnSpec
 from ..plan.units import Unit
+from ..recipe.options import settings_of
 from ..store import CorruptObject
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from unlearn import SecondMoments, UnlearnResult
-
-    from .context import Context
+from .commit import commit_unit
+from .context import Context, save_model
 
 # Options that say when to stop and what follows; what a step does to a model does not depend on them.
 _NOT_OF_A_STEP = ("fail_points", "recover_epochs", "recover_lr")
 
 
 def unlearn_in_steps(
-    unit: Unit, method: Any, context: Context, given: Mapping[str, Any]
+    unit: Unit[UnlearnSpec], method: Any, context: Context, given: Mapping[str, Any]
 ) -> tuple[UnlearnResult, list[dict[str, Any]]]:
     """Forgets step after step from the model and the moments that `unit` names.
 
@@ -41,35 +45,31 @@ def unlearn_in_steps(
 
 
 class _Chain:
-    def __init__(self, unit: Unit, method: Any, context: Context, given: Mapping[str, Any]):
+    def __init__(self, unit: Unit[UnlearnSpec], method: Any, context: Context, given: Mapping[str, Any]):
         self.unit, self.method, self.context, self.given = unit, method, context, given
         self.store = context.store
         self.steps = grouped_steps(context.data, getattr(method, "step", None))
         self.recompute = bool(getattr(method, "recompute_moments", False))
-        self.spec = {
-            **{name: unit.spec[name] for name in ("model", "moments", "method", "seed")},
-            "params": {k: v for k, v in unit.spec["params"].items() if k not in _NOT_OF_A_STEP},
-        }
+        self.spec = unit.spec
+        self.params = {k: v for k, v in settings_of(unit.spec.params).items() if k not in _NOT_OF_A_STEP}
         self.digests = [array_digest(step) for step in self.steps]
         # Of the step that was made last in this process: what the next one starts from.
         self.model: tuple[int, nn.Module] | None = None
         self.running: tuple[int, SecondMoments] | None = None
 
     def run(self) -> tuple[UnlearnResult, list[dict[str, Any]]]:
-        from unlearn import UnlearnResult
-
         rows = [self._start()]
         history: list[dict[str, Any]] = []
         notes: list[str] = []
         for number in range(1, len(self.steps) + 1):
-            unit = self._unit("step", number)
+            unit = self._step(number)
             if not self.store.has(unit.key):
                 self._forget(number)
-            meta = self.store.meta(unit.key)
+            made = facts_of(self.store, unit.key, StepFacts)
             passed = history[-1]["epoch"] if history else 0
-            history += [{**row, "step": number, "epoch": passed + row["epoch"]} for row in meta["history"]]
-            notes += [note for note in meta["notes"] if note not in notes]
-            rows.append(dict(meta["row"]))
+            history += [{**row, "step": number, "epoch": passed + row["epoch"]} for row in made.history]
+            notes += [note for note in made.notes if note not in notes]
+            rows.append(dict(made.row))
             if self._failed(rows):
                 break
         last = len(rows) - 1
@@ -78,16 +78,22 @@ class _Chain:
         if recovered is not None:
             rows[-1]["recovered_test_accuracy"] = recovered
         for number in (last - 1, last):
-            self.store.remove(self._unit("running", number).key)
+            self.store.remove(self._moments(number).key)
         return UnlearnResult(model, history, None, notes), rows
 
-    def _unit(self, kind: str, number: int) -> Unit:
-        """The unit of a step, or of the running moments after it: it depends on the steps up to it, not on later ones."""
-        return Unit(kind, {**self.spec, "steps": self.digests[:number]}, f"{self.unit.name} {kind} {number}")
+    def _step(self, number: int) -> Unit[StepSpec]:
+        return self._unit(StepSpec, number)
+
+    def _moments(self, number: int) -> Unit[StepSpec]:
+        return self._unit(RunningSpec, number)
+
+    def _unit(self, kind: type[StepSpec], number: int) -> Unit[StepSpec]:
+        spec = self.spec
+        done = tuple(self.digests[:number])
+        made = kind(spec.model, spec.moments, spec.method, self.params, spec.seed, done)
+        return Unit(made, f"{self.unit.name} {kind.kind} {number}")
 
     def _start(self) -> dict[str, Any]:
-        from unlearn import accuracy
-
         model = self._model(0)
         tested = accuracy(model, self.context.loader("test", self.context.data.split.test))
         return {"step": 0, "per_class": 0, "forgotten": 0, "test_accuracy": tested}
@@ -98,15 +104,8 @@ class _Chain:
 
     def _forget(self, number: int) -> None:
         """Makes one step and commits its model, and then the running moments."""
-        from unlearn import UnlearnError, UnlearnResult, accuracy
-        from unlearn.core.errors import MethodDidNothing, NothingToForget, UnlearnTooFast
-        from unlearn.methods.pgu.incremental import next_moments
-
-        from .commit import commit_unit
-        from .context import save_model
-
         started = time.perf_counter()
-        unit, data = self._unit("step", number), self.context.data
+        unit, data = self._step(number), self.context.data
         ids = self.steps[number - 1]
         model, before = self._model(number - 1), self._running(number - 1)
         forget = self.context.loader("train", ids, batch_size=self.method.batch_size)
@@ -140,22 +139,17 @@ class _Chain:
             "drift": drift,
             "seconds": time.perf_counter() - started,
         }
-        meta = {
-            "model": self.store.meta(self.spec["model"])["model"],
-            "dropped_classes": [],
-            "history": result.history,
-            "row": row,
-            "notes": list(result.notes),
-        }
+        given = facts_of(self.store, self.spec.model, ModelFacts)
+        facts = StepFacts(given.model, [], result.history, row, list(result.notes))
         # The moments first: a step that is committed can be gone on from.
-        with self.store.attempt(self._unit("running", number).key) as attempt:
+        with self.store.attempt(self._moments(number).key) as attempt:
             running.save(attempt.path("moments.safetensors"))
-            commit_unit(self._unit("running", number), attempt, {}, 0.0)
+            commit_unit(self._moments(number), attempt, Facts(), 0.0)
         with self.store.attempt(unit.key) as attempt:
             save_model(attempt, result.model)
-            commit_unit(unit, attempt, meta, row["seconds"])
+            commit_unit(unit, attempt, facts, time.perf_counter() - started)
         if number >= 2:
-            self.store.remove(self._unit("running", number - 2).key)
+            self.store.remove(self._moments(number - 2).key)
         self.model, self.running = (number, result.model), (number, running)
 
     def _left(self, number: int) -> np.ndarray:
@@ -166,18 +160,15 @@ class _Chain:
     def _model(self, number: int) -> nn.Module:
         if self.model is not None and self.model[0] == number:
             return self.model[1]
-        return self.context.load_model(self._unit("step", number).key if number else self.spec["model"])
+        return self.context.load_model(self._step(number).key if number else self.spec.model)
 
     def _running(self, number: int) -> SecondMoments:
         """Returns the running moments after a step: held, stored, or carried on from the last state that is stored."""
-        from unlearn import SecondMoments
-        from unlearn.methods.pgu.incremental import next_moments
-
         if self.running is not None and self.running[0] == number:
             return self.running[1]
         found = None
         for back in range(number, 0, -1):
-            key = self._unit("running", back).key
+            key = self._moments(back).key
             if self.store.has(key):
                 try:
                     found = SecondMoments.load(self.store.fetch(key, "moments.safetensors"))
@@ -187,17 +178,13 @@ class _Chain:
         else:
             back = 0
         if found is None:
-            found = SecondMoments.load(self.store.fetch(self.spec["moments"], "moments.safetensors"))
+            found = SecondMoments.load(self.store.fetch(self.spec.moments, "moments.safetensors"))
         for step in range(back + 1, number + 1):
             found = next_moments(self._model(step - 1), self.context.loader("train", self.steps[step - 1]), found)
         return found
 
     def _recovered(self, model: nn.Module, last: int) -> float | None:
         """Returns test accuracy after fine-tuning a copy on what is left, where that is asked for."""
-        import copy
-
-        from unlearn import Training, accuracy, train
-
         epochs = getattr(self.method, "recover_epochs", 0)
         if not epochs:
             return None
@@ -205,9 +192,9 @@ class _Chain:
         training = Training(lr=rate, final_lr=rate / 10, epochs=epochs, augment=None)
         tuned = copy.deepcopy(model)
         loader = self.context.loader(
-            "train", self._left(last), batch_size=training.batch_size, shuffle=True, seed=self.unit.spec["seed"]
+            "train", self._left(last), batch_size=training.batch_size, shuffle=True, seed=self.spec.seed
         )
-        train(tuned, loader, training, seed=self.unit.spec["seed"], device=self.context.device)
+        train(tuned, loader, training, seed=self.spec.seed, device=self.context.device)
         return accuracy(tuned, self.context.loader("test", self.context.data.split.test))
 
 

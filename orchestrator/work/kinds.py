@@ -3,89 +3,95 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from unlearn import CoreBasis, SecondMoments, predict, second_moments, train
+
+from ..base.values import Record
+from ..plan.facts import BasisFacts, Facts, ModelFacts, OutputsFacts, UnlearnFacts, facts_of
+from ..plan.specs import (
+    AttackSpec,
+    BasisSpec,
+    DistanceSpec,
+    MomentsSpec,
+    OutputsSpec,
+    PlainSpec,
+    ScoreSpec,
+    TrainSpec,
+    UnlearnSpec,
+)
 from ..plan.units import Unit
-from ..recipe.options import build
+from ..recipe.options import option_names
 from ..store import Attempt
 from .context import Context, save_model
+from .incremental import unlearn_in_steps
+from .outputs import write_fragment
+from .scoring import fit_candidate, measure_distances, score_row
 
 
-def execute_train(unit: Unit, context: Context, attempt: Attempt) -> dict[str, Any]:
+def execute_train(unit: Unit[TrainSpec], context: Context, attempt: Attempt) -> ModelFacts:
     """Trains one model from its seed."""
-    from unlearn import Training, train
-
-    spec = unit.spec
-    training = build(Training, spec["training"])
-    indices = None if spec["indices"] == "all" else context.data.split.retain
-    if context.data.indices_digest(indices) != spec["indices"]:
+    spec, training = unit.spec, unit.spec.training
+    indices = None if spec.indices == "all" else context.data.split.retain
+    if context.data.indices_digest(indices) != spec.indices:
         raise RuntimeError("the split of this worker is not the one that the plan was made with")
-    model = context.new_model(spec["model"], spec["seed"])
+    model = context.new_model(spec.model, spec.seed)
     loader = context.loader(
-        "train", indices, batch_size=training.batch_size, shuffle=True, augment=training.augment, seed=spec["seed"]
+        "train", indices, batch_size=training.batch_size, shuffle=True, augment=training.augment, seed=spec.seed
     )
-    history = train(model, loader, training, seed=spec["seed"], device=context.device, graphs=context.graphs)
+    history = train(model, loader, training, seed=spec.seed, device=context.device, graphs=context.graphs)
     save_model(attempt, model)
-    return {"model": spec["model"], "dropped_classes": [], "history": history}
+    return ModelFacts(spec.model.to_json(), [], history)
 
 
-def execute_moments(unit: Unit, context: Context, attempt: Attempt) -> dict[str, Any]:
+def execute_moments(unit: Unit[MomentsSpec], context: Context, attempt: Attempt) -> Facts:
     """Second moments of the full training data, in one pass with the training augmentation."""
-    from unlearn import second_moments
-
-    model = context.load_model(unit.spec["model"])
-    loader = context.loader("train", augment=unit.spec["augment"], seed=0)
-    moments = second_moments(model, loader)
-    moments.save(attempt.path("moments.safetensors"))
-    return {}
+    model = context.load_model(unit.spec.model)
+    loader = context.loader("train", augment=unit.spec.augment, seed=0)
+    second_moments(model, loader).save(attempt.path("moments.safetensors"))
+    return Facts()
 
 
-def execute_basis(unit: Unit, context: Context, attempt: Attempt) -> dict[str, Any]:
+def execute_basis(unit: Unit[BasisSpec], context: Context, attempt: Attempt) -> BasisFacts:
     """Decomposes G(D) − G(D_f). Needs the forget set and the stored moments only."""
-    from unlearn import SecondMoments, second_moments
-
-    moments = SecondMoments.load(context.store.fetch(unit.spec["moments"], "moments.safetensors"))
-    model = context.load_model(unit.spec["model"])
+    moments = SecondMoments.load(context.store.fetch(unit.spec.moments, "moments.safetensors"))
+    model = context.load_model(unit.spec.model)
     forget = context.loader("train", context.data.split.forget)
     basis = (moments - second_moments(model, forget)).decompose()
     basis.save(attempt.path("basis.safetensors"))
-    return {"warnings": list(basis.warnings)}
+    return BasisFacts(list(basis.warnings))
 
 
-def execute_unlearn(unit: Unit, context: Context, attempt: Attempt) -> dict[str, Any]:
+def execute_unlearn(unit: Unit[UnlearnSpec], context: Context, attempt: Attempt) -> UnlearnFacts:
     """Applies one method to one model. The method is handed what it declares and nothing more."""
-    from unlearn import METHODS, CoreBasis
-
-    from .incremental import unlearn_in_steps
-
-    spec = unit.spec
-    params = dict(spec["params"])
-    if "seed" in params:
-        params["seed"] = spec["seed"]
-    method = build(METHODS[spec["method"]], params)
-    given = method_inputs(method, context, spec["seed"])
-    steps: list[dict[str, Any]] = []
-    if "basis" in spec:
+    spec, store = unit.spec, context.store
+    method: Any = spec.params
+    if "seed" in option_names(type(method)):
+        method = replace(method, seed=spec.seed)
+    given = method_inputs(method, context, spec.seed)
+    steps: Sequence[Record] = ()
+    if spec.basis:
         given["moments"] = context.cached(
-            spec["basis"], lambda: CoreBasis.load(context.store.fetch(spec["basis"], "basis.safetensors"))
+            spec.basis, lambda: CoreBasis.load(store.fetch(spec.basis, "basis.safetensors"))
         )
-    if "moments" in spec:
+    if spec.moments:
         result, steps = unlearn_in_steps(unit, method, context, given)
     else:
-        result = method.unlearn(context.load_model(spec["model"]), **given)
+        result = method.unlearn(context.load_model(spec.model), **given)
     save_model(attempt, result.model)
-    return {
-        "model": context.store.meta(spec["model"])["model"],
-        "dropped_classes": [int(c) for c in context.data.split.forget_classes],
-        "history": result.history,
-        "stopped_at": result.stopped_at,
-        "notes": list(result.notes),
-        "steps": steps,
-        "basis_seconds": context.store.meta(spec["basis"])["seconds"] if "basis" in spec else 0.0,
-    }
+    return UnlearnFacts(
+        model=facts_of(store, spec.model, ModelFacts).model,
+        dropped_classes=[int(c) for c in context.data.split.forget_classes],
+        history=result.history,
+        stopped_at=result.stopped_at,
+        notes=list(result.notes),
+        steps=steps,
+        basis_seconds=store.meta(spec.basis)["seconds"] if spec.basis else 0.0,
+    )
 
 
 def method_inputs(method: Any, context: Context, seed: int) -> dict[str, Any]:
@@ -113,15 +119,11 @@ def method_inputs(method: Any, context: Context, seed: int) -> dict[str, Any]:
     return given
 
 
-def execute_outputs(unit: Unit, context: Context, attempt: Attempt) -> dict[str, Any]:
+def execute_outputs(unit: Unit[OutputsSpec], context: Context, attempt: Attempt) -> OutputsFacts:
     """Forget-set logits of one model, and its errors on D_f, D_r, validation and test where it is measured."""
-    from unlearn import predict
-
-    from .outputs import write_fragment
-
     data, split = context.data, context.data.split
-    model = context.load_model(unit.spec["model"])
-    dropped = bool(context.store.meta(unit.spec["model"])["dropped_classes"])
+    model = context.load_model(unit.spec.model)
+    dropped = bool(facts_of(context.store, unit.spec.model, ModelFacts).dropped_classes)
     classes = data.kept_classes if dropped else np.arange(data.dataset.num_classes)
 
     def measure(part: str, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, float | None]:
@@ -142,44 +144,41 @@ def execute_outputs(unit: Unit, context: Context, attempt: Attempt) -> dict[str,
         classes=kept if len(kept) < data.dataset.num_classes else None,
     )
     errors: dict[str, float | None] = {"error_forget": error}
-    if unit.spec["errors"]:
+    if unit.spec.errors:
         for name, part, indices in (
             ("retain", "train", split.retain),
             ("val", "test", split.val),
             ("test", "test", split.test),
         ):
             errors[f"error_{name}"] = measure(part, indices)[2]
-    return {"errors": errors, "rows": len(labels), "columns": int(logits.shape[1])}
+    return OutputsFacts(errors, len(labels), int(logits.shape[1]))
 
 
-def execute_attack(unit: Unit, context: Context, attempt: Attempt) -> dict[str, Any]:
+def execute_attack(unit: Unit[AttackSpec], context: Context, attempt: Attempt) -> Facts:
     """Fits one candidate of an attack in this process."""
-    from .scoring import fit_candidate
-
-    return fit_candidate(unit, context.store, attempt, threads=context.threads)
+    return fit_candidate(unit.spec, context.store, attempt)
 
 
-def execute_score(unit: Unit, context: Context, attempt: Attempt) -> dict[str, Any]:
+def execute_score(unit: Unit[ScoreSpec], context: Context, attempt: Attempt) -> Any:
     """Scores one method's models against the test-fold retrained models with one attack."""
-    from .scoring import score_row
-
     return score_row(unit, context.store, attempt)
 
 
-def execute_distance(unit: Unit, context: Context, attempt: Attempt) -> dict[str, Any]:
+def execute_distance(unit: Unit[DistanceSpec], context: Context, attempt: Attempt) -> Any:
     """Measures how far one method's models are from retrained ones, sample by sample."""
-    from .scoring import measure_distances
-
     return measure_distances(unit, context.store)
 
 
-def execute_sleep(unit: Unit, context: Context, attempt: Attempt) -> dict[str, Any]:
+def execute_sleep(unit: Unit[PlainSpec], context: Context, attempt: Attempt) -> Facts:
     """Sleeps; for benchmarks of the scheduling itself."""
-    time.sleep(float(unit.spec["seconds"]))
-    return {}
+    seconds = unit.spec.values["seconds"]
+    if not isinstance(seconds, int | float):
+        raise ValueError(f"seconds: {seconds!r} is not allowed; give a number")
+    time.sleep(seconds)
+    return Facts()
 
 
-KINDS: dict[str, Callable[[Unit, Context, Attempt], dict[str, Any]]] = {
+KINDS: dict[str, Callable[[Any, Context, Attempt], Any]] = {
     "train": execute_train,
     "moments": execute_moments,
     "basis": execute_basis,

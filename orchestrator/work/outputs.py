@@ -9,10 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..store import Store
+from attack import outputs_table
+from attack.outputs.table import logit_classes, with_classes
 
-# [outputs key, role, fold, model id]: how a unit names a model's outputs and what they are to an attack.
-Labelled = Sequence[str]
+from ..plan.specs import Outputs
+from ..store import Store
 
 
 def write_fragment(
@@ -27,8 +28,6 @@ def write_fragment(
     **Arguments:** `classes`: the class of each column, where some were dropped. Without it, whoever reads the label's logit
     would take another class's for it.
     """
-    from attack.outputs.table import with_classes
-
     order = np.argsort(sample_ids, kind="stable")
     values = pa.array(np.ascontiguousarray(logits[order], dtype=np.float32).ravel())
     table = pa.table(
@@ -45,9 +44,6 @@ def model_table(
     store: Store, key: str, *, role: str, fold: str, model_id: str, method: str = "", params: str = "{}"
 ) -> pa.Table:
     """Returns one model's outputs as the table that every attack reads."""
-    from attack import outputs_table
-    from attack.outputs.table import logit_classes
-
     fragment = pq.read_table(store.fetch(key, "outputs.parquet"))
     logits = fragment["logits"].combine_chunks()
     matrix = logits.flatten().to_numpy().reshape(len(fragment), -1)
@@ -64,7 +60,7 @@ def model_table(
     )
 
 
-def labelled_tables(store: Store, items: Iterable[Labelled]) -> Iterator[pa.Table]:
-    """Yields the table of each `[key, role, fold, model_id]`."""
-    for key, role, fold, model_id in items:
-        yield model_table(store, key, role=role, fold=fold, model_id=model_id)
+def labelled_tables(store: Store, items: Iterable[Outputs]) -> Iterator[pa.Table]:
+    """Yields the table of each model's outputs."""
+    for item in items:
+        yield model_table(store, item.key, role=item.role, fold=item.fold, model_id=item.model_id)

@@ -83,7 +83,7 @@ def test_scenario_on_ray(ray_lab: Lab, name: str) -> None:
 
 
 def test_executions_are_counted_from_outside(tmp_path: Path) -> None:
-    from orchestrator.plan.units import digest
+    from orchestrator.base.values import digest
     from orchestrator.store import LocalStore
 
     watch = AttemptWatch(tmp_path / "store")

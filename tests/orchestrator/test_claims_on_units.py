@@ -18,8 +18,10 @@ from typing import Any
 import pytest
 import yaml
 
+from orchestrator.base.values import digest
 from orchestrator.plan.data import ExperimentData, load_data
-from orchestrator.plan.units import Unit, digest
+from orchestrator.plan.specs import PlainSpec
+from orchestrator.plan.units import Unit
 from orchestrator.recipe.recipe import check_recipe
 from orchestrator.store import LocalStore, Store
 from orchestrator.store import claims as claims_module
@@ -154,7 +156,7 @@ def data(tiny: dict[str, Any], tmp_path: Path) -> ExperimentData:
 
 
 def _units(count: int) -> list[Unit]:
-    return [Unit("sleep", {"seconds": 0.0, "i": i}, f"unit-{i}") for i in range(count)]
+    return [Unit(PlainSpec("sleep", {"seconds": 0.0, "i": i}), f"unit-{i}") for i in range(count)]
 
 
 def test_a_unit_that_another_makes_is_left_for_later_and_then_reused(data: ExperimentData, tmp_path: Path) -> None:
@@ -193,8 +195,8 @@ def test_two_units_that_need_the_same_parent_make_it_once(
         return sleep(unit, context, attempt)
 
     monkeypatch.setitem(KINDS, "sleep", count)
-    parent = Unit("sleep", {"seconds": 0.0, "i": "parent"}, "parent")
-    children = [Unit("sleep", {"seconds": 0.0, "i": i}, f"child-{i}", needs=(parent,)) for i in range(4)]
+    parent = Unit(PlainSpec("sleep", {"seconds": 0.0, "i": "parent"}), "parent")
+    children = [Unit(PlainSpec("sleep", {"seconds": 0.0, "i": i}), f"child-{i}", needs=(parent,)) for i in range(4)]
     contexts = [Context(LocalStore(tmp_path / "store"), data) for _ in children]
     threads = [threading.Thread(target=execute, args=pair) for pair in zip(children, contexts, strict=True)]
     for thread in threads:

@@ -15,10 +15,11 @@ from attack.audit.audit import check
 from attack.outputs.sources import ParquetFiles
 from attack.outputs.table import logit_classes
 from orchestrator.base.errors import RecipeError
+from orchestrator.base.values import digest
 from orchestrator.experiments.outputs import _write_group
 from orchestrator.plan.data import load_data
 from orchestrator.plan.plan import make_plan
-from orchestrator.plan.units import FORMAT_VERSION, digest
+from orchestrator.plan.units import FORMAT_VERSION
 from orchestrator.recipe.recipe import check_recipe
 from orchestrator.work.outputs import model_table, write_fragment
 
@@ -72,14 +73,14 @@ def test_outputs_stored_without_their_classes_are_not_taken_for_these(where: str
     """Only where classes are removed: what other experiments have stored keeps its keys."""
 
     def without_classes(unit: Any) -> str:
-        spec = {name: value for name, value in unit.spec.items() if name != "classes"}
+        spec = {name: value for name, value in unit.spec.identity().items() if name != "classes"}
         return digest({"format": FORMAT_VERSION, "kind": "outputs", "spec": spec})
 
     assert all(unit.key == without_classes(unit) for unit in plan_of(tiny).stages["outputs"])
     tiny["scenario"] = {"kind": "classes", "classes": list(FORGOTTEN[where])}
     kept = [c for c in range(CLASSES) if c not in FORGOTTEN[where]]
     for unit in plan_of(tiny).stages["outputs"]:
-        assert unit.spec["classes"] == kept
+        assert list(unit.spec.classes) == kept
         assert unit.key != without_classes(unit)
 
 

@@ -14,6 +14,7 @@ from orchestrator.commands.cli import main
 from orchestrator.experiments.estimate import estimate, simulate, total_seconds
 from orchestrator.plan.data import load_data
 from orchestrator.plan.plan import Plan, make_plan
+from orchestrator.plan.specs import PlainSpec
 from orchestrator.plan.units import STAGES, Unit
 from orchestrator.recipe.recipe import check_recipe
 from orchestrator.store import LocalStore
@@ -39,11 +40,13 @@ def plan_of(document: dict[str, Any]) -> tuple[Plan, str]:
 
 def seconds_of(unit: Unit) -> float:
     if unit.kind == "attack":
-        return PACE["attack"] * len(unit.spec["outputs"])
+        return PACE["attack"] * len(unit.spec.outputs)
     if unit.kind == "score":
-        return PACE["score"] * sum(len(unit.spec[name]) for name in ("fit", "positive", "negative"))
+        return PACE["score"] * sum(len(getattr(unit.spec, name)) for name in ("fit", "positive", "negative"))
     if unit.kind == "distance":
-        return PACE["distance"] * sum(len(unit.spec[name]) for name in ("tested", "negative", "models", "retrained"))
+        return PACE["distance"] * sum(
+            len(getattr(unit.spec, name)) for name in ("tested", "negative", "models", "retrained")
+        )
     return PACE[unit.kind] * unit.cost
 
 
@@ -51,7 +54,9 @@ def remember(store: LocalStore, units: list[Unit]) -> None:
     """Commits units as if each had taken what `PACE` says."""
     for unit in units:
         with store.attempt(unit.key) as attempt:
-            model = next((u.spec["model"] for u in [unit, *unit.ancestors().values()] if u.kind == "train"), None)
+            model = next(
+                (u.spec.model.to_json() for u in [unit, *unit.ancestors().values()] if u.kind == "train"), None
+            )
             meta = {"model": model} if unit.kind in ("train", "unlearn") else {}
             commit_unit(unit, attempt, meta, seconds_of(unit))
 
@@ -86,7 +91,7 @@ def test_half_done_the_rest_is_scaled_by_cost(tiny: dict[str, Any], tmp_path: Pa
     tiny["resources"] = {"cpus_per_unit": 2, "gpus_per_unit": 0.5}
     plan, digest = plan_of(tiny)
     store = LocalStore(tmp_path)
-    originals = [unit for unit in plan.stages["train"] if unit.label["role"] == "original"]
+    originals = [unit for unit in plan.stages["train"] if unit.label.role == "original"]
     remember(store, originals)
     found = estimate(plan, store, digest, slots=2)
     train = found["stages"]["train"]
@@ -141,7 +146,7 @@ def test_measures_cost_more_with_more_models(tiny: dict[str, Any], tmp_path: Pat
 
 
 def test_the_simulation_follows_the_scheduler() -> None:
-    units = [Unit("sleep", {"i": i}, f"u{i:03d}") for i in range(100)]
+    units = [Unit(PlainSpec("sleep", {"i": i}), f"u{i:03d}") for i in range(100)]
     seconds = {unit.key: 1.0 for unit in units}
     assert simulate(units, seconds, 1) == pytest.approx(100.0)
     assert simulate(units, seconds, 100) == 1.0

@@ -176,7 +176,7 @@ def test_a_failure_that_somebody_else_mended_holds_nothing_back(finished: RunRes
     shutil.copytree(finished.folder, folder)
     recipe = check_recipe(copy.deepcopy(TINY))
     plan = make_plan(recipe, load_data(recipe, None))
-    model = next(unit for unit in plan.stages["train"] if unit.label["role"] == "original")
+    model = next(unit for unit in plan.stages["train"] if unit.label.role == "original")
     children = [unit for unit in plan.stages["outputs"] if model in unit.needs]
     event = {"event": "unit", "stage": "train", "unit": model.key, "name": model.name, "status": "failed", "error": "x"}
     OutputFolder(folder).append_event(event)

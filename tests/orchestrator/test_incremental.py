@@ -11,6 +11,7 @@ import pytest
 from orchestrator.base.errors import RecipeError
 from orchestrator.plan.data import load_data
 from orchestrator.plan.plan import grouped_steps, make_plan
+from orchestrator.plan.specs import PlainSpec
 from orchestrator.plan.units import Unit
 from orchestrator.recipe.recipe import check_recipe
 from orchestrator.store import LocalStore
@@ -178,9 +179,9 @@ def test_what_cannot_be_stepped_is_told_before_anything_runs(
 
 def test_hundreds_of_units_that_build_on_one_another_are_walked_at_once() -> None:
     """Each needs the two before it: walking every path would never end."""
-    units = [Unit("step", {"n": 0}, "0"), Unit("step", {"n": 1}, "1")]
+    units = [Unit(PlainSpec("step", {"n": 0}), "0"), Unit(PlainSpec("step", {"n": 1}), "1")]
     for n in range(2, 150):
-        units.append(Unit("step", {"n": n}, str(n), needs=(units[-1], units[-2])))
+        units.append(Unit(PlainSpec("step", {"n": n}), str(n), needs=(units[-1], units[-2])))
     assert len(units[-1].ancestors()) == 149
 
 

@@ -19,7 +19,9 @@ from orchestrator.engine.ray.session import _process_token, obey_authentication,
 from orchestrator.experiments.run import RunOptions, run
 from orchestrator.plan.data import load_data
 from orchestrator.plan.plan import make_plan
+from orchestrator.plan.specs import PlainSpec
 from orchestrator.plan.units import Outcome, Unit
+from orchestrator.recipe.choices import Choice
 from orchestrator.recipe.recipe import check_recipe
 from orchestrator.recipe.sections import Recipe
 from orchestrator.store import LocalStore, Store, open_store
@@ -52,7 +54,9 @@ def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
 
 
 def sleeping(count: int, seconds: float) -> list[Unit]:
-    return [Unit("sleep", {"seconds": seconds, "i": i}, f"sleep-{i:03d}", cost=seconds) for i in range(count)]
+    return [
+        Unit(PlainSpec("sleep", {"seconds": seconds, "i": i}), f"sleep-{i:03d}", cost=seconds) for i in range(count)
+    ]
 
 
 def _command(process: psutil.Process) -> list[str]:
@@ -104,8 +108,8 @@ def test_a_unit_that_kills_its_worker_fails_alone(cluster: Any, tiny: dict[str, 
     recipe = check_recipe({**tiny, "resources": {"max_retries": 1}})
     store = LocalStore(tmp_path / "store")
     units = list(make_plan(recipe, load_data(recipe, store)).stages["train"])
-    model = {"name": "tests.orchestrator.killers:deadly"}
-    units[4] = dataclasses.replace(units[4], spec={**units[4].spec, "model": model})
+    model = Choice("tests.orchestrator.killers:deadly")
+    units[4] = dataclasses.replace(units[4], spec=dataclasses.replace(units[4].spec, model=model))
     outcomes: list[Outcome] = []
     run_units(cluster.address, recipe, store, units, outcomes.append, allow_factory=True)
     assert [outcome.name for outcome in outcomes if outcome.failed] == [units[4].name]

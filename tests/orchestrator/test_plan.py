@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from orchestrator.base.errors import RecipeError
+from orchestrator.base.values import canonical, digest
 from orchestrator.plan.data import load_data
 from orchestrator.plan.plan import Plan, check_stored_models, make_plan
-from orchestrator.plan.units import STAGES, Unit, canonical, digest, experiment_id, seed_for
+from orchestrator.plan.specs import PlainSpec
+from orchestrator.plan.units import STAGES, Unit, experiment_id, seed_for
 from orchestrator.recipe.recipe import check_recipe
 
 
@@ -42,7 +44,7 @@ def test_planning_twice_gives_the_same_keys(tiny: dict[str, Any]) -> None:
 
 
 def test_seeds_and_models_are_all_different(tiny: dict[str, Any]) -> None:
-    seeds = [unit.spec["seed"] for unit in plan_of(tiny).stages["train"]]
+    seeds = [unit.spec.seed for unit in plan_of(tiny).stages["train"]]
     assert len(set(seeds)) == len(seeds)
 
 
@@ -101,7 +103,7 @@ def test_what_does_not_change_results_does_not_change_keys(tiny: dict[str, Any])
 def test_threads_are_in_the_key_where_they_are_not_one(tiny: dict[str, Any]) -> None:
     """Sums in another order differ in the last bits; a key of before this was so stays what it was."""
     before = plan_of(tiny)
-    specs = [unit.spec for stage in ("train", "unlearn") for unit in before.stages[stage]]
+    specs = [unit.spec.identity() for stage in ("train", "unlearn") for unit in before.stages[stage]]
     assert not any("threads" in spec for spec in specs)
     assert set(specs[0]) == {"dataset", "labels", "indices", "model", "training", "seed"}
     for cores in (None, 0.5, 1, 1.5):  # one thread each
@@ -109,29 +111,29 @@ def test_threads_are_in_the_key_where_they_are_not_one(tiny: dict[str, Any]) -> 
         assert all(keys(plan_of(tiny), stage) == keys(before, stage) for stage in STAGES)
     tiny["resources"] = {"cpus_per_unit": 2}
     after = plan_of(tiny)
-    assert all(unit.spec["threads"] == 2 for stage in ("train", "unlearn") for unit in after.stages[stage])
+    assert all(unit.spec.threads == 2 for stage in ("train", "unlearn") for unit in after.stages[stage])
     for stage in STAGES:
         assert not set(keys(before, stage)) & set(keys(after, stage))
 
 
 def test_methods_inherit_the_training_recipe(tiny: dict[str, Any]) -> None:
     plan = plan_of(tiny)
-    params = next(unit.spec["params"] for unit in plan.stages["unlearn"] if unit.spec["method"] == "eu_k")
-    assert params["epochs"] == tiny["training"]["epochs"]
-    assert params["lr"] == tiny["training"]["lr"]
+    params = next(unit.spec.params for unit in plan.stages["unlearn"] if unit.spec.method == "eu_k")
+    assert params.epochs == tiny["training"]["epochs"]
+    assert params.lr == tiny["training"]["lr"]
     tiny["methods"][1]["epochs"] = 2
-    params = next(unit.spec["params"] for unit in plan_of(tiny).stages["unlearn"] if unit.spec["method"] == "eu_k")
-    assert params["epochs"] == 2
+    params = next(unit.spec.params for unit in plan_of(tiny).stages["unlearn"] if unit.spec.method == "eu_k")
+    assert params.epochs == 2
 
 
 def test_pgu_shares_one_basis_between_its_points(tiny: dict[str, Any]) -> None:
-    bases = [unit.spec["basis"] for unit in plan_of(tiny).stages["unlearn"] if unit.spec["method"] == "pgu"]
+    bases = [unit.spec.basis for unit in plan_of(tiny).stages["unlearn"] if unit.spec.method == "pgu"]
     assert len(bases) == 4
     assert len(set(bases)) == 2
 
 
 def test_a_unit_lists_its_ancestors_parents_first(tiny: dict[str, Any]) -> None:
-    unit = next(unit for unit in plan_of(tiny).stages["unlearn"] if unit.spec["method"] == "pgu")
+    unit = next(unit for unit in plan_of(tiny).stages["unlearn"] if unit.spec.method == "pgu")
     assert [ancestor.kind for ancestor in unit.ancestors().values()] == ["train", "moments", "basis"]
 
 
@@ -157,4 +159,4 @@ def test_canonical_json_and_seeds() -> None:
     assert len({seed_for(0, "original", i) for i in range(1000)}) == 1000
     with pytest.raises(ValueError, match="JSON"):
         canonical(float("nan"))
-    assert Unit("train", {"a": 1}, "x").key == Unit("train", {"a": 1}, "other name", cost=7).key
+    assert Unit(PlainSpec("train", {"a": 1}), "x").key == Unit(PlainSpec("train", {"a": 1}), "other name", cost=7).key

@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,12 +19,15 @@ import pytest
 from attack import ATTACKS
 from attack.audit.audit import audit
 from attack.distances.compare import UNCHANGED
+from attack.distances.klom import KLoM
 from attack.outputs.sources import ParquetFiles
 from orchestrator.experiments.results import Reference, _add_difference, collect
 from orchestrator.experiments.run import RunOptions, RunResult, run
 from orchestrator.plan import plan as planning
 from orchestrator.plan.data import load_data
 from orchestrator.plan.plan import Plan, Row, make_plan
+from orchestrator.plan.specs import DistanceSpec, Outputs
+from orchestrator.plan.units import Unit
 from orchestrator.recipe.recipe import check_recipe
 from orchestrator.report import terminal_table
 from orchestrator.store import LocalStore
@@ -192,7 +196,7 @@ def planned(document: dict[str, Any]) -> Plan:
 
 def ids(row: Row, side: str) -> list[str]:
     assert row.distance is not None
-    return [model_id for _, _, _, model_id in row.distance.spec[side]]
+    return [outputs.model_id for outputs in getattr(row.distance.spec, side)]
 
 
 def test_retrain_is_compared_with_other_models_than_its_own() -> None:
@@ -201,7 +205,7 @@ def test_retrain_is_compared_with_other_models_than_its_own() -> None:
     for row in rows.values():
         assert ids(row, "retrained") == ids(row, "negative") == ["retrained-003", "retrained-004"]
     assert ids(rows["no_unlearn"], "models") == ["original-003", "original-004"], "those under attack come first"
-    assert rows["no_unlearn"].distance.spec["originals"] == []  # type: ignore[union-attr]
+    assert rows["no_unlearn"].distance.spec.originals == ()  # type: ignore[union-attr]
     assert ids(rows["eu_k"], "originals") == ["original-003", "original-004"]
 
 
@@ -288,7 +292,7 @@ def test_scores_by_two_attackers_are_not_subtracted(
         chosen = {mine.key: "one", theirs.key: "another"}
         stored = SimpleNamespace(fetch=store.fetch, meta=lambda key: {**store.meta(key), "candidate": chosen[key]})
     else:
-        other = SimpleNamespace(key=theirs.key, spec={**theirs.spec, change: []}, label=theirs.label)
+        other = replace(theirs, spec=replace(theirs.spec, **{change: ()}))
     notes, metrics = differences(other, stored)
     assert notes == ["lira: no difference to Retrain: another fitted attacker scored that row"]
     assert metrics == {}
@@ -298,7 +302,7 @@ def distances_of(folder: Path, *, shifts: Sequence[float] = (0.0, 0.0), bad: boo
     """The distances of two models whose logits are their originals' plus a shift of one class."""
     generator = np.random.default_rng(0)
     sample_ids, labels = np.arange(20), np.arange(20) % 4
-    items: dict[str, list[list[str]]] = {}
+    items: dict[str, list[Outputs]] = {}
     made: dict[str, np.ndarray] = {}
     for role in ("original", "retrained", "unlearned"):
         items[role] = []
@@ -311,12 +315,19 @@ def distances_of(folder: Path, *, shifts: Sequence[float] = (0.0, 0.0), bad: boo
                 logits[3, 2] = np.nan
             made[key] = logits
             write_fragment(folder / f"{key}.parquet", sample_ids, labels, logits)
-            items[role].append([key, role, "test", key])
-    spec = {"tested": items["unlearned"], "models": items["unlearned"], "originals": items["original"]}
-    spec |= {"negative": items["retrained"], "retrained": items["retrained"]}
-    spec["divergences"] = [["klom", {"bins": 5}]]  # type: ignore[list-item]
+            items[role].append(Outputs(key, role, "test", key))
+    original, retrained, unlearned = (tuple(items[role]) for role in ("original", "retrained", "unlearned"))
+    spec = DistanceSpec(
+        tested=unlearned,
+        models=unlearned,
+        originals=original,
+        negative=retrained,
+        retrained=retrained,
+        divergences=(("klom", KLoM(bins=5)),),
+        measures=0,
+    )
     store: Any = SimpleNamespace(fetch=lambda key, name: folder / f"{key}.parquet")
-    return measure_distances(SimpleNamespace(spec=spec), store)  # type: ignore[arg-type]
+    return measure_distances(Unit(spec, "distances"), store)
 
 
 def test_a_method_that_did_nothing_is_named(tmp_path: Path) -> None:

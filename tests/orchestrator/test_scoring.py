@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +21,7 @@ from attack.metrics.tiny import tiny_scores
 from attack.metrics.verdict import judge_one
 from attack.outputs.table import logits_matrix, rows_where
 from orchestrator.experiments.results import error_interval
-from orchestrator.recipe.options import canonical_params
+from orchestrator.plan.specs import Judged, Outputs, ScoreSpec
 from orchestrator.work.outputs import write_fragment
 from orchestrator.work.scoring import score_row
 from tests.attack.build import pool
@@ -34,7 +35,7 @@ class Fragments:
 
     def __init__(self, folder: Path, table: pa.Table) -> None:
         self.folder = folder
-        self.items: list[list[str]] = []
+        self.items: list[Outputs] = []
         for role, model_id, fold in sorted(
             {(r["role"], r["model_id"], r["fold"]) for r in table.select(["role", "model_id", "fold"]).to_pylist()}
         ):
@@ -43,24 +44,25 @@ class Fragments:
             write_fragment(
                 folder / f"{key}.parquet", rows["sample_id"].to_numpy(), rows["label"].to_numpy(), logits_matrix(rows)
             )
-            self.items.append([key, role, fold, model_id])
+            self.items.append(Outputs(key, role, fold, model_id))
 
     def fetch(self, key: str, name: str) -> Path:
         return self.folder / f"{key}.parquet"
 
-    def spec(self, attack: str, method: str) -> dict[str, Any]:
-        own = [item for item in self.items if item[3].startswith(f"{method}-")]
-        pool_of = [item for item in self.items if item[1] != "unlearned"]
-        return {
-            "attack": attack,
-            "params": canonical_params(ATTACKS[attack], {}),
-            "candidates": [],
-            "fit": [*pool_of, *(item for item in own if item[1] == "unlearned" and item[2] != "test")],
-            "positive": [[key, model_id] for key, _, fold, model_id in own if fold == "test"],
-            "negative": [[i[0], i[3]] for i in pool_of if i[1] == "retrained" and i[2] == "test"],
-            "reference": [],
-            "seed": SEED,
-        }
+    def spec(self, attack: str, method: str) -> ScoreSpec:
+        own = [item for item in self.items if item.model_id.startswith(f"{method}-")]
+        pool_of = [item for item in self.items if item.role != "unlearned"]
+        return ScoreSpec(
+            attack=attack,
+            params=ATTACKS[attack](),
+            candidates=(),
+            fit=(*pool_of, *(item for item in own if item.role == "unlearned" and item.fold != "test")),
+            positive=tuple(Judged(item.key, item.model_id) for item in own if item.fold == "test"),
+            negative=tuple(Judged(i.key, i.model_id) for i in pool_of if i.role == "retrained" and i.fold == "test"),
+            reference=(),
+            seed=SEED,
+            measures=0,
+        )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -88,7 +90,7 @@ def test_a_recipe_and_an_audit_say_the_same_of_the_same_outputs(name: str, tmp_p
         scored["ci"].pop("tiny_scores", None)
         assert set(scored["ci"]) == {key.removeprefix(prefix) for key in row["ci"]}
         mine.append({"method": row["method"], "status": "done", "said": row["verdict"]})
-        mine[-1] |= {"models": len(unit.spec["positive"]), "retrained_models": len(unit.spec["negative"])}
+        mine[-1] |= {"models": len(unit.spec.positive), "retrained_models": len(unit.spec.negative)}
         mine[-1] |= {"metrics": {f"{prefix}auc": scored["metrics"]["auc"]}, "ci": {f"{prefix}auc": scored["ci"]["auc"]}}
         for key in ("threshold", "validation_f1", "notes"):
             assert scored["attack"][key] == pytest.approx(row["attacks"][name][key]), key
@@ -108,11 +110,16 @@ def test_a_score_that_means_unlearned_is_never_called_streisand(tmp_path: Path) 
     swap = {"early": "retrained", "retrained": "early"}
     store: Any = Fragments(tmp_path, table)
     spec = store.spec("u_lira", "early")
-    by_id = {item[3]: item[0] for item in store.items}
-    for side in ("positive", "negative"):  # the groups under test changed places, the fit did not
-        for item in spec[side]:
-            prefix, _, number = item[1].partition("-")
-            item[0] = by_id[f"{swap[prefix]}-{number}"]
+    by_id = {item.model_id: item.key for item in store.items}
+
+    def swapped(side: tuple[Judged, ...]) -> tuple[Judged, ...]:
+        parts = [item.model_id.partition("-") for item in side]
+        return tuple(
+            Judged(by_id[f"{swap[prefix]}-{number}"], prefix + dash + number) for prefix, dash, number in parts
+        )
+
+    # The groups under test change places, the fit does not.
+    spec = replace(spec, positive=swapped(spec.positive), negative=swapped(spec.negative))
     found = score_row(SimpleNamespace(spec=spec), store, SimpleNamespace(path=lambda f: tmp_path / f))  # type: ignore[arg-type]
     assert found["ci"]["auc"][1] < 0.5
     assert found["metrics"]["streisand"] is False

@@ -164,7 +164,7 @@ def planned(document: dict[str, Any]) -> tuple[Recipe, SearchPlan, set[str]]:
     rows = plan.plan.rows
     test = {unit.key for row in rows for unit in (*row.targets, *row.producers, *row.scores)}
     for output in plan.plan.population:
-        if output.label["fold"] == "test":
+        if output.label.fold == "test":
             test |= {output.key, *output.ancestors()}
     for row in rows:
         for producer in row.producers:

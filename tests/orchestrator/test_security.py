@@ -17,10 +17,10 @@ import yaml
 
 from orchestrator.base.errors import RecipeError
 from orchestrator.base.text import printable
+from orchestrator.base.values import digest
 from orchestrator.commands.cli import main
 from orchestrator.experiments.run import RunOptions, run
 from orchestrator.plan.data import load_data
-from orchestrator.plan.units import digest
 from orchestrator.recipe.recipe import check_recipe, load_recipe
 from orchestrator.store import LocalStore
 from orchestrator.store.base import commit_document, meta_digest

@@ -19,6 +19,7 @@ from orchestrator.base import processes
 from orchestrator.base.errors import EnvironmentFault
 from orchestrator.commands.status import rate_text, render, render_unit
 from orchestrator.commands.watch import picture
+from orchestrator.plan.specs import PlainSpec
 from orchestrator.plan.units import Outcome, Unit
 from orchestrator.records import alive, events
 from orchestrator.records.folder import OutputFolder
@@ -32,7 +33,7 @@ def folder(tmp_path: Path) -> OutputFolder:
     return OutputFolder(tmp_path)
 
 
-UNITS = [Unit("train", {"i": i}, f"original-{i:03d}", cost=10.0 * (i + 1)) for i in range(4)]
+UNITS = [Unit(PlainSpec("train", {"i": i}), f"original-{i:03d}", cost=10.0 * (i + 1)) for i in range(4)]
 
 
 def outcome(unit: Unit, status: str = "done", **more: Any) -> Outcome:
@@ -251,7 +252,7 @@ def test_the_live_view_fits_the_terminal(folder: OutputFolder, height: int) -> N
 
     folder.lock()
     record(folder)
-    many = [Unit("train", {"j": j}, f"more-{j:03d}") for j in range(200)]
+    many = [Unit(PlainSpec("train", {"j": j}), f"more-{j:03d}") for j in range(200)]
     for unit in many:
         folder.log_start("train", unit, "10.0.0.9")
     for unit in many[:20]:

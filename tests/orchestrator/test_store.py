@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from orchestrator.base.errors import EnvironmentFault
-from orchestrator.plan.units import digest
+from orchestrator.base.values import digest
 from orchestrator.store import CorruptObject, LocalStore, Store, open_store
 
 KEY = digest("an object")

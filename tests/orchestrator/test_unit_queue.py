@@ -11,12 +11,21 @@ import numpy as np
 import pytest
 
 from orchestrator.engine.queue import UnitQueue
+from orchestrator.plan.specs import PlainSpec
 from orchestrator.plan.units import Outcome, Unit
+
+
+class Sharing(PlainSpec):
+    """Work that shares an input."""
+
+    @property
+    def shares(self) -> str:
+        return str(self.values.get("basis", ""))
 
 
 def unit(index: int, cost: float = 1.0, basis: str | None = None) -> Unit:
     spec = {"i": index} if basis is None else {"i": index, "basis": basis}
-    return Unit("sleep", spec, f"unit-{index:04d}", cost=cost)
+    return Unit(Sharing("sleep", spec), f"unit-{index:04d}", cost=cost)
 
 
 def drain(queue: UnitQueue, worker: int = 0) -> list[int]:
@@ -37,7 +46,7 @@ def test_units_that_share_moments_go_to_one_worker_until_the_end() -> None:
     by_worker: dict[int, list[str]] = {0: [], 1: [], 2: []}
     for _ in range(4):
         for worker, seen in by_worker.items():
-            seen += [str(units[i].spec["basis"]) for i in queue.take(worker)]
+            seen += [units[i].spec.shares for i in queue.take(worker)]
     assert all(len(set(seen)) == 1 for seen in by_worker.values())
     assert queue.take(0) == []
 
@@ -136,7 +145,7 @@ def test_what_the_driver_cannot_write_ends_the_run_as_what_it_is() -> None:
     def listen(outcome: Outcome) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    units = [Unit("sleep", {"seconds": 0.0}, "sleep")]
+    units = [Unit(PlainSpec("sleep", {"seconds": 0.0}), "sleep")]
     faults: list[Exception] = []
     outcome = dataclasses.asdict(Outcome(units[0].key, "sleep", "sleep", "done"))
     callback = OutcomeCallback(listen, set(), units, faults)

@@ -23,8 +23,9 @@ from ...base.errors import EnvironmentFault, disk_is_full
 from ...base.files import sha256_file
 from ...base.scratch import ScratchFolder
 from ...plan.data import ExperimentData
+from ...plan.facts import OutputsFacts, facts_of
+from ...plan.specs import PlainSpec
 from ...plan.units import Outcome, Unit, default_threads
-from ...recipe.options import build
 from ...recipe.sections import Resources
 from ...store import Store
 from ...work.commit import commit_unit
@@ -110,7 +111,7 @@ class RayEngine:
                 self._run_tune(stage, units, listener)
 
     def _attacker_rows(self, unit: Unit) -> int:
-        return sum(int(self.store.meta(entry[0])["rows"]) for entry in unit.spec["outputs"])
+        return sum(facts_of(self.store, entry.key, OutputsFacts).rows for entry in unit.spec.outputs)
 
     def _attacker_path(self, units: Sequence[Unit]) -> str:
         rows = max((self._attacker_rows(unit) for unit in units), default=0)
@@ -118,10 +119,8 @@ class RayEngine:
 
     def _run_distributed_attacks(self, units: Sequence[Unit], listener: Listener) -> None:
         """Fits all candidates on many workers, from one reading of the table; Ray Train is never nested in Tune's trials."""
-        from attack import ATTACKS
-
         groups: dict[tuple[Any, ...], list[Unit]] = {}
-        attacks = {unit.key: build(ATTACKS[unit.spec["attack"]], unit.spec["params"]) for unit in units}
+        attacks = {unit.key: unit.spec.params for unit in units}
         for unit in units:
             groups.setdefault((attacks[unit.key].label, attacks[unit.key].forget_classes), []).append(unit)
         paths = [self._shared_file(self.outputs_folder / f"{role}.parquet") for role in ("original", "retrained")]
@@ -169,7 +168,7 @@ class RayEngine:
 
     def _shared_file(self, path: Path) -> str:
         """Returns where every node can read the file: the driver's folder may be its own, so the store takes a copy."""
-        unit = Unit("table", {"file": path.name, "sha256": sha256_file(path)}, path.name)
+        unit = Unit(PlainSpec("table", {"file": path.name, "sha256": sha256_file(path)}), path.name)
         if not self.store.has(unit.key):
             with self.store.attempt(unit.key) as attempt:
                 shutil.copyfile(path, attempt.path(path.name))

@@ -1,0 +1,42 @@
+"""Plain JSON data: what recipes, keys and stored facts consist of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+Json: TypeAlias = "Mapping[str, Json] | Sequence[Json] | str | int | float | bool | None"
+Object: TypeAlias = Mapping[str, Json]
+# One line of a history or of a table: what was measured, by name. Who measures decides which names there are.
+Record: TypeAlias = Mapping[str, Any]
+
+
+def canonical(value: object) -> str:
+    """Returns JSON text that is equal for equal data: sorted keys, no spaces, shortest floats.
+
+    **Raises:** `ValueError` for NaN and infinity, which JSON does not have.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: object) -> str:
+    """Returns the SHA-256 of the canonical JSON of `value` as hexadecimal text."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def plain(value: object) -> Json:
+    """Returns `value` as JSON data: tuples become lists, keys become text.
+
+    **Raises:** `TypeError` for anything that JSON does not have.
+    """
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, set | frozenset):
+        return [plain(v) for v in sorted(value)]
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    raise TypeError(f"{type(value).__name__} cannot be part of a recipe: {value!r}")

@@ -1,0 +1,208 @@
+"""What a unit's result depends on, one frozen class for each kind of unit. Its JSON form is hashed into the unit's key.
+
+A field that came after the first version has `metadata=LATER`. It enters the key only where it is not at its default,
+so that what was stored before is found again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple, TypeAlias
+
+from attack.distances.base import PerSampleDivergence
+from unlearn import Training
+from unlearn.methods.base import Method
+
+from ..base.values import Json, Object, plain
+from ..recipe.choices import Choice
+from ..recipe.options import LATER, settings_of
+
+Attack: TypeAlias = Any
+
+
+@dataclass(frozen=True)
+class Spec:
+    """The base of all: its fields are the unit's inputs, parents by their keys."""
+
+    kind: ClassVar[str]
+
+    def identity(self) -> dict[str, Json]:
+        """Returns the JSON data that is hashed, and stored with the result."""
+        found = {}
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            if "since" not in item.metadata or value != item.default:
+                found[item.name] = _encoded(value)
+        return found
+
+    @property
+    def shares(self) -> str:
+        """The key of a large input that units have in common: a worker loads it once for all of them."""
+        return ""
+
+
+def _encoded(value: object) -> Json:
+    if isinstance(value, Choice):
+        return value.to_json()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return settings_of(value)
+    if isinstance(value, list | tuple):
+        return [_encoded(part) for part in value]
+    return plain(value)
+
+
+class Outputs(NamedTuple):
+    """A model's outputs and what they are to an attack."""
+
+    key: str
+    role: str
+    fold: str
+    model_id: str
+
+
+class Judged(NamedTuple):
+    """A model's outputs, where role and fold are understood."""
+
+    key: str
+    model_id: str
+
+
+@dataclass(frozen=True)
+class TrainSpec(Spec):
+    """A model trained from scratch. `indices` is `all`, or the digest of the sample ids; `labels` that of changed labels."""
+
+    kind: ClassVar[str] = "train"
+    dataset: str
+    labels: str
+    indices: str
+    model: Choice
+    training: Training
+    seed: int
+    threads: int = field(default=1, metadata=LATER)
+
+
+@dataclass(frozen=True)
+class MomentsSpec(Spec):
+    """Second moments of all training data, whatever will be forgotten."""
+
+    kind: ClassVar[str] = "moments"
+    model: str
+    augment: str | None
+    dataset: str
+
+
+@dataclass(frozen=True)
+class BasisSpec(Spec):
+    """The moments without the forget set's, decomposed: one for every γ, criterion and top-k."""
+
+    kind: ClassVar[str] = "basis"
+    moments: str
+    model: str
+    split: str
+
+
+@dataclass(frozen=True)
+class UnlearnSpec(Spec):
+    """One method with its settings, on one model. Of `moments`, `basis` and so on it has what the method may see."""
+
+    kind: ClassVar[str] = "unlearn"
+    model: str
+    split: str
+    method: str
+    params: Method
+    seed: int
+    threads: int = field(default=1, metadata=LATER)
+    moments: str = field(default="", metadata=LATER)
+    basis: str = field(default="", metadata=LATER)
+
+    @property
+    def shares(self) -> str:
+        return self.basis
+
+
+@dataclass(frozen=True)
+class StepSpec(Spec):
+    """The model after one step of forgetting in steps: it depends on the steps up to it, not on later ones."""
+
+    kind: ClassVar[str] = "step"
+    model: str
+    moments: str
+    method: str
+    params: Object
+    seed: int
+    steps: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RunningSpec(StepSpec):
+    """The running moments after a step."""
+
+    kind: ClassVar[str] = "running"
+
+
+@dataclass(frozen=True)
+class OutputsSpec(Spec):
+    """Forget-set logits of one model; with `errors` also its errors on every part of the data."""
+
+    kind: ClassVar[str] = "outputs"
+    model: str
+    split: str
+    errors: bool
+    classes: tuple[int, ...] = field(default=(), metadata=LATER)  # of the columns, where classes are removed
+
+
+@dataclass(frozen=True)
+class AttackSpec(Spec):
+    """One candidate of an attack, fitted on `outputs`."""
+
+    kind: ClassVar[str] = "attack"
+    attack: str
+    params: Attack
+    outputs: tuple[Outputs, ...]
+
+
+@dataclass(frozen=True)
+class ScoreSpec(Spec):
+    """One row's models (`positive`) held against retrained ones (`negative`) by one attack.
+
+    The attacker is the best of `candidates`, units that are fitted already, or is fitted on `fit`. `reference` are Retrain's
+    models, where each row has an attacker of its own.
+    """
+
+    kind: ClassVar[str] = "score"
+    attack: str
+    params: Attack
+    candidates: tuple[str, ...]
+    fit: tuple[Outputs, ...]
+    positive: tuple[Judged, ...]
+    negative: tuple[Judged, ...]
+    reference: tuple[Judged, ...]
+    seed: int
+    measures: int
+
+
+@dataclass(frozen=True)
+class DistanceSpec(Spec):
+    """How far one row's models are from retrained ones, sample by sample."""
+
+    kind: ClassVar[str] = "distance"
+    tested: tuple[Outputs, ...]
+    negative: tuple[Outputs, ...]
+    models: tuple[Outputs, ...]
+    retrained: tuple[Outputs, ...]
+    originals: tuple[Outputs, ...]
+    divergences: tuple[tuple[str, PerSampleDivergence], ...]
+    measures: int
+
+
+@dataclass(frozen=True)
+class PlainSpec(Spec):
+    """Work that no experiment plans, described by plain data: a decoded dataset, a shared table, a sleep of a benchmark."""
+
+    kind: str  # type: ignore[misc]
+    values: Mapping[str, Json] = field(default_factory=dict)
+
+    def identity(self) -> dict[str, Json]:
+        return dict(self.values)
