@@ -70,7 +70,7 @@ def example(gamma: float, top_k: int, save: Path | None) -> dict[str, float]:
         moments = SecondMoments.load(save, model=model)  # refused where it is another model's
 
     # 3. Later: the forget set, the model and its moments are all that is needed.
-    method = PGU(gamma=gamma, top_k=top_k, unit="blocks", lr=0.05, final_lr=0.01, epochs=60, early_stop="gap")
+    method = PGU.of(gamma=gamma, top_k=top_k, unit="blocks", lr=0.05, final_lr=0.01, epochs=60, early_stop="gap")
     result: UnlearnResult = method.unlearn(
         model,
         forget=batches(images[gone], labels[gone]),

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unlearn import PGU, ArrayLoader, CoreBasis, Training, load_dataset, second_moments, small_vgg, train
+from unlearn import PGU, ArrayLoader, Training, load_dataset, second_moments, small_vgg, train
 from unlearn.moments.moments import accumulator
 
 GAMMA = 0.95
@@ -93,14 +93,14 @@ def ours(job: Job, epochs: int, gammas: tuple[float, ...]) -> tuple[nn.Module, C
     clock = Clock()
     moments = second_moments(job.model, job.everything)
     clock.stage("moments")
-    basis = CoreBasis.from_moments(moments, minus=second_moments(job.model, job.forget))
+    basis = moments.decompose(minus=second_moments(job.model, job.forget))
     clock.stage("space")
     for gamma in gammas:
         for name in basis.vectors:
             basis.projector(name, gamma)
     clock.stage("projectors")
     models = [
-        PGU(gamma=gamma, batch_size=BATCH, early_stop=None, monitor_every=epochs, **settings(epochs))
+        PGU.of(gamma=gamma, batch_size=BATCH, early_stop=None, monitor_every=epochs, **settings(epochs))
         .unlearn(job.model, forget=job.forget, moments=basis)
         .model
         for gamma in gammas
@@ -199,7 +199,7 @@ def growth(folder: Path, figure: Path, args: argparse.Namespace) -> dict[str, An
 
     def sweep(values: int) -> None:
         for gamma in GAMMAS[:values]:
-            PGU(gamma=gamma, batch_size=BATCH, early_stop=None, monitor_every=args.epochs, **method).unlearn(
+            PGU.of(gamma=gamma, batch_size=BATCH, early_stop=None, monitor_every=args.epochs, **method).unlearn(
                 job.model, forget=job.forget, moments=basis
             )
 

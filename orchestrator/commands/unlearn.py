@@ -65,7 +65,7 @@ def main(args: argparse.Namespace) -> int:
         )
     recipe = load_recipe(args.recipe, args.overrides)
     point = _point(expand_methods(recipe), args.method, recipe.name)
-    method: Any = point.method
+    method = point.method
     progress = Progress(quiet=args.json)
     data = load_data(recipe, None, progress.counting("decoding images"), allow_factory=args.allow_factory)
     context = Context(None, data, device=args.device, allow_factory=args.allow_factory)
@@ -76,7 +76,7 @@ def main(args: argparse.Namespace) -> int:
         f"{point.name} on {args.model}: forgetting {len(data.split.forget):,} of {len(data.dataset.train.labels):,} samples"
     )
     try:
-        if method.access == "moments":
+        if method.needs().access == "moments":
             given["moments"] = _moments(args.moments, model, context, recipe.training.get("augment"), progress)
         result = method.unlearn(
             model.eval(), **given, on_epoch=lambda row: progress.say(f"  epoch {row.get('epoch')}: {_brief(row)}")

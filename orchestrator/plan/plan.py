@@ -10,6 +10,7 @@ import numpy as np
 from attack import ATTACKS, DIVERGENCES
 from attack.distances.compare import DEFAULT_DIVERGENCES, equal_count, first_of
 from unlearn import Training
+from unlearn.methods.base import Method
 
 from ..base.errors import Fault, RecipeError
 from ..base.values import Object
@@ -154,13 +155,14 @@ class _Planner:
     def _unlearn(self, original: Unit, point: Point) -> Unit:
         method, split = point.method, self.data.split
         settings = settings_of(method)
-        self._check_steps(point.name, settings)
+        self._check_steps(method)
+        wanted = method.needs()
         needs = [original]
         moments = basis = None
-        if method.access == "moments" and len(split.steps) > 1:
+        if wanted.access == "moments" and len(split.steps) > 1:
             # Incremental: every step subtracts its own forget set, with the model of that step, from running moments.
             moments = self._moments(original)
-        elif method.access == "moments":
+        elif wanted.access == "moments":
             basis = self._basis(original)
         needs += [unit for unit in (moments, basis) if unit is not None]
         spec = UnlearnSpec(
@@ -173,28 +175,18 @@ class _Planner:
             moments="" if moments is None else moments.key,
             basis="" if basis is None else basis.key,
         )
-        epochs = settings.get("epochs")
-        passes = max(1, epochs) if isinstance(epochs, int) else 1
-        cost = len(split.retain if method.access == "retain" else split.forget) * passes
+        cost = (int(len(split.retain) * wanted.retain) or len(split.forget)) * max(1, method.passes())
         label = Label(method=point.name, params=point.params, source=original.label.source)
         return Unit(spec, f"{point.name}{_short(point.written)} {original.name}", label, tuple(needs), cost)
 
-    def _check_steps(self, name: str, settings: Object) -> None:
-        """Refuses, before anything runs, steps that the scenario cannot be divided into."""
-        if name != "pgu_incremental":
-            return
-        fault = None
-        if len(self.data.split.steps) < 2:
-            fault = Fault(
-                "scenario", dict(self.recipe.scenario), "pgu_incremental forgets in steps", "kind: incremental"
-            )
-        else:
-            try:
-                grouped_steps(self.data, _integer(settings["step"]))
-            except ValueError as error:
-                fault = fault_from(error, "methods", settings)
-        if fault is not None:
-            raise RecipeError([fault], self.recipe.name)
+    def _check_steps(self, method: Method) -> None:
+        """Refuses, before anything runs, what the method cannot forget and steps that the scenario has not."""
+        try:
+            method.check(self.data.split)
+            if method.in_steps:
+                grouped_steps(self.data, method.steps().size)
+        except ValueError as error:
+            raise RecipeError([fault_from(error, "methods", settings_of(method))], self.recipe.name) from None
 
     def _moments(self, original: Unit) -> Unit:
         """Second moments of all training data: they belong to a model and its data, whatever will be forgotten."""

@@ -133,13 +133,14 @@ def _method_faults(recipe: Recipe, inherit: bool) -> list[Fault]:
                 Fault(f"{where}.name", name, "no such method", ", ".join(METHODS), nearest(str(name or ""), METHODS))
             )
             continue
-        if name == "retrain":
-            found.append(Fault(f"{where}.name", name, "retrain is always a row of its own", "leave it out"))
+        if not METHODS[name].selectable:
+            found.append(Fault(f"{where}.name", name, f"{name} is always a row of its own", "leave it out"))
             continue
         options = {k: v for k, v in settings.items() if k != "name"}
         malformed = sweep.faults(options, where)
         found += malformed
-        unknown = [k for k in options if k != "samples" and k not in option_names(METHODS[name])]
+        known = {*option_names(METHODS[name]), *METHODS[name].retired, "samples"}
+        unknown = [k for k in options if k not in known]
         if malformed or unknown:
             found += [
                 f
@@ -150,24 +151,31 @@ def _method_faults(recipe: Recipe, inherit: bool) -> list[Fault]:
         seen: set[str] = set()
         inherited = method_defaults(name, recipe) if inherit else {}
         for params in sweep.expand(options, recipe.seed, index):
-            for fault in option_faults(METHODS[name], {**inherited, **params}, where):
+            for fault in _point_faults(name, {**inherited, **params}, where):
                 if str(fault) not in seen:
                     seen.add(str(fault))
                     found.append(fault)
     return found
 
 
+def _point_faults(name: str, params: Mapping[str, Any], where: str) -> list[Fault]:
+    from unlearn import METHODS
+
+    try:
+        kind, options = METHODS[name].translate(params)
+    except ValueError as error:
+        return [fault_from(error, where, params)]
+    return option_faults(kind, options, where)
+
+
 def method_defaults(name: str, recipe: Recipe) -> dict[str, Any]:
     """Returns the training recipe's values for those of a method's options that carry the same names.
 
-    EU-k, CF-k and Retrain train "with the original recipe" unless told otherwise, so their optimiser settings come from
-    `training`. Methods of another kind keep their own defaults.
+    A method says which of its options it inherits. Those that train "with the original recipe" inherit all of them.
     """
     from unlearn import METHODS
 
-    if not getattr(METHODS[name], "inherits_training", False):
-        return {}
-    shared = set(option_names(METHODS[name])) & set(recipe.training)
+    shared = METHODS[name].inherits & set(recipe.training)
     return {key: recipe.training[key] for key in sorted(shared)}
 
 

@@ -15,6 +15,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
+from unlearn import METHODS
+from unlearn.methods.base import Method
+
 from ..base.errors import Fault, nearest
 from ..base.values import Json, plain
 
@@ -34,6 +37,9 @@ def _options(target: Any) -> dict[str, tuple[Any, Any]]:
         hints = typing.get_type_hints(target)
         for item in dataclasses.fields(target):
             if not item.init:
+                continue
+            if dataclasses.is_dataclass(item.default_factory):
+                found |= _options(item.default_factory)  # settings of settings are given beside the others
                 continue
             default: Any = ...
             if item.default is not dataclasses.MISSING:
@@ -78,7 +84,7 @@ def option_faults(
     if dataclasses.is_dataclass(target) and isinstance(target, type):
         values = {name: getattr(parsed, name) for name in model.model_fields if name not in (extra or {})}
         try:
-            target(**values)
+            _assembled(target, values)
         except (ValueError, TypeError) as error:
             return [fault_from(error, where, given)]
     return []
@@ -105,7 +111,27 @@ def build(target: Any, given: Mapping[str, Any]) -> Any:
     """Returns `target(**given)` with the values coerced to the declared types, as the check coerced them."""
     model = options_model(target)
     parsed = model.model_validate(dict(given))
-    return target(**{name: getattr(parsed, name) for name in model.model_fields})
+    return _assembled(target, {name: getattr(parsed, name) for name in model.model_fields})
+
+
+def _assembled(target: Any, values: Mapping[str, Any]) -> Any:
+    """Returns `target` made from flat values: a field that is itself a dataclass is made from those it has."""
+    given = dict(values)
+    for item in dataclasses.fields(target) if dataclasses.is_dataclass(target) else ():
+        if dataclasses.is_dataclass(item.default_factory):
+            inner = [each.name for each in dataclasses.fields(item.default_factory) if each.name in given]
+            given[item.name] = item.default_factory(**{name: given.pop(name) for name in inner})
+    return target(**given)
+
+
+def method_of(name: str, given: Mapping[str, Any]) -> Method:
+    """Returns the method `name` with these options, older spellings among them.
+
+    **Raises:** `ValueError` or pydantic's `ValidationError` where an option is not allowed.
+    """
+    kind, options = METHODS[name].translate(given)
+    method: Method = build(kind, options)
+    return method
 
 
 def canonical_params(target: Any, given: Mapping[str, Any]) -> dict[str, Json]:
@@ -122,7 +148,9 @@ def settings_of(settings: object) -> dict[str, Json]:
     found: dict[str, Json] = dict(getattr(settings, "retired", {}))
     for item in dataclasses.fields(settings):  # type: ignore[arg-type]
         value = getattr(settings, item.name)
-        if "since" not in item.metadata or value != item.default:
+        if dataclasses.is_dataclass(value):
+            found |= settings_of(value)  # settings of settings stand beside the others
+        elif "since" not in item.metadata or value != item.default:
             found[item.name] = plain(value)
     return found
 

@@ -10,7 +10,6 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from unlearn import METHODS
 from unlearn.methods.base import Method
 
 from ..base.errors import Fault, RecipeError
@@ -19,7 +18,7 @@ from . import sweep
 from .checks import _attack_faults, _method_faults, _section_faults, _shadow_faults, method_defaults
 from .choices import Choice
 from .files import apply_override, read_document, shipped_recipes
-from .options import build, canonical_params, settings_of, validation_faults
+from .options import canonical_params, method_of, settings_of, validation_faults
 from .places import expand_section, tracking_faults
 from .sections import Recipe
 
@@ -88,7 +87,7 @@ def expand_methods(recipe: Recipe) -> list[Point]:
     for index, settings in enumerate(recipe.methods):
         choice = Choice.of(settings)
         for params in sweep.expand(choice.options, recipe.seed, index):
-            method = build(METHODS[choice.name], {**method_defaults(choice.name, recipe), **params})
+            method = method_of(choice.name, {**method_defaults(choice.name, recipe), **params})
             settings = settings_of(method)
             point = Point(choice.name, {name: settings[name] for name in params}, method, params)
             if point not in points:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .options import options_model
 from .sections import Recipe
 from .sweep import KINDS
+
+if TYPE_CHECKING:
+    from unlearn import Method
 
 
 def recipe_schema() -> dict[str, Any]:
@@ -19,7 +22,7 @@ def recipe_schema() -> dict[str, Any]:
     skip = ("num_classes", "in_channels", "image_size", "seed")
     sections = {
         "dataset": {"source": {name: _options(SOURCES[name]) for name in SOURCES}},
-        "methods": {"name": {name: _swept(_options(METHODS[name])) for name in METHODS if name != "retrain"}},
+        "methods": {"name": {name: _of_method(METHODS[name]) for name in METHODS if METHODS[name].selectable}},
         "attacks": {"name": {name: _options(ATTACKS[name]) for name in ATTACKS}},
     }
     for section, by_key in sections.items():
@@ -68,6 +71,13 @@ def _or_extending(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _options(target: Any, skip: tuple[str, ...] = ()) -> dict[str, Any]:
     return options_model(target, skip=skip).model_json_schema()
+
+
+def _of_method(method: type[Method]) -> dict[str, Any]:
+    """The options of a method, sweeps of them, and those that only older recipes have."""
+    found = _options(method)
+    found["properties"] |= {name: {"deprecated": True} for name in method.retired}
+    return _swept(found)
 
 
 def _swept(schema: dict[str, Any]) -> dict[str, Any]:

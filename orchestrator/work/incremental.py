@@ -15,6 +15,7 @@ from torch import nn
 
 from unlearn import SecondMoments, Training, UnlearnError, UnlearnResult, accuracy, train
 from unlearn.core.errors import MethodDidNothing, NothingToForget, UnlearnTooFast
+from unlearn.methods.base import Method
 from unlearn.methods.pgu.incremental import next_moments
 
 from ..plan.data import array_digest
@@ -32,7 +33,7 @@ _NOT_OF_A_STEP = ("fail_points", "recover_epochs", "recover_lr")
 
 
 def unlearn_in_steps(
-    unit: Unit[UnlearnSpec], method: Any, context: Context, given: Mapping[str, Any]
+    unit: Unit[UnlearnSpec], method: Method, context: Context, given: Mapping[str, Any]
 ) -> tuple[UnlearnResult, list[dict[str, Any]]]:
     """Forgets step after step from the model and the moments that `unit` names.
 
@@ -45,11 +46,11 @@ def unlearn_in_steps(
 
 
 class _Chain:
-    def __init__(self, unit: Unit[UnlearnSpec], method: Any, context: Context, given: Mapping[str, Any]):
+    def __init__(self, unit: Unit[UnlearnSpec], method: Method, context: Context, given: Mapping[str, Any]):
         self.unit, self.method, self.context, self.given = unit, method, context, given
         self.store = context.store
-        self.steps = grouped_steps(context.data, getattr(method, "step", None))
-        self.recompute = bool(getattr(method, "recompute_moments", False))
+        self.steps = grouped_steps(context.data, method.steps().size)
+        self.recompute = method.steps().recompute_moments
         self.spec = unit.spec
         self.params = {k: v for k, v in settings_of(unit.spec.params).items() if k not in _NOT_OF_A_STEP}
         self.digests = [array_digest(step) for step in self.steps]
@@ -99,7 +100,7 @@ class _Chain:
         return {"step": 0, "per_class": 0, "forgotten": 0, "test_accuracy": tested}
 
     def _failed(self, rows: Sequence[Mapping[str, Any]]) -> bool:
-        limit = getattr(self.method, "fail_points", None)
+        limit = self.method.steps().fail_points
         return limit is not None and failed(rows[0], rows[-1], limit)
 
     def _forget(self, number: int) -> None:
@@ -108,7 +109,7 @@ class _Chain:
         unit, data = self._step(number), self.context.data
         ids = self.steps[number - 1]
         model, before = self._model(number - 1), self._running(number - 1)
-        forget = self.context.loader("train", ids, batch_size=self.method.batch_size)
+        forget = self.context.loader("train", ids, batch_size=self.method.needs().batch_size)
         running = next_moments(model, forget, before)
         moments, drift = running, None
         if self.recompute:
@@ -185,10 +186,10 @@ class _Chain:
 
     def _recovered(self, model: nn.Module, last: int) -> float | None:
         """Returns test accuracy after fine-tuning a copy on what is left, where that is asked for."""
-        epochs = getattr(self.method, "recover_epochs", 0)
+        epochs = self.method.steps().recover_epochs
         if not epochs:
             return None
-        rate = self.method.recover_lr
+        rate = self.method.steps().recover_lr
         training = Training(lr=rate, final_lr=rate / 10, epochs=epochs, augment=None)
         tuned = copy.deepcopy(model)
         loader = self.context.loader(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from unlearn import CoreBasis, SecondMoments, predict, second_moments, train
+from unlearn.methods.base import Method, share_of
 
 from ..base.values import Record
 from ..plan.facts import BasisFacts, Facts, ModelFacts, OutputsFacts, UnlearnFacts, facts_of
@@ -69,9 +70,9 @@ def execute_basis(unit: Unit[BasisSpec], context: Context, attempt: Attempt) -> 
 def execute_unlearn(unit: Unit[UnlearnSpec], context: Context, attempt: Attempt) -> UnlearnFacts:
     """Applies one method to one model. The method is handed what it declares and nothing more."""
     spec, store = unit.spec, context.store
-    method: Any = spec.params
+    method = spec.params
     if "seed" in option_names(type(method)):
-        method = replace(method, seed=spec.seed)
+        method = replace(method, **{"seed": spec.seed})
     given = method_inputs(method, context, spec.seed)
     steps: Sequence[Record] = ()
     if spec.basis:
@@ -94,23 +95,20 @@ def execute_unlearn(unit: Unit[UnlearnSpec], context: Context, attempt: Attempt)
     )
 
 
-def method_inputs(method: Any, context: Context, seed: int) -> dict[str, Any]:
+def method_inputs(method: Method, context: Context, seed: int) -> dict[str, Any]:
     """Returns the loaders that `method` declares it needs, and the worker's captured steps where it takes them; moments
     are the caller's to add."""
-    split = context.data.split
-    required = method.requires()
-    batch_size = getattr(method, "batch_size", None) or 128
-    given: dict[str, Any] = {"forget": context.loader("train", split.forget, batch_size=batch_size)}
-    if method.access == "retain":
-        augment = getattr(method, "augment", None)
-        given["retain"] = context.loader(
-            "train", split.retain, batch_size=batch_size, shuffle=True, augment=augment, seed=seed
-        )
-    if getattr(method, "uses_graphs", False):
+    split, needs = context.data.split, method.needs()
+    given: dict[str, Any] = {"forget": context.loader("train", split.forget, batch_size=needs.batch_size)}
+    if needs.retain:
+        rows = share_of(split.retain, needs.retain, seed)
+        options: dict[str, Any] = {"batch_size": needs.batch_size, "augment": needs.augment, "seed": seed}
+        given["retain"] = context.loader("train", rows, shuffle=True, **options)
+    if needs.graphs:
         given["graphs"] = context.graphs
-    if "validation" in required:
+    if needs.validation:
         given["validation"] = context.loader("test", split.val)
-    if "monitor" in required:
+    if needs.monitor:
         # Stopping looks at the validation half, so that the reported half of the test data stays unseen.
         given["monitor"] = {"retain": context.loader("train", split.retain), "test": context.loader("test", split.val)}
     if split.forget_classes:

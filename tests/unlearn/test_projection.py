@@ -99,11 +99,11 @@ def test_thin_moments_give_the_same_projection(gamma: float) -> None:
 def test_a_difference_is_decomposed_without_being_held() -> None:
     first, second = positive(2, 20), positive(2, 20, seed=1)
     whole, part = moments_of(first + second), moments_of(second)
-    found, exact = CoreBasis.from_moments(whole, minus=part), (whole - part).decompose()
+    found, exact = whole.decompose(minus=part), (whole - part).decompose()
     assert torch.allclose(found.values["layer"], exact.values["layer"])
     assert found.model_digest == "m"
     with pytest.raises(IncompatibleMoments, match="different models"):
-        CoreBasis.from_moments(whole, minus=moments_of(second, "other"))
+        whole.decompose(minus=moments_of(second, "other"))
 
 
 def test_small_negative_eigenvalues_are_clipped_and_large_ones_told() -> None:
@@ -127,11 +127,11 @@ def test_subtracting_other_data_is_seen() -> None:
     own, other = (torch.randn(60, 20, dtype=torch.float64, generator=random) for _ in range(2))
     whole = moments_of((own.T @ own)[None])
     right, wrong = (moments_of((x[:15].T @ x[:15])[None]) for x in (own, 5 * other))
-    assert CoreBasis.from_moments(whole, minus=right).warnings == []
-    assert len(CoreBasis.from_moments(whole, minus=wrong).warnings) == 1
+    assert whole.decompose(minus=right).warnings == []
+    assert len(whole.decompose(minus=wrong).warnings) == 1
     thin = moments_of(ThinMoment(own[:10].float(), torch.ones(10)))
     gone = moments_of(ThinMoment(other[:5].float(), torch.ones(5)))
-    assert len(CoreBasis.from_moments(thin, minus=gone).warnings) == 1
+    assert len(thin.decompose(minus=gone).warnings) == 1
 
 
 def test_a_layer_that_saw_nothing_is_free() -> None:
@@ -150,7 +150,7 @@ def test_mistakes_are_told() -> None:
 
 
 def test_files(tmp_path: Path) -> None:
-    basis = CoreBasis.from_moments(moments_of(positive(2, 8)))
+    basis = moments_of(positive(2, 8)).decompose()
     basis.warnings.append("spoiled")
     basis.save(tmp_path / "basis")
     loaded = CoreBasis.load(tmp_path / "basis")

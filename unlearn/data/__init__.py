@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import importlib
-from collections.abc import Iterator, Mapping
-from importlib.metadata import entry_points
+from collections.abc import Mapping
 from typing import Any
 
 from ..core import _torchvision  # noqa: F401  (declares torchvision's operators before anything imports it)
+from ..core.registry import Registry
 from .images import ImageDataset, ImageSet, as_tensor, make_dataset
 from .loader import ArrayLoader
 from .sources import Limit, Progress, Source
@@ -23,26 +22,7 @@ _BUILT_IN = {
 }
 
 
-class _Registry(Mapping[str, Any]):
-    """Source names to classes: the built-in ones and those of the entry-point group `unlearn.sources`."""
-
-    def _targets(self) -> dict[str, str]:
-        third_party = {entry.name: entry.value for entry in entry_points(group="unlearn.sources")}
-        return {**third_party, **_BUILT_IN}
-
-    def __getitem__(self, name: str) -> Any:
-        # Built-in names first: looking through every installed package takes 50 ms.
-        module, _, attribute = (_BUILT_IN.get(name) or self._targets()[name]).partition(":")
-        return getattr(importlib.import_module(module), attribute)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._targets())
-
-    def __len__(self) -> int:
-        return len(self._targets())
-
-
-SOURCES = _Registry()
+SOURCES: Registry[type[Source]] = Registry("unlearn.sources", _BUILT_IN)
 
 __all__ = [
     "SOURCES",

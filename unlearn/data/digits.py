@@ -9,11 +9,11 @@ from importlib.metadata import version
 import numpy as np
 
 from .images import ImageDataset, ImageSet, make_dataset
-from .sources import Limit, Progress, check_limit, limit_of
+from .sources import Limit, Progress, Source, check_limit, limit_of
 
 
 @dataclass(frozen=True)
-class Digits:
+class Digits(Source):
     """The digits, one channel, scaled from 0–16 to 0–255.
 
     **Arguments:**

@@ -12,6 +12,7 @@ from .sources import (
     Decoder,
     Limit,
     Progress,
+    Source,
     check_image_size,
     check_limit,
     class_folders,
@@ -23,7 +24,7 @@ from .sources import (
 
 
 @dataclass(frozen=True)
-class ImageFolder:
+class ImageFolder(Source):
     """`train/<class>/<image files>` and `test/<class>/<image files>`; classes are the sorted folder names.
 
     **Arguments:**

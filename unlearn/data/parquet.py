@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .images import ImageDataset, ImageSet, make_dataset
-from .sources import Decoder, Limit, Progress, check_image_size, check_limit, hash_files, limit_of
+from .sources import Decoder, Limit, Progress, Source, check_image_size, check_limit, hash_files, limit_of
 
 Paths = str | list[str] | tuple[str, ...]
 
@@ -81,7 +81,7 @@ def expand(paths: Paths, field: str) -> list[_File]:
 
 
 @dataclass(frozen=True)
-class Parquet:
+class Parquet(Source):
     """Parquet files of images and labels.
 
     **Arguments:**

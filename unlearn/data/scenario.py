@@ -102,6 +102,13 @@ class Split:
     poisoned: np.ndarray
     steps: tuple[np.ndarray, ...]
 
+    @property
+    def kind(self) -> str:
+        """The kind of scenario that gave this split. A scenario of one step forgets `samples`."""
+        if self.forget_classes:
+            return "classes"
+        return "poison" if len(self.poisoned) else "incremental" if len(self.steps) > 1 else "samples"
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 over every part, in hexadecimal."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -20,16 +22,17 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".
 _CHUNK = 256  # images a thread decodes between two progress reports
 
 
-class Source(Protocol):
+@dataclass(frozen=True)
+class Source(ABC):
     """A data source: a frozen dataclass whose fields are its options and recipe keys."""
 
+    @abstractmethod
     def load(self, *, limit: Limit | None = None, on_progress: Progress | None = None) -> ImageDataset:
         """Reads and decodes the data; `limit` keeps the first n of `train` and `test`."""
-        ...
 
     def fingerprint(self) -> str:
-        """Identifies the input without decoding it: equal fingerprints mean equal data."""
-        ...
+        """Identifies the input: equal fingerprints mean equal data. A source that can do so without decoding does."""
+        return self.load().digest
 
 
 def limit_of(limit: Limit | None, part: str) -> int | None:

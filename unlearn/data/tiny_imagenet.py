@@ -9,11 +9,11 @@ import numpy as np
 
 from .image_folder import decode_files
 from .images import ImageDataset
-from .sources import Limit, Progress, check_limit, class_folders, hash_files, image_files, limit_of, round_robin
+from .sources import Limit, Progress, Source, check_limit, class_folders, hash_files, image_files, limit_of, round_robin
 
 
 @dataclass(frozen=True)
-class TinyImageNet:
+class TinyImageNet(Source):
     """`train/<wnid>/images/*.JPEG`, `val/images/*.JPEG` and `val/val_annotations.txt`; the published `val` is `test`
     here.
 

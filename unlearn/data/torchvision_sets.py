@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from .images import ImageDataset, ImageSet, make_dataset
-from .sources import Limit, Progress, check_image_size, check_limit, hash_files, limit_of
+from .sources import Limit, Progress, Source, check_image_size, check_limit, hash_files, limit_of
 
 
 @dataclass(frozen=True)
-class TorchvisionSet:
+class TorchvisionSet(Source):
     """A torchvision dataset that has a training and a test part and yields `(PIL image, class)`.
 
     **Arguments:**

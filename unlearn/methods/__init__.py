@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterator, Mapping
-from importlib.metadata import entry_points
 from typing import Any
 
 from ..core.errors import IncompatibleMoments, MethodDidNothing, UnlearnError, UnlearnTooFast
-from .base import Method, UnlearnResult
+from ..core.registry import Registry
+from .base import Card, Choice, Method, Needs, Preset, Range, Steps, UnlearnResult
 
 _BUILT_IN = {
     "pgu": "unlearn.methods.pgu.pgu:PGU",
+    "pgu_depoison": "unlearn.methods.pgu.pgu:DepoisonPGU",
     "pgu_incremental": "unlearn.methods.pgu.incremental:IncrementalPGU",
     "eu_k": "unlearn.methods.last_layers:EUk",
     "cf_k": "unlearn.methods.last_layers:CFk",
@@ -19,42 +18,34 @@ _BUILT_IN = {
 }
 
 
-class _Registry(Mapping[str, Any]):
-    """Method names to classes: the built-in ones and those of the entry-point group `unlearn.methods`."""
+METHODS: Registry[type[Method]] = Registry("unlearn.methods", _BUILT_IN)
 
-    def _targets(self) -> dict[str, str]:
-        third_party = {entry.name: entry.value for entry in entry_points(group="unlearn.methods")}
-        return {**third_party, **_BUILT_IN}
-
-    def __getitem__(self, name: str) -> Any:
-        # Built-in names first: looking through every installed package takes 50 ms.
-        module, _, attribute = (_BUILT_IN.get(name) or self._targets()[name]).partition(":")
-        return getattr(importlib.import_module(module), attribute)
-
-    def __contains__(self, name: object) -> bool:
-        return name in _BUILT_IN or name in self._targets()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._targets())
-
-    def __len__(self) -> int:
-        return len(self._targets())
-
-
-METHODS = _Registry()
-
-_CLASSES = {"PGU": "pgu", "IncrementalPGU": "pgu_incremental", "EUk": "eu_k", "CFk": "cf_k", "Retrain": "retrain"}
+_CLASSES = {
+    "PGU": "pgu",
+    "DepoisonPGU": "pgu_depoison",
+    "IncrementalPGU": "pgu_incremental",
+    "EUk": "eu_k",
+    "CFk": "cf_k",
+    "Retrain": "retrain",
+}
 
 __all__ = [
     "METHODS",
     "PGU",
     "CFk",
+    "Card",
+    "Choice",
+    "DepoisonPGU",
     "EUk",
     "IncompatibleMoments",
     "IncrementalPGU",
     "Method",
     "MethodDidNothing",
+    "Needs",
+    "Preset",
+    "Range",
     "Retrain",
+    "Steps",
     "UnlearnError",
     "UnlearnResult",
     "UnlearnTooFast",

@@ -1,14 +1,27 @@
-"""What every unlearning method shares: the protocol, the result and the errors."""
+"""What every unlearning method shares: the base class, what it declares about itself, and its result."""
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, ClassVar
 
+import numpy as np
 from torch import nn
 
 from ..core.batches import EpochCallback, Loader
+from ..core.errors import UnlearnError
+from ..core.seeds import stream
+from ..data.scenario import KINDS, Split
+from ..moments.basis import CoreBasis
+from ..moments.fisher import Fisher
+from ..moments.moments import SecondMoments
+from ..training.graphs import Graphs
+
+_SHARE = 4  # names the random stream
+ACCESS = ("forget", "moments", "fisher", "retain_share", "retain")
 
 
 @dataclass
@@ -29,33 +42,206 @@ class UnlearnResult:
     notes: list[str] = field(default_factory=list)
 
 
-class Method(Protocol):
+@dataclass(frozen=True)
+class Needs:
+    """What one configuration of a method must be given. The caller hands over nothing more.
+
+    **Arguments:**
+
+    - `access`: `forget` (the forget set alone), `moments` (and stored second moments of the training data), `fisher`
+        (and its stored Fisher diagonal), `retain_share` (and a share of the retain set) or `retain` (all of it).
+    - `share`: the share of the retain set that is handed over, in [0, 1]. It is drawn once, from the seed.
+    - `validation`: held-out samples. `monitor`: loaders `retain` and `test` that are only evaluated.
+    - `graphs`: captured training steps of earlier models (see `unlearn.train`).
+    - `batch_size`, `augment`: how the loaders are built.
+    """
+
+    access: str = "forget"
+    share: float = 0.0
+    validation: bool = False
+    monitor: bool = False
+    graphs: bool = False
+    batch_size: int = 128
+    augment: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.access not in ACCESS:
+            raise ValueError(f"access: {self.access!r} is not allowed; allowed are {', '.join(ACCESS)}")
+
+    @property
+    def retain(self) -> float:
+        """The share of the retain set that the method may see."""
+        return {"retain": 1.0, "retain_share": self.share}.get(self.access, 0.0)
+
+    def names(self) -> frozenset[str]:
+        """Names of the optional arguments of `unlearn` that are needed."""
+        wanted = {
+            "moments": self.access == "moments",
+            "fisher": self.access == "fisher",
+            "retain": self.retain > 0,
+            "validation": self.validation,
+            "monitor": self.monitor,
+        }
+        return frozenset(name for name, needed in wanted.items() if needed)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How a method forgets a set that grows step by step.
+
+    **Arguments:**
+
+    - `size`: samples of each class in one step; None for the scenario's own steps.
+    - `fail_points`: stop once test accuracy has fallen by more points than this; None goes through all steps.
+    - `recompute_moments`: compute the moments of the remaining data anew before each step.
+    - `recover_epochs`, `recover_lr`: fine-tuning on the remaining data after the last step.
+    """
+
+    size: int | None = None
+    fail_points: float | None = None
+    recompute_moments: bool = False
+    recover_epochs: int = 0
+    recover_lr: float = 0.005
+
+
+@dataclass(frozen=True)
+class Card:
+    """What people should know about a method before they use it.
+
+    **Arguments:**
+
+    - `title`: its name in print. `formula`: what it computes, in one or two lines.
+    - `paper`: authors, place, year or arXiv number. `passes`: its cost in passes over the data, in words.
+    - `deviations`: where it knowingly differs from the paper or from the released code, and why.
+    """
+
+    title: str
+    formula: str = ""
+    paper: str = ""
+    passes: str = ""
+    deviations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A published setting: the values of its fields and where they come from."""
+
+    values: Mapping[str, Any]
+    source: str
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values of a field that a search tries: from `low` to `high`, evenly, or evenly in the logarithm."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The values of a field that a search tries, one by one."""
+
+    values: tuple[Any, ...]
+
+
+def share_of(rows: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Returns ⌊share·n⌋ of `rows` (one at the least), sorted, drawn once from `seed`; all of them for a share of 1."""
+    if share >= 1.0:
+        return rows
+    count = max(1, math.floor(share * len(rows)))
+    return np.sort(stream(seed, _SHARE).permutation(rows)[:count])
+
+
+@dataclass(frozen=True)
+class Method(ABC):
     """An unlearning method: a frozen dataclass whose fields are its hyperparameters and its recipe keys.
 
-    `access` declares the data that the method may see: `forget` (the forget set alone), `moments` (that and stored
-    statistics of the training data) or `retain` (the full retain set). The caller hands over nothing more, but for
-    `graphs`, captured steps of earlier models (see `unlearn.train`), to a method with a true attribute `uses_graphs`.
+    A subclass sets `name`, and `unlearn` at the least. Everything else has a default.
+
+    **Class attributes:**
+
+    - `name`: what recipes call it. `access`: the most data that any configuration sees (see `Needs`).
+    - `scenarios`: the kinds of scenario that it is for.
+    - `inherits`: fields that take the value of the recipe's `training` where a recipe does not set them.
+    - `in_steps`: whether it is only for scenarios that forget in steps.
+    - `selectable`: whether a recipe may name it; false for rows that every run has.
+    - `retired`: options that earlier versions had, with their defaults. They stay in the keys of stored work.
+    - `card`, `presets`, `ranges`: for people and for searches.
     """
 
     name: ClassVar[str]
-    access: ClassVar[str]
+    access: ClassVar[str] = "forget"
+    scenarios: ClassVar[frozenset[str]] = frozenset(KINDS)
+    inherits: ClassVar[frozenset[str]] = frozenset()
+    in_steps: ClassVar[bool] = False
+    retired: ClassVar[Mapping[str, Any]] = {}
+    selectable: ClassVar[bool] = True
+    card: ClassVar[Card] = Card("")
+    presets: ClassVar[Mapping[str, Preset]] = {}
+    ranges: ClassVar[Mapping[str, Range | Choice]] = {}
+
+    def needs(self) -> Needs:
+        """What this configuration must be given."""
+        return Needs(access=self.access)
 
     def requires(self) -> frozenset[str]:
         """Names of the optional arguments of `unlearn` that this configuration needs."""
-        ...
+        return self.needs().names()
 
+    def steps(self) -> Steps:
+        """How this configuration forgets a set that grows step by step."""
+        return Steps()
+
+    def check(self, split: Split) -> None:
+        """Raises `UnlearnError` where this configuration cannot forget what `split` asks for."""
+        if split.kind not in self.scenarios:
+            allowed = " and ".join(kind for kind in KINDS if kind in self.scenarios)
+            raise UnlearnError(f"scenario.kind: {split.kind!r} is not allowed with {self.name}; allowed are {allowed}")
+        if self.in_steps and len(split.steps) < 2:
+            raise UnlearnError(f"scenario.kind: {split.kind!r} is not allowed with {self.name}; give incremental")
+
+    def passes(self) -> int:
+        """About how many passes over the data the method makes; for estimates of time."""
+        return 1
+
+    @classmethod
+    def translate(cls, options: Mapping[str, Any]) -> tuple[type[Method], dict[str, Any]]:
+        """Returns the class and its options for the options of a recipe, which may use an older spelling."""
+        return cls, {name: value for name, value in options.items() if name not in cls.retired}
+
+    @classmethod
+    def of(cls, **options: Any) -> Method:
+        """Returns the method with options as a recipe gives them: older spellings, and settings of settings flat."""
+        kind, given = cls.translate(options)
+        for item in fields(kind):
+            inner = item.default_factory
+            if isinstance(inner, type) and is_dataclass(inner):
+                names = [each.name for each in fields(inner) if each.name in given]
+                given[item.name] = inner(**{name: given.pop(name) for name in names})
+        return kind(**given)
+
+    @abstractmethod
     def unlearn(
         self,
         model: nn.Module,
         *,
         forget: Loader,
         retain: Loader | None = None,
-        moments: Any = None,
+        moments: SecondMoments | CoreBasis | None = None,
+        fisher: Fisher | None = None,
         validation: Loader | None = None,
         num_classes: int | None = None,
         forget_classes: tuple[int, ...] = (),
         monitor: Mapping[str, Loader] | None = None,
         on_epoch: EpochCallback | None = None,
+        graphs: Graphs | None = None,
     ) -> UnlearnResult:
-        """Returns an unlearned copy of `model`."""
-        ...
+        """Returns an unlearned copy of `model`; the one given is left untouched.
+
+        **Arguments:** those that `needs` names must be given; the others are not looked at. `monitor` holds named
+        loaders that are only evaluated, `on_epoch` is called with each row of the history.
+
+        Raises `UnlearnError` where an argument is missing or a setting cannot work.
+        """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import torch
@@ -16,11 +16,14 @@ from ..core.seeds import check_seed, seeded
 from ..data.loader import ArrayLoader
 from ..models.classes import drop_classes
 from ..models.reset import reset
+from ..moments.basis import CoreBasis
+from ..moments.fisher import Fisher
+from ..moments.moments import SecondMoments
 from ..training.graphs import Graphs
 from ..training.loop import Job, fit
 from ..training.predict import accuracy
 from ..training.recipe import Training
-from .base import UnlearnResult
+from .base import Card, Choice, Method, Needs, Range, UnlearnResult
 from .features import FeatureLoader, chain_of, compute, frozen_length, room_for_features
 
 _LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
@@ -46,13 +49,12 @@ def trainable_modules(model: nn.Module, k: int, unit: str) -> list[nn.Module]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _LastLayers(Training):
+class _LastLayers(Training, Method):
     """What EU-k and CF-k share. The fields of `Training` are the recipe that the last layers are trained with."""
 
     name: ClassVar[str]
     access: ClassVar[str] = "retain"
-    inherits_training: ClassVar[bool] = True  # settings not given are those that the model was trained with
-    uses_graphs: ClassVar[bool] = True  # `unlearn` takes captured steps of earlier models
+    inherits: ClassVar[frozenset[str]] = frozenset(item.name for item in fields(Training))
     reinitialise: ClassVar[bool]
     section: ClassVar[str] = ""
 
@@ -68,9 +70,13 @@ class _LastLayers(Training):
             raise ValueError(f"unit: {self.unit!r} is not allowed; allowed are layers and blocks")
         check_seed(self.seed)
 
-    def requires(self) -> frozenset[str]:
+    def needs(self) -> Needs:
         """The retain set."""
-        return frozenset({"retain"})
+        return Needs(access="retain", graphs=True, batch_size=self.batch_size, augment=self.augment)
+
+    def passes(self) -> int:
+        """Passes over the retain set."""
+        return self.epochs
 
     def unlearn(
         self,
@@ -78,7 +84,8 @@ class _LastLayers(Training):
         *,
         forget: Loader,
         retain: Loader | None = None,
-        moments: Any = None,
+        moments: SecondMoments | CoreBasis | None = None,
+        fisher: Fisher | None = None,
         validation: Loader | None = None,
         num_classes: int | None = None,
         forget_classes: tuple[int, ...] = (),
@@ -92,7 +99,7 @@ class _LastLayers(Training):
         `retain` is an `ArrayLoader`, it is batched, shuffled and augmented as the fields say, and without
         augmentation the frozen first part of the model is computed only once. Other loaders are taken as they come.
 
-        **Arguments:** `forget`, `validation` and `monitor` are only evaluated. `moments` is not used. `graphs`
+        **Arguments:** `forget`, `validation` and `monitor` are only evaluated. `moments` and `fisher` are not used. `graphs`
             as of `train`.
 
         **Returns:** history rows as of `train`, with `forget_accuracy`, `validation_accuracy` and one
@@ -184,6 +191,13 @@ class EUk(_LastLayers):
     """
 
     name: ClassVar[str] = "eu_k"
+    card: ClassVar[Card] = Card(
+        "EU-k",
+        "initialise the last k layers again and train them on D_r with the original recipe",
+        "Goel, Prabhu, Sanyal, Lim, Torr, Kumaraguru, Towards Adversarial Evaluation of Machine Unlearning, 2201.06640",
+        "as many passes over the retain set as training made, the frozen part computed once where nothing is augmented",
+    )
+    ranges: ClassVar[Mapping[str, Range | Choice]] = {"k": Choice((1, 2, 3, 4, 5))}
     reinitialise: ClassVar[bool] = True
 
 
@@ -195,4 +209,11 @@ class CFk(_LastLayers):
     """
 
     name: ClassVar[str] = "cf_k"
+    card: ClassVar[Card] = Card(
+        "CF-k",
+        "train the last k layers on, on D_r with the original recipe",
+        "Goel, Prabhu, Sanyal, Lim, Torr, Kumaraguru, Towards Adversarial Evaluation of Machine Unlearning, 2201.06640",
+        "as many passes over the retain set as training made, the frozen part computed once where nothing is augmented",
+    )
+    ranges: ClassVar[Mapping[str, Range | Choice]] = {"k": Choice((1, 2, 3, 4, 5))}
     reinitialise: ClassVar[bool] = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from torch import nn
@@ -15,15 +15,18 @@ from ..core.seeds import check_seed, seeded
 from ..data.loader import ArrayLoader
 from ..models.classes import drop_classes
 from ..models.reset import reset
+from ..moments.basis import CoreBasis
+from ..moments.fisher import Fisher
+from ..moments.moments import SecondMoments
 from ..training.graphs import Graphs
 from ..training.predict import accuracy
 from ..training.recipe import Training
 from ..training.train import train
-from .base import UnlearnResult
+from .base import Card, Method, Needs, UnlearnResult
 
 
 @dataclass(frozen=True, kw_only=True)
-class Retrain(Training):
+class Retrain(Training, Method):
     """Initialises every parameter again and trains on the retain set with the fields of `Training`.
 
     **Arguments:** `seed` of the initialisation, of the order of the data and of dropout; the others as in `Training`.
@@ -33,8 +36,13 @@ class Retrain(Training):
 
     name: ClassVar[str] = "retrain"
     access: ClassVar[str] = "retain"
-    inherits_training: ClassVar[bool] = True  # settings not given are those that the model was trained with
-    uses_graphs: ClassVar[bool] = True  # `unlearn` takes captured steps of earlier models
+    selectable: ClassVar[bool] = False  # every run has it as a row of its own
+    inherits: ClassVar[frozenset[str]] = frozenset(item.name for item in fields(Training))
+    card: ClassVar[Card] = Card(
+        "Retrain",
+        "initialise every parameter again and train on D_r with the original recipe",
+        passes="as many passes over the retain set as training made",
+    )
     section: ClassVar[str] = ""
 
     seed: int = 0
@@ -43,9 +51,13 @@ class Retrain(Training):
         super().__post_init__()
         check_seed(self.seed)
 
-    def requires(self) -> frozenset[str]:
+    def needs(self) -> Needs:
         """The retain set."""
-        return frozenset({"retain"})
+        return Needs(access="retain", graphs=True, batch_size=self.batch_size, augment=self.augment)
+
+    def passes(self) -> int:
+        """Passes over the retain set."""
+        return self.epochs
 
     def unlearn(
         self,
@@ -53,7 +65,8 @@ class Retrain(Training):
         *,
         forget: Loader,
         retain: Loader | None = None,
-        moments: Any = None,
+        moments: SecondMoments | CoreBasis | None = None,
+        fisher: Fisher | None = None,
         validation: Loader | None = None,
         num_classes: int | None = None,
         forget_classes: tuple[int, ...] = (),
@@ -64,7 +77,7 @@ class Retrain(Training):
         """Returns a model of the architecture of `model`, trained anew on `retain`; nothing of its weights is used.
 
         Where `retain` is an `ArrayLoader`, it is batched, shuffled and augmented as the fields say; other loaders are
-        taken as they come. `forget`, `validation` and `monitor` are only evaluated. `moments` is not used.
+        taken as they come. `forget`, `validation` and `monitor` are only evaluated. `moments` and `fisher` are not used.
         `graphs` as of `train`.
 
         **Returns:** history rows as of `train`, with `forget_accuracy`, `validation_accuracy` and one

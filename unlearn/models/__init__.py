@@ -10,12 +10,21 @@ from typing import Any
 from torch import nn
 
 from ..core import _torchvision  # noqa: F401  (declares torchvision's operators before anything imports it)
+from ..core.registry import Registry
 from ..core.seeds import check_seed, seeded
 from .all_cnn import all_cnn
 from .resnet18 import resnet18
 from .small_vgg import small_vgg
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"small_vgg": small_vgg, "all_cnn": all_cnn, "resnet18": resnet18}
+# A model is a function of `num_classes`, `in_channels` and `image_size`, and of `width` where it has one.
+MODELS: Registry[Callable[..., nn.Module]] = Registry(
+    "unlearn.models",
+    {
+        "small_vgg": "unlearn.models.small_vgg:small_vgg",
+        "all_cnn": "unlearn.models.all_cnn:all_cnn",
+        "resnet18": "unlearn.models.resnet18:resnet18",
+    },
+)
 
 __all__ = ["MODELS", "all_cnn", "build_model", "resnet18", "small_vgg", "torchvision_names"]
 
@@ -51,7 +60,9 @@ def build_model(
         build = _factory(name, allow_factory)
         options = {**shape, **kwargs} if width == 1 else {**shape, "width": width, **kwargs}
     elif name in MODELS:
-        build, options = MODELS[name], {**shape, "width": width, **kwargs}
+        build = MODELS[name]
+        # A model of another package may have no width; one that is not asked for is not handed over.
+        options = {**shape, **kwargs} if width == 1 else {**shape, "width": width, **kwargs}
     else:
         if width != 1:
             raise ValueError(f"model.width: {width!r} is not allowed for {name}; only {', '.join(MODELS)} have a width")

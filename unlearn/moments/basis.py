@@ -7,16 +7,16 @@ Source: Hoang et al., WACV 2024.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from ..core.digests import digest_model
 from ..core.errors import IncompatibleMoments
 from ..core.tensor_files import read_tensors, write_tensors
-from .moments import SecondMoments, combine, digest_model
 from .sums import ThinMoment
 
 CRITERIA = ("singular", "energy")
@@ -78,35 +78,30 @@ class CoreBasis:
     warnings: list[str] = field(default_factory=list)
 
     @classmethod
-    def from_moments(
+    def of(
         cls,
-        moments: SecondMoments,
+        parts: Iterable[tuple[str, Tensor | ThinMoment]],
+        model_digest: str,
+        data_digest: str = "",
         *,
-        minus: SecondMoments | None = None,
         device: str | torch.device | None = None,
     ) -> CoreBasis:
-        """Decomposes moments, or the difference of two, in float64.
+        """Decomposes second moments in float64, one layer at a time (see `SecondMoments.decompose`).
 
-        **Arguments:** `minus` is subtracted one layer at a time, so that no second set of moments is held. `device` is
-        where to compute, None for a GPU where there is one; the vectors stay there.
+        **Arguments:** `parts`: layer names with their moments. `device`: where to compute, None for a GPU where there
+        is one; the vectors stay there.
         """
-        if minus is not None:
-            moments._check(minus)
         target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         vectors, values, warnings = {}, {}, []
-        for name, part in moments.parts.items():
-            left = part if minus is None else combine(part, minus.parts[name], -1)
-            vectors[name], values[name] = _decompose(left, target)
+        for name, part in parts:
+            vectors[name], values[name] = _decompose(part, target)
             smallest, largest = _range(values[name])
             if smallest < -ROUNDING * max(largest, 1e-300):
                 warnings.append(
                     f"{name}: an eigenvalue of {smallest:.3g} beside a largest of {largest:.3g}: more was subtracted than the moments held; "
                     "was it other data, or another model's?"
                 )
-        digest = (
-            moments.data_digest if minus is None else moments.select([])._combined(minus.select([]), -1).data_digest
-        )
-        return cls(vectors, values, moments.model_digest, digest, warnings)
+        return cls(vectors, values, model_digest, data_digest, warnings)
 
     def check_model(self, model: nn.Module) -> None:
         """Raises `IncompatibleMoments` where this is not the basis of `model`."""

@@ -6,28 +6,24 @@ gone. Source: Hoang et al., WACV 2024; Saha et al., gradient projection memory, 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from ..core.batches import Loader, device_of, to_device
+from ..core.digests import as_text, combined, digest_data, digest_images, digest_model
 from ..core.errors import IncompatibleMoments
 from ..core.memory import keep_freed_memory
 from ..core.numerics import deterministic_convolutions, full_float32
 from ..core.tensor_files import read_tensors, write_tensors
 from ..models.layers import Projectable, projectable_layers, weight_matrix_shape
 from ..training.predict import evaluating
-from .sums import Accumulator, PatchSum, RowSum, ThinMoment
-
-if TYPE_CHECKING:
-    from .basis import CoreBasis
-
-_DIGEST_MODULUS = 2**256
+from .basis import CoreBasis
+from .conv_sums import ShiftSum, can_shift
+from .sums import Accumulator, PatchSum, RowSum, ThinMoment, combine
 
 
 @dataclass(frozen=True)
@@ -93,9 +89,7 @@ class SecondMoments:
 
     def _combined(self, other: SecondMoments, sign: int) -> SecondMoments:
         parts = {name: combine(part, other.parts[name], sign) for name, part in self.parts.items()}
-        digest = ""
-        if self.data_digest and other.data_digest:
-            digest = f"{(int(self.data_digest, 16) + sign * int(other.data_digest, 16)) % _DIGEST_MODULUS:064x}"
+        digest = combined(self.data_digest, other.data_digest, sign)
         return SecondMoments(parts, self.count + sign * other.count, self.model_digest, digest)
 
     def _check(self, other: SecondMoments, allow_model_change: bool = False) -> None:
@@ -127,14 +121,22 @@ class SecondMoments:
         if self.data_digest != digest_data(loader):
             raise IncompatibleMoments("moments: they were computed with other images than this loader's")
 
-    def decompose(self, device: str | torch.device | None = None) -> CoreBasis:
+    def decompose(self, *, minus: SecondMoments | None = None, device: str | torch.device | None = None) -> CoreBasis:
         """Returns the eigendecomposition of every layer's moments, which serves every γ, criterion and top-k.
 
-        **Arguments:** `device`: where to compute; None for a GPU where there is one.
-        """
-        from .basis import CoreBasis
+        **Arguments:** `minus` is subtracted one layer at a time, so that no second set of moments is held. `device`
+        is where to compute, None for a GPU where there is one; the vectors stay there.
 
-        return CoreBasis.from_moments(self, device=device)
+        Raises `IncompatibleMoments` where `minus` has other layers or was computed with another model.
+        """
+        if minus is None:
+            parts: Iterable[tuple[str, Tensor | ThinMoment]] = self.parts.items()
+            data = self.data_digest
+        else:
+            self._check(minus)
+            parts = ((name, combine(part, minus.parts[name], -1)) for name, part in self.parts.items())
+            data = combined(self.data_digest, minus.data_digest, -1)
+        return CoreBasis.of(parts, self.model_digest, data, device=device)
 
     def save(self, path: str | Path) -> None:
         """Writes the moments as safetensors, whole or not at all. Thin ones are written as √λ·eigenvectors."""
@@ -168,19 +170,6 @@ class SecondMoments:
         if data is not None:
             moments.check_data(data)
         return moments
-
-
-def combine(first: Tensor | ThinMoment, second: Tensor | ThinMoment, sign: int = 1) -> Tensor | ThinMoment:
-    """Returns first + sign·second, thin where the vectors of both are still fewer than the dimensions."""
-    if isinstance(first, ThinMoment) and isinstance(second, ThinMoment) and _stays_thin(first, second):
-        rows, signs = second.rows.to(first.rows.device), second.signs.to(first.rows.device)
-        return ThinMoment(torch.cat([first.rows, rows]), torch.cat([first.signs, sign * signs]))
-    left, right = (part.dense() if isinstance(part, ThinMoment) else part for part in (first, second))
-    return torch.add(left, right.to(left.device), alpha=sign)
-
-
-def _stays_thin(first: ThinMoment, second: ThinMoment) -> bool:
-    return len(first.rows) + len(second.rows) < first.shape[1]
 
 
 def second_moments(
@@ -239,7 +228,7 @@ def second_moments(
                     images, _ = to_device(batch, target)
                     model(images)
                     count += len(images) if index == 0 else 0
-                    data += _digest_images(images)
+                    data += digest_images(images)
             if count == 0:
                 raise ValueError("loader: holds no images to compute moments of")
             unreached = [name for name in wanted if name not in reached]
@@ -252,7 +241,7 @@ def second_moments(
     finally:
         for handle in handles:
             handle.remove()
-    return SecondMoments(parts, count, digest_model(model), f"{data % _DIGEST_MODULUS:064x}")
+    return SecondMoments(parts, count, digest_model(model), as_text(data))
 
 
 def _feed(name: str, total: Accumulator, reached: set[str]) -> Callable[..., None]:
@@ -274,30 +263,8 @@ def _divided(part: Tensor | ThinMoment, passes: int) -> Tensor | ThinMoment:
     return ThinMoment(part.rows / passes**0.5, part.signs) if isinstance(part, ThinMoment) else part.div_(passes)
 
 
-def digest_model(model: nn.Module) -> str:
-    """Returns the SHA-256 of a model's parameters and buffers by name."""
-    hasher = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        hasher.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        hasher.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return hasher.hexdigest()
-
-
-def digest_data(loader: Loader) -> str:
-    """Returns the digest of the images of one pass over `loader`, the same in any order and in any batches."""
-    return f"{sum(_digest_images(images) for images, _ in loader) % _DIGEST_MODULUS:064x}"
-
-
-def _digest_images(images: Tensor) -> int:
-    """Returns a sum over images, so that shards merge and subsets subtract."""
-    flat = images.detach().cpu().float().contiguous(memory_format=torch.contiguous_format).reshape(len(images), -1)
-    return sum(int.from_bytes(hashlib.sha256(row).digest(), "big") for row in flat.numpy())
-
-
 def accumulator(layer: Projectable, device: torch.device) -> Accumulator:
     """Returns what sums a layer's inputs fastest."""
-    from .conv_sums import ShiftSum, can_shift
-
     if isinstance(layer, nn.Conv2d):
         return ShiftSum(layer, device) if can_shift(layer) else PatchSum(layer, device)
     groups, _, size = weight_matrix_shape(layer)

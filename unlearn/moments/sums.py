@@ -193,3 +193,16 @@ def pad(images: Tensor, layer: nn.Conv2d) -> Tensor:
         return images
     mode = {"zeros": "constant"}.get(layer.padding_mode, layer.padding_mode)
     return functional.pad(images, amounts, mode=mode)
+
+
+def combine(first: Tensor | ThinMoment, second: Tensor | ThinMoment, sign: int = 1) -> Tensor | ThinMoment:
+    """Returns first + sign·second, thin where the vectors of both are still fewer than the dimensions."""
+    if isinstance(first, ThinMoment) and isinstance(second, ThinMoment) and _stays_thin(first, second):
+        rows, signs = second.rows.to(first.rows.device), second.signs.to(first.rows.device)
+        return ThinMoment(torch.cat([first.rows, rows]), torch.cat([first.signs, sign * signs]))
+    left, right = (part.dense() if isinstance(part, ThinMoment) else part for part in (first, second))
+    return torch.add(left, right.to(left.device), alpha=sign)
+
+
+def _stays_thin(first: ThinMoment, second: ThinMoment) -> bool:
+    return len(first.rows) + len(second.rows) < first.shape[1]

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unlearn import PGU
+from unlearn import PGU, Method
 
 Batches = list[tuple[Tensor, Tensor]]
 
@@ -67,6 +67,6 @@ def relative(found: Tensor, exact: Tensor) -> float:
     return float((found - exact).norm() / exact.norm())
 
 
-def ten_steps(**changes: Any) -> PGU:
+def ten_steps(**changes: Any) -> Method:
     settings = {"epochs": 10, "lr": 0.05, "final_lr": 0.01, "batch_size": 1000, "early_stop": None, "gamma": 0.9}
-    return PGU(**{**settings, **changes})
+    return PGU.of(**{**settings, **changes})

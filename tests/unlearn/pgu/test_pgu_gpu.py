@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from unlearn import CoreBasis, second_moments
+from unlearn import second_moments
 
 from .net import LAYERS, ten_steps, weights
 
@@ -18,7 +18,7 @@ def test_a_gpu_agrees_with_the_cpu(model, forget, moments, data) -> None:
     assert found.matrices["conv1"].is_cuda
     for name, matrix in moments.matrices.items():
         assert float((found.matrices[name].cpu() - matrix).abs().max() / matrix.abs().max()) < 1e-5, name
-    basis = CoreBasis.from_moments(moments, minus=second_moments(model, forget))
+    basis = moments.decompose(minus=second_moments(model, forget))
     on_cpu = ten_steps().unlearn(model, forget=forget, moments=basis).model
     first, second = (ten_steps().unlearn(there, forget=forget, moments=found).model for _ in range(2))
     for name in LAYERS:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from unlearn import CoreBasis, build_model, second_moments
+from unlearn import build_model, second_moments
 from unlearn.methods.pgu import run as pgu_run
 from unlearn.methods.pgu.prefix import cut
 from unlearn.methods.pgu.run import _InputSide
@@ -138,7 +138,7 @@ def test_unlearning_is_the_same_with_and_without(k: int, monkeypatch: pytest.Mon
     net = build_model("resnet18", num_classes=10, width=0.125, image_size=32).eval()
     data = batches(images_of(48), torch.arange(48) % 10)
     forget, held_out = batches(images_of(48)[:16], torch.arange(16) % 10), batches(images_of(30), torch.arange(30) % 10)
-    basis = CoreBasis.from_moments(second_moments(net, data), minus=second_moments(net, forget))
+    basis = second_moments(net, data).decompose(minus=second_moments(net, forget))
     method = ten_steps(top_k=k, unit="blocks", epochs=3, gamma=0.5)
     fast = method.unlearn(net, forget=forget, moments=basis, validation=held_out)
     monkeypatch.setattr(pgu_run, "cut", lambda *args: None)

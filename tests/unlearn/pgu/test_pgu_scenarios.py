@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unlearn import PGU, CoreBasis, accuracy, second_moments
+from unlearn import PGU, CoreBasis, DepoisonPGU, accuracy, second_moments
 from unlearn.methods import IncompatibleMoments, UnlearnError
 from unlearn.methods.pgu.incremental import incremental
 from unlearn.methods.pgu.losses import depoisoning_terms, forgetting_terms
@@ -71,7 +71,8 @@ def test_depoisoning_takes_poison_out() -> None:
     as_poisoned, as_it_is = (batches(images[poisoned], values[poisoned]) for values in (wrong, labels))
     assert accuracy(net, as_poisoned) > 0.9
     clean = second_moments(net, batches(images[~poisoned], labels[~poisoned])).decompose()
-    method = PGU(
+    method = DepoisonPGU(gamma=0.5, epochs=20)
+    assert method == PGU.of(
         objective="depoison", gamma=0.5, lr=0.1, final_lr=0.05, epochs=20, offset=0.1, early_stop="retain_drop"
     )
     result = method.unlearn(net, forget=as_poisoned, moments=clean, monitor={"test": held_out})

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unlearn import PGU, CoreBasis, second_moments
+from unlearn import PGU, second_moments
+from unlearn.core.digests import digest_model
 from unlearn.methods import IncompatibleMoments, MethodDidNothing, UnlearnError, UnlearnTooFast
-from unlearn.moments.moments import digest_model
 
 from .net import batches, ten_steps, weights
 
@@ -48,7 +48,7 @@ def test_early_stop_by_gap_keeps_the_nearer_epoch(
 
 def first_passes(model, forget, moments, method: PGU, passes: int) -> nn.Module:
     """The model after the first passes of a longer run, one by one with that run's learning rates and space."""
-    basis = CoreBasis.from_moments(moments, minus=second_moments(model, forget))
+    basis = moments.decompose(minus=second_moments(model, forget))
     for step in range(passes):
         one = dataclasses.replace(method, epochs=1, lr=method.rate(step), final_lr=None)
         same = dataclasses.replace(basis, model_digest=digest_model(model))
@@ -136,7 +136,7 @@ def test_what_is_not_needed_is_not_evaluated(model, forget, moments) -> None:
 )
 def test_settings_that_are_not_allowed(field: str, value: Any, told: str) -> None:
     with pytest.raises(ValueError, match="^" + told.translate(str.maketrans({c: "\\" + c for c in ".{}()"}))):
-        PGU(**{field: value})
+        PGU.of(**{field: value})
 
 
 def test_inputs_that_are_missing_or_anothers(model, forget, moments, held_out) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import nn
 
 from ...core.batches import EpochCallback, Loader
 from ...moments.moments import SecondMoments, second_moments
-from ..base import UnlearnResult
+from ..base import Card, Method, Steps, UnlearnResult
 from .pgu import PGU
 
 
@@ -91,6 +91,14 @@ class IncrementalPGU(PGU):
     """
 
     name: ClassVar[str] = "pgu_incremental"
+    scenarios: ClassVar[frozenset[str]] = frozenset({"incremental"})
+    in_steps: ClassVar[bool] = True
+    card: ClassVar[Card] = Card(
+        "PGU, incremental",
+        "PGU again and again: step t takes the moments of its forget set off the running ones",
+        "Hoang, Rana, Gupta, Venkatesh, Learn to Unlearn for Deep Neural Networks, WACV 2024",
+        "one decomposition and up to 100 passes over the forget set for each step",
+    )
 
     step: int | None = None
     fail_points: float | None = None
@@ -110,3 +118,14 @@ class IncrementalPGU(PGU):
             raise ValueError(f"fail_points: {self.fail_points!r} is not allowed; give a number above 0, up to 100")
         if self.recover_lr <= 0.0:
             raise ValueError(f"recover_lr: {self.recover_lr!r} is not allowed; give a number above 0")
+
+    def steps(self) -> Steps:
+        """How the set grows, when to stop, and what follows."""
+        return Steps(self.step, self.fail_points, self.recompute_moments, self.recover_epochs, self.recover_lr)
+
+    @classmethod
+    def translate(cls, options: Mapping[str, Any]) -> tuple[type[Method], dict[str, Any]]:
+        """Drops options that are gone; there is no depoisoning in steps."""
+        if options.get("objective", "forget") != "forget":
+            raise ValueError(f"objective: {options['objective']!r} is not allowed; allowed is forget")
+        return super().translate(options)

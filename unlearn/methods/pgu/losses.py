@@ -29,6 +29,3 @@ def depoisoning_terms(logits: Tensor, labels: Tensor, offset: float) -> tuple[Te
     keep = torch.ones_like(logits, dtype=torch.bool).scatter_(1, labels[:, None], False)
     log_q = torch.log_softmax(logits.float()[keep].view(-1, classes - 1), dim=1)
     return first, -(log_q.exp() * log_q).sum(dim=1).mean()
-
-
-TERMS = {"forget": forgetting_terms, "depoison": depoisoning_terms}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +22,9 @@ from ...training.loop import autocast
 from ...training.predict import accuracy
 from ..base import UnlearnResult
 from ..features import FeatureLoader, compute, room_for_features
-from .losses import TERMS
+from .losses import depoisoning_terms, forgetting_terms
 from .prefix import cut
-
-if TYPE_CHECKING:
-    from .pgu import PGU
+from .settings import Settings
 
 _EVALUATION_BATCH = 512
 
@@ -40,7 +38,7 @@ class Run:
 
     def __init__(
         self,
-        method: PGU,
+        method: Settings,
         model: nn.Module,
         names: list[str],
         basis: CoreBasis,
@@ -66,7 +64,7 @@ class Run:
             options = (name, gamma, method.criterion, extra_rank)
             projector = basis.projector(*options).to(self.device, wide)
             core = None
-            if method.objective == "depoison" and gamma < 1.0:
+            if method.depoisons and gamma < 1.0:
                 core = basis.core(*options).to(self.device, wide)
             if projector.frozen and (core is None or core.shape[2] == 0):
                 continue
@@ -75,11 +73,11 @@ class Run:
                 # A = W M, which no step in the residual space changes: the scale's gradient is Aᵀ G M in every epoch.
                 grouped = weight.detach().to(wide).reshape(core.shape[0], -1, core.shape[1])
                 self.cores[name] = core, torch.bmm(grouped, core)
-            elif isinstance(layer, nn.Linear) and not method.compile:
+            elif isinstance(layer, nn.Linear):
                 self.inputs[name] = _InputSide(layer, projector)
         images, self.labels = compute(nn.Identity(), forget, self.device, "float32")
         self.changing, self.images, self.sets = self._without_prefix(images, dict(sets))
-        self.stepping: Callable[[Tensor], Tensor] = torch.compile(self.changing) if method.compile else self.changing
+        self.terms = depoisoning_terms if method.depoisons else forgetting_terms
 
     def _without_prefix(self, images: Tensor, sets: dict[str, Loader]) -> tuple[nn.Module, Tensor, dict[str, Loader]]:
         """Computes once what the frozen first part of the model makes of each set, where there is one and room."""
@@ -97,7 +95,7 @@ class Run:
             module.training = mode
         if parts is None:
             return whole
-        precision = self.method.precision
+        precision = self.method.details.precision
         example, _ = compute(parts.prefix, [(images[:1], self.labels[:1])], self.device, precision)
         counts = [getattr(loader, "dataset_size", 0) for loader in sets.values()]
         needed = (len(images) + sum(counts)) * example.numel() * example.element_size()
@@ -119,7 +117,7 @@ class Run:
         try:
             for parameter, _ in required:
                 parameter.requires_grad_(id(parameter) in moving)
-            exact = arithmetic(self.method.precision)
+            exact = arithmetic(self.method.details.precision)
             with seeded(self.method.seed), exact, deterministic_convolutions(), keep_freed_memory():
                 history, stopped_at = self._epochs()
         finally:
@@ -140,7 +138,7 @@ class Run:
                 f"early_stop: 'gap' is passed before the first step (forget accuracy {history[0]['forget_accuracy']:.3f}, validation accuracy "
                 f"{history[0]['validation_accuracy']:.3f}): the model does not know the forget set better than unseen data; use early_stop=None"
             )
-        for step in range(method.passes):
+        for step in range(method.passes()):
             previous = self._copy() if method.early_stop else {}
             started = time.perf_counter()
             row = {"epoch": step + 1, "lr": method.rate(step), **self._pass(step), **self._evaluate(step + 1)}
@@ -155,7 +153,7 @@ class Run:
                     raise self._too_fast(f"{method.watched} accuracy fell by more than drop_points within one pass")
                 self._restore(previous)
                 return history, step
-        if method.early_stop == "gap" and method.passes == method.epochs > 0:
+        if method.early_stop == "gap" and method.passes() == method.epochs > 0:
             self.notes.append(
                 f"the early stop was not reached in {method.epochs} epochs: forget accuracy is still {-_gap(history[-1]):.3f} above validation accuracy; "
                 "raise lr or epochs, or lower gamma"
@@ -180,7 +178,7 @@ class Run:
 
     def _dropped(self, history: list[dict[str, Any]]) -> bool:
         key = f"{self.method.watched}_accuracy"
-        return 100.0 * (history[0][key] - history[-1][key]) > self.method.drop_points
+        return 100.0 * (history[0][key] - history[-1][key]) > self.method.details.drop_points
 
     def _copy(self) -> dict[str, Tensor]:
         return {name: weight.detach().clone() for name, weight in self.weights.items()}
@@ -199,7 +197,7 @@ class Run:
 
     def _batches(self, step: int) -> list[tuple[Tensor, Tensor]] | Loader:
         """The forget set in the order in which it came, or shuffled anew in every pass."""
-        size, shuffle = self.method.batch_size, self.method.shuffle
+        size, shuffle = self.method.batch_size, self.method.details.shuffle
         if bool(self.forget_classes) if shuffle is None else shuffle:
             order = torch.from_numpy(stream(self.method.seed, step).permutation(len(self.labels))).to(self.device)
             return ((self.images.index_select(0, rows), self.labels[rows]) for rows in order.split(size))
@@ -212,10 +210,10 @@ class Run:
         totals = torch.zeros(3, dtype=torch.float64, device=self.device)
         kept = {name: torch.zeros(2, device=self.device) for name in self.weights}
         for images, labels in self._batches(step):
-            with autocast(self.device, method.precision):
-                logits = self.stepping(images)
-            first, second = TERMS[method.objective](logits, labels, method.offset)
-            loss = method.forget_weight * first + method.entropy_weight * second
+            with autocast(self.device, method.details.precision):
+                logits = self.changing(images)
+            first, second = self.terms(logits, labels, method.offset)
+            loss = method.details.forget_weight * first + method.entropy_weight * second
             totals += torch.stack([loss, first, second]).detach().double() * len(labels)
             if self.weights:
                 gradients = torch.autograd.grad(loss, list(self.weights.values()))
@@ -241,13 +239,13 @@ class Run:
 
     def _direction(self, name: str, residual: Tensor) -> Tensor:
         """What the optimiser makes of a projected gradient; it stays in the residual space."""
-        if self.method.optimizer == "sgd":
+        if self.method.details.optimizer == "sgd":
             return residual
         state = self.state.setdefault(name, {"step": 0})
         if not state["step"]:
             state.update(mean=torch.zeros_like(residual), square=torch.zeros_like(residual))
         state["step"] += 1
-        if self.method.optimizer == "momentum":
+        if self.method.details.optimizer == "momentum":
             direction: Tensor = state["mean"].mul_(0.9).add_(residual)
             return direction
         state["mean"].lerp_(residual, 0.1)
@@ -268,9 +266,11 @@ class Run:
         method = self.method
         found: dict[str, Any] = {"validation_accuracy": None}
         needed = {"gap": ("forget", "validation"), "retain_drop": (method.watched,)}.get(method.early_stop or "", ())
-        due = epoch % method.monitor_every == 0 or epoch == method.passes
+        due = epoch % method.details.monitor_every == 0 or epoch == method.passes()
         for name, loader in self.sets.items():
-            value = accuracy(self.changing, loader, precision=method.precision) if due or name in needed else None
+            value = (
+                accuracy(self.changing, loader, precision=method.details.precision) if due or name in needed else None
+            )
             found[f"{name}_accuracy"] = value
         return found
 
@@ -284,7 +284,7 @@ class Run:
             self.notes.append(
                 "nothing could move: every layer is frozen (γ = 1, or the core space is the whole space); the model is as it was"
             )
-        elif self.method.passes == 0:
+        elif self.method.passes() == 0:
             self.notes.append("no pass was made: the weights are as they were")
         elif all(torch.equal(weight, before[name]) for name, weight in self.weights.items()):
             raise MethodDidNothing(
