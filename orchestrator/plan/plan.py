@@ -183,6 +183,9 @@ class _Planner:
         """Refuses, before anything runs, what the method cannot forget and steps that the scenario has not."""
         try:
             method.check(self.data.split)
+        except ValueError as error:
+            raise RecipeError([fault_from(error, "scenario", self.recipe.scenario)], self.recipe.name) from None
+        try:
             if method.in_steps:
                 grouped_steps(self.data, method.steps().size)
         except ValueError as error:
@@ -305,10 +308,6 @@ def _labelled(outputs: Sequence[Unit]) -> tuple[Outputs, ...]:
 def judged_ones(outputs: Sequence[Unit]) -> tuple[Judged, ...]:
     """Returns how a score names the outputs of the models on one of its sides."""
     return tuple(Judged(o.key, o.label.model_id) for o in outputs)
-
-
-def _integer(value: object) -> int | None:
-    return value if isinstance(value, int) else None
 
 
 def _short(params: Object) -> str:

@@ -115,13 +115,20 @@ class ArrayLoader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         epoch, self._epoch = self._epoch, self._epoch + 1
+        for images, labels, _ in self.batches(epoch):
+            yield images, labels
+
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Pass number `epoch`, each batch with the places, int64 `(b,)`, that its images have in `indices`."""
         random = stream(self.seed, epoch)
-        rows = random.permutation(self.indices) if self.shuffle else self.indices
-        order = torch.from_numpy(rows).to(self.device)
-        draws = draw(random, len(rows), self.augment).to(self.device) if self.augment else None
-        for start in range(0, len(rows), self.batch_size):
+        count = len(self.indices)
+        places = random.permutation(count) if self.shuffle else np.arange(count)
+        order = torch.from_numpy(self.indices[places]).to(self.device)
+        where = torch.from_numpy(places).to(self.device)
+        draws = draw(random, count, self.augment).to(self.device) if self.augment else None
+        for start in range(0, count, self.batch_size):
             part = slice(start, start + self.batch_size)
             batch = self.images.index_select(0, order[part])
             if draws is not None:
                 batch = crop_flip(batch, draws[part])
-            yield self.normalise(batch), self.labels.index_select(0, order[part])
+            yield self.normalise(batch), self.labels.index_select(0, order[part]), where[part]

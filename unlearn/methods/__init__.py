@@ -14,6 +14,9 @@ _BUILT_IN = {
     "pgu_incremental": "unlearn.methods.pgu.incremental:IncrementalPGU",
     "eu_k": "unlearn.methods.last_layers:EUk",
     "cf_k": "unlearn.methods.last_layers:CFk",
+    "finetune": "unlearn.methods.finetune:Finetune",
+    "scrub": "unlearn.methods.scrub:SCRUB",
+    "ssd": "unlearn.methods.ssd:SSD",
     "retrain": "unlearn.methods.retrain:Retrain",
 }
 

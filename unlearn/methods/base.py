@@ -53,6 +53,7 @@ class Needs:
     - `share`: the share of the retain set that is handed over, in [0, 1]. It is drawn once, from the seed.
     - `validation`: held-out samples. `monitor`: loaders `retain` and `test` that are only evaluated.
     - `graphs`: captured training steps of earlier models (see `unlearn.train`).
+    - `statistic`: which one `fisher` is, see `Fisher`.
     - `batch_size`, `augment`: how the loaders are built.
     """
 
@@ -61,6 +62,7 @@ class Needs:
     validation: bool = False
     monitor: bool = False
     graphs: bool = False
+    statistic: str = "fisher"
     batch_size: int = 128
     augment: str | None = None
 
@@ -196,11 +198,13 @@ class Method(ABC):
 
     def check(self, split: Split) -> None:
         """Raises `UnlearnError` where this configuration cannot forget what `split` asks for."""
-        if split.kind not in self.scenarios:
-            allowed = " and ".join(kind for kind in KINDS if kind in self.scenarios)
-            raise UnlearnError(f"scenario.kind: {split.kind!r} is not allowed with {self.name}; allowed are {allowed}")
         if self.in_steps and len(split.steps) < 2:
-            raise UnlearnError(f"scenario.kind: {split.kind!r} is not allowed with {self.name}; give incremental")
+            raise UnlearnError(
+                f"scenario.kind: {split.kind!r} is not allowed; {self.name} forgets in steps: give incremental"
+            )
+        if split.kind not in self.scenarios:
+            allowed = " or ".join(kind for kind in KINDS if kind in self.scenarios)
+            raise UnlearnError(f"scenario.kind: {split.kind!r} is not allowed; {self.name} is for {allowed}")
 
     def passes(self) -> int:
         """About how many passes over the data the method makes; for estimates of time."""

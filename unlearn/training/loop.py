@@ -12,10 +12,10 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..core.batches import EpochCallback, Loader, device_of, to_device
 from ..core.memory import keep_freed_memory
@@ -34,6 +34,7 @@ __all__ = [
     "Job",
     "Loader",
     "TrainingDiverged",
+    "Work",
     "autocast",
     "device_of",
     "fit",
@@ -46,12 +47,29 @@ class TrainingDiverged(ValueError):
     """The loss is no longer a number; the text names the setting to change."""
 
 
+class Work(Protocol):
+    """What one optimiser step does with an item of a pass: a batch, or whatever else the loader yields."""
+
+    def begin_pass(self, rate: float) -> None:
+        """Called before each pass, after every module was put into its mode."""
+
+    def __call__(self, item: Any) -> tuple[Tensor, Tensor | None, int]:
+        """Makes a step. Returns the mean loss and the correct answers, on the device, and the number of images."""
+
+    def end_pass(self) -> None:
+        """Called after each pass."""
+
+    def close(self) -> None:
+        """Called once, when training ends."""
+
+
 @dataclass
 class Job:
     """One model to train.
 
-    **Arguments:** `set_mode` is called before every pass and puts each module into training or evaluation mode; the
-    others as for `unlearn.training.train.train`.
+    **Arguments:** `set_mode` is called before every pass and puts each module into training or evaluation mode.
+    `make_work` makes what a step does; None classifies by cross-entropy. The others as for
+    `unlearn.training.train.train`.
     """
 
     model: nn.Module
@@ -60,6 +78,26 @@ class Job:
     seed: int
     set_mode: Callable[[], Any]
     on_epoch: EpochCallback | None = None
+    make_work: Callable[[], Work] | None = None
+
+
+class _Classifying:
+    """A step of cross-entropy on a batch of images and labels: captured where it can be, else an ordinary one."""
+
+    def __init__(self, job: Job, device: torch.device, graphs: Graphs) -> None:
+        self.job, self.device = job, device
+        self.fast = job.training.path == "fast"
+        self.step: Step | GraphedStep
+        if self.fast and device.type == graphs.device_type and not has_hooks(job.model):
+            self.step = GraphedStep(job.model, job.training, job.seed, graphs)
+        else:
+            self.step = Step(job.model, job.training, device, job.seed)
+        self.begin_pass, self.end_pass, self.close = self.step.begin_pass, self.step.end_pass, self.step.close
+
+    def __call__(self, item: Any) -> tuple[Tensor, Tensor | None, int]:
+        images, labels = to_device(item, self.device, channels_last=self.fast)
+        loss, correct = self.step(images, labels)
+        return loss, correct, len(labels)
 
 
 def fit(job: Job, graphs: Graphs | None = None) -> list[dict[str, Any]]:
@@ -140,43 +178,38 @@ def _steps(job: Job, history: list[dict[str, Any]], graphs: Graphs) -> Iterator[
     """Trains; yields after each step, appends a row to `history` after each pass."""
     model, loader, training = job.model, job.loader, job.training
     device = device_of(model)
-    fast = training.path == "fast"
     if not trained_parameters(model):
         raise ValueError("model: none of its parameters can be trained")
-    step: Step | GraphedStep
-    if fast and device.type == graphs.device_type and not has_hooks(model):
-        step = GraphedStep(model, training, job.seed, graphs)
-    else:
-        step = Step(model, training, device, job.seed)
+    work = _Classifying(job, device, graphs) if job.make_work is None else job.make_work()
     try:
         for epoch in range(training.epochs):
             start = time.perf_counter()
             rate = training.rate(epoch)
             job.set_mode()
-            step.begin_pass(rate)
+            work.begin_pass(rate)
             if hasattr(loader, "set_epoch"):
                 loader.set_epoch(epoch)
             loss_sum = torch.zeros((), dtype=torch.float64, device=device)
             correct_sum = torch.zeros((), dtype=torch.int64, device=device)
             count = 0
-            for batch in loader:
-                images, labels = to_device(batch, device, channels_last=fast)
+            for item in loader:
                 try:
-                    loss, correct = step(images, labels)
+                    loss, correct, size = work(item)
                 except ValueError as error:
                     if "Expected more than 1 value per channel" not in str(error):
                         raise
                     raise ValueError(
-                        f"{training.section}batch_size: a batch of {len(labels)} image cannot be trained on with batch "
+                        f"{training.section}batch_size: a batch of 1 image cannot be trained on with batch "
                         "normalisation; choose a size that leaves more in the last batch"
                     ) from error
-                loss_sum += loss * len(labels)
-                correct_sum += correct
-                count += len(labels)
+                loss_sum += loss * size
+                if correct is not None:
+                    correct_sum += correct
+                count += size
                 yield
             if count == 0:
                 raise ValueError("loader: holds no images to train on")
-            step.end_pass()
+            work.end_pass()
             loss_mean = loss_sum.item() / count  # the first wait for the device in this pass
             if not math.isfinite(loss_mean):
                 raise TrainingDiverged(
@@ -185,7 +218,7 @@ def _steps(job: Job, history: list[dict[str, Any]], graphs: Graphs) -> Iterator[
             row = {
                 "epoch": epoch + 1,
                 "loss": loss_mean,
-                "accuracy": correct_sum.item() / count,
+                "accuracy": correct_sum.item() / count if job.make_work is None else None,
                 "lr": rate,
                 "seconds": time.perf_counter() - start,
                 "images": count,
@@ -194,7 +227,7 @@ def _steps(job: Job, history: list[dict[str, Any]], graphs: Graphs) -> Iterator[
             if job.on_epoch is not None:
                 job.on_epoch(row)
     finally:
-        step.close()
+        work.close()
 
 
 @contextlib.contextmanager

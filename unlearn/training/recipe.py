@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from ..data.augment import check_augment
 
-OPTIMIZERS = ("sgd", "adam")
+OPTIMIZERS = ("sgd", "adam", "adamw")
 
 
 PATHS = ("fast", "plain")
@@ -23,11 +23,11 @@ class Training:
 
     **Arguments:**
 
-    - `optimizer`: `sgd` or `adam`.
+    - `optimizer`: `sgd`, `adam` or `adamw`, whose weight decay is decoupled.
     - `lr`, `final_lr`: pass e = 0, 1, … uses lr·(final_lr/lr)^(e/epochs), which is `ExponentialLR` stepped after each
         pass so that the rate arrives at `final_lr` when training ends. `final_lr` None keeps `lr`.
-    - `momentum`: of SGD; Adam ignores it.
-    - `weight_decay`: coupled (L2), for every parameter.
+    - `momentum`: of SGD; the others ignore it.
+    - `weight_decay`: for every parameter; coupled (L2) but for `adamw`.
     - `batch_size`: images a step; the last batch of a pass holds what is left.
     - `epochs`: passes over the data.
     - `augment`: None, `flip` or `crop_flip`.

@@ -30,11 +30,10 @@ def make_optimizer(parameters: list[nn.Parameter], training: Training, device: t
     """The optimiser of `training`. On a GPU its rate is a tensor, so that a captured graph follows the schedule."""
     fused = training.path == "fast"
     rate: Any = torch.tensor(training.rate(0), device=device) if fused and device.type == "cuda" else training.rate(0)
-    if training.optimizer == "adam":
+    if training.optimizer in ("adam", "adamw"):
         capturable = fused and device.type == "cuda"
-        return torch.optim.Adam(
-            parameters, lr=rate, weight_decay=training.weight_decay, fused=fused, capturable=capturable
-        )
+        kind = torch.optim.Adam if training.optimizer == "adam" else torch.optim.AdamW
+        return kind(parameters, lr=rate, weight_decay=training.weight_decay, fused=fused, capturable=capturable)
     optimizer = torch.optim.SGD(
         parameters, lr=rate, momentum=training.momentum, weight_decay=training.weight_decay, fused=fused
     )
