@@ -14,6 +14,7 @@ from typing import Any
 
 import environment
 import glossary
+import results_reference
 
 import attack
 import unlearn
@@ -285,6 +286,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/unlearn.md": unlearn_api,
     "reference/attack.md": attack_api,
     "reference/outputs.md": outputs,
+    "reference/results.md": results_reference.page,
     "reference/metrics.md": metrics,
     "reference/exit-codes.md": exit_codes,
     "reference/environment.md": environment_variables,
