@@ -6,6 +6,7 @@ import contextlib
 import io
 import re
 import shlex
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,16 @@ def run_console(example: Example) -> None:
         assert re.fullmatch(pattern, printed.getvalue().strip(), re.DOTALL), printed.getvalue()
 
 
+def read_toml(example: Example) -> None:
+    """An entry point is in a group that the program looks in."""
+    groups = tomllib.loads(example.parsed)["project"]["entry-points"]
+    assert set(groups) <= {"unlearn.methods", "unlearn.sources", "unlearn.models", "attack.attacks"}
+
+
 PARSERS = [
     PythonCodeBlockParser(),
     CodeBlockParser("console", run_console),
+    CodeBlockParser("toml", read_toml),
     CodeBlockParser("yaml", run_recipe),
     CodeBlockParser("sh", run_shell),
 ]
