@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from attack.audit.runner import Runner
     from attack.outputs.sources import ParquetFiles, Source
 
+    from ..records.folder import OutputFolder
+
 DISTRIBUTED_ROWS = 2_000_000
 VALUES_PER_ROW = 20  # of 10 classes: their probabilities, and the label one-hot
 GIB = 2**30
@@ -34,8 +36,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--attacks", metavar="a,b", default="xgboost", help="attacks to run, or all (default: xgboost)")
     parser.add_argument(
-        "--output", metavar="DIR", type=Path, default=Path("runs/audit"), help="output folder (default: runs/audit)"
+        "--output",
+        metavar="DIR",
+        type=common.folder_name,
+        default=Path("runs/audit"),
+        help="output folder (default: runs/audit)",
     )
+    common.force_argument(parser)
     parser.add_argument("--seed", type=int, default=0, help="of attacks and intervals (default: 0)")
     parser.add_argument(
         "--set",
@@ -113,12 +120,27 @@ def _count(text: str) -> int:
 
 
 def main(args: argparse.Namespace) -> int:
+    from ..records.folder import OutputFolder
+    from ..records.ownership import Owner
+
+    settings = _settings(args.overrides)
+    source = _source(args)
+    folder = OutputFolder(args.output)
+    given = [args.mapping] if args.mapping else args.outputs
+    folder.take(
+        Owner.of_audit([str(path) if "://" in str(path) else str(Path(path).resolve()) for path in given]), args.force
+    )
+    try:
+        return _audit(args, source, settings, folder)
+    finally:
+        folder.unlock()
+
+
+def _audit(args: argparse.Namespace, source: Source, settings: dict[str, dict[str, Any]], folder: OutputFolder) -> int:
     from attack.audit.audit import audit
     from attack.audit.check import Examination
 
     started = time.perf_counter()
-    source = _source(args)
-    settings = _settings(args.overrides)
     with _told():
         examined = Examination.of(source, args.num_classes)
         names, left_out = _names(args.attacks, examined)
@@ -138,7 +160,7 @@ def main(args: argparse.Namespace) -> int:
         )
     found.notes += [*left_out, *where]
     stages = {"read": read - started, "attack": time.perf_counter() - read}
-    document = _write(args, names, source, found, stages)
+    document = _write(folder, args.seed, names, source, found, stages)
     failed = sum(row["status"] == "failed" for row in document["rows"])
     with common.shown():
         if args.json:
@@ -318,7 +340,7 @@ def _runner(
 
 
 def _write(
-    args: argparse.Namespace, names: list[str], source: Source, found: Any, stages: dict[str, float]
+    folder: OutputFolder, seed: int, names: list[str], source: Source, found: Any, stages: dict[str, float]
 ) -> dict[str, Any]:
     import json
 
@@ -326,18 +348,15 @@ def _write(
     from ..base.provenance import git_state, versions
     from ..base.text import finite
     from ..experiments.results import SCHEMA_VERSION
-    from ..records.folder import OutputFolder
     from ..report import write_report
 
-    folder = OutputFolder(args.output)
-    folder.create()
     document = finite(
         {
             "schema": SCHEMA_VERSION,
             "recipe": {
-                "name": args.output.name,
+                "name": folder.path.resolve().name,
                 "description": "Audit of given outputs; nothing was trained here.",
-                "seed": args.seed,
+                "seed": seed,
                 "attacks": [{"name": name} for name in names],
             },
             "rows": found.rows,
@@ -352,6 +371,6 @@ def _write(
     )
     write_synced(folder.path / "curves.json", json.dumps(finite(found.curves)).encode())
     write_synced(folder.path / "results.json", json.dumps(document, indent=1).encode())
-    write_report(folder.path)
+    folder.seal_report(write_report(folder.path))
     result: dict[str, Any] = document
     return result

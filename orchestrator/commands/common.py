@@ -50,12 +50,13 @@ def recipe_arguments(parser: argparse.ArgumentParser) -> None:
 
 def output_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares --output and --store."""
-    parser.add_argument("--output", metavar="DIR", type=Path, help="output folder (default: runs/NAME)")
+    parser.add_argument("--output", metavar="DIR", type=folder_name, help="output folder (default: runs/NAME)")
     parser.add_argument(
         "--store",
         metavar="DIR|s3://…",
         help="store of finished units, shared between experiments (default: OUTPUT/store)",
     )
+    force_argument(parser)
 
 
 def run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,6 +73,22 @@ def run_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="let the recipe name a model as package.module:factory, which imports that code",
     )
+
+
+def force_argument(parser: argparse.ArgumentParser) -> None:
+    """Declares --force."""
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="use the output folder although it holds files that are not ours, or another experiment; replaces files of the same names",
+    )
+
+
+def folder_name(text: str) -> Path:
+    """Returns the folder that an argument names, for argparse. An unset shell variable is no folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("'' names no folder; is a variable of the shell not set?")
+    return Path(text).expanduser()
 
 
 def positive(text: str) -> int:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from ..base.errors import EXIT_OK, EXIT_UNITS_FAILED
+from . import common
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,8 +25,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="mini: about ten minutes each on two CPU cores; paper: the full setting, for GPUs (default: mini)",
     )
     parser.add_argument(
-        "--output", metavar="DIR", type=Path, help="folder of all results (default: runs/reproduce-SIZE)"
+        "--output",
+        metavar="DIR",
+        type=common.folder_name,
+        help="folder of all results (default: runs/reproduce-SIZE)",
     )
+    common.force_argument(parser)
     parser.add_argument("--store", metavar="DIR|s3://…", help="store of finished units (default: OUTPUT/store)")
     parser.add_argument("--address", metavar="auto|HOST:PORT|local", help="Ray cluster to use (default: as for `run`)")
     parser.add_argument(
@@ -55,6 +60,7 @@ def main(args: argparse.Namespace) -> int:
         store=args.store,
         address=args.address or os.environ.get("RAY_ADDRESS"),
         quiet=args.quiet,
+        force=args.force,
         say=say,
     )
     if args.json:

@@ -31,6 +31,7 @@ def main(args: argparse.Namespace) -> int:
         address=args.address or os.environ.get("RAY_ADDRESS"),
         quiet=args.quiet,
         allow_factory=args.allow_factory,
+        force=args.force,
     )
     return present(run(recipe, options), as_json=args.json)
 

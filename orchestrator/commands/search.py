@@ -33,6 +33,7 @@ def main(args: argparse.Namespace) -> int:
         address=args.address or os.environ.get("RAY_ADDRESS"),
         quiet=args.quiet,
         allow_factory=args.allow_factory,
+        force=args.force,
     )
     result = search(recipe, options)
     with common.shown():

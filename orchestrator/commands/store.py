@@ -27,8 +27,11 @@ def main(args: argparse.Namespace) -> int:
     from ..store import open_store
     from .common import print_json
 
-    if not args.store.startswith("s3://") and not (Path(args.store) / "objects").is_dir():
-        raise UserError(f"STORE: {args.store!r}: no store there; give the folder that holds objects/")
+    folder = Path(args.store).expanduser()
+    if not args.store.startswith("s3://") and not all(
+        (folder / name).is_dir() for name in ("objects", "tmp", "claims")
+    ):
+        raise UserError(f"STORE: {args.store!r}: no store there; give the folder that holds objects/, tmp/ and claims/")
     store = open_store(args.store)
     keys = list(store.keys())
     if args.action == "verify":

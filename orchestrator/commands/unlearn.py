@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +38,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", metavar="CKPT", type=Path, required=True, help="where the unlearned weights go (.safetensors)"
     )
+    parser.add_argument(
+        "--force", action="store_true", help="replace files at --output that this command did not write"
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.add_argument(
         "--allow-factory", action="store_true", help="let the recipe name a model as package.module:factory"
@@ -49,7 +51,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     from unlearn import UnlearnError
 
-    from ..base.files import write_synced
     from ..base.text import finite
     from ..plan.data import load_data
     from ..recipe.choices import Choice
@@ -57,12 +58,11 @@ def main(args: argparse.Namespace) -> int:
     from ..records.progress import Progress
     from ..work.context import Context
     from ..work.kinds import method_inputs
+    from ..work.weights_file import WeightsFile
     from .common import print_json
 
-    if args.output.suffix != ".safetensors":
-        raise UserError(
-            f"--output: {str(args.output)!r}: weights are written as safetensors; name a file that ends in .safetensors"
-        )
+    output = WeightsFile(args.output)
+    output.claim({"--model": args.model, "--moments": args.moments, "--recipe": Path(args.recipe)}, args.force)
     recipe = load_recipe(args.recipe, args.overrides)
     point = _point(expand_methods(recipe), args.method, recipe.name)
     method = point.method
@@ -83,7 +83,6 @@ def main(args: argparse.Namespace) -> int:
         )
     except UnlearnError as error:
         raise UserError(f"{point.name}: {error}") from None
-    _save_weights(result.model, args.output)
     document = finite(
         {
             "method": {"name": point.name, "params": point.params},
@@ -93,7 +92,7 @@ def main(args: argparse.Namespace) -> int:
             "output": str(args.output),
         }
     )
-    write_synced(args.output.with_suffix(".json"), json.dumps(document, indent=1).encode())
+    output.write(result.model, document)
     if args.json:
         print_json(document)
     else:
@@ -152,15 +151,6 @@ def _moments(path: Path | None, model: nn.Module, context: Any, augment: str | N
         return SecondMoments.load(path)
     except FileNotFoundError:
         raise UserError(f"--moments: {str(path)!r}: no such file") from None
-
-
-def _save_weights(model: nn.Module, path: Path) -> None:
-    from safetensors.torch import save
-
-    from ..base.files import write_synced
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_synced(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}))
 
 
 def _brief(row: dict[str, Any]) -> str:

@@ -23,8 +23,8 @@ from ..work.outputs import model_table
 def write_outputs(plan: Plan, store: Store, folder: Path) -> list[Path]:
     """Writes `outputs/*.parquet`, one file for the originals, the retrained and each method; one model in memory at a time.
 
-    Models whose outputs are missing (their unit failed) are left out; a file whose content is already there, whole, is not
-    written again.
+    Models whose outputs are missing (their unit failed) are left out. A file whose content is already there, whole, is not
+    written again. Files of an earlier run are removed where they were recorded as ours; others stay.
 
     **Raises:** `CorruptObject` where a fragment in the store is damaged; it has been set aside.
     """
@@ -42,8 +42,9 @@ def write_outputs(plan: Plan, store: Store, folder: Path) -> list[Path]:
             _write_group(path, store, units, content)
             checksums.record([path])
         written.append(path)
-    for stale in set(folder.glob("*.parquet")) - set(written):
-        stale.unlink()
+    for stale in set(checksums.recorded()) - set(written):
+        if stale.parent == folder:
+            stale.unlink(missing_ok=True)
     return written
 
 

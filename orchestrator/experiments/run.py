@@ -18,6 +18,7 @@ from ..plan.units import STAGES, Outcome, Unit, default_threads
 from ..recipe.sections import Recipe
 from ..records.folder import OutputFolder
 from ..records.mlflow_writer import Tracker
+from ..records.ownership import Owner
 from ..records.progress import Progress
 from ..store import CorruptObject, Store, open_store
 from ..work.context import Context
@@ -38,6 +39,7 @@ class RunOptions:
     quiet: bool = False
     only: frozenset[str] | None = None  # `retry UNIT…`: execute no other missing units
     allow_factory: bool = False
+    force: bool = False  # write into a folder that holds foreign files or another experiment
 
 
 @dataclass
@@ -56,8 +58,7 @@ def run(recipe: Recipe, options: RunOptions) -> RunResult:
     cluster or disk fail. Units that fail for their own reason do not raise: they are rows that say why.
     """
     folder = OutputFolder(options.output)
-    folder.create()
-    folder.lock()
+    folder.take(Owner.of_recipe(recipe), options.force)
     sweep_all()
     progress = Progress(quiet=options.quiet, log=folder.log)
     try:
@@ -234,7 +235,7 @@ class _Run:
             from ..report import write_report
 
             self.progress.say("drawing figures and the report")
-            self.folder.seal(write_report(self.folder.path))
+            self.folder.seal_report(write_report(self.folder.path))
         self.folder.seal([self.folder.path / "results.json"])
         failed = sum(row["status"] == "failed" for row in rows)
         self.folder.append_event(
@@ -274,5 +275,6 @@ def rebuild(folder: OutputFolder) -> dict[str, Any]:
     )
     from ..report import write_report
 
-    folder.seal([*write_report(folder.path), folder.path / "results.json"])
+    folder.seal_report(write_report(folder.path))
+    folder.seal([folder.path / "results.json"])
     return document

@@ -26,6 +26,7 @@ from ..plan.units import Outcome, Unit, default_threads
 from ..recipe.options import plain
 from ..recipe.sections import Recipe
 from ..records.folder import OutputFolder
+from ..records.ownership import Owner
 from ..records.progress import Progress
 from ..store import CorruptObject, Store, open_store
 from ..work.context import Context
@@ -86,8 +87,7 @@ def find(recipe: Recipe, options: RunOptions) -> dict[str, Any]:
     if options.address == INLINE and not read(options.output):
         raise _needs_ray()
     folder = OutputFolder(options.output)
-    folder.create()
-    folder.lock()
+    folder.take(Owner.of_recipe(recipe), options.force)
     progress = Progress(quiet=options.quiet, log=folder.log)
     try:
         return _Search(recipe, options, folder, progress).find()

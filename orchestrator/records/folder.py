@@ -15,7 +15,7 @@ from ..base.text import redact
 from ..plan.units import Outcome, Unit
 from ..recipe.recipe import load_recipe, to_yaml
 from ..recipe.sections import Recipe
-from . import events
+from . import events, ownership
 from .alive import Presence, is_at_work
 from .checksums import Checksums
 
@@ -33,16 +33,38 @@ class OutputFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise EnvironmentFault(
-                f"output folder {self.path}: cannot be created ({error.strerror}); choose another with --output"
-            ) from None
+            raise _not_writable(self.path, error) from None
 
     def lock(self) -> None:
         """Takes the folder for this process, with a heartbeat; the lock goes with the process, however it ends.
 
         **Raises:** `EnvironmentFault` where another run is at work on it, here or on another machine.
         """
-        self._presence.take()
+        try:
+            self._presence.take()
+        except OSError as error:
+            raise _not_writable(self.path, error) from None
+
+    def take(self, owner: ownership.Owner, force: bool = False) -> None:
+        """Creates the folder, locks it and marks it as `owner`'s. Call `unlock` when the work is done.
+
+        **Arguments:** `force`: also where the folder holds foreign files or belongs to something else.
+
+        **Raises:** `UserError` in those two cases, before anything is written. `EnvironmentFault` where the folder cannot be
+        written, or another run is at work on it.
+        """
+        ownership.check(self.path, owner, force)
+        self.create()
+        self.lock()
+        try:
+            ownership.check(self.path, owner, force)  # another process may have been faster
+            ownership.mark(self.path, owner)
+        except OSError as error:
+            self.unlock()
+            raise _not_writable(self.path, error) from None
+        except BaseException:
+            self.unlock()
+            raise
 
     def is_locked(self) -> bool:
         """Whether a run is at work on the folder now, here or on another machine."""
@@ -90,6 +112,17 @@ class OutputFolder:
     def seal(self, paths: Iterable[Path]) -> None:
         """Records the checksums of derived files, so that the next invocation notices damage."""
         Checksums(self.path).record(paths)
+
+    def seal_report(self, written: Sequence[Path]) -> None:
+        """Records the files of a report, and removes tables and figures of an earlier one that it no longer has.
+
+        Only files that were recorded as ours are removed.
+        """
+        checksums = Checksums(self.path)
+        for path in set(checksums.recorded()) - set(written):
+            if path.parent in (self.path / "figures", self.path / "tables"):
+                path.unlink(missing_ok=True)
+        checksums.record(written)
 
     def report_is_whole(self) -> bool:
         """Whether the page, figures and tables are there as they were written."""
@@ -185,6 +218,10 @@ class OutputFolder:
             if event.get("event") == "stage_end":
                 found[event["stage"]] = found.get(event["stage"], 0.0) + float(event["seconds"])
         return found
+
+
+def _not_writable(path: Path, error: OSError) -> EnvironmentFault:
+    return EnvironmentFault(f"output folder {path}: cannot be written ({error.strerror}); choose another with --output")
 
 
 def open_folder(path: Path) -> OutputFolder:

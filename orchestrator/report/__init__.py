@@ -18,15 +18,15 @@ TABLES = {"results.csv": "csv", "results.md": "md", "results.tex": "latex"}
 def write_report(output_dir: str | Path) -> list[Path]:
     """Writes `tables/`, `figures/` and `report.html` from the results in `output_dir`; returns the files written.
 
-    Each file is replaced whole or not at all. Figures of an earlier report that these results no longer support are removed.
+    Each file is replaced whole or not at all. Nothing is removed.
 
     **Raises:** `ValueError` where `results.json` is missing or not a results document.
     """
     from ..base.files import write_synced
     from . import tables
     from .figures.drawing import render
-    from .figures.figures import FIGURES, draw
-    from .figures.pareto import PARETO, search_figures
+    from .figures.figures import draw
+    from .figures.pareto import search_figures
     from .page import page
     from .rows import Report
 
@@ -47,10 +47,6 @@ def write_report(output_dir: str | Path) -> list[Path]:
         svg, png = render(figure)
         write(folder / "figures" / f"{figure.name}.svg", svg)
         write(folder / "figures" / f"{figure.name}.png", png)
-    for name in (*FIGURES, PARETO):
-        if name not in {figure.name for figure in figures}:
-            for ending in ("svg", "png"):
-                (folder / "figures" / f"{name}.{ending}").unlink(missing_ok=True)
     write(folder / "report.html", page(report, figures))
     return written
 

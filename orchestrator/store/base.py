@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -16,6 +17,11 @@ from .claims import Claim, ClaimBoard, Claims
 
 COMMIT_MARK = "commit.json"
 LAYOUT_VERSION = 1
+
+
+def is_key(name: str) -> bool:
+    """Whether a name can be a unit's key; anything else in a store's folder is not ours."""
+    return re.fullmatch(r"[0-9a-f]{64}", name) is not None
 
 
 class CorruptObject(Exception):

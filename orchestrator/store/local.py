@@ -10,6 +10,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import time
 import uuid
@@ -19,8 +20,14 @@ from typing import Any
 
 from ..base.errors import EnvironmentFault
 from ..base.files import sha256_file, sync, write_synced
-from .base import COMMIT_MARK, Attempt, CorruptObject, MissingObject, Store, commit_document, parse_commit
+from .base import COMMIT_MARK, Attempt, CorruptObject, MissingObject, Store, commit_document, is_key, parse_commit
 from .claims import ClaimBoard
+
+# The names that attempts, removals and claims have: nothing else is ever swept.
+_OURS = {
+    "tmp": re.compile(r"[0-9a-f]{16}-[0-9a-f]{32}|removed-[0-9a-f]{32}"),
+    "claims": re.compile(r"[0-9a-f]{64}|\.[0-9a-f]{32}"),
+}
 
 
 class LocalStore(Store):
@@ -160,7 +167,7 @@ class LocalStore(Store):
 
     def keys(self) -> Iterator[str]:
         for folder in sorted((self.root / "objects").glob("??/*")):
-            if (folder / COMMIT_MARK).is_file():
+            if is_key(folder.name) and (folder / COMMIT_MARK).is_file():
                 yield folder.name
 
     def remove(self, key: str) -> None:
@@ -171,8 +178,10 @@ class LocalStore(Store):
 
     def litter(self, older_than: float) -> list[str]:
         found = []
-        for part in ("tmp", "claims"):
+        for part, pattern in _OURS.items():
             for path in (self.root / part).iterdir():
+                if not pattern.fullmatch(path.name):
+                    continue  # nothing that we wrote
                 with contextlib.suppress(FileNotFoundError):
                     if time.time() - path.stat().st_mtime > older_than:
                         found.append(f"{part}/{path.name}")

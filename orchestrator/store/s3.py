@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import EnvironmentFault
-from .base import COMMIT_MARK, Attempt, CorruptObject, MissingObject, Store, commit_document, parse_commit
+from .base import COMMIT_MARK, Attempt, CorruptObject, MissingObject, Store, commit_document, is_key, parse_commit
 from .cache import FileCache
 from .claims import ClaimBoard
 
@@ -183,8 +183,9 @@ class S3Store(Store):
 
     def keys(self) -> Iterator[str]:
         for item in self._list(f"{self._prefix}objects/"):
-            if item["Key"].endswith(f"/{COMMIT_MARK}"):
-                yield item["Key"].split("/")[-2]
+            name = item["Key"].split("/")[-2]
+            if item["Key"].endswith(f"/{COMMIT_MARK}") and is_key(name):
+                yield name
 
     def remove(self, key: str) -> None:
         self._committed.discard(key)
@@ -198,13 +199,18 @@ class S3Store(Store):
         now = time.time()
         for item in self._list(f"{self._prefix}objects/"):
             key, *rest = item["Key"].removeprefix(f"{self._prefix}objects/").split("/")[1:]
-            if rest == [COMMIT_MARK] or len(rest) != 2 or now - item["LastModified"].timestamp() <= older_than:
+            if (
+                not is_key(key)
+                or rest == [COMMIT_MARK]
+                or len(rest) != 2
+                or now - item["LastModified"].timestamp() <= older_than
+            ):
                 continue
             if key not in kept:
                 kept[key] = str((self.mark(key) or {}).get("attempt", ""))
             if rest[0] != kept[key]:
                 found.append(item["Key"])
-        claims = self._list(f"{self._prefix}claims/")
+        claims = [item for item in self._list(f"{self._prefix}claims/") if is_key(item["Key"].split("/")[-1])]
         found += [item["Key"] for item in claims if now - item["LastModified"].timestamp() > older_than]
         return [name.removeprefix(self._prefix) for name in found]
 

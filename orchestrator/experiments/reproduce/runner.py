@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from ...base.files import write_synced
 from ...base.text import finite
 from ...recipe.recipe import load_recipe
 from ...recipe.sections import Recipe
+from ...records import ownership
+from ...records.folder import OutputFolder
+from ...records.ownership import Owner
 from ..run import RunOptions, run
 from .claims import OPEN, Verdict
 from .item import Experiments, Finding, Item, Run
@@ -36,6 +40,7 @@ def run_items(
     store: str | None = None,
     address: str | None = None,
     quiet: bool = False,
+    force: bool = False,
     say: Say = print,
 ) -> tuple[list[Finding], int]:
     """Runs what is missing of every item's experiments and writes the page after each item.
@@ -46,6 +51,25 @@ def run_items(
     """
     planned: dict[str, Run] = {each.name: each for item in items for each in item.runs}
     recipes = {name: recipe_of(each, size, overrides) for name, each in planned.items()}
+    home = OutputFolder(folder)
+    home.take(Owner.of_reproduction(size), force)
+    try:
+        for name, recipe in recipes.items():
+            ownership.check(folder / name, Owner.of_recipe(recipe), force)
+        options = RunOptions(folder, store or str(folder / "store"), address, quiet, force=force)
+        return _run_items(items, size, recipes, options, say)
+    finally:
+        home.unlock()
+
+
+def _run_items(
+    items: Sequence[Item],
+    size: str,
+    recipes: dict[str, Recipe],
+    options: RunOptions,
+    say: Say,
+) -> tuple[list[Finding], int]:
+    folder = options.output
     experiments: dict[str, Experiment] = {}
     findings: list[Finding] = []
     failed = 0
@@ -55,10 +79,7 @@ def run_items(
             if each.name in experiments:
                 continue
             started = time.monotonic()
-            options = RunOptions(
-                output=folder / each.name, store=store or str(folder / "store"), address=address, quiet=quiet
-            )
-            result = run(recipes[each.name], options)
+            result = run(recipes[each.name], replace(options, output=folder / each.name))
             failed += result.failed
             work = result.document["environment"]["work"]
             say(
