@@ -29,7 +29,7 @@ _EXPORTS = {
     "paired_difference": "attack.metrics.evaluation",
     "run_attacks": "attack.audit.audit",
     "read_outputs": "attack.outputs.readers",
-    "read_logits": "attack.outputs.readers",
+    "read_logits": "attack.outputs.mapping",
 }
 
 __all__ = sorted(_EXPORTS)

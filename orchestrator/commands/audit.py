@@ -132,6 +132,9 @@ def main(args: argparse.Namespace) -> int:
     )
     try:
         return _audit(args, source, settings, folder)
+    except UserError:
+        folder.abandon()
+        raise
     finally:
         folder.unlock()
 
@@ -274,7 +277,7 @@ def _files(given: Sequence[str]) -> ParquetFiles:
 def _mapped(path: Path) -> Any:
     import yaml
 
-    from attack.outputs.readers import read_logits
+    from attack.outputs.mapping import read_logits
 
     try:
         mapping = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -16,7 +16,7 @@ from ..plan.units import Outcome, Unit
 from ..recipe.recipe import load_recipe, to_yaml
 from ..recipe.sections import Recipe
 from . import events, ownership
-from .alive import Presence, is_at_work
+from .alive import LOCK, Presence, is_at_work
 from .checksums import Checksums
 
 
@@ -27,6 +27,7 @@ class OutputFolder:
         self.path = Path(path).expanduser().absolute()
         self._presence = Presence(self.path)
         self._attempts: Counter[str] | None = None
+        self._fresh = False  # whether `take` created the folder
 
     def create(self) -> None:
         """Creates the folder; raises `EnvironmentFault` where that is not possible."""
@@ -54,6 +55,7 @@ class OutputFolder:
         written, or another run is at work on it.
         """
         ownership.check(self.path, owner, force)
+        self._fresh = not self.path.exists()
         self.create()
         self.lock()
         try:
@@ -65,6 +67,15 @@ class OutputFolder:
         except BaseException:
             self.unlock()
             raise
+
+    def abandon(self) -> None:
+        """Gives the folder back before any result was written; a folder that `take` created is removed again."""
+        self.unlock()
+        names = {path.name for path in self.path.iterdir()}
+        if self._fresh and names <= {ownership.MARKER, LOCK}:
+            for name in names:
+                (self.path / name).unlink(missing_ok=True)
+            self.path.rmdir()
 
     def is_locked(self) -> bool:
         """Whether a run is at work on the folder now, here or on another machine."""

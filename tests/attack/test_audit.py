@@ -311,7 +311,7 @@ def test_logits_in_numpy_and_csv_become_the_same_table(small: pa.Table, tmp_path
             file = f"{name}.csv"
             columns = np.column_stack([ids, logits, np.arange(10) % 4])
             np.savetxt(
-                tmp_path / file, columns, delimiter=",", fmt="%.9g", header="sample_id,a,b,c,d,label", comments=""
+                tmp_path / file, columns, delimiter=",", fmt="%.9g", header="sample_id,c0,c1,c2,c3,label", comments=""
             )
         models.append({k: first[k] for k in ("model_id", "role", "fold", "method")} | {"params": {}, "logits": file})
     mapping = {"models": models, "labels": "labels.npy", "sample_ids": "ids.npz:ids"}
