@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 from .. import __version__
 from ..base.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_USAGE, UserError, forced_end, signals_seen
 from .common import print_json
+from .ending import safe_streams
 
 # Command → (module below `orchestrator.commands`, one line of help). The module has `arguments(parser)` and `main(args)`.
 COMMANDS = {
@@ -103,7 +104,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     args = _parse(argv)
     module = importlib.import_module(f"orchestrator.commands.{COMMANDS[args.command][0]}")
-    handlers = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
+    # Only the main thread may handle signals; a notebook or a server may call this from another.
+    mine = threading.current_thread() is threading.main_thread()
+    handlers = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGINT) if mine}
     try:
         return int(module.main(args))
     except UserError as error:
@@ -117,17 +120,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if isinstance(error, BrokenPipeError) and _reader_is_gone():
             return 0  # commands print when their work is done: `orchestrator table … | head -1`
-        if os.environ.get("ORCHESTRATOR_TRACEBACK"):
-            raise
-        print(
-            f"{error.filename or 'the system'}: {error.strerror or error}; nothing that was finished is lost",
-            file=sys.stderr,
-        )
-        return EXIT_ENVIRONMENT
+        return _failed(args, f"{error.filename or 'the system'}: {error.strerror or error}", error)
+    except Exception as error:
+        return _failed(args, "", error)
     finally:
         if not _interrupted:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+
+
+def _failed(args: argparse.Namespace, line: str, error: Exception) -> int:
+    """Tells an error that no command expected, in one line; returns the exit code."""
+    if os.environ.get("ORCHESTRATOR_TRACEBACK"):
+        raise error
+    from .ending import unforeseen
+
+    line = line or unforeseen(args.command, error)
+    if getattr(args, "json", False):
+        print_json({"error": [line], "exit_code": EXIT_ENVIRONMENT})
+    print(line, file=sys.stderr)
+    return EXIT_ENVIRONMENT
 
 
 def console() -> NoReturn:
@@ -145,6 +157,7 @@ def console() -> NoReturn:
             signal.signal(number, end_at_once)
     # Registered first, so run last of all: Python puts the default action back only where a handler of its own is set.
     atexit.register(_ignore_signals)
+    safe_streams()
     try:
         code = main()
     except SystemExit as end:

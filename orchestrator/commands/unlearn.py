@@ -57,12 +57,14 @@ def main(args: argparse.Namespace) -> int:
     from ..recipe.recipe import expand_methods, load_recipe
     from ..records.progress import Progress
     from ..work.context import Context
+    from ..work.devices import check_device
     from ..work.kinds import method_inputs
     from ..work.weights_file import WeightsFile
     from .common import print_json
 
     output = WeightsFile(args.output)
     output.claim({"--model": args.model, "--moments": args.moments, "--recipe": Path(args.recipe)}, args.force)
+    check_device(args.device)
     recipe = load_recipe(args.recipe, args.overrides)
     point = _point(expand_methods(recipe), args.method, recipe.name)
     method = point.method
