@@ -9,6 +9,7 @@ import pytest
 from .check import MARKDOWN, PROGRAM, ROOT, files, not_yet, offences
 from .sentences import sentences, words
 from .texts import Block, markdown, python, yaml
+from .wrap import wrapped
 
 LONG = "This one sentence goes on and on " + "with one more idea " * 6 + "until nobody knows how it began."
 SHORT = "This one is short."
@@ -114,3 +115,22 @@ def test_blocks_know_their_lines() -> None:
     assert text.blocks == [Block(1, "One."), Block(3, "Two three."), Block(5, "four five six seven eight nine", True)]
     assert [number for number, _ in text.lines] == [1, 3, 4]
     assert yaml("a: 1\n# Two\nb: 2 # Three\n").blocks == [Block(2, "Two"), Block(3, "Three")]
+
+
+def test_wrapping_shortens_lines_and_leaves_the_program() -> None:
+    long = "word " * 30
+    source = (
+        f'"""{long}end."""\n\n\n'
+        f'def f(a: int) -> int:\n    """Short.\n\n    - `a`: {long}\n    - `b`: short\n    """\n'
+        f"    # {long}\n    # - {long}\n    b = a  # {long}\n    return b\n"
+    )
+    result = wrapped(source, 100)
+    assert max(len(line) for line in result.splitlines()) <= 100
+    assert result.split() != source.split()  # the last comment moved above its line
+    assert sorted(word for word in result.split() if word != "#") == sorted(w for w in source.split() if w != "#")
+    assert wrapped(result, 100) == result
+
+
+def test_wrapping_leaves_what_is_short_or_code() -> None:
+    source = '"""Short.\n\n```\n' + "x " * 60 + '\n```\n"""\n\nx = "' + "y " * 60 + '"  # noqa: E501\n'
+    assert wrapped(source, 100) == source
