@@ -10,6 +10,8 @@ from typing import Any
 
 _EXPORTS = {
     "ATTACKS": "attack.attacks.registry",
+    "Attack": "attack.attacks.base",
+    "Fitted": "attack.attacks.base",
     "XGBoostAttack": "attack.attacks.xgboost",
     "tune": "attack.attacks.xgboost",
     "LiRA": "attack.attacks.lira",

@@ -9,11 +9,13 @@ import pyarrow as pa
 
 from ..metrics.gaussians import VARIANCES
 from ..outputs.measured import Measured
+from ..settings import check_choice
+from .base import FITTED, Attack, Needs
 from .references import FittedLikelihoodRatio, fit_likelihood_ratio
 
 
 @dataclass(frozen=True)
-class LiRA:
+class LiRA(Attack):
     """Per sample, Gaussians of φ over models trained with it (originals) and without it (retrained).
 
     **Arguments:**
@@ -24,11 +26,9 @@ class LiRA:
     Models of the test fold are never fitted on.
     """
 
-    name: ClassVar[str] = "lira"
-    reads: ClassVar[str] = "confidences"
-    per_method: ClassVar[bool] = False
-    reads_label: ClassVar[bool] = True
-    directed: ClassVar[bool] = True
+    name = "lira"
+    reads = "confidences"
+    needs: ClassVar[Needs] = {("original", FITTED): 2, ("retrained", FITTED): 2}
 
     mode: str = "online"
     variance: str = "auto"
@@ -43,11 +43,5 @@ class LiRA:
         **Raises:** `ValueError` where a role has fewer than two models there.
         """
         return fit_likelihood_ratio(
-            outputs, self.name, ("original", "retrained"), self.variance, offline=self.mode == "offline"
+            outputs, self, ("original", "retrained"), self.variance, offline=self.mode == "offline"
         )
-
-
-def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Raises `ValueError` where `value` is not one of `allowed`."""
-    if value not in allowed:
-        raise ValueError(f"{name}: {value!r} is not allowed; allowed are {', '.join(allowed)}")

@@ -15,8 +15,8 @@ from ..outputs.confidence import margins_of
 from ..outputs.grid import Grid, locate, positions
 from ..outputs.measured import METHOD, PARAMS, ROLE, Measured
 from ..outputs.table import rows_where
+from .base import FITTED_FOLDS, Attack, Fitted
 
-FITTED_FOLDS = ("train", "validation")
 FEW_MODELS = 8
 
 
@@ -94,10 +94,10 @@ def few_models_notes(*counted: tuple[str, int]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class FittedLikelihoodRatio:
+class FittedLikelihoodRatio(Fitted):
     """Gaussians of φ with (IN) and without (OUT) the sample, and the score they give."""
 
-    attack: str
+    attack: Attack
     offline: bool
     samples: np.ndarray
     inside: Gaussians | None
@@ -115,7 +115,7 @@ class FittedLikelihoodRatio:
             return np.empty(0)
         keys = [side.models for side in (self.outside, self.inside) if side is not None]
         columns, targets = row_places(outputs, self.samples, *keys)
-        values = margins_of(outputs, self.attack)
+        values = margins_of(outputs, self.attack.name)
         mean, variance = self.outside.at(columns, targets[0])
         if self.offline or self.inside is None:
             return -log_ndtr(-(values - mean) / np.sqrt(variance))
@@ -123,11 +123,11 @@ class FittedLikelihoodRatio:
 
 
 def fit_likelihood_ratio(
-    outputs: pa.Table | Measured, attack: str, roles: tuple[str, str], variance: str, offline: bool = False
+    outputs: pa.Table | Measured, attack: Attack, roles: tuple[str, str], variance: str, offline: bool = False
 ) -> FittedLikelihoodRatio:
     """Fits Gaussians of φ for each sample, IN from models of `roles[0]` and OUT from those of `roles[1]`, each from its own side."""
     needed = roles[1:] if offline else roles
-    samples, found = sides(outputs, attack, needed, lambda margin: margin)
+    samples, found = sides(outputs, attack.name, needed, lambda margin: margin)
     gaussians = [Gaussians.fit(side.models, side.values, variance) for side in found]
     notes = few_models_notes(*((role, len(side.models)) for role, side in zip(needed, found, strict=True)))
     if all(side.constant for side in gaussians):

@@ -12,7 +12,8 @@ import pyarrow as pa
 from ..outputs.confidence import margins_of
 from ..outputs.grid import Grid, positions
 from ..outputs.measured import Measured
-from .lira import check_choice
+from ..settings import check_choice, check_ranges
+from .base import FITTED, Attack, Fitted, Needs
 from .references import Side, few_models_notes, row_places, sides
 
 NO_POPULATION = (
@@ -22,7 +23,7 @@ NO_POPULATION = (
 
 
 @dataclass(frozen=True)
-class RMIA:
+class RMIA(Attack):
     """Score(x, θ) = Pr_z[ (p(x|θ)/p(x)) / (p(z|θ)/p(z)) ≥ γ ], where p(x|θ) is the softmax of x's label.
 
     **Arguments:**
@@ -37,12 +38,10 @@ class RMIA:
     they are forget samples under retrained models, and the fitted attack says so in its notes.
     """
 
-    name: ClassVar[str] = "rmia"
-    reads: ClassVar[str] = "confidences"
-    takes_population: ClassVar[bool] = True
-    per_method: ClassVar[bool] = False
-    reads_label: ClassVar[bool] = True
-    directed: ClassVar[bool] = True
+    name = "rmia"
+    reads = "confidences"
+    takes_population = True
+    needs: ClassVar[Needs] = {("original", FITTED): 2, ("retrained", FITTED): 2}
 
     gamma: float = 1.0
     mode: str = "online"
@@ -51,9 +50,7 @@ class RMIA:
 
     def __post_init__(self) -> None:
         check_choice("mode", self.mode, ("online", "offline"))
-        for name, low, high in (("gamma", 1e-6, 1e6), ("a", 0.0, 1.0), ("references", 0, 1_000_000)):
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name}: {getattr(self, name)!r} is not allowed; give {low:g} to {high:g}")
+        check_ranges(self, {"gamma": (1e-6, 1e6), "a": (0.0, 1.0), "references": (0, 1_000_000)})
 
     def fit(self, outputs: pa.Table | Measured, population: pa.Table | Measured | None = None) -> FittedRMIA:
         """Takes reference models from the train and validation folds.
@@ -117,7 +114,7 @@ class _References:
 
 
 @dataclass(frozen=True)
-class FittedRMIA:
+class FittedRMIA(Fitted):
     """Reference probabilities, and the score that they give."""
 
     attack: RMIA

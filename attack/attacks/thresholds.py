@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -11,52 +12,54 @@ import pyarrow as pa
 from ..metrics.roc import best_f1
 from ..outputs.confidence import entropies_of, log_confidences_of
 from ..outputs.measured import ROLE, Measured
+from .base import Attack, Fitted, Needs
 from .xgboost import membership, shadow_rows
 
 
+class _Threshold(Attack):
+    """An attack whose score needs no fitting; only its threshold does."""
+
+    reads = "confidences"
+    needs: ClassVar[Needs] = {("original", "validation"): 1, ("retrained", "validation"): 1}
+
+    @abstractmethod
+    def values(self, outputs: pa.Table | Measured) -> np.ndarray:
+        """Returns the score of each row, float64 `(rows,)`, higher = member."""
+
+    def fit(self, outputs: pa.Table | Measured) -> FittedThreshold:
+        """Finds the threshold with the best F1 on the validation fold."""
+        return _fit(self, outputs)
+
+
 @dataclass(frozen=True)
-class LossThreshold:
+class LossThreshold(_Threshold):
     """Members have a lower cross-entropy: the score is log p_y."""
 
-    name: ClassVar[str] = "loss_threshold"
-    reads: ClassVar[str] = "confidences"
-    per_method: ClassVar[bool] = False
-    reads_label: ClassVar[bool] = True
-    directed: ClassVar[bool] = True
+    name = "loss_threshold"
 
     def values(self, outputs: pa.Table | Measured) -> np.ndarray:
         """Returns log p_y of each row."""
         return log_confidences_of(outputs, self.name)
 
-    def fit(self, outputs: pa.Table | Measured) -> FittedThreshold:
-        """Finds the threshold with the best F1 on the validation fold."""
-        return _fit(self, outputs)
-
 
 @dataclass(frozen=True)
-class EntropyThreshold:
+class EntropyThreshold(_Threshold):
     """Members have a sharper output: the score is minus the entropy. It needs no label."""
 
-    name: ClassVar[str] = "entropy_threshold"
-    reads: ClassVar[str] = "confidences"
-    per_method: ClassVar[bool] = False
-    reads_label: ClassVar[bool] = False
-    directed: ClassVar[bool] = False  # confidently wrong outputs are as sharp as members': it does not know the label
+    name = "entropy_threshold"
+    reads_label = False
+    directed = False  # confidently wrong outputs are as sharp as members': it does not know the label
 
     def values(self, outputs: pa.Table | Measured) -> np.ndarray:
         """Returns minus the entropy of each row, in nats."""
         return -entropies_of(outputs)
 
-    def fit(self, outputs: pa.Table | Measured) -> FittedThreshold:
-        """Finds the threshold with the best F1 on the validation fold."""
-        return _fit(self, outputs)
-
 
 @dataclass(frozen=True)
-class FittedThreshold:
+class FittedThreshold(Fitted):
     """A threshold on a score that needs no fitting itself."""
 
-    attack: LossThreshold | EntropyThreshold
+    attack: _Threshold
     threshold: float
     validation_f1: float
     notes: list[str] = field(default_factory=list)
@@ -66,7 +69,7 @@ class FittedThreshold:
         return self.attack.values(outputs)
 
 
-def _fit(attack: LossThreshold | EntropyThreshold, outputs: pa.Table | Measured) -> FittedThreshold:
+def _fit(attack: _Threshold, outputs: pa.Table | Measured) -> FittedThreshold:
     chosen: pa.Table | Measured
     if isinstance(outputs, Measured):
         chosen = outputs.only(outputs.where(role=("original", "retrained"), fold="validation"))

@@ -9,12 +9,13 @@ import pyarrow as pa
 
 from ..metrics.gaussians import VARIANCES
 from ..outputs.measured import Measured
-from .lira import check_choice
+from ..settings import check_choice
+from .base import FITTED, Attack, Needs
 from .references import FittedLikelihoodRatio, fit_likelihood_ratio, single_method
 
 
 @dataclass(frozen=True)
-class ULiRA:
+class ULiRA(Attack):
     """Per sample, Gaussians of φ over models that were trained with it and unlearned (IN), and that never saw it (OUT).
 
     The pool gives both without further training: each original unlearned once, and the retrained models. It is fitted anew
@@ -31,11 +32,11 @@ class ULiRA:
     - `variance`: `per_sample`, `fixed` (one within-sample variance a side, for few models), or `auto`: fixed below 64 models.
     """
 
-    name: ClassVar[str] = "u_lira"
-    reads: ClassVar[str] = "confidences"
-    per_method: ClassVar[bool] = True
-    reads_label: ClassVar[bool] = True
-    directed: ClassVar[bool] = False  # a high score means "unlearned", by too little or too much forgetting
+    name = "u_lira"
+    reads = "confidences"
+    per_method = True
+    needs: ClassVar[Needs] = {("unlearned", FITTED): 2, ("retrained", FITTED): 2}
+    directed = False  # a high score means "unlearned", by too little or too much forgetting
 
     variance: str = "auto"
 
@@ -47,6 +48,4 @@ class ULiRA:
 
         **Raises:** `ValueError` where a role has fewer than two models there, or unlearned rows are of several methods.
         """
-        return fit_likelihood_ratio(
-            single_method(outputs, self.name), self.name, ("unlearned", "retrained"), self.variance
-        )
+        return fit_likelihood_ratio(single_method(outputs, self.name), self, ("unlearned", "retrained"), self.variance)

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
@@ -18,8 +18,9 @@ import pyarrow.compute as pc
 
 from ..metrics.roc import best_f1
 from ..outputs.table import coded_column, rows_where
+from ..settings import check_choice, check_ranges
+from .base import Attack, Fitted, Needs
 from .features import ENCODINGS, feature_types, shadow_features
-from .lira import check_choice
 
 MODEL_FILE = "attacker.ubj"
 FACTS_FILE = "attacker.json"
@@ -28,7 +29,7 @@ BLOCK_FEATURES = 20_000_000  # feature values built at a time when scoring: 80 M
 
 
 @dataclass(frozen=True)
-class XGBoostAttack:
+class XGBoostAttack(Attack):
     """Gradient-boosted trees that tell outputs on trained-on samples from outputs on unseen ones.
 
     **Arguments:**
@@ -42,10 +43,9 @@ class XGBoostAttack:
     - `label`: `one_hot`, or `categorical`: one column split by sets of classes, for many classes.
     """
 
-    name: ClassVar[str] = "xgboost"
-    per_method: ClassVar[bool] = False
-    reads_label: ClassVar[bool] = False
-    directed: ClassVar[bool] = True
+    name = "xgboost"
+    reads_label = False
+    needs: ClassVar[Needs] = {(role, fold): 1 for role in ("original", "retrained") for fold in ("train", "validation")}
 
     max_depth: int = 10
     subsample: float = 0.8
@@ -73,12 +73,10 @@ class XGBoostAttack:
             "seed": (0, 2**31 - 1),
             "threads": (1, 4096),
         }
-        for name, (low, high) in ranges.items():
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name}: {getattr(self, name)!r} is not allowed; give {low:g} to {high:g}")
+        check_ranges(self, ranges)
 
-    @staticmethod
-    def candidates() -> list[dict[str, Any]]:
+    @classmethod
+    def candidates(cls) -> list[dict[str, Any]]:
         """Returns the settings that tuning tries: the release's own, and shallower and slower ones for small data."""
         return candidates()
 
@@ -132,8 +130,15 @@ class XGBoostAttack:
         """Returns how many columns of the features are the label's."""
         return label_classes if self.label == "one_hot" else 1
 
-    @staticmethod
-    def load(folder: Path) -> FittedXGBoost:
+    @classmethod
+    def fit_each(
+        cls, outputs: pa.Table, attacks: Sequence[Self], *, threads: int | None = None, device: str = "cpu"
+    ) -> list[Fitted]:
+        """Returns each of `attacks` fitted. Features that several share are built and binned once."""
+        return list(fit_all(outputs, attacks, threads=threads, device=device))
+
+    @classmethod
+    def load(cls, folder: Path) -> FittedXGBoost:
         """Returns the attacker that `FittedXGBoost.save` wrote into `folder`."""
         import xgboost
 
@@ -151,7 +156,7 @@ class XGBoostAttack:
 
 
 @dataclass(frozen=True)
-class FittedXGBoost:
+class FittedXGBoost(Fitted):
     """A fitted shadow attacker."""
 
     attack: XGBoostAttack

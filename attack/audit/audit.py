@@ -5,25 +5,28 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from ..attacks.base import Fitted
 from ..attacks.registry import ATTACKS
 from ..distances.base import DIVERGENCES
-from ..distances.compare import DEFAULT_DIVERGENCES, distances, equal_count, first_of
+from ..distances.compare import DEFAULT_DIVERGENCES, Distances, distances, equal_count, first_of
 from ..metrics.areas import Areas
-from ..metrics.evaluation import paired_difference, worst_samples
-from ..metrics.row import PRIMARY, Row
-from ..outputs.measured import FOLD, METHOD, MODEL_ID, PARAMS, Measured
+from ..metrics.row import NO_UNLEARN, PRIMARY, RETRAIN, Attacker, Row
+from ..outputs.measured import FOLD, METHOD, MODEL_ID, PARAMS, ROLE, Measured
 from ..outputs.sources import Source, as_source
 from .check import Examination, Problem, check
-from .judged import judged, reads_confidences, tuned_threshold
+from .judged import judged, tuned_threshold
 from .population import partners, population_problems
+from .rows import Scored, build_row
 from .runner import InProcess, Runner, scores_of
 from .verdicts import judge_rows
+
+RETRAIN_PLACE = 1  # among the groups
 
 __all__ = ["Audit", "Problem", "audit", "check", "run_attacks"]
 
@@ -41,9 +44,9 @@ class Group:
 
 @dataclass
 class Audit:
-    """What `results.json` and `curves.json` hold of an audit, and the notes of its attacks."""
+    """The result rows of an audit, what `curves.json` holds of it, and the notes of its attacks."""
 
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
     curves: dict[str, list[dict[str, Any]]] = field(
         default_factory=lambda: {"roc": [], "confidence": [], "training": [], "unlearning": []}
     )
@@ -53,8 +56,8 @@ class Audit:
 def run_attacks(
     outputs: Source | pa.Table | Iterable[pa.Table], names: Sequence[str] = (PRIMARY,), seed: int = 0, **options: Any
 ) -> list[dict[str, Any]]:
-    """Returns the rows of `audit`."""
-    return audit(outputs, names, seed, **options).rows
+    """Returns the rows of `audit` as `results.json` has them."""
+    return [row.to_json() for row in audit(outputs, names, seed, **options).rows]
 
 
 def audit(
@@ -124,54 +127,37 @@ class _Run:
     runner: Runner
     population: Measured | None
     found: Audit
-    areas: dict[tuple[str, int], Areas] = field(default_factory=dict)  # of each attack and row
-    references: dict[tuple[str, int], Areas] = field(
-        default_factory=dict
-    )  # of Retrain's models under that row's attacker
 
     def everything(self, divergences: Sequence[str]) -> Audit:
         self.groups = _groups(self.measured)
-        self.retrain = next(i for i, group in enumerate(self.groups) if group.method == "retrain")
         self.negative = self.measured.where(role="retrained", fold="test")
-        self.found.rows += [self._empty_row(group) for group in self.groups]
+        self.scored: list[list[Scored]] = [[] for _ in self.groups]
         for name in self.names:
             self._attack(name)
-        for index, group in enumerate(self.groups):
-            if len(group.test):
-                self._describe(self.found.rows[index], group, divergences)
-        self._differences()
-        judgements = judge_rows([Row.from_json(row) for row in self.found.rows])
-        for row, verdict in zip(self.found.rows, judgements, strict=True):
-            if verdict is not None:
-                row["verdict"] = verdict.told(len(self.names))
+        retrain = {found.attack: found.areas for found in self.scored[RETRAIN_PLACE]}
+        for group, scored in zip(self.groups, self.scored, strict=True):
+            row = Row(
+                group.method,
+                _params(group.params),
+                models=len(group.test),
+                retrained_models=len(self.negative),
+                sources=self._sources(group),
+                verdict="" if len(group.test) else _nothing(group),
+            )
+            distances = self._distances(group, divergences) if len(group.test) else None
+            self.found.rows.append(build_row(row, scored, distances, retrain, lambda _: self.seed, self.bootstrap))
+        verdicts = judge_rows(self.found.rows)
+        self.found.rows = [
+            row if verdict is None else replace(row, verdict=verdict.told(len(self.names)))
+            for row, verdict in zip(self.found.rows, verdicts, strict=True)
+        ]
         self.found.notes = sorted(set(self.found.notes))
         return self.found
 
-    def _empty_row(self, group: Group) -> dict[str, Any]:
-        row: dict[str, Any] = {
-            "method": group.method,
-            "params": _params(group.params),
-            "metrics": {},
-            "ci": {},
-            "status": "done",
-            "seconds": None,
-            "verdict": "",
-            "models": len(group.test),
-            "retrained_models": len(self.negative),
-            "attacks": {},
-            "worst_samples": {},
-            "notes": [],
-        }
-        if not len(group.test):
-            wanted = "role unlearned, method retrain" if group.method == "retrain" else "this role"
-            row["verdict"] = f"Not measured: no models of {wanted} in fold test."
-        return row
-
     def _attack(self, name: str) -> None:
         """Fits one attack once, or for each method where it is of that kind, and scores every group."""
-        attack = ATTACKS[name]
         base = self.measured.where(role=("original", "retrained"))
-        if not attack.per_method:
+        if not ATTACKS[name].per_method:
             targets = np.unique(np.concatenate([self.negative, *(group.test for group in self.groups)]))
             started = time.perf_counter()
             fitted = self._fitted(name, base)
@@ -186,40 +172,38 @@ class _Run:
             if len(group.test) and len(group.fitting):
                 started = time.perf_counter()
                 fitted = self._fitted(name, np.concatenate([base, group.fitting]))
-                # Retrain's models have nothing to fit on, but this attacker can be asked about them as about the method's.
-                reference = self.groups[self.retrain].test
+                # Retrain's models have nothing to fit on. The method's attacker is asked about them too:
+                # as retrained models outside the fit they have 0.5 there, but for the luck of the models.
+                reference = self.groups[RETRAIN_PLACE].test
                 scores = self._scores(name, fitted, np.concatenate([self.negative, group.test, reference]))
-                if len(reference):
-                    self.references[name, index] = self._areas(reference, scores)
                 members = np.asarray([m for m in group.fitting if self.measured.models[m][FOLD] == "validation"], int)
                 threshold = self._threshold(name, fitted, members)
-                self._evaluate(name, index, fitted, scores, threshold, time.perf_counter() - started)
+                seconds = time.perf_counter() - started
+                self._evaluate(name, index, fitted, scores, threshold, seconds, reference)
 
-    def _fitted(self, name: str, models: np.ndarray) -> Any:
+    def _fitted(self, name: str, models: np.ndarray) -> Fitted:
         attack = ATTACKS[name]
         given = dict(self.settings.get(name, {}))
-        if "seed" in getattr(attack, "__dataclass_fields__", {}):
+        if "seed" in attack.setting_names():
             given.setdefault("seed", self.seed)
-        attempts = [attack(**given)]
-        if hasattr(attack, "candidates"):  # of settings that are given, none is tuned: candidates may become the same
-            attempts = list(dict.fromkeys(attack(**{**candidate, **given}) for candidate in attack.candidates()))
-        if reads_confidences(attack):
+        # Of settings that are given none is tuned, so candidates may become the same.
+        attempts = list(dict.fromkeys(attack(**{**each, **given}) for each in attack.candidates() or [{}]))
+        if attack.reads == "confidences":
             chosen = self.measured.only(models)
-            more = {"population": self.population} if self._with_population(attack) else {}
+            more = {"population": self.population} if self._with_population(name) else {}
             fitted = [attempt.fit(chosen, **more) for attempt in attempts]
         else:
             fitted = self.runner.fit(attempts, self.source, self.measured, models)
-        return fitted[0] if len(fitted) == 1 else max(fitted, key=lambda attacker: attacker.validation_f1)
+        return fitted[0] if len(fitted) == 1 else max(fitted, key=lambda attacker: attacker.validation_f1 or 0.0)
 
-    def _with_population(self, attack: Any) -> bool:
-        return self.population is not None and getattr(attack, "takes_population", False)
+    def _with_population(self, name: str) -> bool:
+        return self.population is not None and ATTACKS[name].takes_population
 
-    def _scores(self, name: str, fitted: Any, models: np.ndarray) -> dict[int, np.ndarray]:
+    def _scores(self, name: str, fitted: Fitted, models: np.ndarray) -> dict[int, np.ndarray]:
         """Returns the scores of each of the models, `(S,)` in the order of the samples."""
-        attack = ATTACKS[name]
-        if not reads_confidences(attack):
+        if ATTACKS[name].reads != "confidences":
             return self.runner.score(fitted, self.source, self.measured, models)
-        others = self.population if self._with_population(attack) else None
+        others = self.population if self._with_population(name) else None
         places = None if others is None else partners(self.measured, others)
 
         def score(m: int) -> np.ndarray:
@@ -230,8 +214,8 @@ class _Run:
         # Model by model, so that what scoring takes does not grow with their number.
         return {int(m): score(m) for m in models}
 
-    def _threshold(self, name: str, fitted: Any, members: np.ndarray) -> float | None:
-        """Returns the threshold of an attacker; where it has none of its own, tuned on `members` of the validation fold."""
+    def _threshold(self, name: str, fitted: Fitted, members: np.ndarray) -> float | None:
+        """Returns the attacker's threshold; where it has none, one tuned on `members` of the validation fold."""
         others = self.measured.where(role="retrained", fold="validation")
 
         def scores() -> list[np.ndarray]:
@@ -246,79 +230,67 @@ class _Run:
         self,
         name: str,
         index: int,
-        fitted: Any,
+        fitted: Fitted,
         scores: dict[int, np.ndarray],
         threshold: float | None,
         seconds: float,
+        reference: np.ndarray | None = None,
     ) -> None:
-        group, row = self.groups[index], self.found.rows[index]
+        """Adds what an attack says of a group. **Arguments:** `reference`: Retrain's models, scored by the same attacker."""
+        group, attack = self.groups[index], ATTACKS[name]
         positives, negatives = (scores_of(scores, self.measured, models) for models in (group.test, self.negative))
         evaluation, curves = judged(
             name, positives, negatives, threshold=threshold, seed=self.seed, bootstrap=self.bootstrap
         )
-        self.areas[name, index] = evaluation.areas
-        row["notes"] += [note for note in evaluation.notes if note not in row["notes"]]
-        prefix = "" if name == PRIMARY else f"{name}/"
-        row["metrics"].update({f"{prefix}{key}": value for key, value in evaluation.metrics.items()})
-        row["ci"].update({f"{prefix}{key}": value for key, value in evaluation.ci.items()})
-        row["worst_samples"][name] = worst_samples(positives, negatives)
-        row["attacks"][name] = {
-            "path": "in_process" if reads_confidences(ATTACKS[name]) else self.runner.path(ATTACKS[name]),
-            "params": _settings(fitted, name, self.settings.get(name)),
-            "validation_f1": getattr(fitted, "validation_f1", None),
-            "threshold": threshold,
-            "notes": list(fitted.notes),
-            "seconds": seconds,
-        }
+        retrain = None
+        if reference is not None and len(reference):
+            theirs = scores_of(scores, self.measured, reference).by_model()[1]
+            retrain = Areas.of(theirs, negatives.by_model()[1], evaluation.areas.negative_models)
+        attacker = Attacker(
+            "in_process" if attack.reads == "confidences" else self.runner.path(attack),
+            asdict(fitted.attack),
+            fitted.validation_f1,
+            threshold,
+            tuple(fitted.notes),
+            seconds=seconds,
+        )
+        more = {"seed": self.seed, "draws": self.bootstrap}
+        self.scored[index].append(
+            Scored.of(name, evaluation, positives, negatives, attacker, self._sources(group), retrain=retrain, **more)
+        )
         self.found.notes.extend(f"{name}: {note}" for note in fitted.notes)
         for kind, curve in curves.items():
             self.found.curves[kind].append({"row": index, "attack": name, **curve})
 
-    def _describe(self, row: dict[str, Any], group: Group, divergences: Sequence[str]) -> None:
-        """Adds what compares distributions with retrained models', and says where nothing was done."""
+    def _sources(self, group: Group) -> tuple[str, ...]:
+        """Returns what the models under test go by among those that differences are taken over."""
+        models = (self.measured.models[m] for m in sorted(group.test))
+        return tuple(" ".join((model[ROLE], model[METHOD], model[PARAMS], model[MODEL_ID])) for model in models)
+
+    def _distances(self, group: Group, divergences: Sequence[str]) -> Distances:
+        """Compares a group's models with retrained ones, and says where nothing was done."""
         retrained = self.measured.where(role="retrained")
         sizes = [len(g.everyone) for g in self.groups if len(g.test)]
         count = min(equal_count(sizes, len(retrained)), len(group.everyone))
-        found = distances(
+        return distances(
             self.measured,
             tested=group.test,
             negative=self.negative,
             models=self._first_of(group.everyone, count),
             retrained=self._first_of(retrained, count),
-            originals=() if group.method in ("no_unlearn", "retrain") else self.groups[0].everyone,
+            originals=() if group.method in (NO_UNLEARN, RETRAIN) else self.groups[0].everyone,
             divergences=[DIVERGENCES[name]() for name in divergences],
         )
-        row["distance_models"] = count
-        row["metrics"].update(found.metrics)
-        row["worst_samples"].update(found.worst_samples)
-        row["notes"].extend(found.notes)
 
     def _first_of(self, models: np.ndarray, count: int) -> np.ndarray:
         names = [(self.measured.models[m][FOLD], self.measured.models[m][MODEL_ID]) for m in models]
         # In the table's order again: no distance depends on it, and rows that follow each other are not copied.
         return np.sort(models[first_of(names, count)])
 
-    def _areas(self, models: np.ndarray, scores: dict[int, np.ndarray]) -> Areas:
-        """Returns the areas of models against the retrained ones of the test fold."""
-        positives, negatives = (scores_of(scores, self.measured, side) for side in (models, self.negative))
-        negative_models, others = negatives.by_model()
-        return Areas.of(positives.by_model()[1], others, negative_models)
 
-    def _differences(self) -> None:
-        """Adds the AUC's difference to Retrain, with its interval, of attacks that scored both.
-
-        Both by one attacker: a `per_method` attack, fitted on a method's own models, is put to Retrain's too. Retrained models
-        as they are, outside the fit, they have 0.5 there but for the luck of the models, and that of the negatives cancels.
-        """
-        for (name, index), areas in self.areas.items():
-            reference = self.references.get((name, index), self.areas.get((name, self.retrain)))
-            if index == self.retrain or reference is None:
-                continue
-            prefix = "" if name == PRIMARY else f"{name}/"
-            difference, interval = paired_difference(areas, reference, seed=self.seed, bootstrap=self.bootstrap)
-            self.found.rows[index]["metrics"][f"{prefix}auc_minus_retrain"] = difference
-            if interval is not None:
-                self.found.rows[index]["ci"][f"{prefix}auc_minus_retrain"] = interval
+def _nothing(group: Group) -> str:
+    wanted = "role unlearned, method retrain" if group.method == RETRAIN else "this role"
+    return f"Not measured: no models of {wanted} in fold test."
 
 
 def _groups(measured: Measured) -> list[Group]:
@@ -330,13 +302,13 @@ def _groups(measured: Measured) -> list[Group]:
         return Group(method, params, everyone, everyone[in_test], everyone[~in_test] if pool else everyone[:0])
 
     unlearned = measured.where(role="unlearned")
-    groups = [group("no_unlearn", "{}", measured.where(role="original"), False)]
-    groups.append(group("retrain", "{}", measured.where(role="unlearned", method="retrain"), False))
+    groups = [group(NO_UNLEARN, "{}", measured.where(role="original"), False)]
+    groups.append(group(RETRAIN, "{}", measured.where(role="unlearned", method=RETRAIN), False))
     pairs = {(measured.models[m][METHOD], measured.models[m][PARAMS]) for m in unlearned}
     groups += [
         group(method, params, measured.where(role="unlearned", method=method, params=params), True)
         for method, params in sorted(pairs)
-        if method != "retrain"
+        if method != RETRAIN
     ]
     return groups
 
@@ -347,8 +319,3 @@ def _params(text: str) -> dict[str, Any]:
     except ValueError:
         return {"params": text}
     return found if isinstance(found, dict) else {"params": found}
-
-
-def _settings(attacker: Any, name: str, options: dict[str, Any] | None) -> dict[str, Any]:
-    attack: Any = getattr(attacker, "attack", None)
-    return asdict(attack if hasattr(attack, "__dataclass_fields__") else ATTACKS[name](**(options or {})))

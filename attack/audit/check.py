@@ -9,13 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from ..attacks.registry import ATTACKS, label_free, reads_label
+from ..attacks.base import FITTED, FITTED_FOLDS
+from ..attacks.registry import ATTACKS, label_free
 from ..outputs.measured import IDENTITY, Measured
 from ..outputs.sources import Source, as_source
 from ..outputs.survey import Survey
 from ..outputs.table import FOLDS, OUTPUTS_SCHEMA, ROLES, TEXTS, logit_classes
-
-SHADOW = ("xgboost", "loss_threshold", "entropy_threshold")  # they need a validation fold of both roles
 
 
 @dataclass(frozen=True)
@@ -170,7 +169,7 @@ def _values(survey: Survey) -> list[Problem]:
 
 def label_problems(survey: Survey, num_classes: int | None, attacks: Sequence[str]) -> list[Problem]:
     """Checks labels against the classes that the logits have columns for."""
-    reading = ", ".join(name for name in attacks if reads_label(name))
+    reading = ", ".join(name for name in attacks if ATTACKS[name].reads_label)
     if survey.outside is not None:
         top = (num_classes if num_classes is not None else survey.width) - 1
         return [
@@ -218,52 +217,45 @@ def _models(survey: Survey, attacks: Sequence[str]) -> list[Problem]:
     for model in models:
         counts[model["role"], model["fold"]] = counts.get((model["role"], model["fold"]), 0) + 1
 
-    def need(role: str, fold: str, least: int, why: str) -> None:
-        have = counts.get((role, fold), 0)
-        if have < least:
-            found.append(Problem("role", f"{have} {role} models in fold {fold}; {why} at least {least}"))
-
     # Every attack is measured against retrained models that it has not seen.
-    need("retrained", "test", 1, "the audit needs")
+    have = counts.get(("retrained", "test"), 0)
+    if not have:
+        found.append(Problem("role", f"{have} retrained models in fold test; the audit needs at least 1"))
     if not counts.get(("unlearned", "test")) and not counts.get(("original", "test")):
         found.append(Problem("role", "no unlearned and no original models in fold test: there is nothing to audit"))
-    shadow = [name for name in attacks if name in SHADOW]
-    if shadow:
-        for role in ("original", "retrained"):
-            for fold in ("train", "validation") if "xgboost" in shadow else ("validation",):
-                need(role, fold, 1, f"{', '.join(shadow)} {'needs' if len(shadow) == 1 else 'need'}")
-    for name, roles in (
-        ("lira", ("original", "retrained")),
-        ("rmia", ("original", "retrained")),
-        ("u_lira", ("retrained",)),
-    ):
-        if name in attacks:
-            for role in roles:
-                have = counts.get((role, "train"), 0) + counts.get((role, "validation"), 0)
-                if have < 2:
-                    found.append(
-                        Problem("role", f"{have} {role} models in folds train and validation; {name} needs at least 2")
-                    )
-    if "u_lira" in attacks:
-        found += _unlearned_pools(models)
+    return [*found, *_lacking(models, attacks)]
+
+
+def _lacking(models: Sequence[dict[str, str]], attacks: Sequence[str]) -> list[Problem]:
+    """Checks that there are as many models of each role and fold as the attacks say that they need."""
+    lacking: dict[tuple[str, int], list[str]] = {}  # what there is, and the least → the attacks that need it
+    for name in attacks:
+        for (role, fold), least in ATTACKS[name].needs.items():
+            folds = FITTED_FOLDS if fold == FITTED else (fold,)
+            where = f"folds {fold}" if fold == FITTED else f"fold {fold}"
+            for who, count in _counted(models, role, folds).items():
+                if count < least:
+                    lacking.setdefault((f"{count} {who} in {where}", least), []).append(name)
+    found = []
+    for (have, least), names in lacking.items():
+        needing = f"{', '.join(names)} {'needs' if len(names) == 1 else 'need'}"
+        hint = ": unlearn the train and validation originals too" if " unlearned " in have else ""
+        found.append(Problem("role", f"{have}; {needing} at least {least}{hint}"))
     return found
 
 
-def _unlearned_pools(models: Sequence[dict[str, str]]) -> list[Problem]:
-    pools: dict[tuple[str, str], int] = {}
-    for model in models:
-        if model["role"] == "unlearned" and model["method"] != "retrain":
-            key = (model["method"], model["params"])
-            pools[key] = pools.get(key, 0) + (model["fold"] != "test")
-    return [
-        Problem(
-            "role",
-            f"{count} unlearned models of {method} {params} in folds train and validation; u_lira needs at least 2: "
-            "unlearn the train and validation originals too",
+def _counted(models: Sequence[dict[str, str]], role: str, folds: Sequence[str]) -> dict[str, int]:
+    """Returns how many models of the role are in these folds; unlearned ones for each method and setting."""
+    if role != "unlearned":
+        return {f"{role} models": sum(m["role"] == role and m["fold"] in folds for m in models)}
+    mine = [m for m in models if m["role"] == role and m["method"] != "retrain"]
+    pools = sorted({(m["method"], m["params"]) for m in mine})
+    return {
+        f"unlearned models of {method} {params}": sum(
+            (m["method"], m["params"]) == (method, params) and m["fold"] in folds for m in mine
         )
-        for (method, params), count in sorted(pools.items())
-        if count < 2
-    ]
+        for method, params in pools
+    }
 
 
 def _order(survey: Survey) -> list[Problem]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..attacks.base import Fitted
 from ..attacks.registry import ATTACKS, directed
 from ..metrics.evaluation import Evaluation, Scores, evaluate
 from ..metrics.roc import best_f1
@@ -38,13 +39,8 @@ def judged(
     return evaluation, curves(evaluation, positive, negative, probabilities=name == PRIMARY)
 
 
-def reads_confidences(attack: Any) -> bool:
-    """Says whether φ and the entropy are all that an attack reads; one that does not say is given the logits."""
-    return getattr(attack, "reads", "logits") == "confidences"
-
-
 def tuned_threshold(
-    name: str, fitted: Any, members: int, others: int, scores: Callable[[], Sequence[np.ndarray]]
+    name: str, fitted: Fitted, members: int, others: int, scores: Callable[[], Sequence[np.ndarray]]
 ) -> tuple[float | None, list[str]]:
     """Returns the attacker's own threshold; where it has none, the one with the best F1 on models of the validation fold.
 
@@ -55,8 +51,8 @@ def tuned_threshold(
 
     **Returns:** the threshold, None where there is none to be had, and notes that say why.
     """
-    if hasattr(fitted, "threshold") or not reads_confidences(ATTACKS[name]):
-        return getattr(fitted, "threshold", None), []
+    if fitted.threshold is not None or ATTACKS[name].reads != "confidences":
+        return fitted.threshold, []
     if not members or not others:
         return None, []
     try:

@@ -21,7 +21,7 @@ def population_problems(examined: Examination, population: Examination, attacks:
     one that takes a population needs is asked for where there is one.
     """
     found = [problem for problem in population.general if problem.fatal]
-    takers = [name for name in attacks if name in ATTACKS and getattr(ATTACKS[name], "takes_population", False)]
+    takers = [name for name in attacks if name in ATTACKS and ATTACKS[name].takes_population]
     mine, theirs = examined.survey, population.survey
     if mine is not None and theirs is not None and takers and not found:
         if mine.width != theirs.width:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
 
+from ..attacks.base import Attack, Fitted
 from ..metrics.evaluation import Scores
 from ..outputs.grid import locate
 from ..outputs.measured import IDENTITY, METHOD, PARAMS, ROLE, Measured, identified
@@ -19,15 +20,15 @@ from ..outputs.table import rows_where
 class Runner(Protocol):
     """Fits and scores attacks that read logits."""
 
-    def path(self, attack: Any) -> str:
+    def path(self, attack: type[Attack]) -> str:
         """Returns what results say of where an attack of this class was fitted: `in_process` or `distributed`."""
         ...
 
-    def fit(self, attacks: Sequence[Any], source: Source, measured: Measured, models: np.ndarray) -> list[Any]:
+    def fit(self, attacks: Sequence[Attack], source: Source, measured: Measured, models: np.ndarray) -> list[Fitted]:
         """Returns each of `attacks`, of one class, fitted on the outputs of the models at these indices of `measured`."""
         ...
 
-    def score(self, fitted: Any, source: Source, measured: Measured, models: np.ndarray) -> dict[int, np.ndarray]:
+    def score(self, fitted: Fitted, source: Source, measured: Measured, models: np.ndarray) -> dict[int, np.ndarray]:
         """Returns the scores of each of these models, float64 `(S,)` in the order of `measured.samples`."""
         ...
 
@@ -42,22 +43,18 @@ class InProcess:
     threads: int | None = None
     device: str = "cpu"
 
-    def path(self, attack: Any) -> str:
+    def path(self, attack: type[Attack]) -> str:
         return "in_process"
 
-    def fit(self, attacks: Sequence[Any], source: Source, measured: Measured, models: np.ndarray) -> list[Any]:
-        from ..attacks.xgboost import XGBoostAttack, fit_all
-
+    def fit(self, attacks: Sequence[Attack], source: Source, measured: Measured, models: np.ndarray) -> list[Fitted]:
         roles = sorted({measured.models[m][ROLE] for m in models})
         unlearned = {(m[METHOD], m[PARAMS]) for m in (measured.models[i] for i in models) if m[ROLE] == "unlearned"}
         pieces = source.pieces(roles=roles, folds=("train", "validation"))
         # No name holds the pieces beside the table, and what is not fitted on is let go of piece by piece.
         table = pa.concat_tables(_of_method(piece, unlearned) for piece in pieces).unify_dictionaries()
-        if all(isinstance(attack, XGBoostAttack) for attack in attacks):
-            return list(fit_all(table, attacks, threads=self.threads, device=self.device))
-        return [attack.fit(table) for attack in attacks]
+        return attacks[0].fit_each(table, attacks, threads=self.threads, device=self.device)
 
-    def score(self, fitted: Any, source: Source, measured: Measured, models: np.ndarray) -> dict[int, np.ndarray]:
+    def score(self, fitted: Fitted, source: Source, measured: Measured, models: np.ndarray) -> dict[int, np.ndarray]:
         roles = sorted({measured.models[m][ROLE] for m in models})
         pieces = source.pieces(roles=roles, folds=("test",))
         return gathered(((piece, fitted.score(piece)) for piece in pieces), measured, models)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
-from ..attacks.registry import ATTACKS, directed, reads_label
+from ..attacks.registry import ATTACKS, directed
 from ..metrics.row import NO_UNLEARN, RETRAIN, Row
 from ..metrics.verdict import Reading, Verdict, judge
 
@@ -36,4 +36,4 @@ def _nature(attack: str) -> tuple[bool, bool, bool]:
     """Returns whether an attack's score has a direction, whether it is fitted for each method, and whether it reads the label's logit."""
     if attack not in ATTACKS:  # of results from where another attack is installed
         return True, False, True
-    return directed(attack), bool(ATTACKS[attack].per_method), reads_label(attack)
+    return directed(attack), bool(ATTACKS[attack].per_method), ATTACKS[attack].reads_label

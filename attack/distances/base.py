@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -11,11 +12,7 @@ import pyarrow as pa
 from ..outputs.confidence import margins_of
 from ..outputs.grid import Grid
 from ..outputs.measured import Measured
-
-_BUILT_IN = {
-    "klom": "attack.distances.klom:KLoM",
-    "forgetting_quality": "attack.distances.forgetting_quality:ForgettingQuality",
-}
+from ..registry import Registry
 
 
 @dataclass(frozen=True)
@@ -33,15 +30,15 @@ class Divergence:
         return [(int(self.samples[i]), float(self.values[i])) for i in order]
 
 
-class PerSampleDivergence(Protocol):
+class PerSampleDivergence(ABC):
     """A frozen dataclass whose fields are its settings; `headline` names the number of its summary that a table leads with."""
 
     name: ClassVar[str]
     headline: ClassVar[str]
 
+    @abstractmethod
     def measure(self, unlearned: pa.Table | Measured, retrained: pa.Table | Measured) -> Divergence:
         """Compares two groups of models on the samples that both have."""
-        ...
 
 
 def margins(
@@ -72,14 +69,11 @@ def _spread(outputs: pa.Table | Measured, name: str) -> tuple[np.ndarray, np.nda
     return grid.samples, grid.spread(margins_of(outputs, name))
 
 
-class _Registry(dict[str, Any]):
-    def __missing__(self, name: str) -> Any:
-        import importlib
-
-        if name not in _BUILT_IN:
-            raise KeyError(name)
-        module, _, attribute = _BUILT_IN[name].partition(":")
-        return getattr(importlib.import_module(module), attribute)
-
-
-DIVERGENCES = _Registry()
+DIVERGENCES: Registry[PerSampleDivergence] = Registry(
+    "attack.divergences",
+    "attack.distances.base:PerSampleDivergence",
+    {
+        "klom": "attack.distances.klom:KLoM",
+        "forgetting_quality": "attack.distances.forgetting_quality:ForgettingQuality",
+    },
+)

@@ -19,11 +19,15 @@ FOLD_ORDER = ("test", "validation", "train")
 
 @dataclass(frozen=True)
 class Distances:
-    """Metrics by name (None where not measurable), the samples that stand out by divergence, and notes."""
+    """Metrics by name (None where not measurable), the samples that stand out by divergence, and notes.
+
+    `models`: how many of the row's models they were measured on.
+    """
 
     metrics: dict[str, float | None] = field(default_factory=dict)
     worst_samples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    models: int = 0
 
 
 def equal_count(sizes: Sequence[int], retrained: int) -> int:
@@ -63,7 +67,7 @@ def distances(
 
     A divergence that cannot be measured, with one model or without the label's logit, is None and told in a note.
     """
-    found = Distances()
+    found = Distances(models=len(models))
     logs = [np.log(np.maximum(measured.entropy[side].ravel(), 1e-30)) for side in (tested, negative)]
     found.metrics["ks_log_entropy"] = ks_distance(logs[0], logs[1])
     if _unchanged(measured, tested, originals):

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
 
 from ..metrics.gaussians import VARIANCE_FLOOR, log_density
 from ..outputs.measured import Measured
-from .base import Divergence, margins
+from ..settings import check_ranges
+from .base import Divergence, PerSampleDivergence, margins
 
 BLOCK_SAMPLES = 4_000
 
 
 @dataclass(frozen=True)
-class ForgettingQuality:
+class ForgettingQuality(PerSampleDivergence):
     """Per sample ε = max over attacks of max{log(1−δ−FPR) − log FNR, log(1−δ−FNR) − log FPR}.
 
     The attacks decide between unlearned and retrained models by every threshold, in both directions, on φ and on the
@@ -30,17 +30,15 @@ class ForgettingQuality:
     With N models a side, ε below ∞ cannot exceed log((1 − δ − 1/N)·N): few models hide how much is left.
     """
 
-    name: ClassVar[str] = "forgetting_quality"
-    headline: ClassVar[str] = "score"
+    name = "forgetting_quality"
+    headline = "score"
 
     delta: float = 0.0
     width: float = 0.5
     bins: int = 13
 
     def __post_init__(self) -> None:
-        for name, low, high in (("delta", 0.0, 0.5), ("width", 1e-3, 100.0), ("bins", 1, 1000)):
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name}: {getattr(self, name)!r} is not allowed; give {low:g} to {high:g}")
+        check_ranges(self, {"delta": (0.0, 0.5), "width": (1e-3, 100.0), "bins": (1, 1000)})
 
     def measure(self, unlearned: pa.Table | Measured, retrained: pa.Table | Measured) -> Divergence:
         """Returns ε of each sample; the summary has the mean score in (0, 1] (1 = nothing left), the median ε and the share at ∞.

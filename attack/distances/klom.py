@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
 
 from ..outputs.measured import Measured
-from .base import Divergence, margins
+from ..settings import check_ranges
+from .base import Divergence, PerSampleDivergence, margins
 
 BLOCK_SAMPLES = 20_000
 
 
 @dataclass(frozen=True)
-class KLoM:
+class KLoM(PerSampleDivergence):
     """Per sample KL(unlearned ‖ retrained) of the margin z_y − logsumexp(z_{≠y}), by histograms over models.
 
     **Arguments:**
@@ -27,17 +27,15 @@ class KLoM:
     Histograms of few models are rough: the divergence of two equal groups is then far from 0, so compare with that of Retrain.
     """
 
-    name: ClassVar[str] = "klom"
-    headline: ClassVar[str] = "p95"
+    name = "klom"
+    headline = "p95"
 
     bins: int = 20
     clip: float = 100.0
     floor: float = 1e-5
 
     def __post_init__(self) -> None:
-        for name, low, high in (("bins", 2, 10_000), ("clip", 1e-3, 1e6), ("floor", 1e-12, 0.1)):
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name}: {getattr(self, name)!r} is not allowed; give {low:g} to {high:g}")
+        check_ranges(self, {"bins": (2, 10_000), "clip": (1e-3, 1e6), "floor": (1e-12, 0.1)})
 
     def measure(self, unlearned: pa.Table | Measured, retrained: pa.Table | Measured) -> Divergence:
         """Returns KLoM of each sample; the summary has the mean and the 95th percentile."""

@@ -118,7 +118,7 @@ class Row:
             "seconds": self.seconds,
             "verdict": self.verdict,
             "models": self.models,
-            "by_model": {n: list(m.by_model.values()) for n, m in self.metrics.items() if m.by_model},
+            "by_model": {n: self._in_order(m.by_model) for n, m in self.metrics.items() if m.by_model},
             "attacks": {name: attacker.to_json() for name, attacker in self.attacks.items()},
             "worst_samples": {name: [dict(sample) for sample in listed] for name, listed in self.worst_samples.items()},
             "notes": list(self.notes),
@@ -130,6 +130,10 @@ class Row:
             "error": self.error,
         }
         return found | {name: value for name, value in optional.items() if value not in (None, [], "")}
+
+    def _in_order(self, by_model: Mapping[str, float]) -> list[float]:
+        known = [by_model[name] for name in self.sources if name in by_model]
+        return known or list(by_model.values())
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any], experiment: str = "") -> Row:
@@ -151,7 +155,7 @@ class Row:
             known = [side for side in models if side is not None]
             keys = _model_names(method, sources, len(values), experiment)
             metrics[str(name)] = Measure.of(
-                value, whole, dict(zip(keys, values, strict=True)), min(known, default=None)
+                value, whole, dict(zip(keys, values, strict=False)), min(known, default=None)
             )
         return cls(
             method=method,
@@ -172,11 +176,13 @@ class Row:
 
 
 def _model_names(method: str, sources: Sequence[str], count: int, experiment: str) -> list[str]:
-    """Returns what the models behind `count` values are called.
+    """Returns what the models behind `count` values are called, nothing where that is not known.
 
     Results of an older version do not name them: they are numbered, since all methods start from the same
     originals in the same order. Only Retrain's models are others.
     """
+    if sources and len(sources) != count:
+        return []
     kind = RETRAIN if method == RETRAIN else "original"
-    names = sources if len(sources) == count else [f"{kind} {i}" for i in range(count)]
+    names = sources or [f"{kind} {i}" for i in range(count)]
     return [f"{experiment}:{name}" if experiment else name for name in names]

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-if TYPE_CHECKING:
-    from .evaluation import Scores
-
+from .areas import DRAWS
+from .bootstrap import beyond_interval, resampled_tpr, resampled_weights
+from .evaluation import Scores
+from .t_intervals import Shares
 
 TINY = 0.05
 
 
-BOOTSTRAP = 2000
-
-
-def tiny_scores(positive: Scores, negative: Scores, seed: int) -> tuple[float, list[float] | None, list[float]]:
+def tiny_scores(
+    positive: Scores, negative: Scores, seed: int, draws: int = DRAWS
+) -> tuple[float, list[float] | None, list[float]]:
     """Returns the share of a model's outputs that score under the 5th percentile of retrained models' outputs.
 
     It is 0.05 where unlearned models cannot be told from retrained ones; a pile of scores that are too small (the
@@ -25,9 +23,6 @@ def tiny_scores(positive: Scores, negative: Scores, seed: int) -> tuple[float, l
     **Returns:** the mean over models, its 95 % interval over models of both sides (None where one has a single model), the
     value of each model.
     """
-    from attack.metrics.bootstrap import beyond_interval, resampled_tpr, resampled_weights
-    from attack.metrics.t_intervals import Shares
-
     floor = np.quantile(negative.scores, TINY)
     members, others = positive.by_model()[1], negative.by_model()[1]
     # Tied scores at the floor count in part, so that equal distributions give 0.05 also where scores are coarse.
@@ -38,7 +33,7 @@ def tiny_scores(positive: Scores, negative: Scores, seed: int) -> tuple[float, l
     interval = None
     if fewest > 1:
         generator = np.random.default_rng(seed)
-        rows, columns = (resampled_weights(len(side), BOOTSTRAP, generator) for side in (members, others))
+        rows, columns = (resampled_weights(len(side), draws, generator) for side in (members, others))
         # The share under a floor is the rate of those above a threshold, of scores turned round.
         mine, theirs = ([-scores for scores in side] for side in (members, others))
         [resampled] = resampled_tpr(mine, theirs, rows, columns, [TINY], ties=True)

@@ -40,7 +40,7 @@ from scipy.special import ndtr, ndtri
 from attack.metrics.bootstrap import expanded_interval, resampled_tpr, resampled_weights
 from attack.metrics.evaluation import LOW_FPRS, Areas, Scores, evaluate, paired_difference
 from attack.metrics.tiny import TINY, tiny_scores
-from orchestrator.experiments.results import error_interval
+from orchestrator.experiments.results import error_measure
 
 CHUNK = 20
 DRAWS = 2000  # bootstrap samples of the plain way, as many as ours takes
@@ -196,7 +196,10 @@ class Drawn:
         tiny = tiny_scores(self.members, self.negatives, seed)[1]
         assert apart is not None
         assert tiny is not None
-        errors = {name: error_interval(values.tolist(), self.of.samples) for name, values in self.wrong.items()}
+        errors = {
+            name: error_measure(dict(enumerate(values.tolist())), self.of.samples).interval
+            for name, values in self.wrong.items()
+        }
         return found.ci | {"auc_minus_retrain": apart, "tiny_scores": tiny} | errors
 
     def plain(self, generator: np.random.Generator) -> Intervals:

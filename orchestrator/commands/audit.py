@@ -362,7 +362,7 @@ def _write(
                 "seed": seed,
                 "attacks": [{"name": name} for name in names],
             },
-            "rows": found.rows,
+            "rows": [row.to_json() for row in found.rows],
             "stages": stages,
             "environment": {
                 "work": {"units_executed": 0, "units_reused": 0},

@@ -3,55 +3,65 @@
 from __future__ import annotations
 
 import json
-import math
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from attack.metrics.row import PRIMARY
+from attack.audit.rows import build_row
+from attack.audit.verdicts import judge_rows
+from attack.distances.compare import Distances
+from attack.metrics.areas import Areas
+from attack.metrics.measure import Measure, mean_measure
+from attack.metrics.row import NO_UNLEARN, PRIMARY, RETRAIN
 from attack.metrics.row import Row as ResultRow
+from attack.metrics.t_intervals import Shares, share_interval
 
 from ..base.files import write_synced
 from ..base.provenance import _cpus, git_state, versions
 from ..base.text import finite
 from ..plan.data import ExperimentData
 from ..plan.plan import Plan, Row
+from ..plan.specs import ScoreSpec
 from ..plan.units import Unit, seed_for
 from ..recipe.options import plain
 from ..recipe.sections import Recipe
 from ..store import Store
 from ..work.incremental import failing_point
+from ..work.scoring import same_attacker, stored_score
 
 SCHEMA_VERSION = 1
 
 
 def collect(
     plan: Plan, data: ExperimentData, store: Store, failures: Mapping[str, str]
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+) -> tuple[list[ResultRow], dict[str, Any]]:
     """Returns the result rows and the curves that the figures are drawn from.
 
     **Arguments:**
 
     - `failures`: unit key → one line, for units that failed in this or the last invocation.
     """
-    from attack.audit.verdicts import judge_rows
-
     split = data.split
     counts = {"forget": split.forget, "retain": split.retain, "val": split.val, "test": split.test}
     samples = {f"error_{name}": len(indices) for name, indices in counts.items()}
-    retrain = next(row for row in plan.rows if row.method == "retrain")
-    reference = Reference(
-        _mean_seconds(store, retrain.producers),
-        {unit.label.attack: unit for unit in retrain.scores if store.has(unit.key)},
-    )
-    rows: list[dict[str, Any]] = []
+    collected = _Collected(plan, store, failures, samples)
+    rows = [collected.row(row) for row in plan.rows]
+    verdicts = judge_rows(rows)
+    rows = [
+        row if verdict is None else replace(row, verdict=verdict.told(len(row.attacks)))
+        for row, verdict in zip(rows, verdicts, strict=True)
+    ]
+    return rows, _curves(plan, store)
+
+
+def _curves(plan: Plan, store: Store) -> dict[str, Any]:
+    """Returns what `curves.json` holds."""
     curves: dict[str, Any] = {"roc": [], "confidence": [], "training": [], "unlearning": [], "incremental": []}
     for index, row in enumerate(plan.rows):
-        rows.append(_row(row, store, failures, reference, samples, plan.recipe.seed))
         for unit in row.scores:
             if not store.has(unit.key):
                 continue
@@ -71,156 +81,120 @@ def collect(
             curves["training"].append(
                 {"model_id": unit.name, "role": unit.label.role, "history": store.meta(unit.key)["history"]}
             )
-    for document, verdict in zip(rows, judge_rows([ResultRow.from_json(row) for row in rows]), strict=True):
-        if verdict is not None:
-            document["verdict"] = verdict.told(len(document["attacks"]))
-    return rows, curves
+    return curves
 
 
-@dataclass(frozen=True)
-class Reference:
-    """What other rows are held against: Retrain's seconds a model, and its stored scores by attack."""
+class _Collected:
+    """Rows from stored units. Retrain's seconds a model and its scores are what other rows are held against."""
 
-    seconds: float | None
-    scores: Mapping[str, Unit]
+    def __init__(self, plan: Plan, store: Store, failures: Mapping[str, str], samples: Mapping[str, int]):
+        self.store = store
+        self.failures = failures
+        self.samples = samples
+        self.seed = plan.recipe.seed
+        retrain = next(row for row in plan.rows if row.method == RETRAIN)
+        self.retrain_seconds = _mean_seconds(store, retrain.producers)
+        self.retrain_scores = {unit.label.attack: unit for unit in retrain.scores if store.has(unit.key)}
+        names = _sources(retrain)
+        self.retrain_areas = {
+            attack: stored_score(unit, store, names).areas for attack, unit in self.retrain_scores.items()
+        }
+
+    def row(self, row: Row) -> ResultRow:
+        """Returns the result row of a planned one, as far as its units are stored."""
+        store, names = self.store, _sources(row)
+        done = [unit for unit in row.targets if store.has(unit.key)]
+        problems = _problems(row, store, self.failures)
+        metrics = self._errors(row, done)
+        seconds = None if row.method == NO_UNLEARN else _mean_seconds(store, row.producers)
+        metrics["seconds_per_model"] = Measure(seconds)
+        speedup = self.retrain_seconds / seconds if seconds and self.retrain_seconds else None
+        metrics["speedup_vs_retrain"] = Measure(speedup)
+        metrics["epochs"] = Measure(None if row.method == NO_UNLEARN else _mean_epochs(store, row.producers))
+        metrics |= _incremental(row, store)
+        units = [unit for unit in row.scores if store.has(unit.key)]
+        scored = [stored_score(unit, store, names) for unit in units]
+        retrain, notes = self._comparable(row, units)
+        for unit in row.producers:
+            if unit.kind == "unlearn" and store.has(unit.key):
+                notes += store.meta(unit.key)["notes"]
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        known = ResultRow(
+            row.method,
+            {name: plain(value) for name, value in row.params.items()},
+            metrics,
+            status="failed" if problems else "done",
+            seconds=seconds,
+            models=len(done),
+            retrained_models=len(units[0].spec.negative) if units else None,
+            sources=tuple(names[unit.label.model_id] for unit in done),
+            notes=tuple(notes),
+            error=f"{problems[0]}{more}" if problems else "",
+        )
+        return build_row(known, scored, self._distances(row), retrain, lambda name: seed_for(self.seed, name))
+
+    def _errors(self, row: Row, done: Sequence[Unit]) -> dict[str, Measure]:
+        """Returns the error rates over the row's models, in percent."""
+        names, found = _sources(row), {}
+        for name, count in self.samples.items():
+            values = {names[unit.label.model_id]: self.store.meta(unit.key)["errors"].get(name) for unit in done}
+            found[name] = error_measure({model: value for model, value in values.items() if value is not None}, count)
+        return found
+
+    def _comparable(self, row: Row, units: Sequence[Unit[ScoreSpec]]) -> tuple[dict[str, Areas], list[str]]:
+        """Returns Retrain's areas by the attacks that one attacker scored both rows for, and notes on the others."""
+        areas, notes = {}, []
+        for unit in units:
+            theirs = self.retrain_scores.get(unit.label.attack)
+            if theirs is None or row.method == RETRAIN:
+                continue
+            if same_attacker(unit, theirs, self.store):
+                areas[unit.label.attack] = self.retrain_areas[unit.label.attack]
+            else:
+                notes.append(f"{unit.label.attack}: no difference to Retrain: another fitted attacker scored that row")
+        return areas, notes
+
+    def _distances(self, row: Row) -> Distances | None:
+        if row.distance is None or not self.store.has(row.distance.key):
+            return None
+        meta = self.store.meta(row.distance.key)
+        return Distances(meta["metrics"], meta["worst_samples"], meta["notes"], meta["models"])
 
 
-def _row(
-    row: Row,
-    store: Store,
-    failures: Mapping[str, str],
-    reference: Reference,
-    samples: Mapping[str, int],
-    seed: int,
-) -> dict[str, Any]:
-    metrics: dict[str, Any] = {}
-    intervals: dict[str, list[float]] = {}
-    by_model: dict[str, list[float]] = {}
-    done = [unit for unit in row.targets if store.has(unit.key)]
-    problems = _problems(row, store, failures)
-    for name, count in samples.items():
-        values = [store.meta(unit.key)["errors"].get(name) for unit in done]
-        known = [float(value) for value in values if value is not None]
-        metrics[name] = float(np.mean(known)) if known else None
-        if known:
-            by_model[name] = known
-        if len(known) > 1:
-            intervals[name] = error_interval(known, count)
-    metrics["seconds_per_model"] = None if row.method == "no_unlearn" else _mean_seconds(store, row.producers)
-    metrics["speedup_vs_retrain"] = None
-    if metrics["seconds_per_model"] and reference.seconds:
-        metrics["speedup_vs_retrain"] = reference.seconds / metrics["seconds_per_model"]
-    metrics["epochs"] = _mean_epochs(store, row.producers) if row.method != "no_unlearn" else None
-    _add_incremental(row, store, metrics, intervals, by_model)
-    attack_info, notes, negatives = {}, [], 0
-    worst: dict[str, Any] = {}
-    for unit in row.scores:
-        if not store.has(unit.key):
-            continue
+def _sources(row: Row) -> dict[str, str]:
+    """Returns, for each model under test by its id, the name of the trained model that it was made from."""
+    return {
+        unit.label.model_id: unit.label.model_id if row.method == RETRAIN else f"original-{unit.label.source:03d}"
+        for unit in row.targets
+    }
+
+
+def _incremental(row: Row, store: Store) -> dict[str, Measure]:
+    """Returns what a stress test measures: where models fail, how far moments drift, what fine-tuning brings back.
+
+    `failing_point` has no value where a model got through all steps.
+    `failing_point_least` is then what all of them withstood.
+    """
+    units = [unit for unit in row.producers if unit.kind == "unlearn" and store.has(unit.key)]
+    chains = {}
+    for unit in units:
         meta = store.meta(unit.key)
-        prefix = "" if unit.label.attack == PRIMARY else f"{unit.label.attack}/"
-        metrics.update({f"{prefix}{name}": value for name, value in meta["metrics"].items()})
-        intervals.update({f"{prefix}{name}": value for name, value in meta["ci"].items()})
-        negatives = len(unit.spec.negative)
-        attack_info[unit.label.attack] = meta["attack"]
-        notes += meta["notes"]
-        by_model.update({f"{prefix}{name}": values for name, values in meta["by_model"].items()})
-        worst[unit.label.attack] = meta["worst_samples"]
-        notes += _add_difference(unit, reference, store, seed, f"{prefix}auc_minus_retrain", metrics, intervals)
-    distance = None if row.distance is None or not store.has(row.distance.key) else store.meta(row.distance.key)
-    if distance is not None:
-        metrics.update(distance["metrics"])
-        worst.update(distance["worst_samples"])
-        notes += distance["notes"]
-    for unit in row.producers:
-        if unit.kind == "unlearn" and store.has(unit.key):
-            notes += store.meta(unit.key)["notes"]
-    result: dict[str, Any] = {
-        "method": row.method,
-        "params": plain(row.params),
-        "metrics": metrics,
-        "ci": intervals,
-        "status": "failed" if problems else "done",
-        "seconds": metrics["seconds_per_model"],
-        "verdict": "",
-        "models": len(done),
-        "by_model": by_model,
-    }
-    if problems:
-        result["error"] = problems[0] if len(problems) == 1 else f"{problems[0]} (and {len(problems) - 1} more)"
-    if notes:
-        result["notes"] = sorted(set(notes))
-    if worst:
-        result["worst_samples"] = worst
-    if distance is not None:
-        result["distance_models"] = distance["models"]
-    if attack_info:
-        result["attacks"] = attack_info
-        result["retrained_models"] = negatives
-    return result
-
-
-def _add_difference(
-    score: Unit,
-    reference: Reference,
-    store: Store,
-    seed: int,
-    name: str,
-    metrics: dict[str, Any],
-    intervals: dict[str, list[float]],
-) -> list[str]:
-    """Adds an AUC's difference to Retrain's by the same attack, with its interval; returns notes on why there is none.
-
-    Retrain's own row has none.
-    """
-    from ..work.scoring import difference_to
-
-    theirs = reference.scores.get(score.label.attack)
-    if (theirs is None and not score.spec.reference) or (theirs is not None and theirs.key == score.key):
-        return []
-    found = difference_to(theirs, score, store, seed_for(seed, name))
-    if found is None:
-        return [f"{score.label.attack}: no difference to Retrain: another fitted attacker scored that row"]
-    metrics[name], interval = found
-    if interval is not None:
-        intervals[name] = interval
-    return []
-
-
-def _add_incremental(
-    row: Row,
-    store: Store,
-    metrics: dict[str, Any],
-    intervals: dict[str, list[float]],
-    by_model: dict[str, list[float]],
-) -> None:
-    """Adds what a stress test measures: where models fail, how far moments drift, what fine-tuning brings back.
-
-    `failing_point` is null where a model got through all steps; `failing_point_least` is then what all of them withstood.
-    """
-    from attack.metrics.t_intervals import mean_interval
-
-    metas = [store.meta(unit.key) for unit in row.producers if unit.kind == "unlearn" and store.has(unit.key)]
-    chains = [(meta["steps"], meta["spec"]["params"].get("fail_points")) for meta in metas if meta["steps"]]
+        if meta["steps"]:
+            chains[f"original-{unit.label.source:03d}"] = (meta["steps"], meta["spec"]["params"].get("fail_points"))
     if not chains:
-        return
-    points = [failing_point(steps, limit) for steps, limit in chains]
-    drifts = [max((step.get("drift") or 0.0) for step in steps) for steps, _ in chains]
-    recovered = [steps[-1].get("recovered_test_accuracy") for steps, _ in chains]
-    found: dict[str, list[float]] = {
-        "failing_point": [] if None in points else [float(point) for point in points if point is not None],
-        "failing_point_least": [
-            float(p if p is not None else s[-1]["per_class"]) for p, (s, _) in zip(points, chains, strict=True)
-        ],
-        "error_recovered": [100.0 * (1.0 - value) for value in recovered if value is not None],
-        "moment_drift": drifts if any(drifts) else [],
+        return {}
+    points = {name: failing_point(steps, limit) for name, (steps, limit) in chains.items()}
+    failed = {name: float(point) for name, point in points.items() if point is not None}
+    least = {name: failed.get(name, float(steps[-1]["per_class"])) for name, (steps, _) in chains.items()}
+    drifts = {name: max((step.get("drift") or 0.0) for step in steps) for name, (steps, _) in chains.items()}
+    recovered = {name: steps[-1].get("recovered_test_accuracy") for name, (steps, _) in chains.items()}
+    errors = {name: 100.0 * (1.0 - value) for name, value in recovered.items() if value is not None}
+    return {
+        "failing_point": mean_measure(failed if len(failed) == len(chains) else {}, 0.0),
+        "failing_point_least": mean_measure(least, 0.0),
+        "error_recovered": mean_measure(errors, 0.0, 100.0),
+        "moment_drift": mean_measure(drifts if any(drifts.values()) else {}, 0.0),
     }
-    for name, values in found.items():
-        metrics[name] = float(np.mean(values)) if values else None
-        if values:
-            by_model[name] = values
-        if len(values) > 1:
-            intervals[name] = mean_interval(values, 0.0, 100.0 if name == "error_recovered" else math.inf)
 
 
 def _problems(row: Row, store: Store, failures: Mapping[str, str]) -> list[str]:
@@ -236,12 +210,19 @@ def _problems(row: Row, store: Store, failures: Mapping[str, str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def error_interval(percents: Sequence[float], samples: int) -> list[float]:
-    """Returns the 95 % interval of the mean of models' error rates, each in percent of `samples`, over models."""
-    from attack.metrics.t_intervals import Shares, share_interval
+def error_measure(percents: Mapping[str, float], samples: int) -> Measure:
+    """Returns the mean of models' error rates with its 95 % interval over models.
 
-    rows = np.full(len(percents), float(samples))
-    return [100.0 * bound for bound in share_interval(Shares(np.asarray(percents) / 100.0 * rows, rows))]
+    **Arguments:** `percents`: by model. `samples`: how many each was measured on.
+    """
+    if not percents:
+        return Measure(None)
+    values = np.asarray(list(percents.values()))
+    interval = None
+    if len(values) > 1:
+        rows = np.full(len(values), float(samples))
+        interval = [100.0 * bound for bound in share_interval(Shares(values / 100.0 * rows, rows))]
+    return Measure.of(float(values.mean()), interval, percents, len(values))
 
 
 def _mean_seconds(store: Store, producers: Sequence[Unit]) -> float | None:
@@ -265,14 +246,14 @@ def environment(
     store: Store,
     work: dict[str, int],
     where: str,
-    rows: list[dict[str, Any]],
+    rows: Sequence[ResultRow],
     previous: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Returns the facts about what ran where, on what.
 
     An invocation that executes nothing keeps what the `previous` results say of code and machine: they made the numbers.
     """
-    attack = next((row["attacks"][PRIMARY] for row in rows if PRIMARY in row.get("attacks", {})), None)
+    attack = next((row.attacks[PRIMARY].to_json() for row in rows if PRIMARY in row.attacks), None)
     facts = {
         "versions": versions(),
         "git": git_state(),
@@ -292,7 +273,7 @@ def environment(
 def write_results(
     folder: Path,
     recipe: Recipe,
-    rows: list[dict[str, Any]],
+    rows: Sequence[ResultRow],
     curves: dict[str, Any],
     stages: dict[str, float],
     facts: dict[str, Any],
@@ -301,7 +282,7 @@ def write_results(
     document = {
         "schema": SCHEMA_VERSION,
         "recipe": recipe.model_dump(mode="json"),
-        "rows": rows,
+        "rows": [row.to_json() for row in rows],
         "stages": stages,
         "environment": facts,
     }

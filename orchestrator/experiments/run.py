@@ -237,7 +237,7 @@ class _Run:
             self.progress.say("drawing figures and the report")
             self.folder.seal_report(write_report(self.folder.path))
         self.folder.seal([self.folder.path / "results.json"])
-        failed = sum(row["status"] == "failed" for row in rows)
+        failed = sum(not row.done for row in rows)
         self.folder.append_event(
             {"event": "stage_end", "stage": "report", "seconds": round(time.monotonic() - started, 3)}
         )

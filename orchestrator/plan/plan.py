@@ -219,7 +219,7 @@ class _Planner:
         fitting = [o for o in population if o.label.fold != "test"]
         for settings in self.recipe.attacks:
             name = settings["name"]
-            if ATTACKS[name].per_method or not hasattr(ATTACKS[name], "candidates"):
+            if ATTACKS[name].per_method or not ATTACKS[name].candidates():
                 continue
             options = {k: v for k, v in settings.items() if k != "name"}
             units = []

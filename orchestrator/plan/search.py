@@ -154,7 +154,7 @@ def primary_attack(recipe: Recipe) -> dict[str, Any] | None:
     """Returns the attack that settings are compared by: XGBoost's, else the first that is fitted once on shadow models."""
     from attack import ATTACKS
 
-    fitted = [settings for settings in recipe.attacks if hasattr(ATTACKS[settings["name"]], "candidates")]
+    fitted = [settings for settings in recipe.attacks if ATTACKS[settings["name"]].candidates()]
     return min(fitted, key=lambda settings: settings["name"] != PRIMARY, default=None)
 
 

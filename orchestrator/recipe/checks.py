@@ -181,7 +181,7 @@ def method_defaults(name: str, recipe: Recipe) -> dict[str, Any]:
 
 def _attack_faults(recipe: Recipe) -> list[Fault]:
     from attack import ATTACKS
-    from attack.attacks.registry import label_free, reads_label
+    from attack.attacks.registry import label_free
 
     found: list[Fault] = []
     for index, settings in enumerate(recipe.attacks):
@@ -193,7 +193,7 @@ def _attack_faults(recipe: Recipe) -> list[Fault]:
             )
             continue
         found += option_faults(ATTACKS[name], {k: v for k, v in settings.items() if k != "name"}, where)
-        if recipe.scenario.get("kind") == "classes" and reads_label(str(name)):
+        if recipe.scenario.get("kind") == "classes" and ATTACKS[str(name)].reads_label:
             # Every model shows an attacker the kept classes' logits only, since an unlearned model has no others.
             found.append(
                 Fault(

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from attack.metrics.tiny import tiny_scores
+from attack import ATTACKS
+from attack.attacks.base import Fitted
+from attack.audit.judged import judged, tuned_threshold
+from attack.audit.rows import Scored
+from attack.distances.compare import distances
+from attack.metrics.areas import Areas
+from attack.metrics.evaluation import Scores
+from attack.metrics.row import Attacker
+from attack.outputs.measured import MODEL_ID, ROLE
+from attack.outputs.sources import Tables
+from attack.outputs.survey import Survey
 
 from ..plan.facts import AttackFacts
 from ..plan.specs import AttackSpec, DistanceSpec, Judged, Outputs, ScoreSpec
@@ -32,8 +42,10 @@ def fit_candidate(spec: AttackSpec, store: Store, attempt: Attempt) -> AttackFac
     return save_fitted(fitted, attempt, path="in_process", rows=len(table))
 
 
-def save_fitted(fitted: Any, attempt: Attempt, path: str, rows: int) -> AttackFacts:
+def save_fitted(fitted: Fitted, attempt: Attempt, path: str, rows: int) -> AttackFacts:
     """Writes a fitted attacker into an attempt and returns the facts about it."""
+    if fitted.threshold is None or fitted.validation_f1 is None:
+        raise ValueError(f"{fitted.attack.name}: a tuned attack needs a threshold and its F1 on validation models")
     fitted.save(attempt.folder)
     return AttackFacts(path, rows, float(fitted.validation_f1), float(fitted.threshold), list(fitted.notes))
 
@@ -48,35 +60,18 @@ def best_candidate(store: Store, keys: list[str]) -> str:
 
 def score_row(unit: Unit[ScoreSpec], store: Store, attempt: Attempt) -> dict[str, Any]:
     """Scores one row's models (positive) against the test-fold retrained models (negative)."""
-    from attack import ATTACKS
-    from attack.audit.judged import judged
-    from attack.metrics.evaluation import Areas, Scores, worst_samples
-
     spec = unit.spec
-    chosen: dict[str, Any] = {}
     candidate = ""
     if spec.candidates:
         candidate = best_candidate(store, list(spec.candidates))
         meta = store.meta(candidate)
         fitted = ATTACKS[spec.attack].load(store.folder(candidate))
-        threshold: float | None = meta["threshold"]
-        chosen = {
-            "path": meta["path"],
-            "params": meta["spec"]["params"],
-            "validation_f1": meta["validation_f1"],
-            "rows": meta["rows"],
-            "notes": meta["notes"],
-        }
+        attacker = Attacker.from_json({**meta, "params": meta["spec"]["params"]})
     else:
         fitted = spec.params.fit(pa.concat_tables(labelled_tables(store, spec.fit)))
         threshold, notes = _threshold(spec, store, fitted)
-        chosen = {
-            "path": "in_process",
-            "params": settings_of(spec.params),
-            "validation_f1": getattr(fitted, "validation_f1", None),
-            "notes": [*getattr(fitted, "notes", []), *notes],
-        }
-    chosen["threshold"] = threshold
+        told = (*fitted.notes, *notes)
+        attacker = Attacker("in_process", settings_of(spec.params), fitted.validation_f1, threshold, told)
 
     def scored(items: Sequence[Judged], role: str) -> Scores:
         sides = [Outputs(key, role, "test", model_id) for key, model_id in items]
@@ -89,57 +84,44 @@ def score_row(unit: Unit[ScoreSpec], store: Store, attempt: Attempt) -> dict[str
 
     positive = scored(spec.positive, "unlearned")
     negative = scored(spec.negative, "retrained")
-    evaluation, curves = judged(spec.attack, positive, negative, threshold=threshold, seed=spec.seed)
+    evaluation, curves = judged(spec.attack, positive, negative, threshold=attacker.threshold, seed=spec.seed)
     attempt.path("curves.json").write_text(json.dumps(curves))
     attempt.path(AREAS).write_text(json.dumps(evaluation.areas.to_json()))
     if spec.reference:
         reference = scored(spec.reference, "unlearned")
         areas = Areas.of(reference.by_model()[1], negative.by_model()[1], evaluation.areas.negative_models)
         attempt.path(REFERENCE).write_text(json.dumps(areas.to_json()))
-    tiny, tiny_interval, tiny_by_model = tiny_scores(positive, negative, spec.seed)
-    return {
-        "metrics": {**evaluation.metrics, "tiny_scores": tiny},
-        "ci": {**evaluation.ci, **({} if tiny_interval is None else {"tiny_scores": tiny_interval})},
-        "by_model": {"auc": evaluation.areas.by_model().tolist(), "tiny_scores": tiny_by_model},
-        "worst_samples": worst_samples(positive, negative),
-        "candidate": candidate,
-        "attack": chosen,
-        "notes": list(evaluation.notes),
-    }
+    models = sorted(model_id for _, model_id in spec.positive)
+    found = Scored.of(spec.attack, evaluation, positive, negative, attacker, models, seed=spec.seed)
+    return {**found.to_json(), "candidate": candidate}
 
 
-def difference_to(
-    reference: Unit[ScoreSpec] | None, unit: Unit[ScoreSpec], store: Store, seed: int
-) -> tuple[float, list[float] | None] | None:
-    """Returns by how much the AUC of `unit`, a score, exceeds Retrain's by the same attacker, with its interval.
+def stored_score(unit: Unit[ScoreSpec], store: Store, sources: Mapping[str, str]) -> Scored:
+    """Returns what a finished score unit measured.
 
-    **Arguments:** `reference`: Retrain's score by the same attack; None for an attack that is fitted for each row, which has put its
-    attacker to Retrain's models itself.
-
-    None where the two were not scored by one fitted attacker against the same retrained models: a candidate that failed once
-    and was made since may have been chosen for one of them only.
+    **Arguments:** `sources`: model id → the trained model that it was made from.
     """
-    from attack.metrics.evaluation import Areas, paired_difference
+    names = [sources[model_id] for model_id in sorted(model_id for _, model_id in unit.spec.positive)]
+    retrain = _areas(unit, store, REFERENCE) if unit.spec.reference else None
+    return Scored.from_json(unit.spec.attack, store.meta(unit.key), names, _areas(unit, store, AREAS), retrain)
 
-    def areas(of: Unit, file: str) -> Areas:
-        return Areas.from_json(json.loads(store.fetch(of.key, file).read_text()))
 
-    mine = areas(unit, AREAS)
-    if reference is None:
-        return paired_difference(mine, areas(unit, REFERENCE), seed=seed)
+def same_attacker(unit: Unit[ScoreSpec], reference: Unit[ScoreSpec], store: Store) -> bool:
+    """Says whether one fitted attacker scored both against the same retrained models.
+
+    It did not where a candidate failed once, was made since, and was chosen for one of them only.
+    """
     if any(of(unit.spec) != of(reference.spec) for of in SAME_ATTACKER):
-        return None
-    if store.meta(unit.key)["candidate"] != store.meta(reference.key)["candidate"]:
-        return None
-    return paired_difference(mine, areas(reference, AREAS), seed=seed)
+        return False
+    return bool(store.meta(unit.key)["candidate"] == store.meta(reference.key)["candidate"])
+
+
+def _areas(unit: Unit[ScoreSpec], store: Store, file: str) -> Areas:
+    return Areas.from_json(json.loads(store.fetch(unit.key, file).read_text()))
 
 
 def measure_distances(unit: Unit[DistanceSpec], store: Store) -> dict[str, Any]:
     """Compares one row's models with retrained ones, sample by sample, on the outputs that the unit names."""
-    from attack.distances.compare import distances
-    from attack.outputs.measured import MODEL_ID, ROLE
-    from attack.outputs.sources import Tables
-    from attack.outputs.survey import Survey
 
     spec = unit.spec
     sides = {
@@ -166,14 +148,12 @@ def measure_distances(unit: Unit[DistanceSpec], store: Store) -> dict[str, Any]:
         "metrics": found.metrics,
         "worst_samples": found.worst_samples,
         "notes": found.notes,
-        "models": len(spec.models),
+        "models": found.models,
     }
 
 
-def _threshold(spec: ScoreSpec, store: Store, fitted: Any) -> tuple[float | None, list[str]]:
+def _threshold(spec: ScoreSpec, store: Store, fitted: Fitted) -> tuple[float | None, list[str]]:
     """Returns the threshold of an attacker that `spec.fit` was for, tuned on its validation models where it has none."""
-    from attack import ATTACKS
-    from attack.audit.judged import tuned_threshold
 
     role = "unlearned" if ATTACKS[spec.attack].per_method else "original"
     sides = [

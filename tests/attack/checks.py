@@ -29,7 +29,7 @@ from attack import (
     outputs_table,
 )
 from attack.attacks.features import shadow_features
-from attack.audit.audit import audit
+from attack.audit.audit import run_attacks
 from attack.metrics.roc import best_f1
 from attack.outputs.table import logits_matrix, rows_where
 
@@ -350,7 +350,7 @@ def an_audit_measures_what_each_attack_does_alone() -> None:
     only = table.filter(pc.not_equal(table["method"], "eu_k"))
     names = ["xgboost", "lira", "u_lira", "rmia", "loss_threshold", "entropy_threshold"]
     settings = {"xgboost": {"max_depth": 2, "eta": 0.3, "min_child_weight": 1.0, "rounds": 5}}
-    rows = audit(shuffled(table), names, settings=settings, bootstrap=20).rows
+    rows = run_attacks(shuffled(table), names, settings=settings, bootstrap=20)
     row = next(row for row in rows if row["method"] == "pgu")
     attacks = [XGBoostAttack(**settings["xgboost"]), LiRA(), ULiRA(), RMIA(), LossThreshold(), EntropyThreshold()]
     for attack in attacks:

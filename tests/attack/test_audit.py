@@ -138,7 +138,7 @@ def test_class_removal_needs_to_be_told_and_keeps_to_attacks_that_can() -> None:
     assert "read the label's own logit" in str(check(untold, ["lira"], num_classes=5)[0])
     assert check(told, ["xgboost", "entropy_threshold"]) == []
     assert "class 4 was dropped; use xgboost or entropy_threshold" in str(check(told, ["rmia"])[0])
-    row = audit(told, ["entropy_threshold"]).rows[0]
+    row = run_attacks(told, ["entropy_threshold"])[0]
     assert row["metrics"]["klom/p95"] is None
     assert any("klom: not measured" in note for note in row["notes"])
     assert "differ in which class each column is" in str(check([told, untold], ["xgboost"], num_classes=5)[0])

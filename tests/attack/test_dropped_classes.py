@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from attack import outputs_table, read_outputs
-from attack.audit.audit import audit, check
+from attack.audit.audit import check, run_attacks
 from attack.audit.check import Examination
 from attack.outputs.confidence import phi
 from attack.outputs.sources import ParquetFiles, Tables
@@ -65,7 +65,7 @@ def test_a_label_without_a_column_is_never_read_from_another_classs(where: str, 
     for name in LABEL_READING:
         problems = [str(problem) for problem in check(source, [name])]
         assert any(f"class {FORGOTTEN[where][0]} was dropped" in problem for problem in problems), name
-    row = audit(source, ["entropy_threshold"], bootstrap=20).rows[0]
+    row = run_attacks(source, ["entropy_threshold"], bootstrap=20)[0]
     assert row["metrics"]["klom/p95"] is None
     assert row["metrics"]["forgetting_quality/score"] is None
 
@@ -86,7 +86,7 @@ def test_told_only_how_many_classes_there_are_nothing_is_read_from_the_labels_co
     assert np.isnan(Examination.of(Tables((table,)), CLASSES).measured().phi).all()
     for name in LABEL_READING:
         assert any("read the label's own logit" in str(p) for p in check(table, [name], num_classes=CLASSES)), name
-    row = audit(table, ["entropy_threshold"], num_classes=CLASSES, bootstrap=20).rows[0]
+    row = run_attacks(table, ["entropy_threshold"], num_classes=CLASSES, bootstrap=20)[0]
     assert row["metrics"]["klom/p95"] is None
     assert row["metrics"]["forgetting_quality/score"] is None
     assert any("no column is known" in note for note in row["notes"])

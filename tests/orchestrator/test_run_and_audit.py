@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 
 from attack import ATTACKS
-from attack.audit.audit import audit
+from attack.audit.audit import run_attacks
 from attack.distances.compare import UNCHANGED
 from attack.distances.klom import KLoM
+from attack.metrics.row import Row as ResultRow
 from attack.outputs.sources import ParquetFiles
-from orchestrator.experiments.results import Reference, _add_difference, collect
+from orchestrator.experiments.results import collect
 from orchestrator.experiments.run import RunOptions, RunResult, run
 from orchestrator.plan import plan as planning
 from orchestrator.plan.data import load_data
@@ -89,7 +90,7 @@ def both(request: pytest.FixtureRequest, finished: Callable[[str], RunResult]) -
     source = ParquetFiles(tuple(sorted(map(str, (result.folder / "outputs").glob("*.parquet")))))
     recipe = result.document["recipe"]
     names = [settings["name"] for settings in recipe["attacks"]]
-    return request.param, result, audit(source, names, recipe["seed"], settings={"xgboost": QUICK}).rows
+    return request.param, result, run_attacks(source, names, recipe["seed"], settings={"xgboost": QUICK})
 
 
 def pairs(both: tuple[str, RunResult, list[dict]]) -> list[tuple[dict, dict]]:
@@ -266,9 +267,9 @@ def test_a_row_whose_distance_is_missing_says_so(small: tuple[dict[str, Any], Pa
     store.remove(unit.key)
     data = load_data(check_recipe(copy.deepcopy(document)), None)
     rows, _ = collect(plan, data, store, {unit.key: "it broke"})
-    assert [row["status"] for row in rows] == ["done", "done", "failed"]
-    assert rows[2]["error"] == "distances of eu_k(k=1): it broke"
-    assert "klom/p95" not in rows[2]["metrics"]
+    assert [row.status for row in rows] == ["done", "done", "failed"]
+    assert rows[2].error == "distances of eu_k(k=1): it broke"
+    assert "klom/p95" not in rows[2].metrics
 
 
 @pytest.mark.parametrize("change", ["negative", "fit", "params", "candidate"])
@@ -278,24 +279,42 @@ def test_scores_by_two_attackers_are_not_subtracted(
     """Of the same name, but fitted on or compared with other models, or another candidate chosen."""
     plan, store = planned(small[0]), LocalStore(small[1] / "store")
     mine, theirs = plan.rows[2].scores[1], plan.rows[1].scores[1]
+    data = load_data(check_recipe(copy.deepcopy(small[0])), None)
 
-    def differences(other: Any, stored: Any) -> tuple[list[str], dict[str, Any]]:
-        metrics: dict[str, Any] = {}
-        reference = Reference(None, {"lira": other})
-        return _add_difference(mine, reference, stored, 0, "lira/auc_minus_retrain", metrics, {}), metrics
+    def collected(other: Any, stored: Any) -> ResultRow:
+        changed = replace(plan.rows[1], scores=(plan.rows[1].scores[0], other))
+        rows, _ = collect(replace(plan, rows=(plan.rows[0], changed, plan.rows[2])), data, stored, {})
+        return rows[2]
 
-    notes, metrics = differences(theirs, store)
-    assert notes == []
-    assert set(metrics) == {"lira/auc_minus_retrain"}
+    note = "lira: no difference to Retrain: another fitted attacker scored that row"
+    alike = collected(theirs, store)
+    assert alike["lira/auc_minus_retrain"].known
+    assert note not in alike.notes
     other, stored = theirs, store
     if change == "candidate":
-        chosen = {mine.key: "one", theirs.key: "another"}
-        stored = SimpleNamespace(fetch=store.fetch, meta=lambda key: {**store.meta(key), "candidate": chosen[key]})
+        stored = CandidatesOf(small[1] / "store", {mine.key: "one", theirs.key: "another"})
     else:
-        other = replace(theirs, spec=replace(theirs.spec, **{change: ()}))
-    notes, metrics = differences(other, stored)
-    assert notes == ["lira: no difference to Retrain: another fitted attacker scored that row"]
-    assert metrics == {}
+        other = Renamed(replace(theirs.spec, **{change: ()}), theirs.name, theirs.label, theirs.needs, theirs.cost)
+        other.__dict__["key"] = theirs.key
+    found = collected(other, stored)
+    assert note in found.notes
+    assert "lira/auc_minus_retrain" not in found.metrics
+
+
+class CandidatesOf(LocalStore):
+    """A store whose scores say that other candidates were chosen for them."""
+
+    def __init__(self, folder: Path, chosen: dict[str, str]):
+        super().__init__(folder)
+        self.chosen = chosen
+
+    def meta(self, key: str) -> dict[str, Any]:
+        found = super().meta(key)
+        return {**found, "candidate": self.chosen[key]} if key in self.chosen else found
+
+
+class Renamed(Unit):
+    """A unit that keeps the key of another one, so that what that one stored is found."""
 
 
 def distances_of(folder: Path, *, shifts: Sequence[float] = (0.0, 0.0), bad: bool = False) -> dict[str, Any]:

@@ -223,7 +223,7 @@ def test_an_audit_reads_it(campaign, arguments, tmp_path):
 
     campaign.main(arguments)
     found = audit(list(tables(tmp_path / "out").values()), ["loss_threshold"], seed=0)
-    rows = {row["method"]: row for row in found.rows}
+    rows = {row.method: row.to_json() for row in found.rows}
     assert {"no_unlearn", "retrain", "pgu", "eu_k"} <= set(rows)
     assert all(row["status"] == "done" for row in rows.values())
 
