@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from attack import ATTACKS, ULiRA, XGBoostAttack, outputs_table, read_logits, read_outputs
-from attack.audit.audit import audit, check, run_attacks
+from attack.audit.audit import Audit, audit, check, run_attacks
 from attack.outputs.sources import ParquetFiles
 from attack.outputs.table import logits_matrix, rows_where
 
@@ -144,6 +145,10 @@ def test_class_removal_needs_to_be_told_and_keeps_to_attacks_that_can() -> None:
     assert "differ in which class each column is" in str(check([told, untold], ["xgboost"], num_classes=5)[0])
 
 
+def metrics_of(found: Audit) -> list[dict[str, Any]]:
+    return [row.to_json()["metrics"] for row in found.rows]
+
+
 def test_files_are_audited_as_tables_are_also_where_classes_were_dropped(tmp_path: Path) -> None:
     """Piece by piece from small row groups, with lists of no stated length, or with the columns' classes in the metadata."""
     table = pool(models=8, samples=10, unlearned={"pgu": 0.5})
@@ -160,7 +165,7 @@ def test_files_are_audited_as_tables_are_also_where_classes_were_dropped(tmp_pat
         mine, theirs = (
             audit(source, names, settings=quick, bootstrap=20) for source in (given, ParquetFiles((str(path),)))
         )
-        assert json.dumps([row["metrics"] for row in mine.rows]) == json.dumps([row["metrics"] for row in theirs.rows])
+        assert json.dumps(metrics_of(mine)) == json.dumps(metrics_of(theirs))
         assert mine.notes == theirs.notes
     ragged = changed(table, "logits", pa.array([[0.0] * (3 + row % 2) for row in range(len(table))]))
     pq.write_table(ragged, tmp_path / "ragged.parquet")
