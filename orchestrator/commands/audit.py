@@ -226,9 +226,10 @@ def _population(args: argparse.Namespace, examined: Examination, names: Sequence
 
 def _settings(overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Returns the attacks' options that `--set` gives; what is wrong with a value, the attack itself says."""
-    import yaml
-
     from attack import ATTACKS
+
+    from ..base.yaml_text import YamlFault, load
+    from ..recipe.options import canonical_options, option_faults
 
     found: dict[str, dict[str, Any]] = {}
     for text in overrides:
@@ -242,15 +243,13 @@ def _settings(overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
         if option not in allowed:
             raise UserError(f"--set: {path!r}: {attack} has no such option; it has {', '.join(allowed) or 'none'}")
         try:
-            found.setdefault(attack, {})[option] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise UserError(f"--set: {text!r}: the value is not readable as YAML") from None
-    for attack, options in found.items():
-        try:
-            ATTACKS[attack](**options)
-        except (ValueError, TypeError) as error:
-            raise UserError(f"--set: {attack}.{str(error).splitlines()[0]}") from None
-    return found
+            found.setdefault(attack, {})[option] = load(value)
+        except YamlFault as error:
+            raise UserError(f"--set: {text!r}: {error}") from None
+    faults = [fault for attack, options in found.items() for fault in option_faults(ATTACKS[attack], options, attack)]
+    if faults:
+        raise UserError("\n".join(f"--set: {fault}" for fault in faults))
+    return {attack: canonical_options(ATTACKS[attack], options) for attack, options in found.items()}
 
 
 def _source(args: argparse.Namespace) -> Source:
@@ -275,16 +274,18 @@ def _files(given: Sequence[str]) -> ParquetFiles:
 
 
 def _mapped(path: Path) -> Any:
-    import yaml
-
     from attack.outputs.mapping import read_logits
 
+    from ..base.yaml_text import YamlFault, load
+
     try:
-        mapping = yaml.safe_load(path.read_text(encoding="utf-8"))
+        mapping = load(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, IsADirectoryError) as error:
         raise UserError(f"audit: {error.filename or path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise UserError(f"--mapping: {str(path)!r}: not readable as YAML") from None
+    except UnicodeDecodeError:
+        raise UserError(f"--mapping: {str(path)!r}: not UTF-8 text") from None
+    except YamlFault as error:
+        raise UserError(f"--mapping: {str(path)!r}: {error}") from None
     if not isinstance(mapping, dict):
         raise UserError(f"--mapping: {str(path)!r}: not a mapping with the key models")
     with _told():

@@ -13,8 +13,10 @@ def main(args: argparse.Namespace) -> int:
     from ..recipe.files import read_document, shipped_recipes
     from .common import print_json
 
+    documents = {name: read_document(name) for name in shipped_recipes() if not name.startswith("_")}
     found = {
-        name: str(read_document(name).get("description", "")) for name in shipped_recipes() if not name.startswith("_")
+        name: str(document.get("description", "")) if isinstance(document, dict) else ""
+        for name, document in documents.items()
     }
     if args.json:
         print_json(found)

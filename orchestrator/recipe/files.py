@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..base.errors import Fault, RecipeError, nearest
+from ..base.values import Json, Object
+from ..base.yaml_text import YamlFault, load
 
 SHIPPED = Path(__file__).parents[1] / "recipes"
 DEEPEST = 5
-MOST_NODES = 100_000
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -20,7 +19,7 @@ def shipped_recipes() -> dict[str, Path]:
     return {path.stem: path for path in sorted(SHIPPED.rglob("*.yaml"))}
 
 
-def read_document(source: str | Path) -> Any:
+def read_document(source: str | Path) -> Json:
     """Returns what a recipe file says, with what it `extends` filled in: mappings are merged, lists and values replaced.
 
     **Arguments:** `source`: a path, or the name of a shipped recipe. `extends` is the same, a path relative to the file.
@@ -46,17 +45,22 @@ def read_document(source: str | Path) -> Any:
     )
 
 
-def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(base: Object, changes: Object) -> dict[str, Json]:
     merged = dict(base)
     for key, value in changes.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        # Another scenario, source or model takes options of its own: only sections of one kind are merged.
-        same = both and all(merged[key].get(k) == value.get(k, merged[key].get(k)) for k in ("kind", "source", "name"))
-        merged[key] = _merged(merged[key], value) if same else value
+        before = merged.get(key)
+        merged[key] = value
+        if isinstance(value, Mapping) and isinstance(before, Mapping) and _alike(before, value):
+            merged[key] = _merged(before, value)
     return merged
 
 
-def _load(source: str | Path) -> tuple[Any, Path]:
+def _alike(before: Object, value: Object) -> bool:
+    """Whether two sections are of one kind: another scenario, source or model takes options of its own."""
+    return all(before.get(key) == value.get(key, before.get(key)) for key in ("kind", "source", "name"))
+
+
+def _load(source: str | Path) -> tuple[Json, Path]:
     path = Path(source)
     if not path.is_file():
         shipped = shipped_recipes()
@@ -76,40 +80,12 @@ def _load(source: str | Path) -> tuple[Any, Path]:
             )
         path = shipped[str(source)]
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return load(path.read_text(encoding="utf-8")), path
     except UnicodeDecodeError as error:
-        raise RecipeError(
-            [Fault("RECIPE", str(path), f"not UTF-8 text ({error.reason})", "a YAML file")], str(source)
-        ) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "somewhere"
-        problem = getattr(error, "problem", None) or "not YAML"
-        raise RecipeError(
-            [Fault("RECIPE", str(path), f"not readable as YAML at {where}: {problem}")], str(source)
-        ) from None
-    except RecursionError:
-        raise RecipeError([Fault("RECIPE", str(path), "nested too deep", "a few levels")], str(source)) from None
-    _check_size(document, path, str(source))
-    return document, path
-
-
-def _check_size(document: Any, path: Path, source: str) -> None:
-    """Refuses what a few lines of YAML can grow into by aliases of aliases, before anything walks through it."""
-    left = [document]
-    count = 0
-    while left:
-        node = left.pop()
-        count += 1
-        if count > MOST_NODES:
-            fault = Fault(
-                "RECIPE", str(path), f"more than {MOST_NODES:,} values", "fewer values; no aliases of aliases"
-            )
-            raise RecipeError([fault], source)
-        if isinstance(node, Mapping):
-            left += node.values()
-        elif isinstance(node, list):
-            left += node
+        fault = Fault("RECIPE", str(path), f"not UTF-8 text ({error.reason})", "a YAML file")
+    except YamlFault as error:
+        fault = Fault("RECIPE", str(path), str(error))
+    raise RecipeError([fault], str(source))
 
 
 def apply_override(document: Any, text: str, label: str) -> None:
@@ -123,11 +99,9 @@ def apply_override(document: Any, text: str, label: str) -> None:
             [Fault("--set", text, "not of the form a.b=value", "for example --set training.epochs=10")], label
         )
     try:
-        value = yaml.safe_load(raw)
-    except yaml.YAMLError:
-        raise RecipeError(
-            [Fault("--set", text, "the value is not YAML", "a number, a text, or [a, b]")], label
-        ) from None
+        value = load(raw)
+    except YamlFault as error:
+        raise RecipeError([Fault("--set", text, str(error), "a number, a text, or [a, b]")], label) from None
     *parents, last = path.split(".")
     node = document
     for part in parents:

@@ -9,17 +9,18 @@ import dataclasses
 import inspect
 import re
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
 from unlearn import METHODS
 from unlearn.methods.base import Method
 
 from ..base.errors import Fault, nearest
 from ..base.values import Json, plain
+from .values import strictly
 
 LATER = {"since": 2}  # metadata of a field that came after the first version: see `settings_of`
 
@@ -59,8 +60,9 @@ def _options(target: Any) -> dict[str, tuple[Any, Any]]:
 
 def options_model(target: Any, *, skip: Sequence[str] = (), extra: Mapping[str, Any] | None = None) -> type[BaseModel]:
     """Returns a strict pydantic model of the options of `target`."""
-    fields: dict[str, Any] = {name: option for name, option in _options(target).items() if name not in skip}
-    fields |= {name: (kind, None) for name, kind in (extra or {}).items()}
+    options = {name: option for name, option in _options(target).items() if name not in skip}
+    options |= {name: (kind, None) for name, kind in (extra or {}).items()}
+    fields: dict[str, Any] = {name: (strictly(kind), default) for name, (kind, default) in options.items()}
     name = getattr(target, "__name__", "Options")
     return create_model(
         name, __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=()), **fields
@@ -137,6 +139,28 @@ def method_of(name: str, given: Mapping[str, Any]) -> Method:
 def canonical_params(target: Any, given: Mapping[str, Any]) -> dict[str, Json]:
     """Returns every option of the dataclass `target` with defaults filled in, as plain JSON data, for hashing."""
     return settings_of(build(target, given))
+
+
+def canonical_options(target: Any, given: Mapping[str, Any], each: Each | None = None) -> dict[str, Json]:
+    """Returns the options that are given, checked before, in the types that `target` declares: one spelling for one value.
+
+    **Arguments:** `each`: applies a conversion to a value that stands for several; without it values are single.
+    """
+    known = _options(target)
+    found: dict[str, Json] = {}
+    for name, value in given.items():
+        convert = _converter(target, name) if name in known else plain
+        found[name] = plain(convert(value) if each is None else each(value, convert))
+    return found
+
+
+Each = Callable[[Any, Callable[[Any], Any]], Any]
+
+
+@lru_cache(maxsize=1024)
+def _converter(target: Any, name: str) -> Callable[[Any], Any]:
+    config = ConfigDict(arbitrary_types_allowed=True)
+    return TypeAdapter(strictly(_options(target)[name][0]), config=config).validate_python
 
 
 def settings_of(settings: object) -> dict[str, Json]:

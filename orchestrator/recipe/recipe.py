@@ -7,18 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from attack import ATTACKS
+from unlearn import METHODS, Scenario, Training
 from unlearn.methods.base import Method
 
 from ..base.errors import Fault, RecipeError
-from ..base.values import Object
+from ..base.values import Json, Object
+from ..base.yaml_text import dump
 from . import sweep
 from .checks import _attack_faults, _method_faults, _section_faults, _shadow_faults, method_defaults
 from .choices import Choice
 from .files import apply_override, read_document, shipped_recipes
-from .options import canonical_params, method_of, settings_of, validation_faults
+from .options import Each, canonical_options, canonical_params, method_of, settings_of, validation_faults
 from .places import expand_section, tracking_faults
 from .sections import Recipe
 
@@ -61,7 +63,31 @@ def check_recipe(document: Any, label: str = "recipe") -> Recipe:
     found += _attack_faults(recipe)
     if found:
         raise RecipeError(found, label)
-    return recipe
+    return _canonical(recipe)
+
+
+def _canonical(recipe: Recipe) -> Recipe:
+    """Returns a checked recipe with one spelling for one value: what is shown, stored and compared.
+
+    Data and model stay as they are written: their values were always part of the keys of what is stored.
+    """
+
+    def options(target: Any, given: Object, each: Each | None = None) -> dict[str, Json]:
+        rest = {name: value for name, value in given.items() if name != "name"}
+        return {"name": given["name"], **canonical_options(target, rest, each)}
+
+    def method(given: Object) -> dict[str, Json]:
+        return options(METHODS[str(given["name"])], given, sweep.each)
+
+    changed: dict[str, Any] = {
+        "scenario": canonical_options(Scenario, recipe.scenario),
+        "training": canonical_options(Training, recipe.training),
+        "methods": [method(given) for given in recipe.methods],
+        "attacks": [options(ATTACKS[given["name"]], given) for given in recipe.attacks],
+    }
+    if recipe.search is not None and recipe.search.method.get("name") in METHODS:
+        changed["search"] = recipe.search.model_copy(update={"method": method(recipe.search.method)})
+    return recipe.model_copy(update=changed)
 
 
 @dataclass(frozen=True)
@@ -97,7 +123,7 @@ def expand_methods(recipe: Recipe) -> list[Point]:
 
 def to_yaml(recipe: Recipe) -> str:
     """Returns the resolved recipe as YAML, every default written out."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+    return dump(recipe.model_dump(mode="json"))
 
 
 def _expand_environment(document: dict[str, Any], found: list[Fault]) -> dict[str, Any]:

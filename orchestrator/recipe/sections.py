@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
+from .values import Integer, Number, OptionalText
+
 
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
@@ -14,16 +16,16 @@ class Strict(BaseModel):
 class Shadows(Strict):
     """How many shadow models are trained and how the attacker divides them."""
 
-    originals: Annotated[int, Field(ge=1, description="models trained on all data")] = 50
+    originals: Annotated[Integer, Field(ge=1, description="models trained on all data")] = 50
     retrained: Annotated[
-        int,
+        Integer,
         Field(
             ge=0,
             description="models trained on the retain set for the attacker; 0 where there are no attacks (`retrain` is measured on models of its own)",
         ),
     ] = 50
     split: Annotated[
-        tuple[int, int, int],
+        tuple[Integer, Integer, Integer],
         Field(
             description="models in the attacker's train, validation and test folds, of the originals and of the retrained"
         ),
@@ -41,7 +43,7 @@ class Tracking(Strict):
     """Where MLflow keeps the runs."""
 
     uri: Annotated[
-        str | None,
+        OptionalText,
         Field(
             description="an MLflow tracking URI; null turns tracking off; relative sqlite paths start at the current folder"
         ),
@@ -61,34 +63,34 @@ class Resources(Strict):
     """What one unit of work takes and how many run at once."""
 
     cpus_per_unit: Annotated[
-        float,
-        BeforeValidator(_one_core, json_schema_input_type=Annotated[float, Field(gt=0)] | None),
+        Number,
+        BeforeValidator(_one_core, json_schema_input_type=Annotated[Number, Field(gt=0)] | None),
         Field(gt=0, description="CPU cores of one unit; null: chosen, one core"),
     ] = 1
     gpus_per_unit: Annotated[
-        float, Field(ge=0, description="GPUs of one unit; a fraction below 1 shares a GPU, else a whole number")
+        Number, Field(ge=0, description="GPUs of one unit; a fraction below 1 shares a GPU, else a whole number")
     ] = 0
     # Left out where there is none: recipes without it are the experiments that they were.
     accelerator_type: Annotated[
         str | None,
         Field(description="kind of GPU as Ray names it, such as H100; null: any", exclude_if=lambda kind: kind is None),
     ] = None
-    concurrency: Annotated[int | None, Field(ge=1, description="most units at once; null: as many as fit")] = None
+    concurrency: Annotated[Integer | None, Field(ge=1, description="most units at once; null: as many as fit")] = None
     units_per_trial: Annotated[
-        int | None, Field(ge=1, description="units that a worker takes from the queue together; null: one")
+        Integer | None, Field(ge=1, description="units that a worker takes from the queue together; null: one")
     ] = None
     max_retries: Annotated[
-        int, Field(ge=0, description="how often a unit is tried again after its worker was lost")
+        Integer, Field(ge=0, description="how often a unit is tried again after its worker was lost")
     ] = 3
     distributed_rows: Annotated[
-        int,
+        Integer,
         Field(
             ge=0, description="from this many attacker rows on, XGBoost trains on Ray Train instead of in one process"
         ),
     ] = 2_000_000
     # Left out where it is not given, as above.
     attacker_memory_gib: Annotated[
-        float | None,
+        Number | None,
         Field(
             gt=0,
             allow_inf_nan=False,
@@ -113,17 +115,17 @@ class Search(Strict):
         dict[str, Any],
         Field(description="one method as in `methods`, with uniform, loguniform, grid or zip in place of values"),
     ]
-    samples: Annotated[int, Field(ge=1, description="settings tried at most")] = 24
+    samples: Annotated[Integer, Field(ge=1, description="settings tried at most")] = 24
     objective: Annotated[
         Literal["auc_gap"], Field(description="what is made small: auc_gap is |AUC − 0.5| of the primary attack")
     ] = "auc_gap"
     bound: Annotated[
-        dict[Literal["error_test_increase"], Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None,
+        dict[Literal["error_test_increase"], Annotated[Number, Field(ge=0, allow_inf_nan=False)]] | None,
         Field(description="error_test_increase: percentage points of test error over no unlearning; null for none"),
     ] = {"error_test_increase": 2.0}
-    grace: Annotated[int, Field(ge=1, description="models measured before ASHA may stop a setting")] = 1
+    grace: Annotated[Integer, Field(ge=1, description="models measured before ASHA may stop a setting")] = 1
     reduction: Annotated[
-        float, Field(gt=1, allow_inf_nan=False, description="ASHA carries about one setting in so many on")
+        Number, Field(gt=1, allow_inf_nan=False, description="ASHA carries about one setting in so many on")
     ] = 3
 
 
@@ -134,7 +136,7 @@ class Recipe(Strict):
         str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}$", description="letters, digits, '.', '_' and '-'")
     ]
     description: str = ""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seed: Annotated[Integer, Field(ge=0, lt=2**31)] = 0
     dataset: dict[str, Any]
     scenario: dict[str, Any]
     model: dict[str, Any]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -78,6 +78,14 @@ def expand(settings: Mapping[str, Any], seed: int, index: int) -> list[dict[str,
         points = [{**point, **_draw(random, generator)} for point in points for _ in range(draws)]
     order = [name for name in settings if name != "samples"]
     return [{name: {**fixed, **point}[name] for name in order} for point in points]
+
+
+def each(value: Any, convert: Callable[[Any], Any]) -> Any:
+    """Returns `value` with `convert` applied: to itself, or to every value that a `grid` or `zip` lists."""
+    if not is_sweep(value):
+        return convert(value)
+    kind, body = next(iter(value.items()))
+    return {kind: [convert(v) for v in body]} if kind in ("grid", "zip") else {kind: [float(v) for v in body]}
 
 
 def _draw(random: Mapping[str, tuple[str, list[float]]], generator: np.random.Generator) -> dict[str, float]:

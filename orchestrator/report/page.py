@@ -11,6 +11,7 @@ from typing import Any
 
 from attack.metrics.row import Attacker
 
+from ..base.yaml_text import dump
 from . import summary, tables, words
 from .details import details
 from .figures.drawing import DARK_SERIES, Figure, inline_svg
@@ -260,6 +261,4 @@ def _settings(report: Report) -> list[tuple[str, str]]:
 
 
 def _yaml(recipe: Mapping[str, Any]) -> str:
-    import yaml
-
-    return str(yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True, width=110)) if recipe else ""
+    return dump(dict(recipe), width=110) if recipe else ""

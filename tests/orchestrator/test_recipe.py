@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from orchestrator.base.errors import RecipeError
+from orchestrator.base.yaml_text import YamlFault, dump, load
 from orchestrator.recipe.files import read_document
 from orchestrator.recipe.recipe import check_recipe, expand_methods, load_recipe, shipped_recipes, to_yaml
 
@@ -113,10 +114,91 @@ def test_u_lira_wants_every_original_unlearned(tiny: dict[str, Any]) -> None:
     assert "all" in line
 
 
-def test_numbers_that_yaml_reads_as_text_are_numbers(tiny: dict[str, Any]) -> None:
-    tiny["training"]["weight_decay"] = yaml.safe_load("1e-4")
-    assert isinstance(tiny["training"]["weight_decay"], str), "YAML 1.1 needs a dot before the exponent"
-    check_recipe(tiny)
+def write(tmp_path: Path, document: dict[str, Any], path: str, text: str) -> Path:
+    """A recipe file in which the value at `path` is spelled `text`."""
+    file = tmp_path / "r.yaml"
+    file.write_text(dump(put(document, path, "HERE")).replace("HERE", text))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "value"),
+    [
+        ("training.weight_decay", "1e-4", 0.0001),
+        ("training.weight_decay", "'1e-4'", 0.0001),
+        ("training.weight_decay", "0", 0.0),
+        ("training.epochs", "010", 10),
+        ("training.epochs", "3.0", 3),
+        ("training.augment", "none", None),
+        ("training.augment", "~", None),
+        ("training.final_lr", "None", None),
+        ("methods.0.gamma", "{grid: [5e-1, 0.9]}", {"grid": [0.5, 0.9]}),
+        ("methods.0.lr", "{loguniform: [1e-3, 1e-1]}", {"loguniform": [0.001, 0.1]}),
+        ("methods.0.early_stop", "none", None),
+        ("tracking.uri", "none", None),
+    ],
+)
+def test_one_value_has_one_spelling(tiny: dict[str, Any], tmp_path: Path, path: str, text: str, value: Any) -> None:
+    tiny["methods"][0] = {"name": "pgu", "gamma": 0.5}
+    node: Any = load_recipe(write(tmp_path, tiny, path, text)).model_dump(mode="json")
+    for part in path.split("."):
+        node = node[int(part)] if isinstance(node, list) else node[part]
+    assert node == value
+    assert type(node) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "words"),
+    [
+        ("training.epochs", "yes", ["training.epochs", "'yes'", "an integer"]),
+        ("training.epochs", "true", ["training.epochs: True: an integer is needed"]),
+        ("training.lr", "true", ["training.lr: True: a number is needed"]),
+        ("methods.0.epochs", "true", ["methods.0.epochs: True: an integer is needed"]),
+        ("shadows.originals", "true", ["shadows.originals: True: an integer is needed"]),
+        ("training.lr", ".inf", ["training.lr: inf is not allowed; give a finite number"]),
+        ("training.lr", "2020-01-01", ["training.lr", "'2020-01-01'", "a number"]),
+        ("training.epochs", "1\n  epochs: 50", ["epochs is there twice (line "]),
+    ],
+)
+def test_values_that_mean_something_else_are_refused(
+    tiny: dict[str, Any], tmp_path: Path, path: str, text: str, words: list[str]
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(write(tmp_path, tiny, path, text))
+    (line,) = str(caught.value).splitlines()
+    for word in words:
+        assert word in line
+
+
+def test_three_spellings_of_one_setting_are_one_row(tiny: dict[str, Any], tmp_path: Path) -> None:
+    tiny["methods"] = [{"name": "pgu", "lr": 0, "entropy_weight": 1}, {"name": "pgu", "lr": 0.05, "offset": 0.05}]
+    tiny["methods"].append({"name": "pgu", "entropy_weight": 1.0, "lr": 0.05, "epochs": 100})
+    path = write(tmp_path, tiny, "methods.0.lr", "{grid: [5e-2, 0.05, '0.05', 5.0e-2]}")
+    points = expand_methods(load_recipe(path))
+    assert [point.params for point in points] == [{"lr": 0.05, "entropy_weight": 1.0}, {"lr": 0.05, "offset": 0.05}]
+
+
+@pytest.mark.parametrize("text", ["yes", "010", "1e-2", "0o10", "null", "2020-01-01", "on", "1_000", "~", "a: b", " x"])
+def test_texts_that_look_like_values_come_back_as_texts(text: str) -> None:
+    assert load(dump({"k": text, text: [text]})) == {"k": text, text: [text]}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: 1\na: 2", "a is there twice (line 2, column 1)"),
+        ("a: [1", "not readable as YAML at line 1"),
+        ("a: !!python/object:os.system x", "could not determine a constructor"),
+        ("? [1, 2]\n: 3", "is not allowed as a key"),
+        ("[" * 3000, "nested too deep"),
+        ("a: !!binary aGk=", "a: a bytes is not allowed"),
+    ],
+)
+def test_what_is_no_plain_yaml_is_told_in_one_line(text: str, words: str) -> None:
+    with pytest.raises(YamlFault, match=r".") as caught:
+        load(text)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_torchvision_model_by_name(tiny: dict[str, Any]) -> None:
@@ -173,7 +255,7 @@ def test_shipped_recipes_are_right_and_resolve_to_themselves(monkeypatch: pytest
 
 def test_points_of_a_sweep(tiny: dict[str, Any]) -> None:
     points = expand_methods(check_recipe(tiny))
-    assert [(p["name"], p["params"].get("gamma")) for p in points] == [("pgu", 0.9), ("pgu", 0.5), ("eu_k", None)]
+    assert [(p.name, p.params.get("gamma")) for p in points] == [("pgu", 0.9), ("pgu", 0.5), ("eu_k", None)]
     tiny["methods"].append(dict(tiny["methods"][1]))
     assert len(expand_methods(check_recipe(tiny))) == 3, "the same point twice is one point"
 

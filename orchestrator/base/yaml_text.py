@@ -1,0 +1,106 @@
+"""YAML 1.2, strictly: a key twice is an error, `yes` is a text, `1e-2` is a number, `010` is ten."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping
+
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.resolver import VersionedResolver
+
+from .values import Json
+
+MOST_NODES = 100_000
+_TIMESTAMP = "tag:yaml.org,2002:timestamp"
+
+
+class YamlFault(ValueError):
+    """Text that is not YAML, or says what plain data cannot."""
+
+
+class _Resolver(VersionedResolver):
+    """Dates stay texts: JSON has none."""
+
+    @property
+    def versioned_resolver(self) -> object:
+        known = super().versioned_resolver
+        return {first: [rule for rule in rules if rule[0] != _TIMESTAMP] for first, rules in known.items()}
+
+
+def load(text: str) -> Json:
+    """Returns the plain data that a YAML document holds; an empty document is None.
+
+    **Raises:** `YamlFault` saying what is wrong and where: one line.
+    """
+    reader = YAML(typ="safe", pure=True)
+    reader.Resolver = _Resolver
+    reader.version = (1, 2)
+    try:
+        document = reader.load(text)
+    except DuplicateKeyError as error:
+        raise YamlFault(f"{_duplicate(error)} is there twice ({_place(error)})") from None
+    except MarkedYAMLError as error:
+        raise YamlFault(f"not readable as YAML at {_place(error)}: {error.problem or 'not YAML'}") from None
+    except (YAMLError, ValueError) as error:
+        raise YamlFault(f"not readable as YAML: {str(error).strip().splitlines()[0]}") from None
+    except RecursionError:
+        raise YamlFault("nested too deep; a few levels are allowed") from None
+    return _checked(document)
+
+
+def dump(document: object, width: int = 100) -> str:
+    """Returns `document`, plain data, as YAML that `load` reads back."""
+    writer = YAML(typ="safe", pure=True)
+    writer.version = None
+    writer.default_flow_style = False
+    writer.allow_unicode = True
+    writer.width = width
+    writer.representer.sort_base_mapping_type_on_output = False
+    text = io.StringIO()
+    writer.dump(document, text)
+    return text.getvalue()
+
+
+def _place(error: MarkedYAMLError) -> str:
+    mark = error.problem_mark or error.context_mark
+    return f"line {mark.line + 1}, column {mark.column + 1}" if mark else "an unknown place"
+
+
+def _duplicate(error: DuplicateKeyError) -> str:
+    # ruamel says: found duplicate key "epochs" with value "50" (original value: "1")
+    parts = str(error.problem).split('"')
+    return parts[1] if len(parts) > 1 else "a key"
+
+
+def _checked(document: object) -> Json:
+    """Refuses what a few lines can grow into by aliases of aliases, and values that JSON does not have."""
+    left: list[tuple[str, object]] = [("", document)]
+    count = 0
+    while left:
+        where, node = left.pop()
+        count += 1
+        if count > MOST_NODES:
+            raise YamlFault(f"more than {MOST_NODES:,} values; give fewer, and no aliases of aliases")
+        if isinstance(node, Mapping):
+            for key in node:
+                if not isinstance(key, str | int) or isinstance(key, bool):
+                    raise YamlFault(f"{where or 'the document'}: {key!r} is not allowed as a key; give a text")
+            left += [(f"{where}.{key}" if where else str(key), value) for key, value in node.items()]
+        elif isinstance(node, list):
+            left += [(f"{where}.{place}" if where else str(place), value) for place, value in enumerate(node)]
+        elif isinstance(node, float) and not math.isfinite(node):
+            raise YamlFault(f"{where or 'the value'}: {node} is not allowed; give a finite number")
+        elif node is not None and not isinstance(node, str | bool | int | float):
+            raise YamlFault(f"{where or 'the value'}: a {type(node).__name__} is not allowed; give a number or a text")
+    return _with_text_keys(document)
+
+
+def _with_text_keys(node: object) -> Json:
+    if isinstance(node, Mapping):
+        return {str(key): _with_text_keys(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_with_text_keys(value) for value in node]
+    return node  # type: ignore[return-value]
