@@ -9,6 +9,7 @@ import argparse
 import inspect
 import json
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -33,10 +34,29 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    return re.sub(r"(?<!\\)\|", r"\\|", " ".join(str(text).split()))
+    """Returns the text of a table's cell. A bar outside of code would end it."""
+    parts = re.split(r"(`[^`]*`)", " ".join(str(text).split()))
+    return "".join(part if part.startswith("`") else part.replace("|", "&#124;") for part in parts)
 
 
 # ------------------------------------------------------------------------------------------------------------------ Recipe
+
+_WHOLE = {
+    "name": "Names the experiment and its output folder: letters, digits, `.`, `_` and `-`.",
+    "description": "A line for people.",
+    "seed": "Every random draw comes from it.",
+    "dataset": "[The images](#dataset).",
+    "scenario": "[What to forget](#scenario).",
+    "model": "[The network](#model).",
+    "training": "[How models are trained](#training).",
+    "shadows": "[How many models, and who learns from which](#shadows).",
+    "methods": "[What unlearns](#methods).",
+    "attacks": "[What looks for the forget set](#attacks).",
+    "tracking": "[Where MLflow keeps the runs](#tracking).",
+    "resources": "[What a unit takes](#resources).",
+    "search": "[What `orchestrator search` looks for](#search).",
+    "extends": "A recipe to fill this one in from: a path or a shipped name.",
+}
 
 _SECTIONS = {
     "dataset": ("source", "The images. `source` names where they come from; the other keys are that source's options."),
@@ -55,7 +75,7 @@ def recipe() -> str:
         "A recipe is a YAML file. Unknown keys are refused, with the nearest right spelling. "
         "`orchestrator schema` prints the JSON Schema behind this page, for your editor.",
         "## The whole",
-        _fields(schema, kinds),
+        _fields(schema, kinds, _WHOLE),
     ]
     for name, part in schema["properties"].items():
         inner = _resolve(part, kinds)
@@ -96,8 +116,15 @@ def _fields(
         if name in skip:
             continue
         default = "required" if name in required else _default(part)
-        rows.append((f"`{name}`", _type(part, kinds), default, part.get("description") or (docs or {}).get(name, "")))
+        meaning = (docs or {}).get(name) or part.get("description") or _COMMON.get(name, "")
+        rows.append((f"`{name}`", _type(part, kinds), default, meaning))
     return table(("key", "type", "default", "meaning"), rows) if rows else "No options.\n"
+
+
+_COMMON = {
+    "limit": "Only the first so many images: a number of training images, or `{train: …, test: …}`.",
+    "samples": "How many settings are drawn from `uniform` and `loguniform`.",
+}
 
 
 def _default(part: Schema) -> str:
@@ -126,8 +153,12 @@ def _type(part: Schema, kinds: Mapping[str, Schema]) -> str:
     if part.get("type") == "object":
         kind = "mapping"
     signs = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
-    bounds = [f"{sign} {part[word]:g}" for word, sign in signs.items() if word in part]
+    bounds = [f"{sign} {_number(part[word])}" for word, sign in signs.items() if word in part]
     return " ".join([kind, ", ".join(bounds)]).strip()
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 
 def _first(target: Any) -> str:
@@ -164,7 +195,13 @@ def commands() -> str:
 
 
 def _command(name: str, command: argparse.ArgumentParser) -> list[str]:
-    usage = " ".join(command.format_usage().removeprefix("usage: ").split())
+    usage = textwrap.fill(
+        " ".join(command.format_usage().removeprefix("usage: ").split()),
+        88,
+        subsequent_indent="    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
     text = [f"## `orchestrator {name}`", str(command.description), f"```text\n{usage}\n```"]
     rows = []
     for action in command._actions:

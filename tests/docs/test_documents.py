@@ -7,6 +7,7 @@ import json
 import re
 
 import pytest
+from markdown_it import MarkdownIt
 
 from orchestrator.experiments.reproduce import ITEMS
 
@@ -72,6 +73,12 @@ def test_links_lead_somewhere(name: str) -> None:
                 assert name_in_site in reference.PAGES or (ROOT / name_in_site).exists(), target
                 continue
         assert inside.exists(), target
+
+
+@pytest.mark.parametrize("name", [*PAGES, "CHANGELOG.md", "clusters/README.md"])
+def test_no_number_at_the_beginning_of_a_line_became_a_list(name: str) -> None:
+    lists = [token for token in MarkdownIt().parse((ROOT / name).read_text()) if token.type == "ordered_list_open"]
+    assert all(token.attrGet("start") in (None, 1) for token in lists)
 
 
 @pytest.mark.parametrize("name", PAGES)
