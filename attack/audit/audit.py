@@ -16,10 +16,12 @@ from ..attacks.registry import ATTACKS
 from ..distances.base import DIVERGENCES
 from ..distances.compare import DEFAULT_DIVERGENCES, Distances, distances, equal_count, first_of
 from ..metrics.areas import Areas
+from ..metrics.measure import Measure
 from ..metrics.row import NO_UNLEARN, PRIMARY, RETRAIN, Attacker, Row
 from ..outputs.measured import FOLD, METHOD, MODEL_ID, PARAMS, ROLE, Measured
 from ..outputs.sources import Source, as_source
 from .check import Examination, Problem, check
+from .doubts import over_unlearned
 from .judged import judged, tuned_threshold
 from .population import partners, population_problems
 from .rows import Scored, build_row
@@ -44,13 +46,17 @@ class Group:
 
 @dataclass
 class Audit:
-    """The result rows of an audit, what `curves.json` holds of it, and the notes of its attacks."""
+    """The result rows of an audit, what `curves.json` holds of it, and the notes of its attacks.
+
+    `questions`: what makes one doubt that the outputs are what they are given for; the first thing to tell.
+    """
 
     rows: list[Row] = field(default_factory=list)
     curves: dict[str, list[dict[str, Any]]] = field(
         default_factory=lambda: {"roc": [], "confidence": [], "training": [], "unlearning": []}
     )
     notes: list[str] = field(default_factory=list)
+    questions: list[str] = field(default_factory=list)
 
 
 def run_attacks(
@@ -100,8 +106,9 @@ def audit(
         problems += population_problems(examined, others, names)
     if any(problem.fatal for problem in problems):
         raise ValueError("\n".join(str(problem) for problem in problems if problem.fatal))
+    measured = examined.measured()
     run = _Run(
-        examined.measured(),
+        measured,
         source,
         names,
         seed,
@@ -109,7 +116,8 @@ def audit(
         bootstrap,
         runner or InProcess(),
         None if others is None else others.measured(),
-        Audit(notes=[str(problem) for problem in problems]),
+        Audit(notes=[str(problem) for problem in problems], questions=list(examined.doubts)),
+        errors=examined.errors,
     )
     return run.everything(divergences)
 
@@ -127,6 +135,7 @@ class _Run:
     runner: Runner
     population: Measured | None
     found: Audit
+    errors: dict[tuple[str, ...], float] = field(default_factory=dict)  # of each model on the forget set, in percent
 
     def everything(self, divergences: Sequence[str]) -> Audit:
         self.groups = _groups(self.measured)
@@ -142,6 +151,7 @@ class _Run:
                 models=len(group.test),
                 retrained_models=len(self.negative),
                 sources=self._sources(group),
+                metrics=self._errors(group),
                 verdict="" if len(group.test) else _nothing(group),
             )
             distances = self._distances(group, divergences) if len(group.test) else None
@@ -151,6 +161,8 @@ class _Run:
             row if verdict is None else replace(row, verdict=verdict.told(len(self.names)))
             for row, verdict in zip(self.found.rows, verdicts, strict=True)
         ]
+        for row, verdict in zip(self.found.rows, verdicts, strict=True):
+            self.found.questions += over_unlearned(row.method, "" if verdict is None else verdict.word)
         self.found.notes = sorted(set(self.found.notes))
         return self.found
 
@@ -281,6 +293,15 @@ class _Run:
             originals=() if group.method in (NO_UNLEARN, RETRAIN) else self.groups[0].everyone,
             divergences=[DIVERGENCES[name]() for name in divergences],
         )
+
+    def _errors(self, group: Group) -> dict[str, Measure]:
+        """Returns the error on the forget set, of the models under test; nothing where it is not known."""
+        order = sorted(group.test)
+        found = [self.errors[self.measured.models[m]] for m in order if self.measured.models[m] in self.errors]
+        if not found or len(found) < len(order):
+            return {}
+        by_model = dict(zip(self._sources(group), found, strict=True))
+        return {"error_forget": Measure.of(float(np.mean(found)), None, by_model, len(found))}
 
     def _first_of(self, models: np.ndarray, count: int) -> np.ndarray:
         names = [(self.measured.models[m][FOLD], self.measured.models[m][MODEL_ID]) for m in models]

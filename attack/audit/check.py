@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,7 @@ from ..outputs.measured import IDENTITY, Measured
 from ..outputs.sources import Source, as_source
 from ..outputs.survey import Survey
 from ..outputs.table import FOLDS, OUTPUTS_SCHEMA, ROLES, TEXTS, logit_classes
+from .doubts import doubts, errors_of
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,15 @@ class Examination:
     """What one pass over outputs found, for whichever attacks are to follow.
 
     **Arguments:** `general`: problems that no choice of attacks mends. `survey`: None where the columns do not allow one,
-    and after `measured`.
+    and after `measured`. `doubts`, `errors`: questions about the outputs, and each model's error in percent, by its identity;
+    both are there after `measured`.
     """
 
     general: list[Problem]
     survey: Survey | None
     num_classes: int | None
+    doubts: list[str] = field(default_factory=list)
+    errors: dict[tuple[str, ...], float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, source: Source, num_classes: int | None = None, *, confidences: bool = True) -> Examination:
@@ -88,6 +92,8 @@ class Examination:
         **Raises:** `ValueError` where there is no survey, or none any more.
         """
         survey, self.survey = self.survey, None
+        if survey is not None:
+            self.doubts, self.errors = doubts(survey), errors_of(survey)
         if survey is None:
             raise ValueError(
                 "examined: no survey is left; an examination serves one audit, so examine the outputs again"

@@ -9,7 +9,7 @@ from typing import Any, Protocol, cast
 import pyarrow as pa
 
 from .fragments import BATCH_VALUES, fragments, opened, pieces, schema_of
-from .table import OUTPUTS_SCHEMA, TEXTS, rows_where
+from .table import OUTPUTS_SCHEMA, TEXTS, rows_where, without_null_methods
 
 
 class Source(Protocol):
@@ -82,10 +82,12 @@ class ParquetFiles:
 def as_source(outputs: Source | pa.Table | Iterable[pa.Table]) -> Source:
     """Returns `outputs` as a source."""
     if isinstance(outputs, pa.Table):
-        return Tables((outputs,))
+        return Tables((without_null_methods(outputs),))
     if isinstance(outputs, Tables | ParquetFiles):
         return outputs
-    return cast(Source, outputs) if hasattr(outputs, "pieces") else Tables(tuple(cast(Iterable[pa.Table], outputs)))
+    if hasattr(outputs, "pieces"):
+        return cast(Source, outputs)
+    return Tables(tuple(without_null_methods(table) for table in cast(Iterable[pa.Table], outputs)))
 
 
 def _wanted(table: pa.Table, roles: Sequence[str] | None, folds: Sequence[str] | None) -> pa.Table:

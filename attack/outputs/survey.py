@@ -18,6 +18,7 @@ from .confidence import entropy, phi
 from .measured import Measured, identified
 from .sources import Source
 from .table import label_columns, logit_classes, logits_matrix, with_classes
+from .tally import Tally, tallies
 
 MAPPED_ROWS = 10_000_000  # from so many on, arrays of rows lie in files: 360 MB
 
@@ -46,6 +47,7 @@ class Survey:
     - `nulls`: column → rows that are null; `ragged`: rows differ in how many logits they have. Then nothing else was looked at.
     - `not_finite`, `outside`, `dropped`: rows whose logits are not finite, whose label lies outside the classes, whose
         label's class has no column.
+    - `tallies`: each model's counts of right rows, by its place in `models`; empty where columns are of unknown classes.
     """
 
     width: int
@@ -61,6 +63,7 @@ class Survey:
     not_finite: Finding | None = None
     outside: Finding | None = None
     dropped: Finding | None = None
+    tallies: dict[int, Tally] = field(default_factory=dict)
 
     @classmethod
     def of(cls, source: Source, num_classes: int | None = None, *, confidences: bool = True) -> Survey:
@@ -123,6 +126,9 @@ class Survey:
         self.not_finite = self._first(self.not_finite, bad, position, labels)
         self.outside = self._first(self.outside, outside, position, labels)
         self.dropped = self._first(self.dropped, without, position, labels)
+        if columns_known:
+            for code, tally in tallies(logits, labels, self.model_of[rows], self.classes).items():
+                self.tallies[code] = self.tallies.get(code, Tally()) + tally
         if confidences and not bad.any():
             self.entropy[rows] = entropy(logits)
             if columns_known and not without.any():

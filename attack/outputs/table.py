@@ -96,9 +96,11 @@ def with_classes(table: pa.Table, classes: Sequence[int] | None) -> pa.Table:
 def towards_schema(table: pa.Table) -> pa.Table:
     """Returns the table with common spellings of types brought to the schema's; what cannot be is left, for `check` to name.
 
-    A list of numbers of one length becomes the fixed-size list of float32; other integers become int64.
+    A list of numbers of one length becomes the fixed-size list of float32; other integers become int64. `method` and
+    `params` may be null for originals and retrained models: no method made them.
     """
     wanted = OUTPUTS_SCHEMA(1)
+    table = without_null_methods(table)
     for name in ("sample_id", "label"):
         if name in table.column_names:
             kind = table.schema.field(name).type
@@ -127,6 +129,24 @@ def towards_schema(table: pa.Table) -> pa.Table:
         fixed = pa.FixedSizeListArray.from_arrays(column.flatten().cast(pa.float32()), int(lengths[0]))
         table = table.set_column(table.schema.get_field_index("logits"), "logits", fixed)
     return table
+
+
+def without_null_methods(table: pa.Table) -> pa.Table:
+    """Fills a null `method` or `params` of originals and retrained models; those of unlearned ones stay, for `check` to name."""
+    for name, nothing in (("method", ""), ("params", "{}")):
+        if name not in table.column_names:
+            continue
+        if pa.types.is_null(table.schema.field(name).type):
+            table = _replaced(table, name, table[name].cast(pa.string()))
+        if table[name].null_count and "role" in table.column_names:
+            text = table[name].cast(pa.string())
+            unmade = pc.and_(pc.is_null(text), pc.is_in(table["role"].cast(pa.string()), pa.array(ROLES[:2])))
+            table = _replaced(table, name, pc.if_else(unmade, nothing, text))
+    return table
+
+
+def _replaced(table: pa.Table, name: str, column: pa.ChunkedArray) -> pa.Table:
+    return table.set_column(table.schema.get_field_index(name), pa.field(name, column.type), column)
 
 
 def logits_matrix(table: pa.Table) -> np.ndarray:

@@ -174,6 +174,8 @@ def _audit(args: argparse.Namespace, source: Source, settings: dict[str, dict[st
             from ..report import terminal_table
 
             console = common.console(120, highlight=False)
+            for question in found.questions:
+                console.print(question, style="bold yellow", markup=False, soft_wrap=True)
             console.print(terminal_table(document))
             for note in found.notes:
                 console.print(note, style="dim", markup=False)
@@ -370,6 +372,7 @@ def _write(
                 "versions": versions(),
                 "git": git_state(),
                 "notes": [*found.notes, f"{source.rows():,} rows of outputs"],
+                **({"questions": found.questions} if found.questions else {}),
             },
         }
     )

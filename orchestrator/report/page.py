@@ -46,6 +46,7 @@ def page(report: Report, figures: Sequence[Figure]) -> str:
         description=words.clean(report.recipe.get("description") or ""),
         facts=_facts(report),
         css=Markup(css.replace("/* dark series */", dark)),
+        questions=[words.clean(text) for text in report.environment.get("questions") or []],
         headline=summary.headline(report),
         cards=summary.cards(report),
         yardsticks=summary.yardsticks(report),
