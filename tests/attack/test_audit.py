@@ -90,7 +90,7 @@ BROKEN: dict[str, tuple[Callable[[pa.Table], pa.Table], str]] = {
         lambda t: changed(t, "fold", pa.array(np.resize(["train", "train", "validation", "test"], len(t)))),
         "split by model, never by row",
     ),
-    "nulls": (lambda t: changed(t, "method", pa.nulls(len(t), pa.string())), "method: 130 rows are null"),
+    "nulls": (lambda t: changed(t, "method", pa.nulls(len(t), pa.string())), "method: 50 rows are null"),
     "nothing": (lambda t: t.slice(0, 0), "outputs: no rows"),
 }
 
