@@ -93,7 +93,7 @@ def test_models_at_chance_are_questioned_without_a_guess_at_the_labels() -> None
 
 def test_errors_are_those_of_the_outputs() -> None:
     table = models(0.8)
-    rows = {row["method"]: row["metrics"] for row in found(table).rows}
+    rows = {row.method: row.to_json()["metrics"] for row in found(table).rows}
     for method, role in (("no_unlearn", "original"), ("pgu", "unlearned")):
         mine = table.filter(pc.and_(pc.equal(table["role"], role), pc.equal(table["fold"], "test")))
         wrong = logits_matrix(mine).argmax(axis=1) != mine["label"].to_numpy()
@@ -123,8 +123,8 @@ def test_method_and_params_may_be_null_where_there_is_none(names: tuple[str, ...
     pq.write_table(table, tmp_path / "o.parquet")
     paths = [str(tmp_path / "o.parquet")]
     given = {"memory": table, "files": ParquetFiles(tuple(paths)), "tables": read_outputs(paths)}[how]
-    rows = audit(given, ("loss_threshold",), bootstrap=50).rows
-    wanted = found(whole).rows
+    rows = [row.to_json() for row in audit(given, ("loss_threshold",), bootstrap=50).rows]
+    wanted = [row.to_json() for row in found(whole).rows]
     assert [row["metrics"] for row in rows] == [row["metrics"] for row in wanted]
     assert [row["method"] for row in rows] == [row["method"] for row in wanted]
 
@@ -135,7 +135,7 @@ def test_a_column_of_nothing_but_nulls_is_one(tmp_path: Path) -> None:
     for name in ("method", "params"):
         table = table.set_column(table.schema.get_field_index(name), name, pa.nulls(len(table)))
     pq.write_table(table, tmp_path / "o.parquet")
-    assert found(table).rows[0]["status"] == "done"
+    assert found(table).rows[0].done
     assert audit(ParquetFiles((str(tmp_path / "o.parquet"),)), ("loss_threshold",), bootstrap=50).rows
 
 
