@@ -1,4 +1,5 @@
-"""Machine unlearning for image classifiers: models, data, training, second moments, projection, methods. Needs torch only.
+"""Machine unlearning for image classifiers: models, data, training, second moments, projection,
+methods. Needs torch only.
 
 Names are loaded on first use, so that ``import unlearn`` costs nothing.
 """

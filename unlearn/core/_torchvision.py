@@ -1,10 +1,12 @@
 """Makes `import torchvision` work beside a torch that its compiled extension was not built for.
 
-The torchvision wheels on PyPI are built against CUDA torch. Beside a CPU-only torch their extension cannot be loaded,
-and the import dies because two operators that it would have declared are missing. Declaring the operators' signatures
-is enough for models, transforms, datasets and feature extraction; `torchvision.ops.nms` itself stays unusable.
+The torchvision wheels on PyPI are built against CUDA torch. Beside a CPU-only torch their extension
+cannot be loaded, and the import dies because two operators that it would have declared are missing.
+Declaring the operators' signatures is enough for models, transforms, datasets and feature
+extraction; `torchvision.ops.nms` itself stays unusable.
 
-This must run before torchvision is imported, so every package here that touches torchvision imports this module first.
+This must run before torchvision is imported, so every package here that touches torchvision imports
+this module first.
 """
 
 from __future__ import annotations
@@ -33,7 +35,10 @@ def _extension_loads(folder: Path) -> bool:
 
 
 def declare_operators() -> bool:
-    """Declares torchvision's operators where its extension cannot be loaded. Returns whether they are declared here."""
+    """Declares torchvision's operators where its extension cannot be loaded.
+
+    Returns whether they are declared here.
+    """
     global _library
     if _library is not None:
         return True

@@ -20,7 +20,9 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def to_device(batch: tuple[Tensor, Tensor], device: torch.device, channels_last: bool = True) -> tuple[Tensor, Tensor]:
-    """The batch on `device`, images in the memory layout asked for; nothing is copied that is already so."""
+    """The batch on `device`, images in the memory layout asked for; nothing is copied that is
+    already so.
+    """
     images, labels = batch
     layout = torch.channels_last if channels_last and images.ndim == 4 else torch.contiguous_format
     return images.to(device, non_blocking=True, memory_format=layout), labels.to(device, non_blocking=True)

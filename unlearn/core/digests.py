@@ -22,12 +22,14 @@ def digest_model(model: nn.Module) -> str:
 
 
 def digest_data(loader: Loader) -> str:
-    """Returns the digest of the images of one pass over `loader`, the same in any order and in any batches."""
+    """Returns the digest of the images of one pass over `loader`, the same in any order and in any
+    batches.
+    """
     return as_text(sum(digest_images(images) for images, _ in loader))
 
 
 def digest_images(images: Tensor) -> int:
-    """Returns a sum over images, so that the digests of shards add and those of subsets subtract."""
+    """Returns a sum over images: digests of shards add, and those of subsets subtract."""
     flat = images.detach().cpu().float().contiguous(memory_format=torch.contiguous_format).reshape(len(images), -1)
     return sum(int.from_bytes(hashlib.sha256(row).digest(), "big") for row in flat.numpy())
 
@@ -38,5 +40,7 @@ def as_text(digest: int) -> str:
 
 
 def combined(first: str, second: str, sign: int) -> str:
-    """Returns the digest of two sets of images together (`sign` 1) or of their difference (−1); empty where one is."""
+    """Returns the digest of two sets of images together (`sign` 1) or of their difference (−1);
+    empty where one is.
+    """
     return as_text(int(first, 16) + sign * int(second, 16)) if first and second else ""

@@ -12,7 +12,10 @@ class UnlearnTooFast(UnlearnError):
 
 
 class NothingToForget(UnlearnError):
-    """Early stop is passed before the first step: the model knows the forget set no better than unseen data."""
+    """Early stop is passed before the first step:
+
+    the model knows the forget set no better than unseen data.
+    """
 
 
 class MethodDidNothing(UnlearnError):

@@ -1,4 +1,6 @@
-"""The process-wide switches that choose how float32 products are rounded and which kernels compute them."""
+"""The process-wide switches that choose how float32 products are rounded and which kernels compute
+them.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ def _backends() -> tuple[Any, ...]:
 
 
 def _readable(read: Callable[[], Any]) -> Any:
-    """torch's older switches refuse to be read where the newer ones were set by themselves: None then.
+    """torch's older switches refuse to be read where the newer ones were set by themselves: None
+    then.
 
     They are left alone in that case, since what they held could not be put back.
     """
@@ -62,10 +65,12 @@ _inside: list[_Switches] = []  # what the outermost of those inside found, once 
 
 @contextlib.contextmanager
 def full_float32() -> Iterator[None]:
-    """Inside, float32 products are float32 ones on every device: TensorFloat-32 and bfloat16 would round at 1e-3.
+    """Inside, float32 products are float32 ones on every device: TensorFloat-32 and bfloat16 would
+    round at 1e-3.
 
-    By default cuDNN's convolutions are allowed TensorFloat-32. Both generations of torch's switches are set, so that
-    what reads either inside is told the same. They belong to the process: the last thread to leave puts them back.
+    By default cuDNN's convolutions are allowed TensorFloat-32. Both generations of torch's switches
+    are set, so that what reads either inside is told the same. They belong to the process: the last
+    thread to leave puts them back.
     """
     with _lock:
         _inside.append(_inside[0] if _inside else _Switches())
@@ -96,13 +101,17 @@ def switches() -> tuple[Any, ...]:
 
 
 def arithmetic(precision: str) -> contextlib.AbstractContextManager[None]:
-    """`full_float32` for `float32`; for `bfloat16` the process's own choice, for what autocast leaves in float32."""
+    """`full_float32` for `float32`; for `bfloat16` the process's own choice, for what autocast
+    leaves in float32.
+    """
     return full_float32() if precision == "float32" else contextlib.nullcontext()
 
 
 @contextlib.contextmanager
 def deterministic_convolutions() -> Iterator[None]:
-    """Inside, cuDNN takes kernels that give the same bits every time, and does not choose them by timing."""
+    """Inside, cuDNN takes kernels that give the same bits every time, and does not choose them by
+    timing.
+    """
     cudnn = torch.backends.cudnn
     before = cudnn.enabled, cudnn.benchmark, cudnn.deterministic
     try:

@@ -1,4 +1,7 @@
-"""Names of things that a recipe can ask for: the ones built in, and those that other packages add."""
+"""Names of things that a recipe can ask for:
+
+the ones built in, and those that other packages add.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,10 @@ class Registry(Mapping[str, T]):
 
     **Arguments:**
 
-    - `group`: the entry-point group through which other packages add names, such as `unlearn.methods`.
-    - `built_in`: name → `package.module:attribute`. A built-in name cannot be replaced from outside.
+    - `group`: the entry-point group through which other packages add names, such as
+        `unlearn.methods`.
+    - `built_in`: name → `package.module:attribute`. A built-in name cannot be replaced from
+        outside.
     """
 
     def __init__(self, group: str, built_in: Mapping[str, str]) -> None:

@@ -19,12 +19,18 @@ def check_seed(seed: int, field: str = "seed") -> int:
 
 
 def stream(*numbers: int) -> np.random.Generator:
-    """A NumPy generator for the stream named by `numbers`, such as (seed, epoch): neighbours are independent."""
+    """A NumPy generator for the stream named by `numbers`, such as (seed, epoch):
+
+    neighbours are independent.
+    """
     return np.random.default_rng(list(numbers))
 
 
 class HostRandom:
-    """The states of the host's global generators as they are now: Python's, NumPy's and torch's on the CPU."""
+    """The states of the host's global generators as they are now:
+
+    Python's, NumPy's and torch's on the CPU.
+    """
 
     def __init__(self) -> None:
         self.python, self.numpy, self.torch = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
@@ -48,11 +54,12 @@ class HostRandom:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Inside, the global generators of torch (every device), NumPy and Python start from `seed`; afterwards they are
-    as before.
+    """Inside, the global generators of torch (every device), NumPy and Python start from `seed`;
+    afterwards they are as before.
 
-    Dropout, initialisation and third-party data loaders draw from the global generators. Restoring them keeps a
-    training from changing what the caller draws next, and seeding them keeps the caller from changing the training.
+    Dropout, initialisation and third-party data loaders draw from the global generators. Restoring
+    them keeps a training from changing what the caller draws next, and seeding them keeps the
+    caller from changing the training.
     """
     cuda = torch.cuda.is_available() and torch.cuda.is_initialized()
     host = HostRandom()

@@ -15,7 +15,9 @@ from .errors import IncompatibleMoments
 
 
 def write_tensors(path: str | Path, kind: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Writes to a temporary name, syncs and renames, so that a file of this name is always complete."""
+    """Writes to a temporary name, syncs and renames, so that a file of this name is always
+    complete.
+    """
     from safetensors.torch import save_file
 
     target = Path(path)
@@ -36,7 +38,8 @@ def write_tensors(path: str | Path, kind: str, tensors: Mapping[str, Tensor], fa
 def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Returns the tensors and the facts of a file that `write_tensors` wrote.
 
-    Raises `FileNotFoundError`, and `IncompatibleMoments` where the file holds something else or is cut short.
+    Raises `FileNotFoundError`, and `IncompatibleMoments` where the file holds something else or is
+    cut short.
     """
     from safetensors import SafetensorError, safe_open
 

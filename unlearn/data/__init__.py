@@ -72,7 +72,8 @@ def load_dataset(
     **Arguments:**
 
     - `source`: a name in `SOURCES`; `options` are that source's fields.
-    - `limit`: `{"train": n, "test": n}`, each optional: the first n rows; a bare number limits `train`.
+    - `limit`: `{"train": n, "test": n}`, each optional: the first n rows; a bare number limits
+        `train`.
     - `on_progress`: called with (images done, images in all) while decoding.
 
     Raises `ValueError` with one line for a source, option, path, column or image that is wrong.

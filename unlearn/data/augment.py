@@ -1,8 +1,8 @@
 """Random crop and horizontal flip of uint8 batches, on any device.
 
-The distribution is that of torchvision's `RandomCrop(size, padding=4)` and `RandomHorizontalFlip()` ahead of
-`ToTensor` and `Normalize`: each of the (2·padding + 1)² offsets is equally likely, the border is zero *before*
-normalisation, and an image is mirrored with probability 1/2, independently.
+The distribution is that of torchvision's `RandomCrop(size, padding=4)` and `RandomHorizontalFlip()`
+ahead of `ToTensor` and `Normalize`: each of the (2·padding + 1)² offsets is equally likely, the
+border is zero *before* normalisation, and an image is mirrored with probability 1/2, independently.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class Draws:
 
     **Arguments:**
 
-    - `offset`: int64 `(n, 2)`, vertical and horizontal, 0 to 2·PADDING; PADDING leaves an image where it is.
+    - `offset`: int64 `(n, 2)`, vertical and horizontal, 0 to 2·PADDING; PADDING leaves an image
+        where it is.
     - `flip`: bool `(n,)`.
     """
 
@@ -55,7 +56,9 @@ def draw(generator: np.random.Generator, count: int, augment: str) -> Draws:
 
 
 def crop_flip(images: Tensor, draws: Draws) -> Tensor:
-    """Shifts and mirrors each image of a uint8 batch `(b, h, w, c)` by its own draws; pixels from outside are 0."""
+    """Shifts and mirrors each image of a uint8 batch `(b, h, w, c)` by its own draws; pixels from
+    outside are 0.
+    """
     count, height, width, _ = images.shape
     device = images.device
     rows = torch.arange(height, device=device) + (draws.offset[:, :1] - PADDING)  # (b, h): source row of each row

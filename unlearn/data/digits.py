@@ -1,4 +1,7 @@
-"""scikit-learn's handwritten digits: 1,797 real 8×8 images inside the scikit-learn wheel, so no file is needed."""
+"""scikit-learn's handwritten digits:
+
+1,797 real 8×8 images inside the scikit-learn wheel, so no file is needed.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,10 @@ class Digits(Source):
             raise ValueError(f"dataset.test_fraction: {self.test_fraction!r} is not allowed; give 0.01 to 0.9")
 
     def load(self, *, limit: Limit | None = None, on_progress: Progress | None = None) -> ImageDataset:
-        """The digits as an `ImageDataset`. Raises `ValueError` where the limit asks for more than there are."""
+        """The digits as an `ImageDataset`.
+
+        Raises `ValueError` where the limit asks for more than there are.
+        """
         from sklearn.datasets import load_digits
 
         digits = load_digits()

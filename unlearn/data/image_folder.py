@@ -25,14 +25,17 @@ from .sources import (
 
 @dataclass(frozen=True)
 class ImageFolder(Source):
-    """`train/<class>/<image files>` and `test/<class>/<image files>`; classes are the sorted folder names.
+    """`train/<class>/<image files>` and `test/<class>/<image files>`; classes are the sorted folder
+    names.
 
     **Arguments:**
 
     - `train`, `test`: folders of class folders.
-    - `image_size`: resize (shorter side, then centre crop) to this many pixels; None requires images of one size.
+    - `image_size`: resize (shorter side, then centre crop) to this many pixels; None requires
+        images of one size.
 
-    Rows go round the classes in file-name order, so the first n rows hold as many of each class as can be.
+    Rows go round the classes in file-name order, so the first n rows hold as many of each class as
+    can be.
     """
 
     train: str
@@ -56,7 +59,10 @@ class ImageFolder(Source):
         return names, groups
 
     def load(self, *, limit: Limit | None = None, on_progress: Progress | None = None) -> ImageDataset:
-        """Reads and decodes. Raises `ValueError` with one line naming the folder or file that is wrong."""
+        """Reads and decodes.
+
+        Raises `ValueError` with one line naming the folder or file that is wrong.
+        """
         names, groups = self._files()
         rows: dict[str, tuple[list[Path], np.ndarray]] = {}
         for part, group in groups.items():

@@ -26,8 +26,9 @@ class _Writeable:
 def as_tensor(array: np.ndarray) -> Tensor:
     """A tensor over the memory of `array`, nothing copied, for reading only.
 
-    Arrays read back from an object store are read-only. torch has no such notion and warns about each of them, so the
-    array is wrapped as if it could be written; nothing here ever writes to image data.
+    Arrays read back from an object store are read-only. torch has no such notion and warns about
+    each of them, so the array is wrapped as if it could be written; nothing here ever writes to
+    image data.
     """
     if array.flags.writeable:
         return torch.from_numpy(array)
@@ -69,8 +70,8 @@ class ImageSet:
 def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel of uint8 images `(n, h, w, c)`, scaled to [0, 1].
 
-    Counted from histograms in integers, so the result does not depend on the order of summation. A constant channel has
-    deviation 1, so that normalising it is harmless.
+    Counted from histograms in integers, so the result does not depend on the order of summation. A
+    constant channel has deviation 1, so that normalising it is harmless.
     """
     channels = images.shape[-1]
     counts = np.zeros((channels, 256), dtype=np.int64)
@@ -145,7 +146,10 @@ class ImageDataset:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over shapes, pixels and labels of both parts, in hexadecimal. Names do not enter."""
+        """SHA-256 over shapes, pixels and labels of both parts, in hexadecimal.
+
+        Names do not enter.
+        """
         sha = hashlib.sha256()
         for images in (self.train, self.test):
             sha.update(repr(images.images.shape).encode())
@@ -154,7 +158,9 @@ class ImageDataset:
         return sha.hexdigest()
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """Everything as NumPy arrays, for an array file or an object store; `from_arrays` reads them back."""
+        """Everything as NumPy arrays, for an array file or an object store; `from_arrays` reads
+        them back.
+        """
         about = {
             "name": self.name,
             "num_classes": self.num_classes,
@@ -173,7 +179,10 @@ class ImageDataset:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> ImageDataset:
-        """The dataset that `to_arrays` gave, over the same memory. The digest is taken as stored."""
+        """The dataset that `to_arrays` gave, over the same memory.
+
+        The digest is taken as stored.
+        """
         about: dict[str, Any] = json.loads(np.asarray(arrays["about"]).tobytes())
         digest = about.pop("digest")
         for field in ("class_names", "mean", "std"):
@@ -194,7 +203,9 @@ def make_dataset(
     class_names: tuple[str, ...] | None = None,
     num_classes: int | None = None,
 ) -> ImageDataset:
-    """An `ImageDataset` with its statistics computed, and classes counted from the labels where none are given."""
+    """An `ImageDataset` with its statistics computed, and classes counted from the labels where
+    none are given.
+    """
     if len(train) == 0 or len(test) == 0:
         raise ValueError(
             f"dataset {name}: {len(train)} training and {len(test)} test images; give at least one of each"

@@ -16,15 +16,17 @@ from .images import as_tensor
 
 
 class ArrayLoader:
-    """Batches of normalised images from uint8 arrays; an iterable that can be passed over again and again.
+    """Batches of normalised images from uint8 arrays; an iterable that can be passed over again and
+    again.
 
-    Pass `e` draws its order, crops and flips from `(seed, e)` alone, on the CPU, so it is the same on every device
-    and does not depend on, or touch, any global generator. The last batch holds what is left and may be short.
+    Pass `e` draws its order, crops and flips from `(seed, e)` alone, on the CPU, so it is the same
+    on every device and does not depend on, or touch, any global generator. The last batch holds
+    what is left and may be short.
 
     **Arguments:**
 
-    - `images`: uint8 `(n, height, width, channels)`, a NumPy array or a tensor; a tensor already on `device` is shared
-        between loaders, an array is moved there once.
+    - `images`: uint8 `(n, height, width, channels)`, a NumPy array or a tensor; a tensor already on
+        `device` is shared between loaders, an array is moved there once.
     - `labels`: int64 `(n,)`.
     - `indices`: rows to take, in this order where `shuffle` is off; None takes all.
     - `mean`, `std`: one number a channel, in [0, 1].
@@ -34,7 +36,8 @@ class ArrayLoader:
     - `seed`: names the random streams.
     - `device`: where batches are made.
 
-    **Yields:** `(images, labels)`: float32 `(b, channels, height, width)`, channels-last in memory, and int64 `(b,)`.
+    **Yields:** `(images, labels)`: float32 `(b, channels, height, width)`, channels-last in memory,
+    and int64 `(b,)`.
 
     Raises `ValueError` for arrays or options that are not allowed.
     """
@@ -80,7 +83,8 @@ class ArrayLoader:
         self.mean, self.std = tuple(mean), tuple(std)
         self.batch_size, self.shuffle = int(batch_size), shuffle
         self.augment, self.seed = check_augment(augment), check_seed(seed)
-        # One number a channel, repeated to the size of an image: arithmetic on runs of three numbers is slow.
+        # One number a channel, repeated to the size of an image: arithmetic on runs of three
+        # numbers is slow.
         self._mean, self._std = (
             torch.tensor(numbers, dtype=torch.float32, device=self.device).expand(self.images.shape[1:]).contiguous()
             for numbers in (self.mean, self.std)
@@ -88,7 +92,9 @@ class ArrayLoader:
         self._epoch = 0
 
     def replace(self, **changes: Any) -> ArrayLoader:
-        """A loader over the same memory with other options, such as `replace(augment=None, shuffle=False)`."""
+        """A loader over the same memory with other options, such as `replace(augment=None,
+        shuffle=False)`.
+        """
         options: dict[str, Any] = {
             name: getattr(self, name)
             for name in ("indices", "mean", "std", "batch_size", "shuffle", "augment", "seed", "device")
@@ -110,7 +116,9 @@ class ArrayLoader:
         self._epoch = int(epoch)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 `(b, h, w, c)` to float32 `(b, c, h, w)`, channels-last; bits as of `ToTensor` and `Normalize`."""
+        """uint8 `(b, h, w, c)` to float32 `(b, c, h, w)`, channels-last; bits as of `ToTensor` and
+        `Normalize`.
+        """
         return images.to(torch.float32).div_(255).sub_(self._mean).div_(self._std).permute(0, 3, 1, 2)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -119,7 +127,9 @@ class ArrayLoader:
             yield images, labels
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Pass number `epoch`, each batch with the places, int64 `(b,)`, that its images have in `indices`."""
+        """Pass number `epoch`, each batch with the places, int64 `(b,)`, that its images have in
+        `indices`.
+        """
         random = stream(self.seed, epoch)
         count = len(self.indices)
         places = random.permutation(count) if self.shuffle else np.arange(count)

@@ -56,7 +56,10 @@ def _remote(path: str, field: str) -> list[_File]:
 
 
 def expand(paths: Paths, field: str) -> list[_File]:
-    """The files that a path, glob or list of them names, in order. Raises `ValueError` where one names none."""
+    """The files that a path, glob or list of them names, in order.
+
+    Raises `ValueError` where one names none.
+    """
     from pyarrow import fs
 
     files: list[_File] = []
@@ -87,13 +90,15 @@ class Parquet(Source):
     **Arguments:**
 
     - `train`, `test`: a path, a glob or a list of them, local or `s3://`.
-    - `image_column`: struct of `bytes` (and `path`), plain binary, or a fixed-shape uint8 tensor `(h, w)`, `(h, w,
-        c)` or `(c, h, w)`.
+    - `image_column`: struct of `bytes` (and `path`), plain binary, or a fixed-shape uint8 tensor
+        `(h, w)`, `(h, w, c)` or `(c, h, w)`.
     - `label_column`: integers from 0, or names, numbered in sorted order.
     - `image_size`: resize to this many pixels; None requires images of one size.
-    - `classes`: keep the first so many classes and none of the other rows; a `limit` counts the rows that are kept.
+    - `classes`: keep the first so many classes and none of the other rows; a `limit` counts the
+        rows that are kept.
 
-    A set in which every image is greyscale has one channel; greyscale images among colour ones become RGB.
+    A set in which every image is greyscale has one channel; greyscale images among colour ones
+    become RGB.
     """
 
     train: Paths
@@ -111,7 +116,10 @@ class Parquet(Source):
             raise ValueError(f"dataset.classes: {self.classes!r} is not allowed; give an integer of 2 or more")
 
     def load(self, *, limit: Limit | None = None, on_progress: Progress | None = None) -> ImageDataset:
-        """Reads and decodes. Raises `ValueError` with one line naming the file, column or row that is wrong."""
+        """Reads and decodes.
+
+        Raises `ValueError` with one line naming the file, column or row that is wrong.
+        """
         files = {part: expand(getattr(self, part), f"dataset.{part}") for part in ("train", "test")}
         labels = {part: self._labels(files[part]) for part in files}
         names = _class_names(files["train"][0], self.label_column)
@@ -142,13 +150,16 @@ class Parquet(Source):
         if decoder.grey:
             images = {part: np.ascontiguousarray(array[..., :1]) for part, array in images.items()}
         sets = {part: ImageSet(images[part], labels[part][: counts[part]]) for part in files}
-        # The classes are those of the whole files, also under a limit that leaves some without images.
+        # The classes are those of the whole files, also under a limit that leaves some without
+        # images.
         num_classes = len(names) if names else highest + 1
         name = Path(files["train"][0].path).stem
         return make_dataset(name, sets["train"], sets["test"], names, num_classes)
 
     def fingerprint(self) -> str:
-        """SHA-256 of the contents of local files, or of path, size and modification time on S3, and of the options."""
+        """SHA-256 of the contents of local files, or of path, size and modification time on S3, and
+        of the options.
+        """
         sha = hashlib.sha256(repr((self.image_column, self.label_column, self.image_size, self.classes)).encode())
         for part in ("train", "test"):
             for file in expand(getattr(self, part), f"dataset.{part}"):
@@ -199,7 +210,9 @@ class Parquet(Source):
         return np.concatenate(parts)
 
     def _images(self, files: list[_File], count: int, decoder: Decoder, kept: np.ndarray | None) -> np.ndarray:
-        """Decodes the first `count` rows, or those of them that `kept` names, which are then the rows of the dataset."""
+        """Decodes the first `count` rows, or those of them that `kept` names, which are then the
+        rows of the dataset.
+        """
         import pyarrow as pa
 
         parts: list[np.ndarray] = []

@@ -1,4 +1,6 @@
-"""Which samples are to be forgotten, and how the data are split for that, drawn from a seed before any training."""
+"""Which samples are to be forgotten, and how the data are split for that, drawn from a seed before
+any training.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ _FIELDS = {
     "poison": {"count", "select"},
     "incremental": {"step", "steps", "select"},
 }
-# One random stream for each purpose, so that the halves of the test set are the same in every scenario of a seed.
+# One random stream for each purpose, so that the halves of the test set are the same in every
+# scenario of a seed.
 _TEST_HALVES, _SELECTION, _PAIRS = 1, 2, 3
 
 
@@ -30,8 +33,8 @@ class Scenario:
 
     **Arguments:**
 
-    - `kind`: `samples`: some of every class; `classes`: every sample of some classes; `poison`: samples whose labels
-        were swapped between paired classes; `incremental`: `samples` in steps.
+    - `kind`: `samples`: some of every class; `classes`: every sample of some classes; `poison`:
+        samples whose labels were swapped between paired classes; `incremental`: `samples` in steps.
     - `per_class`: samples of each class (`samples`).
     - `classes`: class numbers (`classes`).
     - `count`: poisoned samples in all, spread evenly over the classes (`poison`).
@@ -80,15 +83,17 @@ class Scenario:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The rows of each part of the data. All arrays are int64 and sorted; rows of `forget` and `retain` are sample ids.
+    """The rows of each part of the data. All arrays are int64 and sorted; rows of `forget` and
+    `retain` are sample ids.
 
     **Arguments:**
 
     - `forget`, `retain`: rows of the training set; together all of it.
-    - `val`, `test`: rows of the test set: two halves of each class, `val` for early stopping, `test` for reporting.
-        Classes that are forgotten are in neither.
+    - `val`, `test`: rows of the test set: two halves of each class, `val` for early stopping,
+        `test` for reporting. Classes that are forgotten are in neither.
     - `forget_classes`: classes forgotten altogether.
-    - `labels`: `(n,)`, the training labels that models are trained on; poisoned ones differ from the dataset's.
+    - `labels`: `(n,)`, the training labels that models are trained on; poisoned ones differ from
+        the dataset's.
     - `poisoned`: rows of the training set whose label is poisoned.
     - `steps`: the parts of `forget`, in the order in which they are forgotten.
     """
@@ -119,7 +124,9 @@ class Split:
         return sha.hexdigest()
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """Everything as int64 arrays, for an array file or an object store; `from_arrays` reads them back."""
+        """Everything as int64 arrays, for an array file or an object store; `from_arrays` reads
+        them back.
+        """
         return {
             "forget": self.forget,
             "retain": self.retain,
@@ -146,7 +153,8 @@ class Split:
 def make_split(dataset: ImageDataset, scenario: Scenario, seed: int) -> Split:
     """Splits `dataset` for `scenario`; everything random is drawn from `seed`.
 
-    Raises `ValueError` where the scenario asks for more than the dataset holds, or for nothing to be retained.
+    Raises `ValueError` where the scenario asks for more than the dataset holds, or for nothing to
+    be retained.
     """
     check_seed(seed)
     labels = dataset.train.labels
@@ -202,8 +210,9 @@ def _check_per_class(field: str, value: int, needed: int, order: list[np.ndarray
 def _poison(order: list[np.ndarray], labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows to poison and the labels with those rows swapped.
 
-    Classes are shuffled and paired; a sample's label becomes the pair's other class. With an odd number of classes
-    the last one of the shuffle stays clean. What does not divide evenly goes to the first classes of the shuffle.
+    Classes are shuffled and paired; a sample's label becomes the pair's other class. With an odd
+    number of classes the last one of the shuffle stays clean. What does not divide evenly goes to
+    the first classes of the shuffle.
     """
     shuffled = stream(seed, _PAIRS).permutation(len(order))
     paired = shuffled[: len(shuffled) // 2 * 2]

@@ -1,4 +1,7 @@
-"""What every data source shares: the protocol, file lists, the limit, and decoding images on all cores."""
+"""What every data source shares:
+
+the protocol, file lists, the limit, and decoding images on all cores.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,10 @@ class Source(ABC):
         """Reads and decodes the data; `limit` keeps the first n of `train` and `test`."""
 
     def fingerprint(self) -> str:
-        """Identifies the input: equal fingerprints mean equal data. A source that can do so without decoding does."""
+        """Identifies the input:
+
+        equal fingerprints mean equal data. A source that can do so without decoding does.
+        """
         return self.load().digest
 
 
@@ -63,7 +69,9 @@ def check_image_size(image_size: int | None) -> None:
 
 
 def hash_files(paths: Iterable[str | os.PathLike[str]], *extra: Any) -> str:
-    """SHA-256 over the contents of local files, in order, and over whatever else the result depends on."""
+    """SHA-256 over the contents of local files, in order, and over whatever else the result depends
+    on.
+    """
     sha = hashlib.sha256(repr(extra).encode())
     for path in paths:
         with open(path, "rb") as file:
@@ -72,7 +80,10 @@ def hash_files(paths: Iterable[str | os.PathLike[str]], *extra: Any) -> str:
 
 
 def class_folders(root: Path, field: str) -> list[Path]:
-    """The class folders of `root`, sorted by name. Raises `ValueError` where there is no such folder or none in it."""
+    """The class folders of `root`, sorted by name.
+
+    Raises `ValueError` where there is no such folder or none in it.
+    """
     if not root.is_dir():
         raise ValueError(f"{field}: {str(root)!r} is no folder")
     folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
@@ -87,7 +98,9 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def round_robin(groups: Sequence[Sequence[Path]]) -> tuple[list[Path], np.ndarray]:
-    """Files and labels going round the classes, so that the first n rows hold as many of each class as can be."""
+    """Files and labels going round the classes, so that the first n rows hold as many of each class
+    as can be.
+    """
     rows = [(row, label) for label, group in enumerate(groups) for row in range(len(group))]
     rows.sort()
     labels = np.array([label for _, label in rows], dtype=np.int64)
@@ -95,11 +108,13 @@ def round_robin(groups: Sequence[Sequence[Path]]) -> tuple[list[Path], np.ndarra
 
 
 class Decoder:
-    """Decodes encoded images with one thread for each core; Pillow lets go of the interpreter while it decodes.
+    """Decodes encoded images with one thread for each core; Pillow lets go of the interpreter while
+    it decodes.
 
     **Arguments:**
 
-    - `image_size`: resize (shorter side, then centre crop) to this many pixels; None requires images of one size.
+    - `image_size`: resize (shorter side, then centre crop) to this many pixels; None requires
+        images of one size.
     - `on_progress`: called with (images done, images in all) from the calling thread.
     - `total`: images in all, over several calls.
     """
@@ -125,7 +140,10 @@ class Decoder:
         return np.asarray(rgb), grey
 
     def decode(self, encoded: Sequence[bytes | Path], where: Callable[[int], str]) -> np.ndarray:
-        """RGB images uint8 `(n, h, w, 3)`. `where(i)` names image i in the `ValueError` for a bad one."""
+        """RGB images uint8 `(n, h, w, 3)`.
+
+        `where(i)` names image i in the `ValueError` for a bad one.
+        """
         if not encoded:
             return np.zeros((0, *(self.shape or (1, 1)), 3), dtype=np.uint8)
         first, grey = self._open(encoded[0], where(0))

@@ -14,14 +14,15 @@ from .sources import Limit, Progress, Source, check_limit, class_folders, hash_f
 
 @dataclass(frozen=True)
 class TinyImageNet(Source):
-    """`train/<wnid>/images/*.JPEG`, `val/images/*.JPEG` and `val/val_annotations.txt`; the published `val` is `test`
-    here.
+    """`train/<wnid>/images/*.JPEG`, `val/images/*.JPEG` and `val/val_annotations.txt`; the
+    published `val` is `test` here.
 
     **Arguments:**
 
     - `root`: the folder that holds `train` and `val`.
 
-    Labels are places in the sorted list of WordNet ids. Rows go round the classes in file-name order.
+    Labels are places in the sorted list of WordNet ids. Rows go round the classes in file-name
+    order.
     """
 
     root: str
@@ -56,7 +57,10 @@ class TinyImageNet(Source):
         return names, {"train": round_robin(groups), "test": round_robin(val)}
 
     def load(self, *, limit: Limit | None = None, on_progress: Progress | None = None) -> ImageDataset:
-        """Reads and decodes. Raises `ValueError` with one line naming the folder, file or line that is wrong."""
+        """Reads and decodes.
+
+        Raises `ValueError` with one line naming the folder, file or line that is wrong.
+        """
         names, rows = self._files()
         for part, (files, labels) in rows.items():
             count = check_limit(limit_of(limit, part), len(files), part)

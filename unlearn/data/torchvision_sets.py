@@ -20,10 +20,12 @@ class TorchvisionSet(Source):
 
     **Arguments:**
 
-    - `name`: torchvision's class name: CIFAR10, CIFAR100, FashionMNIST, MNIST, SVHN, STL10, GTSRB, …
+    - `name`: torchvision's class name: CIFAR10, CIFAR100, FashionMNIST, MNIST, SVHN, STL10, GTSRB,
+        …
     - `root`: where the files are, or are downloaded to.
     - `download`: fetch what is missing.
-    - `image_size`: resize (shorter side, then centre crop) to this many pixels; None requires images of one size.
+    - `image_size`: resize (shorter side, then centre crop) to this many pixels; None requires
+        images of one size.
     """
 
     name: str
@@ -56,7 +58,10 @@ class TorchvisionSet(Source):
             ) from None
 
     def load(self, *, limit: Limit | None = None, on_progress: Progress | None = None) -> ImageDataset:
-        """Reads and decodes. Raises `ValueError` with one line where files are missing or images differ in size."""
+        """Reads and decodes.
+
+        Raises `ValueError` with one line where files are missing or images differ in size.
+        """
         opened = {part: self._open(part) for part in ("train", "test")}
         counts = {part: check_limit(limit_of(limit, part), len(opened[part]), part) for part in opened}
         total, done = sum(counts.values()), 0
@@ -93,7 +98,9 @@ class TorchvisionSet(Source):
         return pixels[..., None] if pixels.ndim == 2 else pixels
 
     def fingerprint(self) -> str:
-        """SHA-256 of the contents of the dataset's files (fetched first where `download` is set) and of the options."""
+        """SHA-256 of the contents of the dataset's files (fetched first where `download` is set)
+        and of the options.
+        """
         opened = self._open("train")
         folder = getattr(opened, "base_folder", None) or type(opened).__name__
         base = Path(self.root) / folder if isinstance(folder, str) else Path(folder)
@@ -103,7 +110,9 @@ class TorchvisionSet(Source):
 
 
 def _split_options(kind: Any) -> dict[str, dict[str, Any]] | None:
-    """The arguments that choose the training and the test part, None where the class has no such parts."""
+    """The arguments that choose the training and the test part, None where the class has no such
+    parts.
+    """
     if not inspect.isclass(kind):
         return None
     parameters = inspect.signature(kind).parameters

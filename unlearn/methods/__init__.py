@@ -23,35 +23,24 @@ _BUILT_IN = {
 
 METHODS: Registry[type[Method]] = Registry("unlearn.methods", _BUILT_IN)
 
-_CLASSES = {
-    "PGU": "pgu",
-    "DepoisonPGU": "pgu_depoison",
-    "IncrementalPGU": "pgu_incremental",
-    "EUk": "eu_k",
-    "CFk": "cf_k",
-    "Retrain": "retrain",
-}
+# Classes that can be imported from here, each on first use.
+_CLASSES = {target.rpartition(":")[2]: name for name, target in _BUILT_IN.items()}
 
 __all__ = [
     "METHODS",
-    "PGU",
-    "CFk",
     "Card",
     "Choice",
-    "DepoisonPGU",
-    "EUk",
     "IncompatibleMoments",
-    "IncrementalPGU",
     "Method",
     "MethodDidNothing",
     "Needs",
     "Preset",
     "Range",
-    "Retrain",
     "Steps",
     "UnlearnError",
     "UnlearnResult",
     "UnlearnTooFast",
+    *_CLASSES,
 ]
 
 

@@ -1,4 +1,7 @@
-"""What every unlearning method shares: the base class, what it declares about itself, and its result."""
+"""What every unlearning method shares:
+
+the base class, what it declares about itself, and its result.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +34,10 @@ class UnlearnResult:
     **Arguments:**
 
     - `model`: a new module; the one given to the method is left untouched.
-    - `history`: one dict for each epoch, epoch 0 being the model as given where the method evaluates it.
-    - `stopped_at`: the epoch whose weights `model` carries where an early stop chose one, else None.
+    - `history`: one dict for each epoch, epoch 0 being the model as given where the method
+        evaluates it.
+    - `stopped_at`: the epoch whose weights `model` carries where an early stop chose one, else
+        None.
     - `notes`: sentences for the user, such as clipped eigenvalues.
     """
 
@@ -48,10 +53,13 @@ class Needs:
 
     **Arguments:**
 
-    - `access`: `forget` (the forget set alone), `moments` (and stored second moments of the training data), `fisher`
-        (and its stored Fisher diagonal), `retain_share` (and a share of the retain set) or `retain` (all of it).
-    - `share`: the share of the retain set that is handed over, in [0, 1]. It is drawn once, from the seed.
-    - `validation`: held-out samples. `monitor`: loaders `retain` and `test` that are only evaluated.
+    - `access`: `forget` (the forget set alone), `moments` (and stored second moments of the
+        training data), `fisher` (and its stored Fisher diagonal), `retain_share` (and a share of
+        the retain set) or `retain` (all of it).
+    - `share`: the share of the retain set that is handed over, in [0, 1]. It is drawn once, from
+        the seed.
+    - `validation`: held-out samples. `monitor`: loaders `retain` and `test` that are only
+        evaluated.
     - `graphs`: captured training steps of earlier models (see `unlearn.train`).
     - `statistic`: which one `fisher` is, see `Fisher`.
     - `batch_size`, `augment`: how the loaders are built.
@@ -94,7 +102,8 @@ class Steps:
     **Arguments:**
 
     - `size`: samples of each class in one step; None for the scenario's own steps.
-    - `fail_points`: stop once test accuracy has fallen by more points than this; None goes through all steps.
+    - `fail_points`: stop once test accuracy has fallen by more points than this; None goes through
+        all steps.
     - `recompute_moments`: compute the moments of the remaining data anew before each step.
     - `recover_epochs`, `recover_lr`: fine-tuning on the remaining data after the last step.
     """
@@ -113,7 +122,8 @@ class Card:
     **Arguments:**
 
     - `title`: its name in print. `formula`: what it computes, in one or two lines.
-    - `paper`: authors, place, year or arXiv number. `passes`: its cost in passes over the data, in words.
+    - `paper`: authors, place, year or arXiv number. `passes`: its cost in passes over the data, in
+        words.
     - `deviations`: where it knowingly differs from the paper or from the released code, and why.
     """
 
@@ -134,7 +144,10 @@ class Preset:
 
 @dataclass(frozen=True)
 class Range:
-    """The values of a field that a search tries: from `low` to `high`, evenly, or evenly in the logarithm."""
+    """The values of a field that a search tries:
+
+    from `low` to `high`, evenly, or evenly in the logarithm.
+    """
 
     low: float
     high: float
@@ -149,7 +162,9 @@ class Choice:
 
 
 def share_of(rows: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Returns ⌊share·n⌋ of `rows` (one at the least), sorted, drawn once from `seed`; all of them for a share of 1."""
+    """Returns ⌊share·n⌋ of `rows` (one at the least), sorted, drawn once from `seed`; all of them
+    for a share of 1.
+    """
     if share >= 1.0:
         return rows
     count = max(1, math.floor(share * len(rows)))
@@ -158,19 +173,24 @@ def share_of(rows: np.ndarray, share: float, seed: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Method(ABC):
-    """An unlearning method: a frozen dataclass whose fields are its hyperparameters and its recipe keys.
+    """An unlearning method: a frozen dataclass whose fields are its hyperparameters and its recipe
+    keys.
 
     A subclass sets `name`, and `unlearn` at the least. Everything else has a default.
 
     **Class attributes:**
 
-    - `name`: what recipes call it. `access`: the most data that any configuration sees (see `Needs`).
+    - `name`: what recipes call it. `access`: the most data that any configuration sees (see
+        `Needs`).
     - `scenarios`: the kinds of scenario that it is for.
-    - `inherits`: fields that take the value of the recipe's `training` where a recipe does not set them.
+    - `inherits`: fields that take the value of the recipe's `training` where a recipe does not set
+        them.
     - `in_steps`: whether it is only for scenarios that forget in steps.
     - `selectable`: whether a recipe may name it; false for rows that every run has.
-    - `retired`: options that earlier versions had, with their defaults. They stay in the keys of stored work.
-    - `card`, `presets`, `ranges`: for people and for searches.
+    - `retired`: options that earlier versions had, with their defaults. They stay in the keys of
+        stored work.
+    - `card`, `presets`, `ranges`: for people and for searches. `examples`: options that suit a tiny
+        problem, where the defaults do not; the conformance suite runs with them.
     """
 
     name: ClassVar[str]
@@ -183,6 +203,7 @@ class Method(ABC):
     card: ClassVar[Card] = Card("")
     presets: ClassVar[Mapping[str, Preset]] = {}
     ranges: ClassVar[Mapping[str, Range | Choice]] = {}
+    examples: ClassVar[Mapping[str, Any]] = {}
 
     def needs(self) -> Needs:
         """What this configuration must be given."""
@@ -212,12 +233,17 @@ class Method(ABC):
 
     @classmethod
     def translate(cls, options: Mapping[str, Any]) -> tuple[type[Method], dict[str, Any]]:
-        """Returns the class and its options for the options of a recipe, which may use an older spelling."""
+        """Returns the class and its options for the options of a recipe, which may use an older
+        spelling.
+        """
         return cls, {name: value for name, value in options.items() if name not in cls.retired}
 
     @classmethod
     def of(cls, **options: Any) -> Method:
-        """Returns the method with options as a recipe gives them: older spellings, and settings of settings flat."""
+        """Returns the method with options as a recipe gives them:
+
+        older spellings, and settings of settings flat.
+        """
         kind, given = cls.translate(options)
         for item in fields(kind):
             inner = item.default_factory
@@ -244,8 +270,9 @@ class Method(ABC):
     ) -> UnlearnResult:
         """Returns an unlearned copy of `model`; the one given is left untouched.
 
-        **Arguments:** those that `needs` names must be given; the others are not looked at. `monitor` holds named
-        loaders that are only evaluated, `on_epoch` is called with each row of the history.
+        **Arguments:** those that `needs` names must be given; the others are not looked at.
+        `monitor` holds named loaders that are only evaluated, `on_epoch` is called with each row of
+        the history.
 
         Raises `UnlearnError` where an argument is missing or a setting cannot work.
         """

@@ -20,7 +20,8 @@ from ..training.whole_image import whole_image_products
 def chain_of(model: nn.Module) -> list[nn.Module] | None:
     """The modules whose composition is the model's forward pass, or None where that is not known.
 
-    It is known for `nn.Sequential`, also nested, and for models with a method `chain()` that lists them.
+    It is known for `nn.Sequential`, also nested, and for models with a method `chain()` that lists
+    them.
     """
     listed = getattr(model, "chain", None)
     if callable(listed):
@@ -33,7 +34,8 @@ def chain_of(model: nn.Module) -> list[nn.Module] | None:
 
 
 def frozen_length(chain: Sequence[nn.Module], active: Sequence[nn.Module]) -> int:
-    """How many modules at the start of `chain` give the same output every time while only `active` are trained.
+    """How many modules at the start of `chain` give the same output every time while only `active`
+    are trained.
 
     The first one that is trained, or that holds a dropout, ends the frozen part.
     """
@@ -46,10 +48,13 @@ def frozen_length(chain: Sequence[nn.Module], active: Sequence[nn.Module]) -> in
 
 
 class FeatureLoader:
-    """Batches of features and labels, in the order in which an `ArrayLoader` of the same seed has its images."""
+    """Batches of features and labels, in the order in which an `ArrayLoader` of the same seed has
+    its images.
+    """
 
     def __init__(self, features: Tensor, labels: Tensor, *, batch_size: int, shuffle: bool, seed: int) -> None:
-        # Channels-last features are stored with the channels last, so that gathering a batch keeps that layout.
+        # Channels-last features are stored with the channels last, so that gathering a batch keeps
+        # that layout.
         self._permuted = features.ndim == 4
         self.features = features.permute(0, 2, 3, 1).contiguous() if self._permuted else features
         self.labels = labels
@@ -79,7 +84,10 @@ class FeatureLoader:
 
 
 def room_for_features(device: torch.device) -> int:
-    """Bytes that stored features may take: half of a GPU's free memory, or 2 GiB of the computer's."""
+    """Bytes that stored features may take:
+
+    half of a GPU's free memory, or 2 GiB of the computer's.
+    """
     return torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else 2 * 2**30
 
 

@@ -1,4 +1,7 @@
-"""Fine-tuning on the retain set: the simplest thing that one could do, and what every method should beat."""
+"""Fine-tuning on the retain set:
+
+the simplest thing that one could do, and what every method should beat.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""EU-k and CF-k (Goel et al., arXiv 2201.06640): train the last layers anew, or on, without the forget set."""
+"""EU-k and CF-k (Goel et al., arXiv 2201.06640):
+
+train the last layers anew, or on, without the forget set.
+"""
 
 from __future__ import annotations
 
@@ -31,10 +34,12 @@ _NORMS = (nn.modules.batchnorm._NormBase,)  # batch and instance normalisation: 
 
 
 def trainable_modules(model: nn.Module, k: int, unit: str) -> list[nn.Module]:
-    """The modules from the k-th last layer on, in definition order, normalisation between and after them included.
+    """The modules from the k-th last layer on, in definition order, normalisation between and after
+    them included.
 
-    **Arguments:** `unit` is `layers` (convolution and linear layers wherever they are nested) or `blocks` (those
-    children of the model itself that hold such layers: for ResNet-18 the stem, four stages and the classifier).
+    **Arguments:** `unit` is `layers` (convolution and linear layers wherever they are nested) or
+    `blocks` (those children of the model itself that hold such layers: for ResNet-18 the stem, four
+    stages and the classifier).
 
     Raises `UnlearnError` where the model has fewer than `k`.
     """
@@ -50,12 +55,16 @@ def trainable_modules(model: nn.Module, k: int, unit: str) -> list[nn.Module]:
 
 @dataclass(frozen=True, kw_only=True)
 class _LastLayers(Training, Method):
-    """What EU-k and CF-k share. The fields of `Training` are the recipe that the last layers are trained with."""
+    """What EU-k and CF-k share.
+
+    The fields of `Training` are the recipe that the last layers are trained with.
+    """
 
     name: ClassVar[str]
     access: ClassVar[str] = "retain"
     inherits: ClassVar[frozenset[str]] = frozenset(item.name for item in fields(Training))
     reinitialise: ClassVar[bool]
+    examples: ClassVar[Mapping[str, Any]] = {"k": 2, "epochs": 6, "lr": 0.05, "augment": None}
     section: ClassVar[str] = ""
 
     k: int
@@ -95,15 +104,16 @@ class _LastLayers(Training, Method):
     ) -> UnlearnResult:
         """Returns a copy of `model` whose last `k` layers were trained on the retain set.
 
-        Batch normalisation ahead of those layers keeps its statistics; dropout is active as in training. Where
-        `retain` is an `ArrayLoader`, it is batched, shuffled and augmented as the fields say, and without
-        augmentation the frozen first part of the model is computed only once. Other loaders are taken as they come.
+        Batch normalisation ahead of those layers keeps its statistics; dropout is active as in
+        training. Where `retain` is an `ArrayLoader`, it is batched, shuffled and augmented as the
+        fields say, and without augmentation the frozen first part of the model is computed only
+        once. Other loaders are taken as they come.
 
-        **Arguments:** `forget`, `validation` and `monitor` are only evaluated. `moments` and `fisher` are not used. `graphs`
-            as of `train`.
+        **Arguments:** `forget`, `validation` and `monitor` are only evaluated. `moments` and
+            `fisher` are not used. `graphs` as of `train`.
 
-        **Returns:** history rows as of `train`, with `forget_accuracy`, `validation_accuracy` and one
-        `<name>_accuracy` for each of `monitor`.
+        **Returns:** history rows as of `train`, with `forget_accuracy`, `validation_accuracy` and
+        one `<name>_accuracy` for each of `monitor`.
 
         Raises `UnlearnError` where there is no retain set or the model has fewer than `k` layers.
         """
@@ -158,7 +168,10 @@ class _LastLayers(Training, Method):
     def _compute_prefix(
         self, model: nn.Module, active: list[nn.Module], retain: ArrayLoader, watched: dict[str, Loader]
     ) -> tuple[nn.Module, Loader, dict[str, Loader], list[str]]:
-        """Replaces images by what the frozen first part makes of them: the part left to train, and loaders for it."""
+        """Replaces images by what the frozen first part makes of them:
+
+        the part left to train, and loaders for it.
+        """
         chain = chain_of(model)
         length = frozen_length(chain, active) if chain else 0
         if chain is None or length == 0:
@@ -182,10 +195,11 @@ class _LastLayers(Training, Method):
 
 @dataclass(frozen=True, kw_only=True)
 class EUk(_LastLayers):
-    """EU-k, exact unlearning of the last `k` layers: they are initialised again and trained on the retain set.
+    """EU-k, exact unlearning of the last `k` layers: they are initialised again and trained on the
+    retain set.
 
-    **Arguments:** `k` layers (or blocks, by `unit`) from the end; `seed` of their initialisation, of the order of the
-    data and of dropout; the others as in `Training`.
+    **Arguments:** `k` layers (or blocks, by `unit`) from the end; `seed` of their initialisation,
+    of the order of the data and of dropout; the others as in `Training`.
 
     Raises `ValueError` for values that are not allowed.
     """
@@ -203,7 +217,8 @@ class EUk(_LastLayers):
 
 @dataclass(frozen=True, kw_only=True)
 class CFk(_LastLayers):
-    """CF-k, catastrophic forgetting: as `EUk`, but the last `k` layers go on from the weights that they have.
+    """CF-k, catastrophic forgetting: as `EUk`, but the last `k` layers go on from the weights that
+    they have.
 
     **Arguments:** as `EUk`.
     """

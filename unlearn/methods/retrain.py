@@ -1,4 +1,7 @@
-"""Retraining from scratch on the retain set: the standard that every other method is held against."""
+"""Retraining from scratch on the retain set:
+
+the standard that every other method is held against.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,8 @@ from .base import Card, Method, Needs, UnlearnResult
 class Retrain(Training, Method):
     """Initialises every parameter again and trains on the retain set with the fields of `Training`.
 
-    **Arguments:** `seed` of the initialisation, of the order of the data and of dropout; the others as in `Training`.
+    **Arguments:** `seed` of the initialisation, of the order of the data and of dropout; the others
+    as in `Training`.
 
     Raises `ValueError` for values that are not allowed.
     """
@@ -38,6 +42,7 @@ class Retrain(Training, Method):
     access: ClassVar[str] = "retain"
     selectable: ClassVar[bool] = False  # every run has it as a row of its own
     inherits: ClassVar[frozenset[str]] = frozenset(item.name for item in fields(Training))
+    examples: ClassVar[Mapping[str, Any]] = {"epochs": 12, "lr": 0.05, "augment": None, "batch_size": 32}
     card: ClassVar[Card] = Card(
         "Retrain",
         "initialise every parameter again and train on D_r with the original recipe",
@@ -74,16 +79,18 @@ class Retrain(Training, Method):
         on_epoch: EpochCallback | None = None,
         graphs: Graphs | None = None,
     ) -> UnlearnResult:
-        """Returns a model of the architecture of `model`, trained anew on `retain`; nothing of its weights is used.
+        """Returns a model of the architecture of `model`, trained anew on `retain`; nothing of its
+        weights is used.
 
-        Where `retain` is an `ArrayLoader`, it is batched, shuffled and augmented as the fields say; other loaders are
-        taken as they come. `forget`, `validation` and `monitor` are only evaluated. `moments` and `fisher` are not used.
-        `graphs` as of `train`.
+        Where `retain` is an `ArrayLoader`, it is batched, shuffled and augmented as the fields say;
+        other loaders are taken as they come. `forget`, `validation` and `monitor` are only
+        evaluated. `moments` and `fisher` are not used. `graphs` as of `train`.
 
-        **Returns:** history rows as of `train`, with `forget_accuracy`, `validation_accuracy` and one
-        `<name>_accuracy` for each of `monitor`.
+        **Returns:** history rows as of `train`, with `forget_accuracy`, `validation_accuracy` and
+        one `<name>_accuracy` for each of `monitor`.
 
-        Raises `UnlearnError` where there is no retain set, `ValueError` where a module cannot be initialised again.
+        Raises `UnlearnError` where there is no retain set, `ValueError` where a module cannot be
+        initialised again.
         """
         if retain is None:
             raise UnlearnError("retain: retrain trains on the retain set; give its loader")

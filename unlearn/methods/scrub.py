@@ -1,4 +1,8 @@
-"""SCRUB: a student that moves away from its teacher on the forget set and stays close to it on the retain set."""
+"""SCRUB:
+
+a student that moves away from its teacher on the forget set and stays close to it on the retain
+set.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +25,14 @@ class SCRUB(GradientMethod):
 
     **Arguments**, beside those of `GradientMethod`:
 
-    - `alpha`, `gamma`: weights of KL and CE on the retain set. `temperature` of KL, whose value carries T².
+    - `alpha`, `gamma`: weights of KL and CE on the retain set. `temperature` of KL, whose value
+        carries T².
     - `msteps`: m, epochs with ascent. `forget_batch`: samples of an ascent step.
-    - `rewind`: SCRUB+R. The result is the epoch whose forget error is nearest the final error on validation samples of
-        the forget set's classes. Epoch 0 is the model as given.
+    - `rewind`: SCRUB+R. The result is the epoch whose forget error is nearest the final error on
+        validation samples of the forget set's classes. Epoch 0 is the model as given.
 
-    At θ = θ0 the KL is at its minimum. With dropout off, frozen normalisation and no weight decay the first ascent epoch
-    moves nothing; the descent steps, or batch statistics, break the tie.
+    At θ = θ0 the KL is at its minimum. With dropout off, frozen normalisation and no weight decay
+    the first ascent epoch moves nothing; the descent steps, or batch statistics, break the tie.
     """
 
     name: ClassVar[str] = "scrub"
@@ -104,7 +109,9 @@ class SCRUB(GradientMethod):
             self._rewind(task, states)
 
     def _rewind(self, task: Task, states: list[dict[str, Tensor]]) -> None:
-        """Goes back to the epoch whose forget error is nearest that of unseen samples of the same classes."""
+        """Goes back to the epoch whose forget error is nearest that of unseen samples of the same
+        classes.
+        """
         assert task.validation is not None
         logits, labels = predict(task.model, task.validation)
         own = torch.isin(labels, task.forget.kept[1].cpu())

@@ -1,10 +1,13 @@
-"""Selective synaptic dampening: weights that matter to the forget set more than to the rest are made smaller."""
+"""Selective synaptic dampening:
+
+weights that matter to the forget set more than to the rest are made smaller.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -15,9 +18,11 @@ from .kit import KitMethod, Task
 
 @dataclass(frozen=True, kw_only=True)
 class SSD(KitMethod):
-    """Where F_f > α·F_D: θ ← θ·min(λ·F_D / F_f, 1), with F the mean of squared gradients of single samples.
+    """Where F_f > α·F_D: θ ← θ·min(λ·F_D / F_f, 1), with F the mean of squared gradients of single
+    samples.
 
-    **Arguments:** `alpha` (α), how much more a weight must matter to the forget set; `lam` (λ), how far it is dampened.
+    **Arguments:** `alpha` (α), how much more a weight must matter to the forget set; `lam` (λ), how
+    far it is dampened.
     """
 
     name: ClassVar[str] = "ssd"
@@ -37,6 +42,7 @@ class SSD(KitMethod):
         "alpha": Range(0.1, 100.0, log=True),
         "lam": Range(0.1, 10.0, log=True),
     }
+    examples: ClassVar[Mapping[str, Any]] = {"alpha": 1.5}
     statistic: ClassVar[str] = "fisher"
 
     alpha: float = 10.0

@@ -16,7 +16,8 @@ from .all_cnn import all_cnn
 from .resnet18 import resnet18
 from .small_vgg import small_vgg
 
-# A model is a function of `num_classes`, `in_channels` and `image_size`, and of `width` where it has one.
+# A model is a function of `num_classes`, `in_channels` and `image_size`, and of `width` where it
+# has one.
 MODELS: Registry[Callable[..., nn.Module]] = Registry(
     "unlearn.models",
     {
@@ -40,7 +41,8 @@ def build_model(
     allow_factory: bool = False,
     **kwargs: Any,
 ) -> nn.Module:
-    """A freshly initialised classifier, on the CPU. Its weights depend on the arguments and `seed` only.
+    """A freshly initialised classifier, on the CPU. Its weights depend on the arguments and `seed`
+    only.
 
     **Arguments:**
 
@@ -48,11 +50,13 @@ def build_model(
     - `num_classes`, `in_channels`, `image_size`: of the data.
     - `width`: scales the channels of the models in `MODELS`; others have none.
     - `seed`: of the initialisation.
-    - `allow_factory`: permits `package.module:factory`, which imports and runs code of the user's own. It is called
-        with `num_classes`, `in_channels`, `image_size`, `kwargs` and, where it is not 1, `width`.
+    - `allow_factory`: permits `package.module:factory`, which imports and runs code of the user's
+        own. It is called with `num_classes`, `in_channels`, `image_size`, `kwargs` and, where it is
+        not 1, `width`.
     - `kwargs`: further arguments of the model.
 
-    Raises `ValueError` for unknown names, factories without permission and arguments that the model does not take.
+    Raises `ValueError` for unknown names, factories without permission and arguments that the model
+    does not take.
     """
     check_seed(seed, "model.seed")
     shape: dict[str, Any] = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
@@ -61,7 +65,8 @@ def build_model(
         options = {**shape, **kwargs} if width == 1 else {**shape, "width": width, **kwargs}
     elif name in MODELS:
         build = MODELS[name]
-        # A model of another package may have no width; one that is not asked for is not handed over.
+        # A model of another package may have no width; one that is not asked for is not handed
+        # over.
         options = {**shape, **kwargs} if width == 1 else {**shape, "width": width, **kwargs}
     else:
         if width != 1:
@@ -130,7 +135,9 @@ def _torchvision_builder(name: str) -> Callable[..., nn.Module]:
 
 
 def _replace_first_convolution(name: str, model: nn.Module, in_channels: int) -> None:
-    """Gives a model made for colour images a first convolution for `in_channels` channels, freshly initialised."""
+    """Gives a model made for colour images a first convolution for `in_channels` channels, freshly
+    initialised.
+    """
     for parent in model.modules():
         for key, conv in parent.named_children():
             if isinstance(conv, nn.Conv2d) and conv.in_channels == 3 and conv.groups == 1:

@@ -13,11 +13,13 @@ _LAYERS = ((96, 3, 1), (96, 3, 1), (192, 3, 2), (192, 3, 1), (192, 3, 1), (192, 
 
 
 def all_cnn(*, num_classes: int = 10, in_channels: int = 3, image_size: int = 32, width: float = 1.0) -> nn.Sequential:
-    """Eight times conv, BN, ReLU (96, 96, 192/s2, 192, 192, 192/s2, 192, 192 of 1×1), average over the image, linear.
+    """Eight times conv, BN, ReLU (96, 96, 192/s2, 192, 192, 192/s2, 192, 192 of 1×1), average over
+    the image, linear.
 
     1.6 million parameters at width 1. On 32×32 images the average runs over 8×8 pixels.
 
-    **Arguments:** images are `(b, in_channels, image_size, image_size)` with `image_size` of 4 or more.
+    **Arguments:** images are `(b, in_channels, image_size, image_size)` with `image_size` of 4 or
+    more.
 
     **Returns:** an `nn.Sequential` from images to logits `(b, num_classes)`.
 

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 
 def kept_classes(num_classes: int, dropped: tuple[int, ...]) -> Tensor:
-    """The classes not in `dropped`, int64, ascending: entry i is the class of output i once `dropped` are taken out.
+    """The classes not in `dropped`, int64, ascending: entry i is the class of output i once
+    `dropped` are taken out.
 
     Raises `ValueError` where a class is out of range or none is left.
     """
@@ -21,9 +22,11 @@ def kept_classes(num_classes: int, dropped: tuple[int, ...]) -> Tensor:
 
 
 def drop_classes(model: nn.Module, classes: tuple[int, ...]) -> nn.Module:
-    """Takes the rows of `classes` out of the last linear layer of `model`, in place, and returns `model`.
+    """Takes the rows of `classes` out of the last linear layer of `model`, in place, and returns
+    `model`.
 
-    The model then has one output for each kept class, in ascending order (see `kept_classes`). No classes, no change.
+    The model then has one output for each kept class, in ascending order (see `kept_classes`). No
+    classes, no change.
 
     Raises `ValueError` where the model has no linear layer or a class is out of range.
     """

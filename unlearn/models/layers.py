@@ -1,4 +1,7 @@
-"""The convolution and linear layers of a model: the ones that second moments, projection and top-k speak of."""
+"""The convolution and linear layers of a model:
+
+the ones that second moments, projection and top-k speak of.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,19 @@ Projectable = nn.Conv2d | nn.Linear
 
 
 def projectable_layers(model: nn.Module) -> dict[str, Projectable]:
-    """Returns every Conv2d and Linear in the module tree by name, in definition order, shared modules once."""
+    """Returns every Conv2d and Linear in the module tree by name, in definition order, shared
+    modules once.
+    """
     return {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
 
 
 def blocks(model: nn.Module) -> list[list[str]]:
     """Returns the names of the layers of each block, shallow to deep.
 
-    A block is a child of the model that holds layers. A plain `nn.Sequential` of nothing but layers (and what holds
-    none) is a chain of blocks of one layer each, and a model that only wraps another has the other's blocks. ResNet-18
-    has six: the first convolution, four stages, the last linear.
+    A block is a child of the model that holds layers. A plain `nn.Sequential` of nothing but layers
+    (and what holds none) is a chain of blocks of one layer each, and a model that only wraps
+    another has the other's blocks. ResNet-18 has six: the first convolution, four stages, the last
+    linear.
     """
     prefix, holding = "", _children(model)
     while len(holding) == 1 and not isinstance(next(iter(holding.values())), Projectable):
@@ -51,7 +57,10 @@ def deepest_layers(model: nn.Module, k: int, unit: str = "layers") -> list[str]:
 
 
 def weight_matrix_shape(layer: Projectable) -> tuple[int, int, int]:
-    """Returns (groups, outputs of a group, d): how the layer's weight is seen by second moments and projection."""
+    """Returns (groups, outputs of a group, d):
+
+    how the layer's weight is seen by second moments and projection.
+    """
     groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
     weight = layer.weight
     return groups, weight.shape[0] // groups, weight[0].numel()

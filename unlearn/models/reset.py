@@ -8,12 +8,15 @@ from torch import nn
 
 
 def reset(modules: Iterable[nn.Module]) -> None:
-    """Draws the parameters of `modules` anew, each by its own `reset_parameters`, in order; clears running statistics.
+    """Draws the parameters of `modules` anew, each by its own `reset_parameters`, in order; clears
+    running statistics.
 
-    The global generator is used: seed it first. For the models of `unlearn.models` this gives, module by module, the
-    distribution that `build_model` draws from, and for a whole model under the same seed the same weights.
+    The global generator is used: seed it first. For the models of `unlearn.models` this gives,
+    module by module, the distribution that `build_model` draws from, and for a whole model under
+    the same seed the same weights.
 
-    Raises `ValueError` naming the first parameter whose module does not know how to initialise itself.
+    Raises `ValueError` naming the first parameter whose module does not know how to initialise
+    itself.
     """
     for module in modules:
         own = [name for name, _ in module.named_parameters(recurse=False)]

@@ -1,4 +1,7 @@
-"""ResNet-18 with a width factor. At width 1 it computes what torchvision's does, under the same names."""
+"""ResNet-18 with a width factor.
+
+At width 1 it computes what torchvision's does, under the same names.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ from .width import check_images, scaled
 
 
 class _Conv(nn.Conv2d):
-    """A convolution without bias whose own initialisation is the one that ResNet uses (He, fan-out)."""
+    """A convolution without bias whose own initialisation is the one that ResNet uses (He,
+    fan-out).
+    """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int) -> None:
         super().__init__(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
@@ -70,12 +75,13 @@ class ResNet18(nn.Module):
 
 
 def resnet18(*, num_classes: int = 200, in_channels: int = 3, image_size: int = 64, width: float = 1.0) -> nn.Module:
-    """ResNet-18 (He et al. 2016) as torchvision builds it: 7×7 stem of stride 2, max-pooling, four pairs of basic
-    blocks.
+    """ResNet-18 (He et al. 2016) as torchvision builds it: 7×7 stem of stride 2, max-pooling, four
+    pairs of basic blocks.
 
     11,279,112 parameters for 200 classes at width 1.
 
-    **Arguments:** images are `(b, in_channels, image_size, image_size)` with `image_size` of 8 or more.
+    **Arguments:** images are `(b, in_channels, image_size, image_size)` with `image_size` of 8 or
+    more.
 
     **Returns:** a module from images to logits `(b, num_classes)`.
 

@@ -12,13 +12,15 @@ from .width import check_images, scaled
 def small_vgg(
     *, num_classes: int = 10, in_channels: int = 3, image_size: int = 32, width: float = 1.0
 ) -> nn.Sequential:
-    """conv 128, pool, ReLU, BN; conv 256, pool, ReLU, BN; conv 512, ReLU, BN, pool; dropout; linear 512, ReLU, BN;
-    linear.
+    """conv 128, pool, ReLU, BN; conv 256, pool, ReLU, BN; conv 512, ReLU, BN, pool; dropout; linear
+    512, ReLU, BN; linear.
 
-    Batch normalisation has no scale or shift of its own, which is what makes the published 5,678,858 parameters (32×32
-    colour images, 10 classes, width 1). `width` scales 128, 256, 512 and 512.
+    Batch normalisation has no scale or shift of its own, which is what makes the published
+    5,678,858 parameters (32×32 colour images, 10 classes, width 1). `width` scales 128, 256, 512
+    and 512.
 
-    **Arguments:** images are `(b, in_channels, image_size, image_size)` with `image_size` of 8 or more.
+    **Arguments:** images are `(b, in_channels, image_size, image_size)` with `image_size` of 8 or
+    more.
 
     **Returns:** an `nn.Sequential` from images to logits `(b, num_classes)`.
 
@@ -26,9 +28,9 @@ def small_vgg(
     """
     check_images("small_vgg", num_classes, in_channels, image_size, smallest=8)
     first, second, third, hidden = (scaled(channels, width) for channels in (128, 256, 512, 512))
-    # Pooling ahead of the ReLU gives the same values and gradients, to the bit, and leaves the ReLU a quarter of the
-    # work. The flattening stands before the dropout so that its mask is drawn in the same order whatever the memory
-    # layout.
+    # Pooling ahead of the ReLU gives the same values and gradients, to the bit, and leaves the ReLU
+    # a quarter of the work. The flattening stands before the dropout so that its mask is drawn in
+    # the same order whatever the memory layout.
     return nn.Sequential(
         OrderedDict(
             conv1=nn.Conv2d(in_channels, first, 3, padding=1),

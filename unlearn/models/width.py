@@ -11,7 +11,9 @@ def scaled(channels: int, width: float) -> int:
 
 
 def check_images(model: str, num_classes: int, in_channels: int, image_size: int, smallest: int) -> None:
-    """Raises `ValueError` where there are no classes or channels, or the images are too small for the model."""
+    """Raises `ValueError` where there are no classes or channels, or the images are too small for
+    the model.
+    """
     if num_classes < 1 or in_channels < 1:
         raise ValueError(
             f"model: {num_classes} classes and {in_channels} channels are not allowed; give 1 or more of each"

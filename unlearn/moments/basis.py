@@ -1,8 +1,8 @@
 """The core gradient space of each layer and the projection out of it.
 
-G_l = U diag(λ) Uᵀ with λ falling; s = √max(λ, 0). M = U[:, :k] spans the core gradient space (CGS), its complement is the
-residual gradient space (RGS). One decomposition serves every γ, both criteria and every top-k.
-Source: Hoang et al., WACV 2024.
+G_l = U diag(λ) Uᵀ with λ falling; s = √max(λ, 0). M = U[:, :k] spans the core gradient space (CGS),
+its complement is the residual gradient space (RGS). One decomposition serves every γ, both criteria
+and every top-k. Source: Hoang et al., WACV 2024.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from ..core.tensor_files import read_tensors, write_tensors
 from .sums import ThinMoment
 
 CRITERIA = ("singular", "energy")
-# Negative eigenvalues up to this share of the largest are rounding; larger ones mean that the wrong data was subtracted.
+# Negative eigenvalues up to this share of the largest are rounding; larger ones mean that the wrong
+# data was subtracted.
 ROUNDING = 1e-5
-# What float32 products leave where an eigenvalue should be nought, as a share of the largest: at most this.
+# What float32 products leave where an eigenvalue should be nought, as a share of the largest: at
+# most this.
 NOISE = 1e-7
 
 
@@ -32,8 +34,8 @@ class Projector:
 
     **Arguments:**
 
-    - `factor`: float32 `(groups, d, r)`, orthonormal columns: of the core space, or of its complement where that is
-        narrower. None where the space is empty.
+    - `factor`: float32 `(groups, d, r)`, orthonormal columns: of the core space, or of its
+        complement where that is narrower. None where the space is empty.
     - `complement`: whether `factor` spans the complement.
     """
 
@@ -46,7 +48,9 @@ class Projector:
         return self.factor is None and self.complement
 
     def residual(self, gradient: Tensor) -> Tensor:
-        """Returns g − g M Mᵀ for a gradient `(outputs, d)`, or of the weight's own shape `(outputs, …)`."""
+        """Returns g − g M Mᵀ for a gradient `(outputs, d)`, or of the weight's own shape `(outputs,
+        …)`.
+        """
         if self.factor is None:
             return torch.zeros_like(gradient) if self.complement else gradient
         groups, size, _ = self.factor.shape
@@ -65,10 +69,12 @@ class CoreBasis:
 
     **Arguments:**
 
-    - `vectors`: layer → float32 `(groups, d, r)`, columns by falling eigenvalue; r is d, or fewer where the moments
-        were of fewer vectors than dimensions: what is left out has eigenvalue nought.
+    - `vectors`: layer → float32 `(groups, d, r)`, columns by falling eigenvalue; r is d, or fewer
+        where the moments were of fewer vectors than dimensions: what is left out has eigenvalue
+        nought.
     - `values`: layer → float64 `(groups, r)`, falling, negative ones as they came.
-    - `model_digest`, `data_digest`: as of the moments. `warnings`: sentences on large negative eigenvalues.
+    - `model_digest`, `data_digest`: as of the moments. `warnings`: sentences on large negative
+        eigenvalues.
     """
 
     vectors: Mapping[str, Tensor]
@@ -86,10 +92,11 @@ class CoreBasis:
         *,
         device: str | torch.device | None = None,
     ) -> CoreBasis:
-        """Decomposes second moments in float64, one layer at a time (see `SecondMoments.decompose`).
+        """Decomposes second moments in float64, one layer at a time (see
+        `SecondMoments.decompose`).
 
-        **Arguments:** `parts`: layer names with their moments. `device`: where to compute, None for a GPU where there
-        is one; the vectors stay there.
+        **Arguments:** `parts`: layer names with their moments. `device`: where to compute, None for
+        a GPU where there is one; the vectors stay there.
         """
         target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         vectors, values, warnings = {}, {}, []
@@ -148,7 +155,9 @@ class CoreBasis:
         return max(self.ranks(layer, gamma, criterion, extra))
 
     def projector(self, layer: str, gamma: float, criterion: str = "singular", extra: int = 0) -> Projector:
-        """Returns the projector onto the layer's residual gradient space, by the narrower of the two spaces."""
+        """Returns the projector onto the layer's residual gradient space, by the narrower of the
+        two spaces.
+        """
         ranks = self.ranks(layer, gamma, criterion, extra)
         vectors = self.vectors[layer]
         size = vectors.shape[1]
@@ -158,7 +167,8 @@ class CoreBasis:
             return Projector(None, False)
         known = vectors.shape[2] == size  # a thin basis has no columns for the complement
         if not known and max(ranks) > vectors.shape[2]:
-            # γ = 1 freezes every group alike, so this is `extra` asking for more directions than any input spans.
+            # γ = 1 freezes every group alike, so this is `extra` asking for more directions than
+            # any input spans.
             ranks = [min(k, vectors.shape[2]) for k in ranks]
         complement = known and sum(ranks) > len(ranks) * size / 2
         widest = max(size - k for k in ranks) if complement else max(ranks)
@@ -191,7 +201,10 @@ class CoreBasis:
 
     @classmethod
     def load(cls, path: str | Path) -> CoreBasis:
-        """Reads a basis that `save` wrote. Raises `IncompatibleMoments` where the file is something else or cut short."""
+        """Reads a basis that `save` wrote.
+
+        Raises `IncompatibleMoments` where the file is something else or cut short.
+        """
         tensors, facts = read_tensors(path, "core_basis")
         names = facts["layers"]
         return cls(
@@ -204,22 +217,29 @@ class CoreBasis:
 
 
 def _noise(values: Tensor) -> float:
-    """How far rounding moves eigenvalues `(r,)` from nought: as far as the most negative one shows, if it is that.
+    """How far rounding moves eigenvalues `(r,)` from nought: as far as the most negative one shows,
+    if it is that.
 
-    Without it, hundreds of directions that hold nothing (dead units, few samples) would each add √noise to Σ s.
+    Without it, hundreds of directions that hold nothing (dead units, few samples) would each add
+    √noise to Σ s.
     """
     lowest, highest = _range(values)
     return min(-lowest, NOISE * highest)
 
 
 def _range(values: Tensor) -> tuple[float, float]:
-    """The smallest and the largest, nought among them: a thin moment leaves noughts out and may hold nothing."""
+    """The smallest and the largest, nought among them:
+
+    a thin moment leaves noughts out and may hold nothing.
+    """
     padded = torch.cat([values.reshape(-1), values.new_zeros(1)])
     return float(padded.min()), float(padded.max())
 
 
 def _decompose(part: Tensor | ThinMoment, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Returns vectors float32 `(groups, d, r)` on `device` and values float64 `(groups, r)` on the CPU, falling."""
+    """Returns vectors float32 `(groups, d, r)` on `device` and values float64 `(groups, r)` on the
+    CPU, falling.
+    """
     if isinstance(part, ThinMoment):
         values, vectors = ThinMoment(part.rows.to(device), part.signs.to(device)).eigen()
         return vectors[None], values[None].cpu()

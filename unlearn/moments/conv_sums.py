@@ -1,12 +1,13 @@
 """Second moments of the patches of a stride-1 convolution, without building the patches.
 
-The patch matrix of a k×k convolution holds every pixel k² times, and the blocks of its second moment are products of
-the image with a shifted copy of itself. There are only k·(2k − 1) shifts, not k⁴ blocks, and all of them together are
-what a convolution's weight gradient computes (of the image with itself as the output's gradient), for which there are
-fast kernels. What a tap does not meet at the border is taken off exactly, row by row and column by column.
+The patch matrix of a k×k convolution holds every pixel k² times, and the blocks of its second
+moment are products of the image with a shifted copy of itself. There are only k·(2k − 1) shifts,
+not k⁴ blocks, and all of them together are what a convolution's weight gradient computes (of the
+image with itself as the output's gradient), for which there are fast kernels. What a tap does not
+meet at the border is taken off exactly, row by row and column by column.
 
-A strided convolution has so few patches that copying them out costs no more, and so has one of few channels, whose
-shifts are products too thin to be fast: both are left to `PatchSum`.
+A strided convolution has so few patches that copying them out costs no more, and so has one of few
+channels, whose shifts are products too thin to be fast: both are left to `PatchSum`.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from torch import Tensor, nn
 from ..models.layers import weight_matrix_shape
 from .sums import CHUNK, PatchSum, ThinMoment, pad
 
-# Positions in one float32 weight gradient. Those kernels sum serially, so rounding grows faster with it than in a matrix
-# product: at 2,048 it stays under 2e-7 of the sum, and shorter ones are slower.
+# Positions in one float32 weight gradient. Those kernels sum serially, so rounding grows faster
+# with it than in a matrix product: at 2,048 it stays under 2e-7 of the sum, and shorter ones are
+# slower.
 POSITIONS = 2_048
 LEAST_CHANNELS = 16
 
@@ -30,7 +32,10 @@ _Strip = tuple[int | None, int | None, int, int]
 
 
 def can_shift(layer: nn.Conv2d) -> bool:
-    """Whether `ShiftSum` is for this layer: stride 1, a kernel larger than 1×1, any padding, dilation and groups."""
+    """Whether `ShiftSum` is for this layer:
+
+    stride 1, a kernel larger than 1×1, any padding, dilation and groups.
+    """
     plain = tuple(layer.stride) == (1, 1) and tuple(layer.kernel_size) != (1, 1)
     return plain and layer.in_channels // layer.groups >= LEAST_CHANNELS
 
@@ -38,8 +43,8 @@ def can_shift(layer: nn.Conv2d) -> bool:
 class ShiftSum:
     """Sum over the patches of a stride-1 convolution, by shifts of the image.
 
-    While there are fewer patches than dimensions the images are kept: should it stay so, the patches themselves are
-    the smaller side.
+    While there are fewer patches than dimensions the images are kept: should it stay so, the
+    patches themselves are the smaller side.
     """
 
     def __init__(self, layer: nn.Conv2d, device: torch.device) -> None:
@@ -110,7 +115,9 @@ class _Grid:
     left: int
 
     def missing(self, tap: int, axis: int) -> list[int]:
-        """Rows (axis 0) or columns (axis 1) that a tap never meets; it starts at its offset less the padding."""
+        """Rows (axis 0) or columns (axis 1) that a tap never meets; it starts at its offset less
+        the padding.
+        """
         size, padding = ((self.height, self.top), (self.width, self.left))[axis]
         kernel, dilation = self.layer.kernel_size[axis], self.layer.dilation[axis]
         outputs = size + 2 * padding - dilation * (kernel - 1)
@@ -118,10 +125,11 @@ class _Grid:
         return [u for u in range(size) if not first <= u < first + outputs]
 
     def strips(self, i: int, j: int, a: int, b: int) -> list[tuple[float, _Strip]]:
-        """What to add to the total of shift (a, b) for the block of taps (i, j) and (i + a, j + b), with its sign.
+        """What to add to the total of shift (a, b) for the block of taps (i, j) and (i + a, j + b),
+        with its sign.
 
-        Tap (i, j) meets all pixels but certain rows and columns: total − rows − columns + their corners. A strip whose
-        shifted partner lies outside the image is nought and left out.
+        Tap (i, j) meets all pixels but certain rows and columns: total − rows − columns + their
+        corners. A strip whose shifted partner lies outside the image is nought and left out.
         """
         dh, dw = self.layer.dilation
         rows = [u for u in self.missing(i, 0) if 0 <= u + a * dh < self.height]
@@ -159,11 +167,13 @@ class _OneSize:
         below, beside = dh * (self.kh - 1), dw * (self.kw - 1)
         padded = functional.pad(images, (0, 0, 0, below))
         height, width = images.shape[2:]
-        # An image of more positions than one sum may have goes band by band, each beside the rows that its shifts reach.
+        # An image of more positions than one sum may have goes band by band, each beside the rows
+        # that its shifts reach.
         band = -(-height // -(-height * width // POSITIONS))
         for top in range(0, height, band):
             own = images[:, :, top : top + band]
-            # The gradient of weight (p, q, a, b) is Σ grad_p(u, v) input_q(u + a·dh, v + b·dw − beside): all shifts at once.
+            # The gradient of weight (p, q, a, b) is Σ grad_p(u, v) input_q(u + a·dh, v + b·dw −
+            # beside): all shifts at once.
             _, totals, _ = torch.ops.aten.convolution_backward(
                 own, padded[:, :, top : top + own.shape[2] + below], images.new_empty(self.totals.shape), None, [1, 1],
                 [0, beside], [dh, dw], False, [0, 0], self.layer.groups, [False, True, False],

@@ -1,7 +1,9 @@
-"""How much each weight matters to the outputs on a set of samples, in one pass, from the gradients of single samples.
+"""How much each weight matters to the outputs on a set of samples, in one pass, from the gradients
+of single samples.
 
-Sums add and subtract, so that unlearning needs the forget set and the stored sums only: the retain set may be gone.
-The gradient is taken sample by sample. A square of the mean of a batch is smaller by about the size of the batch.
+Sums add and subtract, so that unlearning needs the forget set and the stored sums only: the retain
+set may be gone. The gradient is taken sample by sample. A square of the mean of a batch is smaller
+by about the size of the batch.
 """
 
 from __future__ import annotations
@@ -33,9 +35,10 @@ class Fisher:
 
     - `sums`: parameter name → float64, of the parameter's shape.
     - `count`: samples that were seen (those subtracted are taken off).
-    - `statistic`: what is summed. `fisher`: (∂CE(x, y)/∂θ)² with the sample's own label. `expected`:
-        Σ_c p(c|x)·(∂CE(x, c)/∂θ)². `sensitivity`: |∂‖f(x)‖²/∂θ|, which uses no label.
-    - `model_digest`: of the weights that they were computed with. `data_digest`: of the images, in any order.
+    - `statistic`: what is summed. `fisher`: (∂CE(x, y)/∂θ)² with the sample's own label.
+        `expected`: Σ_c p(c|x)·(∂CE(x, c)/∂θ)². `sensitivity`: |∂‖f(x)‖²/∂θ|, which uses no label.
+    - `model_digest`: of the weights that they were computed with. `data_digest`: of the images, in
+        any order.
     """
 
     sums: Mapping[str, Tensor]
@@ -50,11 +53,17 @@ class Fisher:
         return {name: total / max(1, self.count) for name, total in self.sums.items()}
 
     def __add__(self, other: Fisher) -> Fisher:
-        """Sums over both sets of samples. Raises `IncompatibleMoments` where model or statistic differ."""
+        """Sums over both sets of samples.
+
+        Raises `IncompatibleMoments` where model or statistic differ.
+        """
         return self._combined(other, 1)
 
     def __sub__(self, other: Fisher) -> Fisher:
-        """Sums without the other's samples. Raises `IncompatibleMoments` where model or statistic differ."""
+        """Sums without the other's samples.
+
+        Raises `IncompatibleMoments` where model or statistic differ.
+        """
         return self._combined(other, -1)
 
     def _combined(self, other: Fisher, sign: int) -> Fisher:
@@ -89,7 +98,10 @@ class Fisher:
 
     @classmethod
     def load(cls, path: str | Path) -> Fisher:
-        """Reads sums that `save` wrote. Raises `IncompatibleMoments` where the file is something else or cut short."""
+        """Reads sums that `save` wrote.
+
+        Raises `IncompatibleMoments` where the file is something else or cut short.
+        """
         tensors, facts = read_tensors(path, "fisher")
         return cls(tensors, facts["count"], facts["statistic"], facts["model_digest"], facts["data_digest"])
 
@@ -101,12 +113,14 @@ def fisher_diagonal(
     statistic: str = "fisher",
     device: str | torch.device | None = None,
 ) -> Fisher:
-    """Returns the sums of `statistic` (see `Fisher`) over `loader`, for every parameter that requires gradients.
+    """Returns the sums of `statistic` (see `Fisher`) over `loader`, for every parameter that
+    requires gradients.
 
-    The model is in evaluation mode, in full float32, and left untouched. The result does not depend on the order or the
-    size of the batches, beyond rounding.
+    The model is in evaluation mode, in full float32, and left untouched. The result does not depend
+    on the order or the size of the batches, beyond rounding.
 
-    **Arguments:** `loader`: batches of (images, labels). `device`: where batches are moved; None for where the model is.
+    **Arguments:** `loader`: batches of (images, labels). `device`: where batches are moved; None
+    for where the model is.
 
     Raises `ValueError` where the loader is empty or there is no such statistic.
     """

@@ -1,7 +1,9 @@
-"""Second moments of layer inputs, G_l(S) = Σ_{x∈S} Σ_positions x xᵀ (uncentred), in one streaming pass.
+"""Second moments of layer inputs, G_l(S) = Σ_{x∈S} Σ_positions x xᵀ (uncentred), in one streaming
+pass.
 
-They add, subtract and merge, so unlearning needs the forget set and the stored moments only: the retain set may be
-gone. Source: Hoang et al., WACV 2024; Saha et al., gradient projection memory, ICLR 2021.
+They add, subtract and merge, so unlearning needs the forget set and the stored moments only: the
+retain set may be gone. Source: Hoang et al., WACV 2024; Saha et al., gradient projection memory,
+ICLR 2021.
 """
 
 from __future__ import annotations
@@ -32,10 +34,12 @@ class SecondMoments:
 
     **Arguments:**
 
-    - `parts`: layer name → float64 `(groups, d, d)`, or a `ThinMoment` where fewer vectors were seen than there are
-        dimensions; d is C_in/groups·k_h·k_w for a convolution, features for a linear layer.
+    - `parts`: layer name → float64 `(groups, d, d)`, or a `ThinMoment` where fewer vectors were
+        seen than there are dimensions; d is C_in/groups·k_h·k_w for a convolution, features for a
+        linear layer.
     - `count`: samples that were seen (those subtracted are taken off).
-    - `model_digest`: of the weights that they were computed with. `data_digest`: of the images, in any order.
+    - `model_digest`: of the weights that they were computed with. `data_digest`: of the images, in
+        any order.
     """
 
     parts: Mapping[str, Tensor | ThinMoment]
@@ -45,7 +49,10 @@ class SecondMoments:
 
     @property
     def matrices(self) -> dict[str, Tensor]:
-        """Layer name → float64 `(groups, d, d)`. Thin ones are multiplied out anew at every call."""
+        """Layer name → float64 `(groups, d, d)`.
+
+        Thin ones are multiplied out anew at every call.
+        """
         return {name: part.dense() if isinstance(part, ThinMoment) else part for name, part in self.parts.items()}
 
     @property
@@ -55,23 +62,36 @@ class SecondMoments:
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def __add__(self, other: SecondMoments) -> SecondMoments:
-        """Moments of both sets of samples. Raises `IncompatibleMoments` where model or layers differ."""
+        """Moments of both sets of samples.
+
+        Raises `IncompatibleMoments` where model or layers differ.
+        """
         self._check(other)
         return self._combined(other, 1)
 
     def __sub__(self, other: SecondMoments) -> SecondMoments:
-        """Moments without the other's samples. Raises `IncompatibleMoments` where model or layers differ."""
+        """Moments without the other's samples.
+
+        Raises `IncompatibleMoments` where model or layers differ.
+        """
         self._check(other)
         return self._combined(other, -1)
 
     def subtract(self, other: SecondMoments, *, allow_model_change: bool = False) -> SecondMoments:
-        """As `-`. In an incremental run the forget set's moments come from the current model: allow that explicitly."""
+        """As `-`.
+
+        In an incremental run the forget set's moments come from the current model: allow that
+        explicitly.
+        """
         self._check(other, allow_model_change)
         return replace(self._combined(other, -1), model_digest=other.model_digest)
 
     @staticmethod
     def merge(shards: Iterable[SecondMoments]) -> SecondMoments:
-        """Moments of all shards of the data together, summed as they come. Raises `ValueError` where there are none."""
+        """Moments of all shards of the data together, summed as they come.
+
+        Raises `ValueError` where there are none.
+        """
         total: SecondMoments | None = None
         for shard in shards:
             total = shard if total is None else total + shard
@@ -80,7 +100,10 @@ class SecondMoments:
         return total
 
     def select(self, layers: Iterable[str]) -> SecondMoments:
-        """Moments of some layers only, nothing copied. Raises `IncompatibleMoments` where one is not held."""
+        """Moments of some layers only, nothing copied.
+
+        Raises `IncompatibleMoments` where one is not held.
+        """
         names = list(layers)
         missing = [name for name in names if name not in self.parts]
         if missing:
@@ -114,7 +137,8 @@ class SecondMoments:
             )
 
     def check_data(self, loader: Loader) -> None:
-        """Raises `IncompatibleMoments` where these are not the moments of exactly the images of `loader`, in any order.
+        """Raises `IncompatibleMoments` where these are not the moments of exactly the images of
+        `loader`, in any order.
 
         Augmentation changes images, so moments of augmented data answer to that very pass only.
         """
@@ -122,12 +146,15 @@ class SecondMoments:
             raise IncompatibleMoments("moments: they were computed with other images than this loader's")
 
     def decompose(self, *, minus: SecondMoments | None = None, device: str | torch.device | None = None) -> CoreBasis:
-        """Returns the eigendecomposition of every layer's moments, which serves every γ, criterion and top-k.
+        """Returns the eigendecomposition of every layer's moments, which serves every γ, criterion
+        and top-k.
 
-        **Arguments:** `minus` is subtracted one layer at a time, so that no second set of moments is held. `device`
-        is where to compute, None for a GPU where there is one; the vectors stay there.
+        **Arguments:** `minus` is subtracted one layer at a time, so that no second set of moments
+        is held. `device` is where to compute, None for a GPU where there is one; the vectors stay
+        there.
 
-        Raises `IncompatibleMoments` where `minus` has other layers or was computed with another model.
+        Raises `IncompatibleMoments` where `minus` has other layers or was computed with another
+        model.
         """
         if minus is None:
             parts: Iterable[tuple[str, Tensor | ThinMoment]] = self.parts.items()
@@ -139,7 +166,10 @@ class SecondMoments:
         return CoreBasis.of(parts, self.model_digest, data, device=device)
 
     def save(self, path: str | Path) -> None:
-        """Writes the moments as safetensors, whole or not at all. Thin ones are written as √λ·eigenvectors."""
+        """Writes the moments as safetensors, whole or not at all.
+
+        Thin ones are written as √λ·eigenvectors.
+        """
         tensors: dict[str, Tensor] = {}
         for name, part in self.parts.items():
             if isinstance(part, ThinMoment):
@@ -152,10 +182,11 @@ class SecondMoments:
 
     @classmethod
     def load(cls, path: str | Path, *, model: nn.Module | None = None, data: Loader | None = None) -> SecondMoments:
-        """Reads moments that `save` wrote, and checks that they are of `model` and of the images of `data` where given.
+        """Reads moments that `save` wrote, and checks that they are of `model` and of the images of
+        `data` where given.
 
-        Raises `IncompatibleMoments` where the file is something else or cut short, or belongs to another model or to
-        other data.
+        Raises `IncompatibleMoments` where the file is something else or cut short, or belongs to
+        another model or to other data.
         """
         tensors, facts = read_tensors(path, "second_moments")
         parts: dict[str, Tensor | ThinMoment] = {}
@@ -180,21 +211,24 @@ def second_moments(
     augment_passes: int = 1,
     device: str | torch.device | None = None,
 ) -> SecondMoments:
-    """Returns the second moments of the inputs of `model`'s convolution and linear layers over `loader`.
+    """Returns the second moments of the inputs of `model`'s convolution and linear layers over
+    `loader`.
 
-    The model is in evaluation mode, in full float32, and left untouched. Memory is bounded by the moments plus a chunk.
+    The model is in evaluation mode, in full float32, and left untouched. Memory is bounded by the
+    moments plus a chunk.
 
     **Arguments:**
 
     - `loader`: batches of (images, labels); labels are not looked at.
     - `layers`: names of the layers wanted; None for all.
-    - `augment_passes`: passes over an augmenting loader; the moments are divided by it, so that counts stay those of
-        the data.
+    - `augment_passes`: passes over an augmenting loader; the moments are divided by it, so that
+        counts stay those of the data.
     - `device`: where batches are moved; None for where the model is.
 
     Layers that a forward pass does not reach are left out, so that nothing updates them.
 
-    **Raises:** `ValueError` where one of `layers` does not exist or is not reached, or the loader is empty.
+    **Raises:** `ValueError` where one of `layers` does not exist or is not reached, or the loader
+    is empty.
     """
     if isinstance(augment_passes, bool) or not isinstance(augment_passes, int) or augment_passes < 1:
         raise ValueError(f"augment_passes: {augment_passes!r} is not allowed; give an integer of 1 or more")

@@ -27,7 +27,8 @@ def per_sample_gradients(
 ) -> Iterator[Gradients]:
     """Yields the gradient of `loss` for every sample, some samples at a time, in order.
 
-    The model must be in evaluation mode: in training mode normalisation mixes the samples of a batch.
+    The model must be in evaluation mode: in training mode normalisation mixes the samples of a
+    batch.
 
     **Arguments:** `images` `(n, …)`, `labels` int64 `(n,)`.
 
@@ -48,6 +49,7 @@ def per_sample_gradients(
         try:
             yield vmap(gradient, in_dims=(None, 0, 0))(weights, some, their)
         except RuntimeError:
-            # Some forward passes cannot be mapped (control flow on values). One sample at a time gives the same.
+            # Some forward passes cannot be mapped (control flow on values). One sample at a time
+            # gives the same.
             ones = [gradient(weights, image, label) for image, label in zip(some, their, strict=True)]
             yield {name: torch.stack([one[name] for one in ones]) for name in weights}

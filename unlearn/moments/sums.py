@@ -1,7 +1,7 @@
 """Sums of x xᵀ over the input vectors of one layer, batch after batch.
 
-Products are taken in float32 over a bounded number of vectors and summed in float64: short enough that rounding stays
-under 1e-6 of the sum, long enough to run at the speed of float32.
+Products are taken in float32 over a bounded number of vectors and summed in float64: short enough
+that rounding stays under 1e-6 of the sum, long enough to run at the speed of float32.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from ..models.layers import weight_matrix_shape
 
 # Vectors in one float32 product. Rounding grows with it: at 8,192 it is some 2e-7 of the sum.
 CHUNK = 8_192
-# Bytes of a buffer of vectors, where the dimensions are not so many that it must be larger to be worth a product.
+# Bytes of a buffer of vectors, where the dimensions are not so many that it must be larger to be
+# worth a product.
 _BUFFER_BYTES = 32 * 2**20
 # Least width of the blocks of which only the upper triangle is computed.
 _LEAST_BLOCK = 512
@@ -28,7 +29,8 @@ _LEAST_BLOCK = 512
 class ThinMoment:
     """Σ sign_i x_i x_iᵀ of fewer vectors than dimensions, kept as those vectors.
 
-    **Arguments:** `rows`: float32 `(m, d)`; `signs`: float32 `(m,)` of ±1, −1 for what was subtracted.
+    **Arguments:** `rows`: float32 `(m, d)`; `signs`: float32 `(m,)` of ±1, −1 for what was
+    subtracted.
     """
 
     rows: Tensor
@@ -48,10 +50,11 @@ class ThinMoment:
         return mirror(matrix)
 
     def eigen(self) -> tuple[Tensor, Tensor]:
-        """Returns the eigenvalues that are not nought, float64 `(r,)` falling, and vectors, float32 `(d, r)`.
+        """Returns the eigenvalues that are not nought, float64 `(r,)` falling, and vectors, float32
+        `(d, r)`.
 
-        By the m×m side: with K = X Xᵀ = V D Vᵀ the columns of Q = Xᵀ V D^(−1/2) are orthonormal and Xᵀ S X =
-        Q (D^(1/2) Vᵀ S V D^(1/2)) Qᵀ.
+        By the m×m side: with K = X Xᵀ = V D Vᵀ the columns of Q = Xᵀ V D^(−1/2) are orthonormal and
+        Xᵀ S X = Q (D^(1/2) Vᵀ S V D^(1/2)) Qᵀ.
         """
         count, size = self.rows.shape
         if count == 0:
@@ -71,13 +74,18 @@ class ThinMoment:
         return values.flip(0), columns.flip(1)
 
     def rotated(self) -> ThinMoment:
-        """Returns the same matrix as √|λ|·eigenvectors: what is stored holds no single sample's activations."""
+        """Returns the same matrix as √|λ|·eigenvectors:
+
+        what is stored holds no single sample's activations.
+        """
         values, vectors = self.eigen()
         return ThinMoment((vectors.double() * values.abs().sqrt()).T.float().contiguous(), values.sign().float())
 
 
 def add_gram(matrix: Tensor, rows: Tensor, sign: float = 1.0) -> None:
-    """Adds sign·rowsᵀ rows to the upper triangle of blocks of `matrix` `(d, d)`, in place (see `mirror`)."""
+    """Adds sign·rowsᵀ rows to the upper triangle of blocks of `matrix` `(d, d)`, in place (see
+    `mirror`).
+    """
     for start, stop in _blocks(matrix.shape[-1]):
         product = rows[:, start:stop].T @ rows[:, start:]
         matrix[start:stop, start:].add_(product, alpha=sign)
@@ -103,7 +111,9 @@ class Accumulator(Protocol):
         ...
 
     def finish(self) -> Tensor | ThinMoment:
-        """Returns the sum, float64 `(groups, d, d)`, or the vectors themselves where those are fewer than d."""
+        """Returns the sum, float64 `(groups, d, d)`, or the vectors themselves where those are
+        fewer than d.
+        """
         ...
 
 
@@ -149,7 +159,10 @@ class RowSum:
 
 
 class PatchSum:
-    """Sum over convolution patches, copied out a bounded number at a time: any stride, padding, dilation and groups."""
+    """Sum over convolution patches, copied out a bounded number at a time:
+
+    any stride, padding, dilation and groups.
+    """
 
     def __init__(self, layer: nn.Conv2d, device: torch.device) -> None:
         self.layer = layer
@@ -174,7 +187,10 @@ class PatchSum:
             self.rows.add(windows.reshape(-1, groups * kh * kw * channels))
 
     def finish(self) -> Tensor | ThinMoment:
-        """See `Accumulator`. Patches were read taps first, channels within; a weight has channels first."""
+        """See `Accumulator`.
+
+        Patches were read taps first, channels within; a weight has channels first.
+        """
         total = self.rows.finish()
         size = self.rows.size
         if isinstance(total, ThinMoment):
@@ -196,7 +212,9 @@ def pad(images: Tensor, layer: nn.Conv2d) -> Tensor:
 
 
 def combine(first: Tensor | ThinMoment, second: Tensor | ThinMoment, sign: int = 1) -> Tensor | ThinMoment:
-    """Returns first + sign·second, thin where the vectors of both are still fewer than the dimensions."""
+    """Returns first + sign·second, thin where the vectors of both are still fewer than the
+    dimensions.
+    """
     if isinstance(first, ThinMoment) and isinstance(second, ThinMoment) and _stays_thin(first, second):
         rows, signs = second.rows.to(first.rows.device), second.signs.to(first.rows.device)
         return ThinMoment(torch.cat([first.rows, rows]), torch.cat([first.signs, sign * signs]))

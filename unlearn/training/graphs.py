@@ -1,15 +1,17 @@
 """Training steps as captured CUDA graphs that go from model to model.
 
-A `Slot` is a model of its own with its optimiser, a batch of fixed shape in fixed memory, and the graph of one step on
-them. To train a model its weights are copied into the slot, the optimiser's state is set to zero, the random numbers
-are seeded, and the graph is replayed for every full batch; after each pass the weights are copied back, and before the
-next one in again, so that what a callback did to them holds. A first
-training and a later one in the same slot take the same steps, since every one goes this way: what warming up and
-capturing did to the slot's weights is overwritten. `Graphs` keeps slots for models of the same architecture, so a
-worker captures once and then trains as many models as come.
+A `Slot` is a model of its own with its optimiser, a batch of fixed shape in fixed memory, and the
+graph of one step on them. To train a model its weights are copied into the slot, the optimiser's
+state is set to zero, the random numbers are seeded, and the graph is replayed for every full batch;
+after each pass the weights are copied back, and before the next one in again, so that what a
+callback did to them holds. A first training and a later one in the same slot take the same steps,
+since every one goes this way: what warming up and capturing did to the slot's weights is
+overwritten. `Graphs` keeps slots for models of the same architecture, so a worker captures once and
+then trains as many models as come.
 
-Nothing in this file has run on a GPU yet. What does not need one (which slot fits which model, what is copied and
-reset, short batches) is tested with a recorder that calls the step instead of replaying it.
+Nothing in this file has run on a GPU yet. What does not need one (which slot fits which model, what
+is copied and reset, short batches) is tested with a recorder that calls the step instead of
+replaying it.
 """
 
 from __future__ import annotations
@@ -48,20 +50,26 @@ class NotCapturable(RuntimeError):
 
 
 class NotReplayable(Exception):
-    """Something on the host changes from step to step, which a captured graph would repeat as it was once."""
+    """Something on the host changes from step to step, which a captured graph would repeat as it
+    was once.
+    """
 
 
 def record_cuda_graph(
     work: Work, device: torch.device, warmed_up: Callable[[], None]
 ) -> tuple[Callable[[], None], tuple[Tensor, Tensor]]:
-    """Captures `work`. Returns what replays it, and the tensors that hold its result after each replay.
+    """Captures `work`. Returns what replays it, and the tensors that hold its result after each
+    replay.
 
-    Warming up happens on another stream, as capturing asks for; `warmed_up` is called after it and may raise. `work`
-    must begin by dropping gradients: those that it makes while it is captured are the graph's own memory.
+    Warming up happens on another stream, as capturing asks for; `warmed_up` is called after it and
+    may raise. `work` must begin by dropping gradients: those that it makes while it is captured are
+    the graph's own memory.
 
-    Raises `NotCapturable` where the capture itself fails; an error of `work` in warming up is left as it is.
+    Raises `NotCapturable` where the capture itself fails; an error of `work` in warming up is left
+    as it is.
     """
-    # A captured graph and its capturing stream belong to the current device, which need not be the model's.
+    # A captured graph and its capturing stream belong to the current device, which need not be the
+    # model's.
     with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
         current, aside = torch.cuda.current_stream(device), torch.cuda.Stream(device)
         aside.wait_stream(current)
@@ -83,12 +91,14 @@ def record_cuda_graph(
 
 @contextlib.contextmanager
 def _own_workspaces(device: torch.device) -> Iterator[None]:
-    """Inside, cuBLAS begins without workspaces, so that a captured graph gets its own, in its own memory.
+    """Inside, cuBLAS begins without workspaces, so that a captured graph gets its own, in its own
+    memory.
 
-    torch keeps a workspace for each handle and stream. A graph that was captured with one of those would write to it
-    together with whatever else was given it, another graph in replay among them, and would go on doing so when torch
-    frees it, as it does when a graph that was captured on the same stream is destroyed. What is made inside is left by
-    torch and lives as long as the graph, since nothing else allocates from the graph's memory.
+    torch keeps a workspace for each handle and stream. A graph that was captured with one of those
+    would write to it together with whatever else was given it, another graph in replay among them,
+    and would go on doing so when torch frees it, as it does when a graph that was captured on the
+    same stream is destroyed. What is made inside is left by torch and lives as long as the graph,
+    since nothing else allocates from the graph's memory.
     """
     if device.type != "cuda":
         yield
@@ -114,10 +124,11 @@ class Slot:
 
     @classmethod
     def capture(cls, model: nn.Module, training: Training, images: Tensor, labels: Tensor, record: Recorder) -> Slot:
-        """A slot for models like `model` and batches like this one, whose values serve for warming up.
+        """A slot for models like `model` and batches like this one, whose values serve for warming
+        up.
 
-        Raises `NotReplayable` where a step draws from a generator of the host's or changes a plain attribute of a
-        module (stochastic depth, a counter); the generators are as before then.
+        Raises `NotReplayable` where a step draws from a generator of the host's or changes a plain
+        attribute of a module (stochastic depth, a counter); the generators are as before then.
         """
         device = images.device
         twin = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -145,7 +156,10 @@ class Slot:
 
     @torch.no_grad()
     def start(self, model: nn.Module, seed: int) -> None:
-        """Takes over the weights of `model` and begins its training: optimiser and random numbers afresh."""
+        """Takes over the weights of `model` and begins its training:
+
+        optimiser and random numbers afresh.
+        """
         self.take_from(model)
         # In place, since the graph knows the addresses. Zero is how SGD's and Adam's states begin.
         for state in self.optimizer.state.values():
@@ -168,7 +182,10 @@ class Slot:
             theirs.copy_(ours)
 
     def run(self, images: Tensor, labels: Tensor, precision: str) -> tuple[Tensor, Tensor]:
-        """One step on a batch: replayed where it has the slot's shape, an ordinary step on the same weights where not."""
+        """One step on a batch:
+
+        replayed where it has the slot's shape, an ordinary step on the same weights where not.
+        """
         if images.shape == self.images.shape:
             self.images.copy_(images)
             self.labels.copy_(labels)
@@ -186,10 +203,12 @@ def _tensors(model: nn.Module) -> list[Tensor]:
 
 
 class Graphs:
-    """Slots that are free, by what they are good for; hand one to `train` to let later models use earlier graphs.
+    """Slots that are free, by what they are good for; hand one to `train` to let later models use
+    earlier graphs.
 
-    **Arguments:** `keep`: slots that are kept at most; each holds a model, its optimiser's state and the memory of one
-    step. `record` captures a step and `device_type` names the devices it can do so on; both are for tests.
+    **Arguments:** `keep`: slots that are kept at most; each holds a model, its optimiser's state
+    and the memory of one step. `record` captures a step and `device_type` names the devices it can
+    do so on; both are for tests.
     """
 
     def __init__(self, keep: int = 2, record: Recorder = record_cuda_graph, device_type: str = "cuda") -> None:
@@ -200,7 +219,8 @@ class Graphs:
     def take(self, model: nn.Module, training: Training, images: Tensor, labels: Tensor) -> tuple[Hashable, Slot]:
         """A free slot for this model and batch shape, or a new one. Give it back with `give`.
 
-        Raises `NotReplayable` where only ordinary steps are right, `ValueError` where the step cannot be captured.
+        Raises `NotReplayable` where only ordinary steps are right, `ValueError` where the step
+        cannot be captured.
         """
         key = signature(model, training, images, labels)
         for index, (known, _) in enumerate(self._free):
@@ -225,11 +245,12 @@ class Graphs:
 
 
 class GraphedStep:
-    """A step as `steps.Step`, in a slot that is taken when the first batch shows its shape; an ordinary one where the
-    host takes part in the step.
+    """A step as `steps.Step`, in a slot that is taken when the first batch shows its shape; an
+    ordinary one where the host takes part in the step.
 
-    What a callback does to the weights and buffers between two passes holds in the next one, as with `steps.Step`. What
-    a captured graph cannot follow (modules' modes and settings, which parameters are trained, hooks) is refused.
+    What a callback does to the weights and buffers between two passes holds in the next one, as
+    with `steps.Step`. What a captured graph cannot follow (modules' modes and settings, which
+    parameters are trained, hooks) is refused.
     """
 
     def __init__(self, model: nn.Module, training: Training, seed: int, graphs: Graphs) -> None:
@@ -292,7 +313,9 @@ Attributes = dict[tuple[str, str], Hashable]
 
 
 def has_hooks(model: nn.Module) -> bool:
-    """Whether something of Python's runs in the model's step, which a replayed graph would leave out."""
+    """Whether something of Python's runs in the model's step, which a replayed graph would leave
+    out.
+    """
     return any(getattr(module, name) for module in model.modules() for name in _HOOKS)
 
 
@@ -342,7 +365,9 @@ def _state_of(generator: Any) -> Any:
 
 
 def _attributes(model: nn.Module) -> Attributes:
-    """What the modules hold beside parameters, buffers and modules, by the module's name and the attribute's."""
+    """What the modules hold beside parameters, buffers and modules, by the module's name and the
+    attribute's.
+    """
     return {
         (name, key): _comparable(value, module)
         for name, module in model.named_modules()
@@ -352,8 +377,10 @@ def _attributes(model: nn.Module) -> Attributes:
 
 
 def _fixed(model: nn.Module) -> Attributes:
-    """What a graph of the model's step was captured with and cannot follow, of what a callback may change: attributes
-    that are numbers, texts or flags, modes, hooks, and which parameters of which shapes are trained."""
+    """What a graph of the model's step was captured with and cannot follow, of what a callback may
+    change: attributes that are numbers, texts or flags, modes, hooks, and which parameters of which
+    shapes are trained.
+    """
     kinds = (bool, int, float, str, type(None))
     found: Attributes = {
         name: value for name, value in _attributes(model).items() if isinstance(value, tuple) and value[0] in kinds
@@ -371,9 +398,11 @@ def _changed(before: Attributes, after: Attributes) -> list[str]:
 
 
 def signature(model: nn.Module, training: Training, images: Tensor, labels: Tensor) -> Hashable:
-    """What must be equal for one model's graph to serve another: every module's class, settings and mode, every
-    tensor's shape and whether it is trained, the optimiser's settings but for the rate, the batch's shape, and the process's
-    switches, by which the kernels that were captured were chosen."""
+    """What must be equal for one model's graph to serve another: every module's class, settings and
+    mode, every tensor's shape and whether it is trained, the optimiser's settings but for the rate,
+    the batch's shape, and the process's switches, by which the kernels that were captured were
+    chosen.
+    """
     modules = [(name, type(module), module.training) for name, module in model.named_modules()]
     tensors = [
         (name, tensor.shape, tensor.dtype, tensor.device, tensor.requires_grad)

@@ -1,8 +1,10 @@
-"""The hot loop: one pass after another over a loader, shared by whole models and by parts of models.
+"""The hot loop: one pass after another over a loader, shared by whole models and by parts of
+models.
 
-On a GPU nothing in it waits for the device: batches are made there, sums stay there until a pass ends, the learning
-rate is a tensor there, and full batches replay one captured CUDA graph. Several models may be trained in turn, a step
-each, on a stream each; every one is trained as it would be alone.
+On a GPU nothing in it waits for the device: batches are made there, sums stay there until a pass
+ends, the learning rate is a tensor there, and full batches replay one captured CUDA graph. Several
+models may be trained in turn, a step each, on a stream each; every one is trained as it would be
+alone.
 """
 
 from __future__ import annotations
@@ -48,13 +50,19 @@ class TrainingDiverged(ValueError):
 
 
 class Work(Protocol):
-    """What one optimiser step does with an item of a pass: a batch, or whatever else the loader yields."""
+    """What one optimiser step does with an item of a pass:
+
+    a batch, or whatever else the loader yields.
+    """
 
     def begin_pass(self, rate: float) -> None:
         """Called before each pass, after every module was put into its mode."""
 
     def __call__(self, item: Any) -> tuple[Tensor, Tensor | None, int]:
-        """Makes a step. Returns the mean loss and the correct answers, on the device, and the number of images."""
+        """Makes a step.
+
+        Returns the mean loss and the correct answers, on the device, and the number of images.
+        """
 
     def end_pass(self) -> None:
         """Called after each pass."""
@@ -67,9 +75,9 @@ class Work(Protocol):
 class Job:
     """One model to train.
 
-    **Arguments:** `set_mode` is called before every pass and puts each module into training or evaluation mode.
-    `make_work` makes what a step does; None classifies by cross-entropy. The others as for
-    `unlearn.training.train.train`.
+    **Arguments:** `set_mode` is called before every pass and puts each module into training or
+    evaluation mode. `make_work` makes what a step does; None classifies by cross-entropy. The
+    others as for `unlearn.training.train.train`.
     """
 
     model: nn.Module
@@ -82,7 +90,10 @@ class Job:
 
 
 class _Classifying:
-    """A step of cross-entropy on a batch of images and labels: captured where it can be, else an ordinary one."""
+    """A step of cross-entropy on a batch of images and labels:
+
+    captured where it can be, else an ordinary one.
+    """
 
     def __init__(self, job: Job, device: torch.device, graphs: Graphs) -> None:
         self.job, self.device = job, device
@@ -101,7 +112,9 @@ class _Classifying:
 
 
 def fit(job: Job, graphs: Graphs | None = None) -> list[dict[str, Any]]:
-    """Trains those parameters of the job's model that require gradients, in place; see `unlearn.training.train.train`."""
+    """Trains those parameters of the job's model that require gradients, in place; see
+    `unlearn.training.train.train`.
+    """
     history: list[dict[str, Any]] = []
     with seeded(job.seed), _surroundings([job]):
         for _ in _steps(job, history, graphs or Graphs()):
@@ -110,9 +123,11 @@ def fit(job: Job, graphs: Graphs | None = None) -> list[dict[str, Any]]:
 
 
 def fit_together(jobs: Sequence[Job], graphs: Graphs | None = None) -> list[list[dict[str, Any]]]:
-    """Trains several models in one process, a step of each in turn, on a GPU each on a stream of its own.
+    """Trains several models in one process, a step of each in turn, on a GPU each on a stream of
+    its own.
 
-    Each takes the steps that it would take alone, as long as its loader draws random numbers of its own or torch's.
+    Each takes the steps that it would take alone, as long as its loader draws random numbers of its
+    own or torch's.
     """
     kept = Graphs(keep=len(jobs)) if graphs is None else graphs
     histories: list[list[dict[str, Any]]] = [[] for _ in jobs]
@@ -128,7 +143,10 @@ def fit_together(jobs: Sequence[Job], graphs: Graphs | None = None) -> list[list
 
 
 class _Lane:
-    """A model's place among several: its stream on a GPU, and its own state of torch's generator on the CPU."""
+    """A model's place among several:
+
+    its stream on a GPU, and its own state of torch's generator on the CPU.
+    """
 
     def __init__(self, job: Job, steps: Any) -> None:
         self.steps = steps
@@ -159,8 +177,8 @@ def _surroundings(jobs: Sequence[Job]) -> Iterator[None]:
     """What training needs of the process and of each model's memory, while it lasts."""
     with contextlib.ExitStack() as stack:
         for kind in {device_of(job.model).type for job in jobs}:
-            # Around the whole loop: a caller's autocast would round the backward pass too, which runs outside the
-            # step's own.
+            # Around the whole loop: a caller's autocast would round the backward pass too, which
+            # runs outside the step's own.
             stack.enter_context(autocast(torch.device(kind), "float32"))
         stack.enter_context(deterministic_convolutions())
         if any(job.training.precision == "float32" for job in jobs):
@@ -232,7 +250,9 @@ def _steps(job: Job, history: list[dict[str, Any]], graphs: Graphs) -> Iterator[
 
 @contextlib.contextmanager
 def _channels_last(model: nn.Module, wanted: bool) -> Any:
-    """Inside, convolution weights are channels-last in memory; afterwards contiguous, as files expect."""
+    """Inside, convolution weights are channels-last in memory; afterwards contiguous, as files
+    expect.
+    """
     if wanted:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     try:

@@ -1,4 +1,7 @@
-"""The plain way to feed training, the reference: Pillow images, torchvision transforms, a `DataLoader`."""
+"""The plain way to feed training, the reference:
+
+Pillow images, torchvision transforms, a `DataLoader`.
+"""
 
 from __future__ import annotations
 
@@ -46,8 +49,8 @@ class _PillowImages(Dataset[tuple[Tensor, int]]):
 def plain_loader(source: ArrayLoader, num_workers: int = 0) -> DataLoader[tuple[Tensor, int]]:
     """A `DataLoader` with the data and options of `source`.
 
-    It draws order, crops and flips from torch's global generator, so its random numbers are others than those of
-    `source`, of the same distribution. Batches are contiguous NCHW on the CPU.
+    It draws order, crops and flips from torch's global generator, so its random numbers are others
+    than those of `source`, of the same distribution. Batches are contiguous NCHW on the CPU.
     """
     generator = None if num_workers == 0 else torch.Generator().manual_seed(source.seed)
     return DataLoader(

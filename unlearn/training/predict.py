@@ -45,7 +45,8 @@ def predict(
 ) -> tuple[Tensor, Tensor]:
     """Logits of every image, in loader order, the model in evaluation mode and left as it was.
 
-    **Arguments:** `device` is where batches are moved, None for where the model is; `precision` as in `Training`.
+    **Arguments:** `device` is where batches are moved, None for where the model is; `precision` as
+    in `Training`.
 
     **Returns:** float32 logits `(n, classes)` and int64 labels `(n,)`, both on the CPU.
 
@@ -69,7 +70,9 @@ def predict(
 def accuracy(
     model: nn.Module, loader: Loader, *, device: str | torch.device | None = None, precision: str = "float32"
 ) -> float:
-    """Share of the loader's images, in [0, 1], whose largest logit is their label's; arguments as for `predict`."""
+    """Share of the loader's images, in [0, 1], whose largest logit is their label's; arguments as
+    for `predict`.
+    """
     target = device_of(model) if device is None else torch.device(device)
     correct = torch.zeros((), dtype=torch.int64, device=target)
     count = 0

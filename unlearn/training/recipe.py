@@ -19,20 +19,22 @@ PRECISIONS = ("float32", "bfloat16")
 
 @dataclass(frozen=True)
 class Training:
-    """How a model is trained. The fields are the recipe keys of `training`; the defaults are the paper's for SmallVGG.
+    """How a model is trained. The fields are the recipe keys of `training`; the defaults are the
+    paper's for SmallVGG.
 
     **Arguments:**
 
     - `optimizer`: `sgd`, `adam` or `adamw`, whose weight decay is decoupled.
-    - `lr`, `final_lr`: pass e = 0, 1, … uses lr·(final_lr/lr)^(e/epochs), which is `ExponentialLR` stepped after each
-        pass so that the rate arrives at `final_lr` when training ends. `final_lr` None keeps `lr`.
+    - `lr`, `final_lr`: pass e = 0, 1, … uses lr·(final_lr/lr)^(e/epochs), which is `ExponentialLR`
+        stepped after each pass so that the rate arrives at `final_lr` when training ends.
+        `final_lr` None keeps `lr`.
     - `momentum`: of SGD; the others ignore it.
     - `weight_decay`: for every parameter; coupled (L2) but for `adamw`.
     - `batch_size`: images a step; the last batch of a pass holds what is left.
     - `epochs`: passes over the data.
     - `augment`: None, `flip` or `crop_flip`.
-    - `path`: `fast`, or `plain`: the reference that trains as scripts usually do, from Pillow images through a
-        `DataLoader`.
+    - `path`: `fast`, or `plain`: the reference that trains as scripts usually do, from Pillow
+        images through a `DataLoader`.
     - `precision`: `float32`, or `bfloat16`: autocast with float32 weights.
 
     Raises `ValueError` for values that are not allowed.

@@ -1,4 +1,7 @@
-"""One optimiser step: the ordinary one. `unlearn.training.graphs` has the one that replays a captured graph."""
+"""One optimiser step:
+
+the ordinary one. `unlearn.training.graphs` has the one that replays a captured graph.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,8 @@ if TYPE_CHECKING:
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
-    """Computation in `precision`, weights untouched, also where the caller has an autocast of its own.
+    """Computation in `precision`, weights untouched, also where the caller has an autocast of its
+    own.
 
     Weights are used once a step, so casts are not cached.
     """
@@ -27,7 +31,10 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 
 
 def make_optimizer(parameters: list[nn.Parameter], training: Training, device: torch.device) -> torch.optim.Optimizer:
-    """The optimiser of `training`. On a GPU its rate is a tensor, so that a captured graph follows the schedule."""
+    """The optimiser of `training`.
+
+    On a GPU its rate is a tensor, so that a captured graph follows the schedule.
+    """
     fused = training.path == "fast"
     rate: Any = torch.tensor(training.rate(0), device=device) if fused and device.type == "cuda" else training.rate(0)
     if training.optimizer in ("adam", "adamw"):
@@ -38,9 +45,9 @@ def make_optimizer(parameters: list[nn.Parameter], training: Training, device: t
         parameters, lr=rate, momentum=training.momentum, weight_decay=training.weight_decay, fused=fused
     )
     if fused and training.momentum:
-        # The fused kernel takes all momenta or none, and so fails at a parameter whose first gradient comes after the
-        # first step (a block that is left out at times). From zero the first momentum is the gradient, as it is
-        # without dampening where there is no momentum yet.
+        # The fused kernel takes all momenta or none, and so fails at a parameter whose first
+        # gradient comes after the first step (a block that is left out at times). From zero the
+        # first momentum is the gradient, as it is without dampening where there is no momentum yet.
         for parameter in parameters:
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
@@ -62,10 +69,12 @@ def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
 
 @contextlib.contextmanager
 def own_generator(generator: torch.Generator | None) -> Iterator[None]:
-    """Inside, what draws from a GPU's default generator draws from `generator`; None, on a CPU, changes nothing.
+    """Inside, what draws from a GPU's default generator draws from `generator`; None, on a CPU,
+    changes nothing.
 
-    The generators' states are exchanged, not copied, so that a graph captured inside keeps to `generator` for ever:
-    neither another model's graph on another stream nor anything else that draws can come between.
+    The generators' states are exchanged, not copied, so that a graph captured inside keeps to
+    `generator` for ever: neither another model's graph on another stream nor anything else that
+    draws can come between.
     """
     if generator is None:
         yield
@@ -80,7 +89,9 @@ def own_generator(generator: torch.Generator | None) -> Iterator[None]:
 
 
 def new_generator(device: torch.device) -> torch.Generator | None:
-    """A generator of a GPU's, for one model; None on a CPU, where the global one is seeded for each training."""
+    """A generator of a GPU's, for one model; None on a CPU, where the global one is seeded for each
+    training.
+    """
     if device.type != "cuda":
         return None
     index = torch.cuda.current_device() if device.index is None else device.index
@@ -88,7 +99,9 @@ def new_generator(device: torch.device) -> torch.Generator | None:
 
 
 def forward_backward(model: nn.Module, images: Tensor, labels: Tensor, precision: str) -> tuple[Tensor, Tensor]:
-    """Adds the batch's gradient; returns its mean loss and number of correct answers, on the device."""
+    """Adds the batch's gradient; returns its mean loss and number of correct answers, on the
+    device.
+    """
     with autocast(images.device, precision):
         logits = model(images)
     if logits.dtype == torch.bfloat16:
@@ -99,7 +112,9 @@ def forward_backward(model: nn.Module, images: Tensor, labels: Tensor, precision
 
 
 class Step:
-    """One optimiser step on a batch; returns the batch's mean loss and number of correct answers, on the device."""
+    """One optimiser step on a batch; returns the batch's mean loss and number of correct answers,
+    on the device.
+    """
 
     def __init__(self, model: nn.Module, training: Training, device: torch.device, seed: int) -> None:
         self.model, self.training = model, training

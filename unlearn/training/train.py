@@ -30,26 +30,29 @@ def train(
 ) -> list[dict[str, Any]]:
     """Trains `model` in place with cross-entropy.
 
-    The result depends on the model, the loader, `training` and `seed` only: the global generators are seeded for the
-    duration and put back afterwards, and a loader with `set_epoch` is told the pass. Numbers of threads may differ in
-    the last bits.
+    The result depends on the model, the loader, `training` and `seed` only: the global generators
+    are seeded for the duration and put back afterwards, and a loader with `set_epoch` is told the
+    pass. Numbers of threads may differ in the last bits.
 
     **Arguments:**
 
-    - `loader`: batches of training data. They are taken as they come, so `batch_size` and `augment` of `training` say
-        how to build the loader: `ArrayLoader(…, batch_size=training.batch_size, augment=training.augment,
-        shuffle=True)`. With `path: plain` an `ArrayLoader` is turned into a `DataLoader` over Pillow images with the
-        same options.
+    - `loader`: batches of training data. They are taken as they come, so `batch_size` and `augment`
+        of `training` say how to build the loader: `ArrayLoader(…, batch_size=training.batch_size,
+        augment=training.augment, shuffle=True)`. With `path: plain` an `ArrayLoader` is turned into
+        a `DataLoader` over Pillow images with the same options.
     - `seed`: of dropout, and of a loader that draws from the global generators.
-    - `on_epoch`: called with each row of the history. It may read and change the model's weights. Modes, settings and
-        what is trained must stay as they are: on a GPU the fast path refuses the change with a `ValueError`.
+    - `on_epoch`: called with each row of the history. It may read and change the model's weights.
+        Modes, settings and what is trained must stay as they are: on a GPU the fast path refuses
+        the change with a `ValueError`.
     - `device`: where to train; None leaves the model where it is.
-    - `graphs`: on a GPU, captured steps of earlier models, which this one uses and adds to; the result is the same.
+    - `graphs`: on a GPU, captured steps of earlier models, which this one uses and adds to; the
+        result is the same.
 
-    **Returns:** one row for each pass: `epoch` (1, 2, …), `loss` and `accuracy` (means over the images of the pass,
-    each batch before its own update), `lr`, `seconds`, `images`.
+    **Returns:** one row for each pass: `epoch` (1, 2, …), `loss` and `accuracy` (means over the
+    images of the pass, each batch before its own update), `lr`, `seconds`, `images`.
 
-    Raises `TrainingDiverged` where the loss is no longer finite, `ValueError` where a batch cannot be trained on.
+    Raises `TrainingDiverged` where the loss is no longer finite, `ValueError` where a batch cannot
+    be trained on.
     """
     return fit(_job(model, loader, training, seed, on_epoch, device), graphs)
 
@@ -63,15 +66,16 @@ def train_together(
     device: str | torch.device | None = None,
     graphs: Graphs | None = None,
 ) -> list[list[dict[str, Any]]]:
-    """Trains several models in place, a step of each in turn; on a GPU each on a stream of its own, so that a small
-    model's gaps are filled by the others.
+    """Trains several models in place, a step of each in turn; on a GPU each on a stream of its own,
+    so that a small model's gaps are filled by the others.
 
-    Each model is trained as by `train` with its own loader and seed. Loaders must draw their random numbers from
-    generators of their own or from torch's, as `ArrayLoader` and `DataLoader` do.
+    Each model is trained as by `train` with its own loader and seed. Loaders must draw their random
+    numbers from generators of their own or from torch's, as `ArrayLoader` and `DataLoader` do.
 
     **Arguments:** one loader and one seed for each model; the others as for `train`.
 
-    **Returns:** the history of each model. Its `seconds` are those of the clock, the others' steps included.
+    **Returns:** the history of each model. Its `seconds` are those of the clock, the others' steps
+    included.
     """
     jobs = [
         _job(model, loader, training, seed, None, device)

@@ -1,10 +1,11 @@
 """Convolutions on images as small as one or two pixels a side, as one matrix product.
 
-Deep in a network for small pictures (ResNet-18 on 32×32: 2×2 and 1×1) every output pixel of a padded 3×3 convolution
-sees the whole image, and most of the kernel lies on padding: five of nine products on 2×2, eight of nine on 1×1 are with
-zeros. Where that is so the convolution is a linear layer from image to image, whose weights are windows of the kernel,
-and no product is wasted. Values and gradients are those of the convolution up to rounding; taps that only ever meet
-padding get a gradient of exactly zero, as they do from the convolution.
+Deep in a network for small pictures (ResNet-18 on 32×32: 2×2 and 1×1) every output pixel of a
+padded 3×3 convolution sees the whole image, and most of the kernel lies on padding: five of nine
+products on 2×2, eight of nine on 1×1 are with zeros. Where that is so the convolution is a linear
+layer from image to image, whose weights are windows of the kernel, and no product is wasted. Values
+and gradients are those of the convolution up to rounding; taps that only ever meet padding get a
+gradient of exactly zero, as they do from the convolution.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ _IMAGES_A_WINDOW = 32  # with fewer, laying the windows out costs more than the 
 
 @contextmanager
 def whole_image_products(model: nn.Module, wanted: bool = True) -> Iterator[None]:
-    """Inside, the model's convolutions on such small images on the CPU are matrix products; others are untouched."""
+    """Inside, the model's convolutions on such small images on the CPU are matrix products; others
+    are untouched.
+    """
     chosen = [module for module in model.modules() if wanted and _may_be_product(module)]
     for module in chosen:
         module.forward = types.MethodType(_forward, module)  # a method, so that a copy made inside is its own
@@ -53,7 +56,8 @@ def _forward(self: nn.Conv2d, images: Tensor) -> Tensor:
     if windows is None or len(images) < _IMAGES_A_WINDOW * len(windows[0]) * len(windows[1]):
         return nn.Conv2d.forward(self, images)
     (rows, columns), (height, width) = windows, images.shape[2:]
-    # (pixel, out, height, width, in): of each output pixel, the part of the kernel that lies on the image
+    # (pixel, out, height, width, in): of each output pixel, the part of the kernel that lies on the
+    # image
     parts = [(slice(row, row + height), slice(column, column + width)) for row in rows for column in columns]
     weights = _Windows.apply(self.weight, parts)
     bias = None if self.bias is None else self.bias.repeat(len(parts))
@@ -62,9 +66,11 @@ def _forward(self: nn.Conv2d, images: Tensor) -> Tensor:
 
 
 class _Windows(torch.autograd.Function):
-    """Windows of a kernel `(out, in, k, k)`, one above the other: `(windows, out, height, width, in)`.
+    """Windows of a kernel `(out, in, k, k)`, one above the other: `(windows, out, height, width,
+    in)`.
 
-    Autograd's own backward pass would fill a whole kernel with zeros for every window; this one fills one.
+    Autograd's own backward pass would fill a whole kernel with zeros for every window; this one
+    fills one.
     """
 
     @staticmethod
@@ -82,7 +88,9 @@ class _Windows(torch.autograd.Function):
 
 
 def _windows(layer: nn.Conv2d, images: Tensor) -> tuple[list[int], list[int]] | None:
-    """First kernel row for each row of output pixels, and the same for columns; None where some sees less than all."""
+    """First kernel row for each row of output pixels, and the same for columns; None where some
+    sees less than all.
+    """
     assert not isinstance(layer.padding, str)
     found = []
     for size, kernel, stride, padding in zip(

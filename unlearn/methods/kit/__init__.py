@@ -1,6 +1,7 @@
 """What unlearning methods share, so that each reads like its formula.
 
-A method is a subclass of `KitMethod` or `GradientMethod` with one function, `run`, which works on a `Task`.
+A method is a subclass of `KitMethod` or `GradientMethod` with one function, `run`, which works on a
+`Task`.
 """
 
 from .gradient import GradientMethod

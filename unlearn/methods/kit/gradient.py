@@ -1,4 +1,4 @@
-"""The base class of methods that train with an optimiser, and the settings that all of them have."""
+"""The base class of methods that train with an optimiser, and the settings that all have."""
 
 from __future__ import annotations
 
@@ -20,13 +20,19 @@ BATCH_NORMS = ("train", "frozen")
 
 @dataclass(frozen=True)
 class Phase(Training):
-    """How one phase of a method is trained: `Training` with schedules that unlearning methods use."""
+    """How one phase of a method is trained:
+
+    `Training` with schedules that unlearning methods use.
+    """
 
     section: ClassVar[str] = ""
     schedule: str = "constant"
 
     def rate(self, epoch: int) -> float:
-        """The learning rate of pass `epoch` = 0, 1, …: `cosine` goes from `lr` to 0 (or `final_lr`)."""
+        """The learning rate of pass `epoch` = 0, 1, …:
+
+        `cosine` goes from `lr` to 0 (or `final_lr`).
+        """
         if self.schedule == "constant" or self.epochs == 0:
             return self.lr
         if self.schedule == "cosine":
@@ -37,15 +43,18 @@ class Phase(Training):
 
 @dataclass(frozen=True, kw_only=True)
 class GradientMethod(KitMethod):
-    """A method that trains. Its fields are settings that public code chooses silently and differently.
+    """A method that trains. Its fields are settings that public code chooses silently and
+    differently.
 
     **Arguments:**
 
-    - `optimizer`: `sgd`, `adam` or `adamw`; `momentum` is of SGD. `weight_decay` is coupled but for `adamw`.
-    - `lr`, `final_lr`, `schedule`: `constant`, `cosine` (to `final_lr`, or 0) or `exponential` (to `final_lr`), by the
-        pass. `epochs`: passes.
+    - `optimizer`: `sgd`, `adam` or `adamw`; `momentum` is of SGD. `weight_decay` is coupled but for
+        `adamw`.
+    - `lr`, `final_lr`, `schedule`: `constant`, `cosine` (to `final_lr`, or 0) or `exponential` (to
+        `final_lr`), by the pass. `epochs`: passes.
     - `batch_size`: samples of a step.
-    - `batch_norm`: `train` lets normalisation take its statistics from the batches and learn them; `frozen` keeps them.
+    - `batch_norm`: `train` lets normalisation take its statistics from the batches and learn them;
+        `frozen` keeps them.
     - `augment`: None, `flip` or `crop_flip`; in a recipe that of `training` where it is not given.
     - `precision`: `float32` or `bfloat16`; in a recipe that of `training` where it is not given.
     - `seed`: of the order, of dropout and of whatever the method draws.

@@ -1,4 +1,7 @@
-"""Losses on logits. All take float32 logits `(n, classes)` and return a scalar unless they say otherwise."""
+"""Losses on logits.
+
+All take float32 logits `(n, classes)` and return a scalar unless they say otherwise.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,10 @@ def per_sample_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 def divergence(target: Tensor, logits: Tensor, temperature: float = 1.0, reduction: str = "batchmean") -> Tensor:
     """KL(p_target ‖ p) of the softmax of both logits at a temperature.
 
-    **Arguments:** `reduction`: `batchmean` sums over classes and takes the mean over samples, which is the divergence.
-    `mean` also divides by the number of classes, as some released code does.
+    **Arguments:** `reduction`: `batchmean` sums over classes and takes the mean over samples, which
+    is the divergence. `mean` also divides by the number of classes, as some released code does.
     """
     wanted = F.log_softmax(target / temperature, dim=1)
     found = F.log_softmax(logits / temperature, dim=1)
-    return F.kl_div(found, wanted, reduction=reduction, log_target=True)
+    total = F.kl_div(found, wanted, reduction="batchmean", log_target=True)
+    return total / logits.shape[1] if reduction == "mean" else total

@@ -1,7 +1,8 @@
-"""Sets of samples that methods make passes over, and the ways in which passes over two sets are combined.
+"""Sets of samples that methods make passes over, and the ways in which passes over two sets are
+combined.
 
-An `ArrayLoader` is batched, shuffled and augmented anew on the device. Other loaders are taken as they come; where a
-method needs to mix them or to look samples up, they are read once and kept.
+An `ArrayLoader` is batched, shuffled and augmented anew on the device. Other loaders are taken as
+they come; where a method needs to mix them or to look samples up, they are read once and kept.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from ...core.errors import UnlearnError
 from ...core.seeds import stream
 from ...data.loader import ArrayLoader
 
-# Passes within a pass, where a small set goes round while a large one is passed over once, have numbers of their own.
+# Passes within a pass, where a small set goes round while a large one is passed over once, have
+# numbers of their own.
 _ROUNDS = 1_000_000
 
 
@@ -28,7 +30,8 @@ class Batch:
     **Arguments:**
 
     - `images`: float32 `(n, …)`, normalised. `labels`: int64 `(n,)`.
-    - `rows`: int64 `(n,)`, the place of each in the set that it comes from, by which stored values are looked up.
+    - `rows`: int64 `(n,)`, the place of each in the set that it comes from, by which stored values
+        are looked up.
     - `forgotten`: bool `(n,)`, whether each is of the forget set.
     - `part`: `forget`, `retain`, or `mixed`.
     """
@@ -92,7 +95,8 @@ class Samples:
     ) -> Iterator[Batch]:
         """Pass number `epoch`.
 
-        **Arguments:** `batch_size`: None for the method's own. `labels`: int64 `(size,)` by row, in place of the set's.
+        **Arguments:** `batch_size`: None for the method's own. `labels`: int64 `(size,)` by row, in
+        place of the set's.
         """
         size = batch_size or self.batch_size
         passed: Iterator[tuple[Tensor, Tensor, Tensor]]
@@ -120,7 +124,7 @@ class Samples:
         return torch.as_tensor(places, dtype=torch.int64, device=self.device)
 
     def _streamed(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        set_epoch = getattr(self.loader, "set_epoch", None)  # of a sampler or loader that shuffles by the pass
+        set_epoch = getattr(self.loader, "set_epoch", None)  # of a sampler that shuffles
         if set_epoch is not None:
             set_epoch(epoch)
         done = 0
@@ -170,5 +174,7 @@ def mixed(
 
 
 def paired(retain: Samples, forget: Samples, epoch: int) -> Iterator[tuple[Batch, Batch]]:
-    """One pass over the retain set, each batch beside one of the forget set, which goes round as often as it takes."""
+    """One pass over the retain set, each batch beside one of the forget set, which goes round as
+    often as it takes.
+    """
     yield from zip(retain.batches(epoch), forget.rounds(epoch), strict=False)

@@ -1,4 +1,6 @@
-"""What a method is handed, what it does with it, and the base class of methods that are written with the kit."""
+"""What a method is handed, what it does with it, and the base class of methods that are written
+with the kit.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ from ...moments.basis import CoreBasis
 from ...moments.fisher import Fisher, fisher_diagonal
 from ...moments.moments import SecondMoments
 from ...training.graphs import Graphs
-from ...training.loop import Job, Work, fit
+from ...training.loop import Job, TrainingDiverged, Work, fit
 from ...training.predict import accuracy
 from ...training.recipe import Training
 from ..base import Method, UnlearnResult
@@ -29,7 +31,8 @@ from .work import Item, Network, Objective, ObjectiveWork
 
 _NORMS = (nn.modules.batchnorm._NormBase,)
 
-# The retain set keeps the order that other methods train on it in; the forget set has one of its own.
+# The retain set keeps the order that other methods train on it in; the forget set has one of its
+# own.
 _FORGET_ORDER = 0x5EED
 
 
@@ -53,9 +56,12 @@ class Task:
 
     **Arguments:**
 
-    - `model`: the copy, which the method changes. `original`: the model as given, which nothing may change.
-    - `forget`, `retain`: the sets. `retain` raises where the method has not declared that it needs it.
-    - `fisher`, `validation`: as declared. `monitor`: what is evaluated after each epoch, the forget set among it.
+    - `model`: the copy, which the method changes. `original`: the model as given, which nothing may
+        change.
+    - `forget`, `retain`: the sets. `retain` raises where the method has not declared that it needs
+        it.
+    - `fisher`, `validation`: as declared. `monitor`: what is evaluated after each epoch, the forget
+        set among it.
     - `num_classes`: the number of outputs. `forget_classes`: the classes forgotten altogether.
     """
 
@@ -98,7 +104,10 @@ class Task:
         return fisher_diagonal(self.original, samples.plain(), statistic=statistic)
 
     def teacher(self, module: nn.Module | None = None) -> Network:
-        """A frozen copy of `module` (None: the model as given) in evaluation mode, that no step can change."""
+        """A frozen copy of `module` (None:
+
+        the model as given) in evaluation mode, that no step can change.
+        """
         frozen = copy.deepcopy(self.original if module is None else module).eval()
         frozen.requires_grad_(False)
         frozen.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -125,8 +134,10 @@ class Task:
 
         **Arguments:**
 
-        - `objective`: the network and an item to the loss. None is cross-entropy on batches, as in training.
-        - `batch_norm`: `train` lets normalisation learn the statistics of the batches; `frozen` keeps them.
+        - `objective`: the network and an item to the loss. None is cross-entropy on batches, as in
+            training.
+        - `batch_norm`: `train` lets normalisation learn the statistics of the batches; `frozen`
+            keeps them.
         - `model`: None for the task's own. `mask`, `clip`, `adjust`: see `ObjectiveWork`.
         - `after_epoch`: called with the number of the pass (1, 2, …) when it is over.
         """
@@ -154,7 +165,10 @@ class Task:
         if objective is None and not plain:
             raise ValueError("objective: a mask, a clipped norm or an adjustment needs one; give it")
         loader: Any = _Passes(items, plain)
-        fit(Job(trained, loader, training, self.seed, set_mode, report, None if plain else work), self.graphs)
+        try:
+            fit(Job(trained, loader, training, self.seed, set_mode, report, None if plain else work), self.graphs)
+        except TrainingDiverged as error:
+            raise UnlearnError(str(error)) from error
 
     def report(self, row: dict[str, Any]) -> None:
         """Adds an epoch to the history, with the accuracies after it."""
@@ -168,8 +182,9 @@ class Task:
 class KitMethod(Method):
     """A method that is written with the kit: it changes `task.model` in `run`.
 
-    What every method must do is done here. The model as given keeps its bits. A missing input, an empty forget set and a
-    method that did nothing are told. Modes and `requires_grad` are put back, random numbers come from `seed` alone.
+    What every method must do is done here. The model as given keeps its bits. A missing input, an
+    empty forget set and a method that did nothing are told. Modes and `requires_grad` are put back,
+    random numbers come from `seed` alone.
     """
 
     @abstractmethod
@@ -197,7 +212,8 @@ class KitMethod(Method):
     ) -> UnlearnResult:
         """Returns an unlearned copy of `model`; see `Method.unlearn`.
 
-        Raises `UnlearnError` where an input is missing or empty, `MethodDidNothing` where no weight changed.
+        Raises `UnlearnError` where an input is missing or empty, `MethodDidNothing` where no weight
+        changed.
         """
         needs = self.needs()
         given = {"retain": retain, "moments": moments, "fisher": fisher, "validation": validation}

@@ -1,4 +1,7 @@
-"""One optimiser step of an unlearning method: its own objective on its own items, with a mask or a clipped norm."""
+"""One optimiser step of an unlearning method:
+
+its own objective on its own items, with a mask or a clipped norm.
+"""
 
 from __future__ import annotations
 
@@ -52,8 +55,9 @@ class ObjectiveWork:
     **Arguments:**
 
     - `objective`: the network and an item to the loss that is minimised.
-    - `mask`: parameter name → 0 or 1 of its shape. Where it is 0 a weight keeps its bits, whatever momentum and weight
-        decay would do to it. Parameters that it does not name are left alone altogether.
+    - `mask`: parameter name → 0 or 1 of its shape. Where it is 0 a weight keeps its bits, whatever
+        momentum and weight decay would do to it. Parameters that it does not name are left alone
+        altogether.
     - `clip`: the largest norm of the whole gradient.
     - `adjust`: called with the item when gradients are there, before they are clipped and used.
     """

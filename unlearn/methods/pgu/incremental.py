@@ -1,4 +1,7 @@
-"""Forgetting in steps: a forget set that grows (Hoang et al., WACV 2024, incremental unlearning)."""
+"""Forgetting in steps:
+
+a forget set that grows (Hoang et al., WACV 2024, incremental unlearning).
+"""
 
 from __future__ import annotations
 
@@ -27,19 +30,23 @@ def incremental(
 ) -> Iterator[UnlearnResult]:
     """Forgets step after step, each from the previous step's model.
 
-    The moments run along: step t takes off those of its own forget set, computed with the model that it starts from.
-    What earlier steps changed in the inputs of the retain data is not seen by them; `remaining` measures that drift.
-    One model and one set of moments are held, however many steps there are.
+    The moments run along: step t takes off those of its own forget set, computed with the model
+    that it starts from. What earlier steps changed in the inputs of the retain data is not seen by
+    them; `remaining` measures that drift. One model and one set of moments are held, however many
+    steps there are.
 
     **Arguments:**
 
-    - `steps`: one forget loader for each step, in any iterable, also one that makes them as they are asked for.
+    - `steps`: one forget loader for each step, in any iterable, also one that makes them as they
+        are asked for.
     - `moments`: of all training data, with `model`.
-    - `remaining`: one loader for each step, of the data that is left after it: where given, moments are computed anew
-        with the current model instead of running along. This touches the retain data.
+    - `remaining`: one loader for each step, of the data that is left after it: where given, moments
+        are computed anew with the current model instead of running along. This touches the retain
+        data.
     - `validation`, `monitor`, `on_epoch`: as of `PGU.unlearn`.
 
-    **Yields:** the result of each step. Going on is up to the caller: a step may raise `UnlearnTooFast`.
+    **Yields:** the result of each step. Going on is up to the caller: a step may raise
+    `UnlearnTooFast`.
 
     **Raises:** `ValueError` where `remaining` ends before `steps` does; `IncompatibleMoments`.
     """
@@ -66,9 +73,11 @@ def incremental(
 def next_moments(
     model: nn.Module, forget: Loader, moments: SecondMoments, *, remaining: Loader | None = None
 ) -> SecondMoments:
-    """Returns the moments of what is left after a step's forget set: the running ones less its own, or computed anew.
+    """Returns the moments of what is left after a step's forget set: the running ones less its own,
+    or computed anew.
 
-    **Arguments:** `model`: the model that the step starts from. `remaining`: of the data left; touches the retain data.
+    **Arguments:** `model`: the model that the step starts from. `remaining`: of the data left;
+    touches the retain data.
     """
     if remaining is not None:
         return second_moments(model, remaining, layers=moments.parts)
@@ -81,13 +90,14 @@ class IncrementalPGU(PGU):
 
     **Arguments**, beside those of `PGU`:
 
-    - `step`: samples of each class in one step, a multiple of the scenario's; None: as in the scenario.
-    - `fail_points`: ends once test accuracy has fallen by more than this many points below the original model's; None:
-        goes through all steps.
-    - `recompute_moments`: computes the moments of the data that is left anew before each step and measures how far the
-        running ones have drifted from them. Reads the retain data.
-    - `recover_epochs`, `recover_lr`: passes of plain fine-tuning on the data that is left, after the last step. Trains
-        on the retain data.
+    - `step`: samples of each class in one step, a multiple of the scenario's; None: as in the
+        scenario.
+    - `fail_points`: ends once test accuracy has fallen by more than this many points below the
+        original model's; None: goes through all steps.
+    - `recompute_moments`: computes the moments of the data that is left anew before each step and
+        measures how far the running ones have drifted from them. Reads the retain data.
+    - `recover_epochs`, `recover_lr`: passes of plain fine-tuning on the data that is left, after
+        the last step. Trains on the retain data.
     """
 
     name: ClassVar[str] = "pgu_incremental"

@@ -9,9 +9,9 @@ from torch import Tensor
 def forgetting_terms(logits: Tensor, labels: Tensor, offset: float) -> tuple[Tensor, Tensor]:
     """Returns mean(−log(1 − (p_y − offset))) and mean(Σ_c p_c log p_c), the negative entropy.
 
-    Minimising the first takes the label's probability away; minimising the second raises the entropy.
-    **Arguments:** `logits`: `(n, C)`; `labels`: int64 `(n,)`, the labels to forget; `offset` keeps the logarithm finite.
-    Source: Hoang et al., WACV 2024.
+    Minimising the first takes the label's probability away; minimising the second raises the
+    entropy. **Arguments:** `logits`: `(n, C)`; `labels`: int64 `(n,)`, the labels to forget;
+    `offset` keeps the logarithm finite. Source: Hoang et al., WACV 2024.
     """
     log_p = torch.log_softmax(logits.float(), dim=1)
     p = log_p.exp()
@@ -20,7 +20,8 @@ def forgetting_terms(logits: Tensor, labels: Tensor, offset: float) -> tuple[Ten
 
 
 def depoisoning_terms(logits: Tensor, labels: Tensor, offset: float) -> tuple[Tensor, Tensor]:
-    """Returns the first term of `forgetting_terms` and the entropy of the softmax over the classes other than the label.
+    """Returns the first term of `forgetting_terms` and the entropy of the softmax over the classes
+    other than the label.
 
     Minimising the second drives each sample to its most likely other class.
     """

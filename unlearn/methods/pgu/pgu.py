@@ -1,7 +1,8 @@
 """Projected-gradient unlearning (Hoang, Rana, Gupta, Venkatesh, WACV 2024).
 
-Gradient steps on the forget set, each projected out of the core gradient space of the retain data, so that to first
-order the outputs on retain data stay. Needs the forget set and stored second moments only.
+Gradient steps on the forget set, each projected out of the core gradient space of the retain data,
+so that to first order the outputs on retain data stay. Needs the forget set and stored second
+moments only.
 """
 
 from __future__ import annotations
@@ -32,15 +33,16 @@ class PGU(Settings, Method):
 
     **Arguments:**
 
-    - `gamma`: share of the spectrum that the core gradient space keeps, for all layers or by layer name (layers not
-        named take 0.95). 1 freezes a layer.
+    - `gamma`: share of the spectrum that the core gradient space keeps, for all layers or by layer
+        name (layers not named take 0.95). 1 freezes a layer.
     - `criterion`: `singular` or `energy` (see `CoreBasis.ranks`).
-    - `lr`, `final_lr`, `epochs`: pass e = 0, 1, … uses lr·(final_lr/lr)^(e/epochs). Plain SGD without momentum.
+    - `lr`, `final_lr`, `epochs`: pass e = 0, 1, … uses lr·(final_lr/lr)^(e/epochs). Plain SGD
+        without momentum.
     - `offset`, `entropy_weight` (w2): of the loss. `batch_size`.
     - `top_k`: only the k deepest layers are updated; None for all.
-    - `early_stop`: `gap` ends once validation accuracy is above forget accuracy (data removal). `retain_drop` ends once
-        accuracy on monitored data has fallen too far, and keeps the last epoch before that. None makes exactly `epochs`
-        passes.
+    - `early_stop`: `gap` ends once validation accuracy is above forget accuracy (data removal).
+        `retain_drop` ends once accuracy on monitored data has fallen too far, and keeps the last
+        epoch before that. None makes exactly `epochs` passes.
     - `seed`: of dropout and of the order. `details`: what few people change, see `Details`.
 
     Raises `ValueError` for values that are not allowed.
@@ -60,9 +62,12 @@ class PGU(Settings, Method):
         "lr": Range(0.005, 0.5, log=True),
         "entropy_weight": Range(0.0, 1.0),
     }
+    examples: ClassVar[Mapping[str, Any]] = {"early_stop": None}
 
     def needs(self) -> Needs:
-        """Moments; validation for the gap; retain data to watch (never to train on) for the retain drop."""
+        """Moments; validation for the gap; retain data to watch (never to train on) for the retain
+        drop.
+        """
         return Needs(
             access="moments",
             validation=self.early_stop == "gap",
@@ -72,7 +77,10 @@ class PGU(Settings, Method):
 
     @classmethod
     def translate(cls, options: Mapping[str, Any]) -> tuple[type[Method], dict[str, Any]]:
-        """Takes `objective: depoison`, an older spelling of `DepoisonPGU`, and drops `compile`, which is gone."""
+        """Takes `objective:
+
+        depoison`, an older spelling of `DepoisonPGU`, and drops `compile`, which is gone.
+        """
         _, left = super().translate(options)
         objective = options.get("objective", "forget")
         if objective not in ("forget", "depoison"):
@@ -103,18 +111,20 @@ class PGU(Settings, Method):
         **Arguments:**
 
         - `forget`: the forget set, with the labels to forget; read once.
-        - `moments`: second moments of ALL training data (those of the forget set are computed and subtracted here), or a
-            `CoreBasis` of the retain data already decomposed, so that a sweep shares it.
+        - `moments`: second moments of ALL training data (those of the forget set are computed and
+            subtracted here), or a `CoreBasis` of the retain data already decomposed, so that a
+            sweep shares it.
         - `validation`: for the early stop by gap. `monitor`: named loaders that are only evaluated.
         - `forget_classes`: their rows of the last linear layer are removed from the result.
         - `retain`, `fisher` and `graphs` are not used.
 
-        **Returns:** history rows with `epoch` (0 is the model as given), `lr`, `loss`, `loss_forget`, `loss_entropy`,
-        `forget_accuracy`, `validation_accuracy`, `<monitor>_accuracy`, `projected_fraction` (layer → share of the
-        squared gradient norm that stays in the residual space) and `seconds`.
+        **Returns:** history rows with `epoch` (0 is the model as given), `lr`, `loss`,
+        `loss_forget`, `loss_entropy`, `forget_accuracy`, `validation_accuracy`,
+        `<monitor>_accuracy`, `projected_fraction` (layer → share of the squared gradient norm that
+        stays in the residual space) and `seconds`.
 
-        **Raises:** `UnlearnTooFast` where the early stop falls on epoch 0; `IncompatibleMoments`; `MethodDidNothing`;
-        `UnlearnError` where an input is missing.
+        **Raises:** `UnlearnTooFast` where the early stop falls on epoch 0; `IncompatibleMoments`;
+        `MethodDidNothing`; `UnlearnError` where an input is missing.
         """
         self._check_inputs(validation, monitor, forget_classes)
         result = copy.deepcopy(model)
@@ -193,7 +203,10 @@ class PGU(Settings, Method):
         return names
 
     def _basis(self, model: nn.Module, moments: Any, forget: Loader, names: list[str]) -> CoreBasis:
-        """Returns the core gradient space of the retain data: G(D) − G(D_f) decomposed, unless that is given."""
+        """Returns the core gradient space of the retain data:
+
+        G(D) − G(D_f) decomposed, unless that is given.
+        """
         if moments is None:
             raise UnlearnError(
                 "moments: PGU needs second moments of the training data; compute them with unlearn.second_moments when training ends"
@@ -213,10 +226,12 @@ class PGU(Settings, Method):
 
 @dataclass(frozen=True)
 class DepoisonPGU(PGU):
-    """Projected-gradient unlearning of wrong labels: each sample is driven to its most likely other class.
+    """Projected-gradient unlearning of wrong labels: each sample is driven to its most likely other
+    class.
 
-    The second term of the loss is the entropy over the classes other than the label, minimised. A scale inside the core
-    gradient space is learned too, with lr/10. The moments are those of the clean data with the poisoned model.
+    The second term of the loss is the entropy over the classes other than the label, minimised. A
+    scale inside the core gradient space is learned too, with lr/10. The moments are those of the
+    clean data with the poisoned model.
 
     **Arguments:** as of `PGU`; the defaults are the paper's for depoisoning.
     """

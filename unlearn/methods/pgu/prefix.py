@@ -1,8 +1,9 @@
 """Cutting a model where its frozen part ends, so that what does not change is computed once.
 
-`torch.fx` gives the graph of the forward pass. A node is frozen where all that it depends on is: inputs, weights that
-do not move, no randomness. The values that cross from frozen to moving nodes are what is worth keeping. Any model that
-cannot be traced, or whose cut halves do not compute what the whole does, is left whole.
+`torch.fx` gives the graph of the forward pass. A node is frozen where all that it depends on is:
+inputs, weights that do not move, no randomness. The values that cross from frozen to moving nodes
+are what is worth keeping. Any model that cannot be traced, or whose cut halves do not compute what
+the whole does, is left whole.
 """
 
 from __future__ import annotations
@@ -29,10 +30,12 @@ class Cut:
 
 
 def cut(model: nn.Module, moving: Collection[Tensor], example: Tensor) -> Cut | None:
-    """Returns `model` in two parts at the end of what `moving` weights do not touch, or None where that is nothing.
+    """Returns `model` in two parts at the end of what `moving` weights do not touch, or None where
+    that is nothing.
 
-    **Arguments:** `example`: images `(2 or more, …)` on the model's device that the halves are checked with. The
-    model's modules must be in the modes that it is trained in. Parts share its modules; nothing is copied.
+    **Arguments:** `example`: images `(2 or more, …)` on the model's device that the halves are
+    checked with. The model's modules must be in the modes that it is trained in. Parts share its
+    modules; nothing is copied.
     """
     weights = {id(weight) for weight in moving}
     for tracer in (_Tracer(weights, inside=True), _Tracer(weights, inside=False)):
@@ -42,8 +45,9 @@ def cut(model: nn.Module, moving: Collection[Tensor], example: Tensor) -> Cut | 
             if parts is None or _agrees(model, parts, example):
                 return parts
         except Exception:
-            # Tracing runs the user's forward with stand-in values, and that may raise anything at all (control flow on
-            # values, foreign extensions). The whole model is always right, only slower.
+            # Tracing runs the user's forward with stand-in values, and that may raise anything at
+            # all (control flow on values, foreign extensions). The whole model is always right,
+            # only slower.
             continue
     return None
 
@@ -139,10 +143,11 @@ class _Suffix(nn.Module):
 
 
 def _agrees(model: nn.Module, parts: Cut, example: Tensor) -> bool:
-    """Whether the halves compute what the whole does, in the modes of training and in evaluation, for two batch sizes.
+    """Whether the halves compute what the whole does, in the modes of training and in evaluation,
+    for two batch sizes.
 
-    This is what a trace can get wrong: randomness or a mode that it took for a constant, a batch size it wrote down,
-    a value changed in place after it crossed the cut.
+    This is what a trace can get wrong: randomness or a mode that it took for a constant, a batch
+    size it wrote down, a value changed in place after it crossed the cut.
     """
     modes = {module: module.training for part in (model, parts.prefix, parts.suffix) for module in part.modules()}
     try:

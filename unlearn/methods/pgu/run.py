@@ -32,8 +32,8 @@ _EVALUATION_BATCH = 512
 class Run:
     """One unlearning, from the copied model to the result.
 
-    **Arguments:** `model` is changed in place. `names` of the layers whose weights may move. `sets` are evaluated:
-    `validation` and those monitored. `extra_rank` is added to k.
+    **Arguments:** `model` is changed in place. `names` of the layers whose weights may move. `sets`
+    are evaluated: `validation` and those monitored. `extra_rank` is added to k.
     """
 
     def __init__(
@@ -70,7 +70,8 @@ class Run:
                 continue
             self.weights[name], self.projectors[name] = weight, projector
             if core is not None:
-                # A = W M, which no step in the residual space changes: the scale's gradient is Aᵀ G M in every epoch.
+                # A = W M, which no step in the residual space changes: the scale's gradient is Aᵀ G
+                # M in every epoch.
                 grouped = weight.detach().to(wide).reshape(core.shape[0], -1, core.shape[1])
                 self.cores[name] = core, torch.bmm(grouped, core)
             elif isinstance(layer, nn.Linear):
@@ -80,7 +81,9 @@ class Run:
         self.terms = depoisoning_terms if method.depoisons else forgetting_terms
 
     def _without_prefix(self, images: Tensor, sets: dict[str, Loader]) -> tuple[nn.Module, Tensor, dict[str, Loader]]:
-        """Computes once what the frozen first part of the model makes of each set, where there is one and room."""
+        """Computes once what the frozen first part of the model makes of each set, where there is
+        one and room.
+        """
 
         def stored(values: Tensor, labels: Tensor) -> Loader:
             return FeatureLoader(values, labels, batch_size=_EVALUATION_BATCH, shuffle=False, seed=0)
@@ -297,9 +300,11 @@ def _gap(row: Mapping[str, Any]) -> float:
 
 
 class _InputSide:
-    """The projected gradient of a linear layer from its projected inputs, δᵀ (X − X M Mᵀ), where that is cheaper.
+    """The projected gradient of a linear layer from its projected inputs, δᵀ (X − X M Mᵀ), where
+    that is cheaper.
 
-    A batch of R inputs takes 4·R·d·r operations to project and 2·R·out·d to multiply; the gradient takes 4·out·d·r.
+    A batch of R inputs takes 4·R·d·r operations to project and 2·R·out·d to multiply; the gradient
+    takes 4·out·d·r.
     """
 
     def __init__(self, layer: nn.Linear, projector: Projector) -> None:
@@ -320,7 +325,8 @@ class _InputSide:
             .to(self.projector.factor.dtype)
         )
         rank, outputs = self.projector.factor.shape[2], self.layer.out_features
-        # A layer that is called twice in one pass goes by its inputs only if that is cheaper for both calls.
+        # A layer that is called twice in one pass goes by its inputs only if that is cheaper for
+        # both calls.
         self.cheaper &= len(rows) * (4 * rank + 2 * outputs) < 4 * outputs * rank
         if self.cheaper:
             output.register_hook(lambda gradient: self._add(gradient, rows))
@@ -330,7 +336,9 @@ class _InputSide:
         self.total = part if self.total is None else self.total + part
 
     def take(self) -> Tensor | None:
-        """Returns the sum of this pass, or None where the gradient is the cheaper side, and starts anew."""
+        """Returns the sum of this pass, or None where the gradient is the cheaper side, and starts
+        anew.
+        """
         total, self.total = (self.total if self.cheaper else None), None
         self.cheaper = True
         return total

@@ -24,17 +24,20 @@ class Details:
     **Arguments:**
 
     - `unit`: whether `top_k` counts `layers` or `blocks`.
-    - `stop_after`: ends after this many passes of the schedule that `epochs` sets. This is what early stopping looks
-        at, or 0 for a model whose forgotten classes are cut off and nothing else.
-    - `drop_points`, `watch`: `early_stop="retain_drop"` ends once accuracy on the monitored set `watch` has fallen by
-        more points than this. None watches `retain`, in depoisoning `test`.
-    - `monitor_every`: epochs between evaluations that no early stop needs. The last epoch is always evaluated.
+    - `stop_after`: ends after this many passes of the schedule that `epochs` sets. This is what
+        early stopping looks at, or 0 for a model whose forgotten classes are cut off and nothing
+        else.
+    - `drop_points`, `watch`: `early_stop="retain_drop"` ends once accuracy on the monitored set
+        `watch` has fallen by more points than this. None watches `retain`, in depoisoning `test`.
+    - `monitor_every`: epochs between evaluations that no early stop needs. The last epoch is always
+        evaluated.
     - `shuffle`: None shuffles where whole classes are forgotten.
-    - `extra_rank`: is added to k. None: 1 where whole classes are forgotten by the singular criterion, as the
-        published release does, else 0.
-    - `optimizer`: `sgd` as published, `momentum` (0.9), or `adam`, whose step is projected once more: dividing each
-        weight's step by its own size leads out of the residual space.
-    - `release_schedule`: counts passes from 1, as the published release does, whose epoch 0 only evaluates.
+    - `extra_rank`: is added to k. None: 1 where whole classes are forgotten by the singular
+        criterion, as the published release does, else 0.
+    - `optimizer`: `sgd` as published, `momentum` (0.9), or `adam`, whose step is projected once
+        more: dividing each weight's step by its own size leads out of the residual space.
+    - `release_schedule`: counts passes from 1, as the published release does, whose epoch 0 only
+        evaluates.
     - `forget_weight`: w1 of the loss.
     - `precision`: `float32` or `bfloat16` autocast.
 
