@@ -317,11 +317,50 @@ def metrics() -> str:
     )
 
 
+_ACCESS = {
+    "forget": "the forget set alone",
+    "moments": "the forget set and stored second moments",
+    "fisher": "the forget set and a stored Fisher diagonal",
+    "retain_share": "the forget set and a share of the retain set",
+    "retain": "the forget set and the whole retain set",
+}
+
+
+def methods() -> str:
+    """Returns the page of every method's card, with its presets."""
+    text = [
+        "# Methods",
+        "What each method computes, which data it sees, and what it costs. "
+        "Its options are in the [recipe reference](recipe.md#methods).",
+    ]
+    for name, method in sorted(unlearn.METHODS.items(), key=lambda item: item[1].card.title.lower()):
+        card = method.card
+        rows = [
+            ("in a recipe", f"`{name}`" if method.selectable else "every run has it"),
+            ("formula", card.formula),
+            ("paper", card.paper),
+            ("sees", _ACCESS[method.access]),
+            ("for", ", ".join(f"`{kind}`" for kind in sorted(method.scenarios))),
+            ("cost", card.passes),
+        ]
+        text += [f"## {card.title}", table((rows[0][0], rows[0][1]), [row for row in rows[1:] if row[1]])]
+        if card.deviations:
+            text.append("Where it knowingly differs:\n\n" + "\n".join(f"- {told}" for told in card.deviations))
+        presets = [
+            (f"`{preset}`", ", ".join(f"`{key}={value}`" for key, value in found.values.items()), found.source)
+            for preset, found in method.presets.items()
+        ]
+        if presets:
+            text.append(table(("preset", "values", "source"), presets))
+    return "\n\n".join(text)
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "reference/recipe.md": recipe,
     "reference/commands.md": commands,
     "reference/unlearn.md": unlearn_api,
     "reference/attack.md": attack_api,
+    "reference/methods.md": methods,
     "reference/outputs.md": outputs,
     "reference/results.md": results_reference.page,
     "reference/metrics.md": metrics,

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
 RESULTS = ROOT / "docs" / "results"
 PAGES = ("README.md", "docs/index.md", "docs/tutorials/first-experiment.md", "docs/how-to/reproduce.md")
 _MARKED = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -65,7 +66,25 @@ def _claims(count: Counter[str]) -> str:
     )
 
 
-TABLES: dict[str, Callable[[], str]] = {"demo": demo, "paper": paper}
+def box() -> str:
+    """Returns what can be named in a recipe, from the registries."""
+    import attack
+    import unlearn
+    from attack.distances.base import DIVERGENCES
+    from orchestrator.report import words
+
+    titles = [method.card.title for method in unlearn.METHODS.values()]
+    rows = {
+        "methods": sorted(titles, key=lambda title: (title != "PGU", title.lower())),
+        "attacks": [words.attack_name(name) for name in attack.ATTACKS],
+        "distances": [f"`{name}`" for name in DIVERGENCES],
+        "data": [f"`{name}`" for name in unlearn.SOURCES],
+        "models": [*(f"`{name}`" for name in unlearn.MODELS), "torchvision's classifiers", "your own"],
+    }
+    return table(["", ""], [[name, " · ".join(found)] for name, found in rows.items()], left=2)
+
+
+TABLES: dict[str, Callable[[], str]] = {"demo": demo, "paper": paper, "box": box}
 
 
 def filled(text: str) -> str:
