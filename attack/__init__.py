@@ -1,4 +1,5 @@
-"""Membership-inference attacks and their metrics on Arrow tables of model outputs. Needs Arrow, NumPy and XGBoost only.
+"""Membership-inference attacks and their metrics on Arrow tables of model outputs. Needs Arrow,
+NumPy and XGBoost only.
 
 Names are loaded on first use, so that ``import attack`` costs nothing.
 """

@@ -1,4 +1,5 @@
-"""Distributed experiments in machine unlearning: recipes, planning, store, Ray, MLflow, reports and the command line."""
+"""Distributed experiments in machine unlearning: recipes, planning, store, Ray, MLflow, reports and
+the command line."""
 
 from __future__ import annotations
 

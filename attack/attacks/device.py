@@ -25,13 +25,15 @@ def gpu_count() -> int:
 
 
 def gpu_memory_free() -> int | None:
-    """Returns the bytes free on the first GPU that this process sees, None where there is none or the driver does not say."""
+    """Returns the bytes free on the first GPU that this process sees, None where there is none or
+    the driver does not say."""
     if gpu_count() == 0:
         return None
     driver = ctypes.CDLL("libcuda.so.1")
     device, context = ctypes.c_int(0), ctypes.c_void_p()
     free, total = ctypes.c_size_t(0), ctypes.c_size_t(0)
-    # The primary context is the one that XGBoost will use; only within a context does the driver tell.
+    # The primary context is the one that XGBoost will use; only within a context does the driver
+    # tell.
     if driver.cuDeviceGet(ctypes.byref(device), 0) or driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device):
         return None
     try:

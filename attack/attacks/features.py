@@ -1,4 +1,5 @@
-"""Features of the shadow attack: softmax outputs ⊕ the label, one-hot or as one categorical column."""
+"""Features of the shadow attack: softmax outputs ⊕ the label, one-hot or as one categorical
+column."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ ENCODINGS = ("one_hot", "categorical")
 
 
 def with_labels(softmax: np.ndarray, labels: np.ndarray, label_classes: int, encoding: str = "one_hot") -> np.ndarray:
-    """Returns the softmax beside its labels, float32 `(rows, K + label_classes)`, or `(rows, K + 1)` where categorical.
+    """Returns the softmax beside its labels, float32 `(rows, K + label_classes)`, or `(rows, K +
+    1)` where categorical.
 
     **Raises:** `ValueError` where a label lies outside 0 … label_classes−1.
     """
@@ -36,10 +38,12 @@ def shadow_features(
 ) -> np.ndarray:
     """Returns the shadow attack's features, float32.
 
-    In class removal the table holds the kept classes' logits only, or `forget_classes` says which to drop; the label
-    stays the original one and may be a forgotten class. Source: the paper's supplement, section 1.1.
+    In class removal the table holds the kept classes' logits only, or `forget_classes` says which
+    to drop; the label stays the original one and may be a forgotten class. Source: the paper's
+    supplement, section 1.1.
 
-    **Raises:** `ValueError` where a logit is not finite or a label lies outside 0 … label_classes−1.
+    **Raises:** `ValueError` where a logit is not finite or a label lies outside 0 …
+    label_classes−1.
     """
     return with_labels(probabilities(table, forget_classes), table["label"].to_numpy(), label_classes, encoding)
 

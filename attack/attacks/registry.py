@@ -1,4 +1,5 @@
-"""Attack names to classes. A new attack is a file beside this one and one line here, or an entry point elsewhere."""
+"""Attack names to classes. A new attack is a file beside this one and one line here, or an entry
+point elsewhere."""
 
 from __future__ import annotations
 
@@ -25,5 +26,6 @@ def directed(name: str) -> bool:
 
 
 def label_free() -> list[str]:
-    """Returns the attacks that do not read the label's own logit: those that class removal leaves."""
+    """Returns the attacks that do not read the label's own logit: those that class removal
+    leaves."""
     return [name for name, attack in ATTACKS.items() if not attack.reads_label]

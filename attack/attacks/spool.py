@@ -19,7 +19,8 @@ MAX_BIN = 256
 
 
 def prepared(rows: pa.Table, forget_classes: tuple[int, ...]) -> pa.Table:
-    """Returns what the shadow attack learns from: softmax, label, target (1 = original) and whether it is for training."""
+    """Returns what the shadow attack learns from: softmax, label, target (1 = original) and whether
+    it is for training."""
     softmax = probabilities(rows, forget_classes)
     return pa.table(
         {
@@ -36,7 +37,8 @@ class Spool:
 
     **Arguments:**
 
-    - `folder`: taken by the spooled Arrow files and XGBoost's pages. `width`: columns of the softmax.
+    - `folder`: taken by the spooled Arrow files and XGBoost's pages. `width`: columns of the
+        softmax.
     - `label_classes`, `encoding`: of the label's features.
     """
 
@@ -77,11 +79,13 @@ class Spool:
         return self.width + (self.label_classes if self.encoding == "one_hot" else 1)
 
     def bytes_in_memory(self) -> int:
-        """Returns what XGBoost needs for the binned rows: two bytes a value, and about 48 a row for gradients and margins."""
+        """Returns what XGBoost needs for the binned rows: two bytes a value, and about 48 a row for
+        gradients and margins."""
         return sum(self.rows.values()) * (2 * self._columns() + 48)
 
     def batches(self, fold: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields features and targets, memory-mapped from the spool; one batch of no rows where the fold has none here."""
+        """Yields features and targets, memory-mapped from the spool; one batch of no rows where the
+        fold has none here."""
         if not self.rows[fold]:
             yield np.empty((0, self._columns()), dtype=np.float32), np.empty(0, dtype=np.float32)
             return
@@ -102,7 +106,8 @@ class Spool:
         return np.concatenate([targets for _, targets in self.batches(fold)])
 
     def matrix(self, fold: str, external: bool, reference: Any, threads: int) -> Any:
-        """Returns XGBoost's matrix of a fold, binned with the same cuts by all workers; paged from disk where `external`."""
+        """Returns XGBoost's matrix of a fold, binned with the same cuts by all workers; paged from
+        disk where `external`."""
         import xgboost
 
         spool, types = self, feature_types(self._columns(), self.encoding)

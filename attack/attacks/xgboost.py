@@ -1,7 +1,7 @@
 """The paper's shadow attack: XGBoost on softmax ⊕ one-hot label, split by model.
 
-A population attack: one classifier for all samples. It is known to overestimate privacy, so per-sample attacks belong
-beside it.
+A population attack: one classifier for all samples. It is known to overestimate privacy, so
+per-sample attacks belong beside it.
 """
 
 from __future__ import annotations
@@ -34,12 +34,14 @@ class XGBoostAttack(Attack):
 
     **Arguments:**
 
-    - `max_depth`, `subsample`, `reg_lambda`, `min_child_weight`, `eta`: XGBoost's own; the defaults are those of the
-        paper's public release.
-    - `rounds`: most trees; `early_stopping`: rounds without a better validation log-loss before it stops.
-    - `seed`: of the row sampling. `threads`: of XGBoost in one process; the result does not depend on it.
-    - `forget_classes`: in class removal, classes whose logits are dropped before the softmax, for tables that hold all
-        classes' logits. Tables of kept classes only need none.
+    - `max_depth`, `subsample`, `reg_lambda`, `min_child_weight`, `eta`: XGBoost's own; the defaults
+        are those of the paper's public release.
+    - `rounds`: most trees; `early_stopping`: rounds without a better validation log-loss before it
+        stops.
+    - `seed`: of the row sampling. `threads`: of XGBoost in one process; the result does not depend
+        on it.
+    - `forget_classes`: in class removal, classes whose logits are dropped before the softmax, for
+        tables that hold all classes' logits. Tables of kept classes only need none.
     - `label`: `one_hot`, or `categorical`: one column split by sets of classes, for many classes.
     """
 
@@ -77,7 +79,8 @@ class XGBoostAttack(Attack):
 
     @classmethod
     def candidates(cls) -> list[dict[str, Any]]:
-        """Returns the settings that tuning tries: the release's own, and shallower and slower ones for small data."""
+        """Returns the settings that tuning tries: the release's own, and shallower and slower ones
+        for small data."""
         return candidates()
 
     def parameters(self) -> dict[str, Any]:
@@ -99,13 +102,17 @@ class XGBoostAttack(Attack):
         return shadow_features(table, label_classes, self.forget_classes, self.label)
 
     def fit(self, outputs: pa.Table, *, threads: int | None = None, device: str = "cpu") -> FittedXGBoost:
-        """Fits on originals (1) and retrained models (0) of the train fold, stopped and tuned on the validation fold.
+        """Fits on originals (1) and retrained models (0) of the train fold, stopped and tuned on
+        the validation fold.
 
-        Rows are put in the order of (model, sample) first: the same table in any order gives the same attacker.
+        Rows are put in the order of (model, sample) first: the same table in any order gives the
+        same attacker.
 
-        **Arguments:** `threads`: in place of the field. `device`: `cpu`, or `cuda` with a GPU build of XGBoost.
+        **Arguments:** `threads`: in place of the field. `device`: `cpu`, or `cuda` with a GPU build
+        of XGBoost.
 
-        **Raises:** `ValueError` where a role is missing from a fold, a model is in both folds, or a logit is not finite.
+        **Raises:** `ValueError` where a role is missing from a fold, a model is in both folds, or a
+        logit is not finite.
         """
         return fit_all(outputs, [self], threads=threads, device=device)[0]
 
@@ -134,7 +141,8 @@ class XGBoostAttack(Attack):
     def fit_each(
         cls, outputs: pa.Table, attacks: Sequence[Self], *, threads: int | None = None, device: str = "cpu"
     ) -> list[Fitted]:
-        """Returns each of `attacks` fitted. Features that several share are built and binned once."""
+        """Returns each of `attacks` fitted. Features that several share are built and binned
+        once."""
         return list(fit_all(outputs, attacks, threads=threads, device=device))
 
     @classmethod
@@ -199,7 +207,8 @@ class FittedXGBoost(Fitted):
 
 @dataclass(frozen=True)
 class Prepared:
-    """Both folds binned by XGBoost, the validation fold's targets float32 `(rows,)`, and notes on the features."""
+    """Both folds binned by XGBoost, the validation fold's targets float32 `(rows,)`, and notes on
+    the features."""
 
     train: Any
     validation: Any
@@ -235,20 +244,23 @@ class Prepared:
 def fit_all(
     outputs: pa.Table, attacks: Sequence[XGBoostAttack], *, threads: int | None = None, device: str = "cpu"
 ) -> list[FittedXGBoost]:
-    """Returns each of `attacks` fitted, as its own `fit` would: features that several share are built and binned once."""
+    """Returns each of `attacks` fitted, as its own `fit` would: features that several share are
+    built and binned once."""
     refuse_split_by_row(outputs)
     shared: dict[tuple[str, tuple[int, ...]], Prepared] = {}
     found = []
     for attack in attacks:
         key = (attack.label, attack.forget_classes)
         if key not in shared:
-            shared = {key: Prepared.of(outputs, attack, threads or attack.threads)}  # one at a time in memory
+            # one at a time in memory
+            shared = {key: Prepared.of(outputs, attack, threads or attack.threads)}
         found.append(attack.fit_prepared(shared[key], threads or attack.threads, device))
     return found
 
 
 def candidates() -> list[dict[str, Any]]:
-    """Returns the settings that tuning tries: the release's own, and shallower and slower ones for small data."""
+    """Returns the settings that tuning tries: the release's own, and shallower and slower ones for
+    small data."""
     return [
         {"max_depth": 10, "eta": 0.2, "min_child_weight": 0.1},
         {"max_depth": 10, "eta": 0.05, "min_child_weight": 0.1},
@@ -260,12 +272,14 @@ def candidates() -> list[dict[str, Any]]:
 
 
 def fit_candidate(table: pa.Table, params: Mapping[str, Any]) -> FittedXGBoost:
-    """Returns the attacker that `params` give on `table`: a pure function of both, wherever it runs."""
+    """Returns the attacker that `params` give on `table`: a pure function of both, wherever it
+    runs."""
     return XGBoostAttack(**params).fit(table)
 
 
 def tune(table: pa.Table, settings: Sequence[Mapping[str, Any]] | None = None) -> FittedXGBoost:
-    """Returns the attacker with the best validation F1 among `settings` (default: `candidates()`); of equals the first."""
+    """Returns the attacker with the best validation F1 among `settings` (default: `candidates()`);
+    of equals the first."""
     fitted = fit_all(table, [XGBoostAttack(**params) for params in (candidates() if settings is None else settings)])
     if not fitted:
         raise ValueError("settings: no candidate was given")
@@ -292,7 +306,8 @@ def shadow_rows(outputs: pa.Table, fold: str) -> pa.Table:
 def refuse_split_by_row(outputs: pa.Table) -> None:
     """Raises `ValueError` where an original or retrained model has rows in several folds.
 
-    Rows of one model are alike: trained on some of them, the attacker would be tuned on what it has seen.
+    Rows of one model are alike: trained on some of them, the attacker would be tuned on what it has
+    seen.
     """
     models = rows_where(outputs, role=("original", "retrained")).group_by(["role", "model_id", "fold"]).aggregate([])
     folds = models.group_by(["role", "model_id"]).aggregate([("fold", "count")])
@@ -311,15 +326,18 @@ def membership(table: pa.Table) -> np.ndarray:
 
 
 def label_count(outputs: pa.Table) -> int:
-    """Returns how many classes the one-hot label needs: those that the logits and the labels tell of."""
+    """Returns how many classes the one-hot label needs: those that the logits and the labels tell
+    of."""
     top = pc.max(outputs["label"]).as_py()
     return max(outputs["logits"].type.list_size, (top if top is not None else -1) + 1)
 
 
 def constant_feature_notes(features: np.ndarray, label_columns: int = 0) -> list[str]:
-    """Returns a note where the model outputs do not vary: an attack on constant features says nothing.
+    """Returns a note where the model outputs do not vary: an attack on constant features says
+    nothing.
 
-    **Arguments:** `label_columns`: how many of the last columns are the label, which varies by itself.
+    **Arguments:** `label_columns`: how many of the last columns are the label, which varies by
+    itself.
     """
     outputs = features[:, : features.shape[1] - label_columns]
     if len(outputs) == 0 or not (outputs != outputs[:1]).any():

@@ -20,7 +20,8 @@ from .doubts import doubts, errors_of
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with the input: where, what, and what would be right. `fatal` ones make an audit impossible."""
+    """One thing wrong with the input: where, what, and what would be right. `fatal` ones make an
+    audit impossible."""
 
     where: str
     text: str
@@ -39,10 +40,12 @@ def check(
 
     **Arguments:**
 
-    - `outputs`: one table, several that make up the outputs, or a `Source`. `attacks`: names in `ATTACKS`.
+    - `outputs`: one table, several that make up the outputs, or a `Source`. `attacks`: names in
+        `ATTACKS`.
     - `num_classes`: how many classes labels may be of; None: what the logits' columns say.
 
-    Problems that are not `fatal` (rows out of order) are mended by the audit itself, and told so that they can be mended at the source.
+    Problems that are not `fatal` (rows out of order) are mended by the audit itself, and told so
+    that they can be mended at the source.
     """
     return Examination.of(as_source(outputs), num_classes, confidences=False).problems(attacks)
 
@@ -51,9 +54,9 @@ def check(
 class Examination:
     """What one pass over outputs found, for whichever attacks are to follow.
 
-    **Arguments:** `general`: problems that no choice of attacks mends. `survey`: None where the columns do not allow one,
-    and after `measured`. `doubts`, `errors`: questions about the outputs, and each model's error in percent, by its identity;
-    both are there after `measured`.
+    **Arguments:** `general`: problems that no choice of attacks mends. `survey`: None where the
+    columns do not allow one, and after `measured`. `doubts`, `errors`: questions about the outputs,
+    and each model's error in percent, by its identity; both are there after `measured`.
     """
 
     general: list[Problem]
@@ -87,7 +90,8 @@ class Examination:
         return cls([*_values(survey), *(split or _order(survey))], survey, num_classes)
 
     def measured(self) -> Measured:
-        """Returns φ and the entropy on their grid and lets go of the survey, which would take 36 bytes a row beside it.
+        """Returns φ and the entropy on their grid and lets go of the survey, which would take 36
+        bytes a row beside it.
 
         **Raises:** `ValueError` where there is no survey, or none any more.
         """
@@ -110,7 +114,8 @@ class Examination:
         if self.survey is not None:
             names = [name for name in attacks if name not in unknown]
             found += label_problems(self.survey, self.num_classes, names)
-            if not any(problem.where in ("role", "fold") for problem in self.general):  # else models cannot be counted
+            # else models cannot be counted
+            if not any(problem.where in ("role", "fold") for problem in self.general):
                 found += _models(self.survey, names)
         return found
 
@@ -233,8 +238,10 @@ def _models(survey: Survey, attacks: Sequence[str]) -> list[Problem]:
 
 
 def _lacking(models: Sequence[dict[str, str]], attacks: Sequence[str]) -> list[Problem]:
-    """Checks that there are as many models of each role and fold as the attacks say that they need."""
-    lacking: dict[tuple[str, int], list[str]] = {}  # what there is, and the least → the attacks that need it
+    """Checks that there are as many models of each role and fold as the attacks say that they
+    need."""
+    # what there is, and the least → the attacks that need it
+    lacking: dict[tuple[str, int], list[str]] = {}
     for name in attacks:
         for (role, fold), least in ATTACKS[name].needs.items():
             folds = FITTED_FOLDS if fold == FITTED else (fold,)
@@ -251,7 +258,8 @@ def _lacking(models: Sequence[dict[str, str]], attacks: Sequence[str]) -> list[P
 
 
 def _counted(models: Sequence[dict[str, str]], role: str, folds: Sequence[str]) -> dict[str, int]:
-    """Returns how many models of the role are in these folds; unlearned ones for each method and setting."""
+    """Returns how many models of the role are in these folds; unlearned ones for each method and
+    setting."""
     if role != "unlearned":
         return {f"{role} models": sum(m["role"] == role and m["fold"] in folds for m in models)}
     mine = [m for m in models if m["role"] == role and m["method"] != "retrain"]
@@ -265,7 +273,8 @@ def _counted(models: Sequence[dict[str, str]], role: str, folds: Sequence[str]) 
 
 
 def _order(survey: Survey) -> list[Problem]:
-    """Checks each model's sample ids: each once, ascending, the same for every model, with one label each."""
+    """Checks each model's sample ids: each once, ascending, the same for every model, with one
+    label each."""
     found = []
     models, ids, samples = survey.model_of, survey.sample_of, survey.samples
     if survey.regular:
@@ -309,7 +318,8 @@ def _order(survey: Survey) -> list[Problem]:
 
 
 def _order_of_regular(survey: Survey) -> list[Problem]:
-    """As `_order`, where all models are known to have the same samples, once each and in the same order: most outputs."""
+    """As `_order`, where all models are known to have the same samples, once each and in the same
+    order: most outputs."""
     found = []
     count = len(survey.models)
     labels, ids = survey.label_of.reshape(count, -1), survey.sample_of.reshape(count, -1)[0]

@@ -1,4 +1,5 @@
-"""Population samples beside the outputs under attack: whether both are of the same models, said before anything is fitted."""
+"""Population samples beside the outputs under attack: whether both are of the same models, said
+before anything is fitted."""
 
 from __future__ import annotations
 
@@ -15,10 +16,11 @@ LISTED = 8  # models named in one line; of more, how many
 
 
 def population_problems(examined: Examination, population: Examination, attacks: Sequence[str]) -> list[Problem]:
-    """Returns what stands in the way of attacking `examined` with `population`, nothing where that can start.
+    """Returns what stands in the way of attacking `examined` with `population`, nothing where that
+    can start.
 
-    **Arguments:** both as `Examination.of` leaves them, their surveys not used up. `attacks`: names in `ATTACKS`; what only
-    one that takes a population needs is asked for where there is one.
+    **Arguments:** both as `Examination.of` leaves them, their surveys not used up. `attacks`: names
+    in `ATTACKS`; what only one that takes a population needs is asked for where there is one.
     """
     found = [problem for problem in population.general if problem.fatal]
     takers = [name for name in attacks if name in ATTACKS and ATTACKS[name].takes_population]
@@ -44,13 +46,15 @@ def population_problems(examined: Examination, population: Examination, attacks:
 
 
 def partners(measured: Measured, population: Measured) -> np.ndarray:
-    """Returns where in `population` each model of `measured` is, int64 `(M,)`; −1 where it is not there."""
+    """Returns where in `population` each model of `measured` is, int64 `(M,)`; −1 where it is not
+    there."""
     places = {_key(model): place for place, model in enumerate(population.models)}
     return np.asarray([places.get(_key(model), -1) for model in measured.models], dtype=np.int64)
 
 
 def _key(model: tuple[str, ...]) -> tuple[str, ...]:
-    """What a model goes by: its role and id; unlearned ones also by their method, for several may be made of one original."""
+    """What a model goes by: its role and id; unlearned ones also by their method, for several may
+    be made of one original."""
     made = (model[METHOD], model[PARAMS]) if model[ROLE] == "unlearned" else ()
     return (model[ROLE], model[MODEL_ID], *made)
 
@@ -58,7 +62,8 @@ def _key(model: tuple[str, ...]) -> tuple[str, ...]:
 def _models(mine: Sequence[tuple[str, ...]], theirs: Sequence[tuple[str, ...]], attacks: str) -> list[Problem]:
     found = []
     there = {_key(model): model for model in theirs}
-    # What is scored: the test fold, and for the threshold the validation fold's originals and retrained models.
+    # What is scored: the test fold, and for the threshold the validation fold's originals and
+    # retrained models.
     scored = [m for m in mine if m[FOLD] == "test" or (m[FOLD] == "validation" and m[ROLE] in REFERENCES)]
     missing = [m for m in scored if _key(m) not in there]
     if missing:

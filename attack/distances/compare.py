@@ -1,4 +1,5 @@
-"""What a row says beside its attacks: how far its models are from retrained ones, and whether anything was done to them."""
+"""What a row says beside its attacks: how far its models are from retrained ones, and whether
+anything was done to them."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ FOLD_ORDER = ("test", "validation", "train")
 
 @dataclass(frozen=True)
 class Distances:
-    """Metrics by name (None where not measurable), the samples that stand out by divergence, and notes.
+    """Metrics by name (None where not measurable), the samples that stand out by divergence, and
+    notes.
 
     `models`: how many of the row's models they were measured on.
     """
@@ -31,9 +33,11 @@ class Distances:
 
 
 def equal_count(sizes: Sequence[int], retrained: int) -> int:
-    """Returns how many models of each row its distances are measured on: as many as the smallest row has, of those with 2 or more.
+    """Returns how many models of each row its distances are measured on: as many as the smallest
+    row has, of those with 2 or more.
 
-    The divergences depend on the number of models, so those of all rows are read beside Retrain's only where it is the same.
+    The divergences depend on the number of models, so those of all rows are read beside Retrain's
+    only where it is the same.
 
     **Arguments:** `sizes`: models of each row. `retrained`: models that they are compared with.
     """
@@ -41,7 +45,8 @@ def equal_count(sizes: Sequence[int], retrained: int) -> int:
 
 
 def first_of(models: Sequence[tuple[str, str]], count: int) -> list[int]:
-    """Returns the places of the first `count` of these (fold, model id), those of the test fold first."""
+    """Returns the places of the first `count` of these (fold, model id), those of the test fold
+    first."""
     order = sorted(range(len(models)), key=lambda place: (FOLD_ORDER.index(models[place][0]), models[place][1]))
     return order[:count]
 
@@ -56,16 +61,19 @@ def distances(
     originals: Sequence[int] | np.ndarray = (),
     divergences: Sequence[PerSampleDivergence],
 ) -> Distances:
-    """Compares one row's models with retrained ones: `ks_log_entropy`, and `<divergence>/<number>` for each of its summary.
+    """Compares one row's models with retrained ones: `ks_log_entropy`, and `<divergence>/<number>`
+    for each of its summary.
 
     **Arguments:** indices into `measured.models`.
 
-    - `tested`, `negative`: the row's models under attack and the retrained ones of their fold, whose entropies are compared.
+    - `tested`, `negative`: the row's models under attack and the retrained ones of their fold,
+        whose entropies are compared.
     - `models`, `retrained`: those that the divergences compare, equally many (`equal_count`).
-    - `originals`: what the row's models were unlearned from; a row whose outputs are all theirs gets a note. Empty for
-        rows that are no product of unlearning.
+    - `originals`: what the row's models were unlearned from; a row whose outputs are all theirs
+        gets a note. Empty for rows that are no product of unlearning.
 
-    A divergence that cannot be measured, with one model or without the label's logit, is None and told in a note.
+    A divergence that cannot be measured, with one model or without the label's logit, is None and
+    told in a note.
     """
     found = Distances(models=len(models))
     logs = [np.log(np.maximum(measured.entropy[side].ravel(), 1e-30)) for side in (tested, negative)]

@@ -1,4 +1,5 @@
-"""Forgetting quality ε: the best attack on each sample, as a bound like differential privacy's (arXiv 2406.09073)."""
+"""Forgetting quality ε: the best attack on each sample, as a bound like differential privacy's
+(arXiv 2406.09073)."""
 
 from __future__ import annotations
 
@@ -19,15 +20,18 @@ BLOCK_SAMPLES = 4_000
 class ForgettingQuality(PerSampleDivergence):
     """Per sample ε = max over attacks of max{log(1−δ−FPR) − log FNR, log(1−δ−FNR) − log FPR}.
 
-    The attacks decide between unlearned and retrained models by every threshold, in both directions, on φ and on the
-    log-likelihood ratio of two Gaussians of φ. Perfect separation is ε = ∞; a point where just one rate is 0 tells
-    nothing with so few models and is left out, as in the competition's evaluation.
+    The attacks decide between unlearned and retrained models by every threshold, in both
+    directions, on φ and on the log-likelihood ratio of two Gaussians of φ. Perfect separation is ε
+    = ∞; a point where just one rate is 0 tells nothing with so few models and is left out, as in
+    the competition's evaluation.
 
     **Arguments:**
 
-    - `delta`: δ. `width`: of the bins of ε; a sample scores 2/2^bin, bin 1 being ε < width. `bins`: the last bin.
+    - `delta`: δ. `width`: of the bins of ε; a sample scores 2/2^bin, bin 1 being ε < width. `bins`:
+        the last bin.
 
-    With N models a side, ε below ∞ cannot exceed log((1 − δ − 1/N)·N): few models hide how much is left.
+    With N models a side, ε below ∞ cannot exceed log((1 − δ − 1/N)·N): few models hide how much is
+    left.
     """
 
     name = "forgetting_quality"
@@ -41,10 +45,11 @@ class ForgettingQuality(PerSampleDivergence):
         check_ranges(self, {"delta": (0.0, 0.5), "width": (1e-3, 100.0), "bins": (1, 1000)})
 
     def measure(self, unlearned: pa.Table | Measured, retrained: pa.Table | Measured) -> Divergence:
-        """Returns ε of each sample; the summary has the mean score in (0, 1] (1 = nothing left), the median ε and the share at ∞.
+        """Returns ε of each sample; the summary has the mean score in (0, 1] (1 = nothing left),
+        the median ε and the share at ∞.
 
-        The competition multiplies the mean by ratios of accuracies on retain and test data, which outputs on the forget set
-        cannot tell: a model that is ruined elsewhere may score well here.
+        The competition multiplies the mean by ratios of accuracies on retain and test data, which
+        outputs on the forget set cannot tell: a model that is ruined elsewhere may score well here.
         """
         samples, mine, theirs = margins(unlearned, retrained, self.name)
         values = self.of_margins(mine, theirs)

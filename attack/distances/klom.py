@@ -1,4 +1,5 @@
-"""KLoM: KL divergence of margins between unlearned and retrained models (Georgiev et al. 2024, arXiv 2410.23232)."""
+"""KLoM: KL divergence of margins between unlearned and retrained models (Georgiev et al. 2024,
+arXiv 2410.23232)."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ BLOCK_SAMPLES = 20_000
 
 @dataclass(frozen=True)
 class KLoM(PerSampleDivergence):
-    """Per sample KL(unlearned ‖ retrained) of the margin z_y − logsumexp(z_{≠y}), by histograms over models.
+    """Per sample KL(unlearned ‖ retrained) of the margin z_y − logsumexp(z_{≠y}), by histograms
+    over models.
 
     **Arguments:**
 
@@ -24,7 +26,8 @@ class KLoM(PerSampleDivergence):
     - `clip`: margins are cut to ±clip first.
     - `floor`: least probability of a bin of the retrained histogram.
 
-    Histograms of few models are rough: the divergence of two equal groups is then far from 0, so compare with that of Retrain.
+    Histograms of few models are rough: the divergence of two equal groups is then far from 0, so
+    compare with that of Retrain.
     """
 
     name = "klom"
@@ -49,7 +52,8 @@ class KLoM(PerSampleDivergence):
         return Divergence(samples, values, summary, notes)
 
     def of_margins(self, unlearned: np.ndarray, retrained: np.ndarray) -> np.ndarray:
-        """Returns the divergence for margins `(models, S)` of each group, float64 `(S,)`, in nats."""
+        """Returns the divergence for margins `(models, S)` of each group, float64 `(S,)`, in
+        nats."""
         found = np.empty(unlearned.shape[1])
         for start in range(0, len(found), BLOCK_SAMPLES):
             part = slice(start, start + BLOCK_SAMPLES)
@@ -67,7 +71,8 @@ class KLoM(PerSampleDivergence):
         return np.where(inside > 0, terms, 0.0).sum(axis=1)
 
     def _histogram(self, values: np.ndarray, low: np.ndarray, scale: np.ndarray) -> np.ndarray:
-        """Returns the share of models in each bin, `(S, bins)`; the largest value belongs to the last bin."""
+        """Returns the share of models in each bin, `(S, bins)`; the largest value belongs to the
+        last bin."""
         bins = np.minimum(((values - low) * scale).astype(np.int64), self.bins - 1)
         places = bins + np.arange(values.shape[1]) * self.bins
         counts = np.bincount(places.ravel(), minlength=values.shape[1] * self.bins)

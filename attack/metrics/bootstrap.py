@@ -19,16 +19,19 @@ def resampled_weights(models: int, draws: int, generator: np.random.Generator) -
 
 
 def weighted_means(matrix: np.ndarray, sizes: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Returns the mean of `matrix` over pairs of models, weighted by `sizes`, in each bootstrap sample, float64 `(draws,)`."""
+    """Returns the mean of `matrix` over pairs of models, weighted by `sizes`, in each bootstrap
+    sample, float64 `(draws,)`."""
     total = np.einsum("bi,ij,bj->b", rows, sizes, columns, optimize=True)
     return np.einsum("bi,ij,bj->b", rows, matrix * sizes, columns, optimize=True) / total
 
 
 def expanded_interval(values: np.ndarray, models: int) -> list[float]:
-    """Returns the expanded percentile interval: the percentile bootstrap is too narrow for few models.
+    """Returns the expanded percentile interval: the percentile bootstrap is too narrow for few
+    models.
 
-    Its tails are moved out to where Student's t with n − 1 degrees of freedom, and the bootstrap's missing factor
-    n/(n − 1) in the variance, would put them. Source: Hesterberg, The American Statistician 69 (2015), section 5.
+    Its tails are moved out to where Student's t with n − 1 degrees of freedom, and the bootstrap's
+    missing factor n/(n − 1) in the variance, would put them. Source: Hesterberg, The American
+    Statistician 69 (2015), section 5.
 
     **Arguments:** `values`: bootstrap estimates. `models`: on the smaller side, at least 2.
     """
@@ -41,15 +44,19 @@ def expanded_interval(values: np.ndarray, models: int) -> list[float]:
 
 
 def beyond_interval(resampled: np.ndarray, models: int, beyond: Shares, allowed: float) -> list[float]:
-    """Returns the 95 % interval of the share of members beyond a threshold that leaves `allowed` rows of others beyond it.
+    """Returns the 95 % interval of the share of members beyond a threshold that leaves `allowed`
+    rows of others beyond it.
 
-    Members' models and others', which set the threshold, both add to it: that is the bootstrap's. It is at least as wide as the
-    interval of the share alone would be were the threshold certain, since resampling few models gives too little.
+    Members' models and others', which set the threshold, both add to it: that is the bootstrap's.
+    It is at least as wide as the interval of the share alone would be were the threshold certain,
+    since resampling few models gives too little.
 
-    Where so few rows are allowed that even of independent ones the true threshold lies beyond the last with more than 2.5 %,
-    e^−allowed, nothing bounds the share from below but 0: no resampling of the rows shows what lies beyond them.
+    Where so few rows are allowed that even of independent ones the true threshold lies beyond the
+    last with more than 2.5 %, e^−allowed, nothing bounds the share from below but 0: no resampling
+    of the rows shows what lies beyond them.
 
-    **Arguments:** `resampled`: bootstrap estimates. `models`: on the smaller side. `beyond`: members beyond the threshold.
+    **Arguments:** `resampled`: bootstrap estimates. `models`: on the smaller side. `beyond`:
+    members beyond the threshold.
     """
     low, high = expanded_interval(resampled, models)
     certain = share_interval(beyond)
@@ -57,7 +64,8 @@ def beyond_interval(resampled: np.ndarray, models: int, beyond: Shares, allowed:
 
 
 def bounded_below(allowed: float) -> bool:
-    """Says whether a threshold that leaves `allowed` rows beyond it can be told from one that leaves none: from 3.7 on."""
+    """Says whether a threshold that leaves `allowed` rows beyond it can be told from one that
+    leaves none: from 3.7 on."""
     return math.exp(-allowed) <= TAIL
 
 
@@ -69,20 +77,23 @@ def resampled_tpr(
     rates: Sequence[float],
     ties: bool = False,
 ) -> list[np.ndarray]:
-    """Returns the true-positive rate at each false-positive rate in each bootstrap sample, float64 `(draws,)` for each rate.
+    """Returns the true-positive rate at each false-positive rate in each bootstrap sample, float64
+    `(draws,)` for each rate.
 
-    The threshold falls to just above the first negative that would be one too many. Where that is, is looked up on a
-    coarse grid of the sorted negatives and then row by row within one cell, so a draw costs its models, not its rows; and only
-    once where few models make many draws alike.
+    The threshold falls to just above the first negative that would be one too many. Where that is,
+    is looked up on a coarse grid of the sorted negatives and then row by row within one cell, so a
+    draw costs its models, not its rows; and only once where few models make many draws alike.
 
-    **Arguments:** `ties`: of the run of equal scores that would be too many, take the part that is allowed.
+    **Arguments:** `ties`: of the run of equal scores that would be too many, take the part that is
+    allowed.
     """
     columns, drawn = np.unique(columns, axis=0, return_inverse=True)
     negatives = np.concatenate(others)
     owner = np.repeat(np.arange(len(others)), [len(o) for o in others])
     order = np.argsort(-negatives, kind="stable")
     negatives, owner = negatives[order], owner[order]
-    ends = np.append(np.flatnonzero(np.diff(negatives)), len(negatives) - 1)  # of each run of equal scores
+    # of each run of equal scores
+    ends = np.append(np.flatnonzero(np.diff(negatives)), len(negatives) - 1)
     # counts[c, j]: rows of model j in the first c + 1 cells, each of `cell` runs.
     cell = max(1, math.ceil(len(ends) / COARSE))
     stops = np.append(ends[cell - 1 :: cell], len(negatives) - 1) + 1
@@ -99,7 +110,8 @@ def resampled_tpr(
         thresholds, parts = np.empty(len(columns)), np.zeros(len(columns))
         for index, weight in enumerate(columns):
             allowed = rate * reached[index, -1] + 1e-9
-            whole = int(np.searchsorted(reached[index], allowed, side="right"))  # cells that fit in entirely
+            # cells that fit in entirely
+            whole = int(np.searchsorted(reached[index], allowed, side="right"))
             if whole == len(stops):
                 thresholds[index] = -np.inf
                 continue

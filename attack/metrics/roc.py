@@ -9,7 +9,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Roc:
-    """A receiver operating characteristic: rates at falling thresholds, from (0, 0) to (1, 1), float64."""
+    """A receiver operating characteristic: rates at falling thresholds, from (0, 0) to (1, 1),
+    float64."""
 
     fpr: np.ndarray
     tpr: np.ndarray
@@ -31,7 +32,8 @@ class Roc:
         return float(self.tpr[self.fpr <= fpr + 1e-12].max())
 
     def threshold_at(self, fpr: float) -> float:
-        """Returns the lowest threshold (member where score ≥ threshold) whose false-positive rate is at most `fpr`: that of `tpr_at`."""
+        """Returns the lowest threshold (member where score ≥ threshold) whose false-positive rate
+        is at most `fpr`: that of `tpr_at`."""
         return float(self.thresholds[np.flatnonzero(self.fpr <= fpr + 1e-12)[-1]])
 
 
@@ -65,7 +67,8 @@ def auc(labels: np.ndarray, scores: np.ndarray) -> float:
 
 
 def pair_auc(positive: np.ndarray, negative: np.ndarray) -> float:
-    """Returns the area for scores of members and of non-members, by merging the sorted sides; ties count half."""
+    """Returns the area for scores of members and of non-members, by merging the sorted sides; ties
+    count half."""
     ordered = np.sort(negative)
     below = np.searchsorted(ordered, positive, side="left")
     not_above = np.searchsorted(ordered, positive, side="right")
@@ -73,7 +76,8 @@ def pair_auc(positive: np.ndarray, negative: np.ndarray) -> float:
 
 
 def auc_matrix(positive: list[np.ndarray], negative: list[np.ndarray]) -> np.ndarray:
-    """Returns the area of every pair of models, float64 `(len(positive), len(negative))`; ties count half.
+    """Returns the area of every pair of models, float64 `(len(positive), len(negative))`; ties
+    count half.
 
     One common sort, then for each model of the negative side one pass over it.
     """
@@ -92,7 +96,8 @@ def auc_matrix(positive: list[np.ndarray], negative: list[np.ndarray]) -> np.nda
 
 
 def best_f1(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
-    """Returns the threshold on `scores` (predict member where score ≥ threshold) with the best F1, and that F1.
+    """Returns the threshold on `scores` (predict member where score ≥ threshold) with the best F1,
+    and that F1.
 
     Of equal ones the highest threshold.
     """
@@ -107,7 +112,8 @@ def best_f1(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
 
 
 def ks_distance(first: np.ndarray, second: np.ndarray) -> float:
-    """Returns the two-sample Kolmogorov–Smirnov distance: the largest gap between the two distribution functions."""
+    """Returns the two-sample Kolmogorov–Smirnov distance: the largest gap between the two
+    distribution functions."""
     if len(first) == 0 or len(second) == 0:
         raise ValueError("first and second: both samples need values")
     values = np.concatenate([first, second])

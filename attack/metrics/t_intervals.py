@@ -1,8 +1,10 @@
-"""Intervals over models by Student's t: of a mean, of a share, and of what follows from a share on each side.
+"""Intervals over models by Student's t: of a mean, of a share, and of what follows from a share on
+each side.
 
-No bootstrap over few models reaches beyond the models that it has. Of three it gives, at its widest, the least to the greatest of
-them, and that holds their mean in 75 % of cases, not 95. What is a mean over models needs no bootstrap: these are closed forms.
-How often each interval of this project holds the truth is measured by `benchmarks/attack/coverage.py`.
+No bootstrap over few models reaches beyond the models that it has. Of three it gives, at its
+widest, the least to the greatest of them, and that holds their mean in 75 % of cases, not 95. What
+is a mean over models needs no bootstrap: these are closed forms. How often each interval of this
+project holds the truth is measured by `benchmarks/attack/coverage.py`.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ TAIL = (1.0 - LEVEL) / 2.0
 
 @dataclass(frozen=True)
 class Shares:
-    """How many of each model's rows were hit: `hits` and `rows`, float64 `(models,)`, both counts of rows."""
+    """How many of each model's rows were hit: `hits` and `rows`, float64 `(models,)`, both counts
+    of rows."""
 
     hits: np.ndarray
     rows: np.ndarray
@@ -32,7 +35,8 @@ class Shares:
 
     @cached_property
     def variance(self) -> float:
-        """Of `value`, from the differences between models; a ratio's, linearised, where models have not equally many rows."""
+        """Of `value`, from the differences between models; a ratio's, linearised, where models have
+        not equally many rows."""
         apart = (self.hits - self.value * self.rows) / self.rows.mean()
         return float((apart**2).sum() / (len(apart) * (len(apart) - 1)))
 
@@ -40,18 +44,21 @@ class Shares:
 def mean_interval(
     values: Sequence[float] | np.ndarray, least: float = -math.inf, most: float = math.inf
 ) -> list[float]:
-    """Returns the 95 % interval of the mean of `values`, one a model, cut to what is possible, [`least`, `most`]."""
+    """Returns the 95 % interval of the mean of `values`, one a model, cut to what is possible,
+    [`least`, `most`]."""
     array = np.asarray(values, dtype=np.float64)
     reach = _quantile(len(array) - 1) * float(array.std(ddof=1)) / math.sqrt(len(array))
     return [max(least, float(array.mean()) - reach), min(most, float(array.mean()) + reach)]
 
 
 def share_interval(shares: Shares) -> list[float]:
-    """Returns the 95 % interval of a share, that of Clopper and Pearson for as many rows as the models are worth.
+    """Returns the 95 % interval of a share, that of Clopper and Pearson for as many rows as the
+    models are worth.
 
-    Rows of one model are correlated, so they are worth fewer; how many follows from the spread between models, with Student's t
-    for how few those are. Where models do not differ at all, as where none has a hit, rows are taken for independent: the
-    interval of 0 hits is not [0, 0]. Source: Korn and Graubard, Survey Methodology 24 (1998), 193-201.
+    Rows of one model are correlated, so they are worth fewer; how many follows from the spread
+    between models, with Student's t for how few those are. Where models do not differ at all, as
+    where none has a hit, rows are taken for independent: the interval of 0 hits is not [0, 0].
+    Source: Korn and Graubard, Survey Methodology 24 (1998), 193-201.
     """
     from scipy.special import betaincinv
 
@@ -68,11 +75,13 @@ def share_interval(shares: Shares) -> list[float]:
 def combined_interval(
     of: Callable[[float, float], float], slopes: tuple[float, float], members: Shares, others: Shares
 ) -> list[float]:
-    """Returns the 95 % interval of a quantity in [0, 1] that rises with members' share and falls with that of others.
+    """Returns the 95 % interval of a quantity in [0, 1] that rises with members' share and falls
+    with that of others.
 
-    Its variance is the sum of what both sides' models add to it, to first order; the interval is taken on the logit scale, so
-    that it keeps within [0, 1], with the degrees of freedom of Satterthwaite (Biometrics Bulletin 2, 1946). As Obuchowski
-    (Biometrics 53, 1997) does for clustered ROC data. At 0 and 1 there is no logit: then from what both shares may be.
+    Its variance is the sum of what both sides' models add to it, to first order; the interval is
+    taken on the logit scale, so that it keeps within [0, 1], with the degrees of freedom of
+    Satterthwaite (Biometrics Bulletin 2, 1946). As Obuchowski (Biometrics 53, 1997) does for
+    clustered ROC data. At 0 and 1 there is no logit: then from what both shares may be.
 
     **Arguments:** `of`: returns the quantity of both shares. `slopes`: its derivatives by each.
     """
@@ -88,7 +97,8 @@ def combined_interval(
 
 
 def _added(parts: Sequence[tuple[float, int]]) -> tuple[float, float]:
-    """Returns the sum of independent (variance, degrees of freedom), and Satterthwaite's degrees of freedom of it."""
+    """Returns the sum of independent (variance, degrees of freedom), and Satterthwaite's degrees of
+    freedom of it."""
     total = sum(variance for variance, _ in parts)
     squares = sum(variance**2 / freedom for variance, freedom in parts)
     return total, total**2 / squares if squares > 0.0 else 1.0
@@ -109,8 +119,9 @@ def independent_interval(
 ) -> tuple[float, float]:
     """Returns the 95 % interval of first − second from the intervals of both, taken as independent.
 
-    This is the "method of variance estimates recovery". It keeps skewed intervals skewed, and an interval
-    of a rate of 0 does not shrink to a point. Source: Zou and Donner, Statistics in Medicine 27 (2008).
+    This is the "method of variance estimates recovery". It keeps skewed intervals skewed, and an
+    interval of a rate of 0 does not shrink to a point. Source: Zou and Donner, Statistics in
+    Medicine 27 (2008).
     """
     apart = first - second
     below = math.hypot(first - first_bounds[0], second_bounds[1] - second)

@@ -15,17 +15,19 @@ TINY = 0.05
 def tiny_scores(
     positive: Scores, negative: Scores, seed: int, draws: int = DRAWS
 ) -> tuple[float, list[float] | None, list[float]]:
-    """Returns the share of a model's outputs that score under the 5th percentile of retrained models' outputs.
+    """Returns the share of a model's outputs that score under the 5th percentile of retrained
+    models' outputs.
 
-    It is 0.05 where unlearned models cannot be told from retrained ones; a pile of scores that are too small (the
-    Streisand effect, supplement Fig. 3) lifts it though the AUC may still look well.
+    It is 0.05 where unlearned models cannot be told from retrained ones; a pile of scores that are
+    too small (the Streisand effect, supplement Fig. 3) lifts it though the AUC may still look well.
 
-    **Returns:** the mean over models, its 95 % interval over models of both sides (None where one has a single model), the
-    value of each model.
+    **Returns:** the mean over models, its 95 % interval over models of both sides (None where one
+    has a single model), the value of each model.
     """
     floor = np.quantile(negative.scores, TINY)
     members, others = positive.by_model()[1], negative.by_model()[1]
-    # Tied scores at the floor count in part, so that equal distributions give 0.05 also where scores are coarse.
+    # Tied scores at the floor count in part, so that equal distributions give 0.05 also where
+    # scores are coarse.
     under, at = (float((test(negative.scores, floor)).mean()) for test in (np.less, np.equal))
     weight = (TINY - under) / at if at else 0.0
     shares = [float((scores < floor).mean() + weight * (scores == floor).mean()) for scores in members]

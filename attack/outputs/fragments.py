@@ -21,7 +21,8 @@ BATCH_VALUES = 2_000_000  # logits in one piece: 8 MB
 
 @dataclass(frozen=True)
 class Fragment:
-    """Rows `start` to `stop` of one row group of a Parquet file: the unit that is dealt out to workers."""
+    """Rows `start` to `stop` of one row group of a Parquet file: the unit that is dealt out to
+    workers."""
 
     path: str
     group: int
@@ -37,7 +38,8 @@ def fragments(
     folds: Sequence[str] | None = None,
     least: int = 1,
 ) -> list[Fragment]:
-    """Returns the row groups that may hold rows of `roles` and `folds`, from the files' footers alone.
+    """Returns the row groups that may hold rows of `roles` and `folds`, from the files' footers
+    alone.
 
     Where there are fewer than `least`, each is divided into ranges of rows.
     """
@@ -69,7 +71,8 @@ def _may_hold(row_group: Any, schema: pa.Schema, name: str, allowed: Sequence[st
 
 
 def _only_value(row_group: Any, schema: pa.Schema, name: str) -> Any:
-    """Returns the one value that all rows of a row group have, None where its statistics do not say that."""
+    """Returns the one value that all rows of a row group have, None where its statistics do not say
+    that."""
     statistics = _statistics(row_group, schema, name)
     alone = statistics is not None and statistics.min == statistics.max and statistics.null_count == 0
     return statistics.min if alone else None
@@ -129,12 +132,14 @@ def _read_triples(path: str, filesystem: Any, groups: Sequence[int], names: Sequ
 
 
 def deal(parts: Sequence[Fragment], workers: int) -> list[list[Fragment]]:
-    """Returns each worker's fragments: dealt round in file order, so that every worker gets all roles and folds alike."""
+    """Returns each worker's fragments: dealt round in file order, so that every worker gets all
+    roles and folds alike."""
     return [list(parts[rank::workers]) for rank in range(workers)]
 
 
 def label_classes_of(paths: Sequence[str | Path], filesystem: Any = None) -> int:
-    """Returns how many classes the one-hot label needs, from the files' schema and statistics where they have them."""
+    """Returns how many classes the one-hot label needs, from the files' schema and statistics where
+    they have them."""
     widest = 0
     for path in paths:
         with opened(path, filesystem) as file:
@@ -170,9 +175,11 @@ def softmax_width(paths: Sequence[str | Path], forget_classes: Sequence[int] = (
 def pieces(
     part: Fragment, filesystem: Any, columns: Sequence[str] | None, dictionaries: Sequence[str] = ()
 ) -> Iterator[pa.Table]:
-    """Yields a fragment's rows in order, in pieces of about `BATCH_VALUES` logits, with types brought to the schema's.
+    """Yields a fragment's rows in order, in pieces of about `BATCH_VALUES` logits, with types
+    brought to the schema's.
 
-    **Arguments:** `columns`: to read, None for all. `dictionaries`: text columns to leave dictionary-encoded.
+    **Arguments:** `columns`: to read, None for all. `dictionaries`: text columns to leave
+    dictionary-encoded.
 
     **Raises:** `ValueError` naming the file where it is damaged.
     """
@@ -208,7 +215,8 @@ def schema_of(path: str | Path, filesystem: Any = None) -> pa.Schema:
         schema = towards_schema(file.schema_arrow.empty_table()).schema
         kind = schema.field("logits").type if "logits" in schema.names else pa.null()
         if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-            # A list of no stated length: the first row says how long, and `check` holds all others to it.
+            # A list of no stated length: the first row says how long, and `check` holds all others
+            # to it.
             for batch in file.iter_batches(1, columns=["logits"]):
                 logits = towards_schema(pa.Table.from_batches([batch])).schema.field("logits")
                 return schema.set(schema.get_field_index("logits"), logits)

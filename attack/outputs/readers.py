@@ -16,10 +16,11 @@ from .table import towards_schema
 
 
 def read_outputs(paths: str | Path | Sequence[str | Path]) -> list[pa.Table]:
-    """Returns the tables in Parquet files, with common spellings of the types brought to the schema's.
+    """Returns the tables in Parquet files, with common spellings of the types brought to the
+    schema's.
 
-    A list of numbers of one length becomes the fixed-size list of float32; other integers become int64. What cannot be
-    brought there is left as it is, for `check` to name.
+    A list of numbers of one length becomes the fixed-size list of float32; other integers become
+    int64. What cannot be brought there is left as it is, for `check` to name.
 
     **Arguments:** `paths`: files, folders or globs.
 
@@ -36,7 +37,8 @@ def read_outputs(paths: str | Path | Sequence[str | Path]) -> list[pa.Table]:
 
 
 def find_files(given: Sequence[str | Path], suffix: str = "parquet") -> tuple[tuple[str, ...], Any]:
-    """Returns the files that paths, folders, globs or `s3://…` addresses name, and the `pyarrow.fs` file system of the latter.
+    """Returns the files that paths, folders, globs or `s3://…` addresses name, and the `pyarrow.fs`
+    file system of the latter.
 
     S3's credentials and endpoint come from the usual AWS variables (`AWS_ENDPOINT_URL`).
 

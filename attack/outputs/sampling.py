@@ -1,4 +1,5 @@
-"""A random part of a table's rows, the same however the table is divided, in whatever order it is read."""
+"""A random part of a table's rows, the same however the table is divided, in whatever order it is
+read."""
 
 from __future__ import annotations
 
@@ -9,13 +10,16 @@ import pyarrow as pa
 
 from .table import coded_column
 
-IDENTITY = ("role", "model_id")  # what tells one model's rows from another's among those that are fitted on
+# what tells one model's rows from another's among those that are fitted on
+IDENTITY = ("role", "model_id")
 
 
 def drawn(rows: pa.Table, share: float, seed: int) -> np.ndarray:
-    """Says of each row of outputs whether it is one of a random `share` of all rows, bool `(rows,)`.
+    """Says of each row of outputs whether it is one of a random `share` of all rows, bool
+    `(rows,)`.
 
-    A row is drawn by a hash of its model, its sample and `seed` alone, so that workers need not agree on anything.
+    A row is drawn by a hash of its model, its sample and `seed` alone, so that workers need not
+    agree on anything.
 
     **Arguments:** `share`: from 0 to 1.
     """
@@ -31,7 +35,8 @@ def drawn(rows: pa.Table, share: float, seed: int) -> np.ndarray:
 
 
 def _scattered(values: np.ndarray) -> np.ndarray:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): every bit of the result depends on every bit given."""
+    """The finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): every bit of the result
+    depends on every bit given."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     found: np.ndarray = values ^ (values >> np.uint64(31))

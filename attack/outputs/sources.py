@@ -1,4 +1,5 @@
-"""Where outputs come from: tables in memory, or Parquet files that are read a piece at a time, as often as needed."""
+"""Where outputs come from: tables in memory, or Parquet files that are read a piece at a time, as
+often as needed."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ class Source(Protocol):
         ...
 
     def pieces(self, roles: Sequence[str] | None = None, folds: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """Yields the rows of `roles` and `folds` (None: of all) in order, with the schema's columns, a few MB at a time."""
+        """Yields the rows of `roles` and `folds` (None: of all) in order, with the schema's
+        columns, a few MB at a time."""
         ...
 
 
@@ -52,9 +54,11 @@ class Tables:
 
 @dataclass(frozen=True)
 class ParquetFiles:
-    """Outputs in Parquet files. Row groups whose statistics rule the wanted rows out are not even opened.
+    """Outputs in Parquet files. Row groups whose statistics rule the wanted rows out are not even
+    opened.
 
-    **Arguments:** `paths`: files. `filesystem`: a `pyarrow.fs` file system, where the paths do not say which.
+    **Arguments:** `paths`: files. `filesystem`: a `pyarrow.fs` file system, where the paths do not
+    say which.
     """
 
     paths: tuple[str, ...]

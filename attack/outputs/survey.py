@@ -1,4 +1,5 @@
-"""One pass over outputs: what is wrong with them, and φ and the entropy of every row, all that most attacks read.
+"""One pass over outputs: what is wrong with them, and φ and the entropy of every row, all that most
+attacks read.
 
 A row leaves 36 bytes here, however many classes it has; the logits themselves are never held.
 """
@@ -25,7 +26,8 @@ MAPPED_ROWS = 10_000_000  # from so many on, arrays of rows lie in files: 360 MB
 
 @dataclass(frozen=True)
 class Finding:
-    """How many rows have a fault, and the first of them: its sample, its model, and the label that it has."""
+    """How many rows have a fault, and the first of them: its sample, its model, and the label that
+    it has."""
 
     count: int
     sample_id: int
@@ -38,16 +40,19 @@ class Finding:
 
 @dataclass
 class Survey:
-    """What one pass found. Arrays are in the order of the rows; `measured` puts them on a grid of models and samples.
+    """What one pass found. Arrays are in the order of the rows; `measured` puts them on a grid of
+    models and samples.
 
     **Arguments:**
 
     - `models`: (role, method, params, model_id, fold) of each model, in the order of appearance.
     - `model_of` int32, `sample_of` and `label_of` int64, `phi` and `entropy` float64: of each row.
-    - `nulls`: column → rows that are null; `ragged`: rows differ in how many logits they have. Then nothing else was looked at.
-    - `not_finite`, `outside`, `dropped`: rows whose logits are not finite, whose label lies outside the classes, whose
-        label's class has no column.
-    - `tallies`: each model's counts of right rows, by its place in `models`; empty where columns are of unknown classes.
+    - `nulls`: column → rows that are null; `ragged`: rows differ in how many logits they have. Then
+        nothing else was looked at.
+    - `not_finite`, `outside`, `dropped`: rows whose logits are not finite, whose label lies outside
+        the classes, whose label's class has no column.
+    - `tallies`: each model's counts of right rows, by its place in `models`; empty where columns
+        are of unknown classes.
     """
 
     width: int
@@ -69,16 +74,17 @@ class Survey:
     def of(cls, source: Source, num_classes: int | None = None, *, confidences: bool = True) -> Survey:
         """Reads the source once.
 
-        **Arguments:** `num_classes`: how many classes labels may be of; None: what the logits' columns say. Where there are
-        more of them than columns, and the tables do not say which classes these are, φ is NaN. `confidences`: also φ and the
-        entropy; without them, NaN.
+        **Arguments:** `num_classes`: how many classes labels may be of; None: what the logits'
+        columns say. Where there are more of them than columns, and the tables do not say which
+        classes these are, φ is NaN. `confidences`: also φ and the entropy; without them, NaN.
         """
         rows = source.rows()
         schema = next((s for s in source.schemas()), pa.schema([]))
         empty = schema.empty_table()
         width, classes = empty.schema.field("logits").type.list_size, logit_classes(empty)
         limit = num_classes if num_classes is not None else None if classes is not None else width
-        # Fewer columns than classes, and no word of which they are: column c need not be class c, so no φ can be read.
+        # Fewer columns than classes, and no word of which they are: column c need not be class c,
+        # so no φ can be read.
         columns_known = classes is not None or num_classes is None or num_classes <= width
         found = cls(
             width,
@@ -132,7 +138,8 @@ class Survey:
         if confidences and not bad.any():
             self.entropy[rows] = entropy(logits)
             if columns_known and not without.any():
-                # The first part's classes stand for all, as `check` sees to: a piece may have lost its own note of them.
+                # The first part's classes stand for all, as `check` sees to: a piece may have lost
+                # its own note of them.
                 self.phi[rows] = phi(logits, label_columns(with_classes(piece, self.classes)))
 
     def _codes(self, piece: pa.Table, known: dict[tuple[str, ...], int]) -> np.ndarray:
@@ -155,7 +162,8 @@ class Survey:
         return Finding(count, int(self.sample_of[position + row]), model[3], int(labels[row]))
 
     def feature_values(self) -> int:
-        """Returns how many numbers the shadow attack would see: rows × (logits, and a column for each class that labels name)."""
+        """Returns how many numbers the shadow attack would see: rows × (logits, and a column for
+        each class that labels name)."""
         top = int(self.label_of.max()) + 1 if len(self.label_of) else 0
         return len(self.label_of) * (self.width + max(self.width, top))
 
@@ -168,7 +176,8 @@ class Survey:
 
     @cached_property
     def regular(self) -> bool:
-        """Whether the rows are whole models, one after another, all with the same samples in the same order."""
+        """Whether the rows are whole models, one after another, all with the same samples in the
+        same order."""
         count = len(self.models)
         if not count or len(self.model_of) % count:
             return False
@@ -184,7 +193,8 @@ class Survey:
         return self.model_of * np.int64(len(self.samples)) + np.searchsorted(self.samples, self.sample_of)
 
     def measured(self) -> Measured:
-        """Returns φ and the entropy on a grid, models in the order of (role, method, params, model_id, fold).
+        """Returns φ and the entropy on a grid, models in the order of (role, method, params,
+        model_id, fold).
 
         Needs every model to have every sample once.
         """
@@ -218,14 +228,16 @@ class Survey:
 def column(rows: int, kind: type[Any], fill: float | None = None) -> np.ndarray:
     """Returns an array of so many rows, of `fill` where it is given.
 
-    From `MAPPED_ROWS` rows on its pages are those of a file without a name in the temporary folder: the system writes them
-    out when memory is short, and the file is gone with the array, however the process ends.
+    From `MAPPED_ROWS` rows on its pages are those of a file without a name in the temporary folder:
+    the system writes them out when memory is short, and the file is gone with the array, however
+    the process ends.
     """
     found = None
     if rows >= MAPPED_ROWS:
         try:
             with tempfile.TemporaryFile(prefix="survey-") as file:
-                # Its room is taken now: on a disk that is full later, writing to the map would end the process.
+                # Its room is taken now: on a disk that is full later, writing to the map would end
+                # the process.
                 os.posix_fallocate(file.fileno(), 0, rows * np.dtype(kind).itemsize)
                 found = np.asarray(np.memmap(file, kind, "r+", shape=(rows,)))
         except OSError:  # no room there: memory, as for fewer rows

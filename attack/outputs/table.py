@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 ROLES = ("original", "retrained", "unlearned")
 FOLDS = ("train", "validation", "test")
 TEXTS = ("model_id", "role", "method", "params", "fold")
-CLASSES_KEY = b"attack.classes"  # schema metadata: which class each column of the logits is, where some were dropped
+# schema metadata: which class each column of the logits is, where some were dropped
+CLASSES_KEY = b"attack.classes"
 BLOCK_VALUES = 4_000_000  # logits turned into float64 at a time: 32 MB
 
 
@@ -49,8 +50,9 @@ def outputs_table(
 
     - `sample_ids`, `labels`: integers `(n,)`. `logits`: `(n, C)`, stored as float32.
     - `params`: the method's parameters as JSON text, `{}` where there are none.
-    - `classes`: in class removal, the class that each column of the logits stands for (the forgotten ones are dropped
-        from every model alike, so that the width is uniform); labels stay the original ones. None: column c is class c.
+    - `classes`: in class removal, the class that each column of the logits stands for (the
+        forgotten ones are dropped from every model alike, so that the width is uniform); labels
+        stay the original ones. None: column c is class c.
 
     **Raises:** `ValueError` for an unknown role or fold, or arrays of different lengths.
     """
@@ -80,7 +82,8 @@ def outputs_table(
 
 
 def with_classes(table: pa.Table, classes: Sequence[int] | None) -> pa.Table:
-    """Returns the table with a note of which class each column of its logits is; unchanged where `classes` is None.
+    """Returns the table with a note of which class each column of its logits is; unchanged where
+    `classes` is None.
 
     **Raises:** `ValueError` where there is not one class for each column.
     """
@@ -94,10 +97,12 @@ def with_classes(table: pa.Table, classes: Sequence[int] | None) -> pa.Table:
 
 
 def towards_schema(table: pa.Table) -> pa.Table:
-    """Returns the table with common spellings of types brought to the schema's; what cannot be is left, for `check` to name.
+    """Returns the table with common spellings of types brought to the schema's; what cannot be is
+    left, for `check` to name.
 
-    A list of numbers of one length becomes the fixed-size list of float32; other integers become int64. `method` and
-    `params` may be null for originals and retrained models: no method made them.
+    A list of numbers of one length becomes the fixed-size list of float32; other integers become
+    int64. `method` and `params` may be null for originals and retrained models: no method made
+    them.
     """
     wanted = OUTPUTS_SCHEMA(1)
     table = without_null_methods(table)
@@ -132,7 +137,8 @@ def towards_schema(table: pa.Table) -> pa.Table:
 
 
 def without_null_methods(table: pa.Table) -> pa.Table:
-    """Fills a null `method` or `params` of originals and retrained models; those of unlearned ones stay, for `check` to name."""
+    """Fills a null `method` or `params` of originals and retrained models; those of unlearned ones
+    stay, for `check` to name."""
     for name, nothing in (("method", ""), ("params", "{}")):
         if name not in table.column_names:
             continue
@@ -161,7 +167,8 @@ def logits_matrix(table: pa.Table) -> np.ndarray:
 
 
 def finite_logits(table: pa.Table) -> np.ndarray:
-    """Returns `logits_matrix`, for attacks: a NaN would pass as a sample that a model lacks, or as a score.
+    """Returns `logits_matrix`, for attacks: a NaN would pass as a sample that a model lacks, or as
+    a score.
 
     **Raises:** `ValueError` where a logit is not finite, naming the first such row.
     """
@@ -174,7 +181,8 @@ def require_finite(table: pa.Table, logits: np.ndarray) -> np.ndarray:
     **Raises:** `ValueError` where one is not, naming the first such row.
     """
     with np.errstate(invalid="ignore"):
-        # A sum is finite only where all of its terms are; float64 holds any sum of float32 without overflow.
+        # A sum is finite only where all of its terms are; float64 holds any sum of float32 without
+        # overflow.
         bad = ~np.isfinite(logits.sum(axis=1, dtype=np.float64))
     if bad.any():
         first = int(np.flatnonzero(bad)[0])
@@ -186,10 +194,12 @@ def require_finite(table: pa.Table, logits: np.ndarray) -> np.ndarray:
 
 
 def coded_column(table: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns a column's distinct values, sorted, and each row's index into them, int64 `(rows,)`."""
+    """Returns a column's distinct values, sorted, and each row's index into them, int64
+    `(rows,)`."""
     if len(table) == 0:
         return np.empty(0, dtype=object), np.empty(0, dtype=np.int64)
-    # Encoded before the chunks are joined: the joined text of a long table may be too long for one Arrow array.
+    # Encoded before the chunks are joined: the joined text of a long table may be too long for one
+    # Arrow array.
     encoded = table[name].dictionary_encode().unify_dictionaries().combine_chunks()
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.chunk(0)
@@ -213,7 +223,8 @@ def text_column(table: pa.Table, name: str) -> np.ndarray:
 
 
 def rows_where(table: pa.Table, **allowed: str | Sequence[str]) -> pa.Table:
-    """Returns the rows whose columns hold one of the values allowed, for example `role="original"`."""
+    """Returns the rows whose columns hold one of the values allowed, for example
+    `role="original"`."""
     mask: pa.ChunkedArray | None = None
     for name, values in allowed.items():
         listed = [values] if isinstance(values, str) else list(values)
@@ -223,9 +234,11 @@ def rows_where(table: pa.Table, **allowed: str | Sequence[str]) -> pa.Table:
 
 
 def label_columns(table: pa.Table) -> np.ndarray:
-    """Returns the column of the logits that stands for each row's label, int64 `(rows,)`; −1 where it was dropped.
+    """Returns the column of the logits that stands for each row's label, int64 `(rows,)`; −1 where
+    it was dropped.
 
-    **Raises:** `ValueError` where a label lies outside the table's classes although none was dropped.
+    **Raises:** `ValueError` where a label lies outside the table's classes although none was
+    dropped.
     """
     labels = table["label"].to_numpy()
     width = table["logits"].type.list_size
@@ -244,6 +257,7 @@ def label_columns(table: pa.Table) -> np.ndarray:
 
 
 def logit_classes(table: pa.Table) -> list[int] | None:
-    """Returns the class of each column of the logits where the table says so, else None (column c is class c)."""
+    """Returns the class of each column of the logits where the table says so, else None (column c
+    is class c)."""
     metadata = table.schema.metadata or {}
     return list(json.loads(metadata[CLASSES_KEY])) if CLASSES_KEY in metadata else None

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def shown() -> Iterator[None]:
-    """Prints what a command came to; where nobody reads that any more, how it ended is unchanged."""
+    """Prints what a command came to; where nobody reads that any more, how it ended is
+    unchanged."""
     with contextlib.suppress(BrokenPipeError):
         yield
         sys.stdout.flush()
@@ -27,7 +28,8 @@ def console(width: int, **options: Any) -> Any:
     from rich.console import Console
 
     class Ours(Console):
-        def on_broken_pipe(self) -> None:  # Rich would end the process with 1, which here means that units failed
+        # Rich would end the process with 1, which here means that units failed
+        def on_broken_pipe(self) -> None:
             raise BrokenPipeError
 
     return Ours(width=None if sys.stdout.isatty() else width, **options)
@@ -85,7 +87,8 @@ def force_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def folder_name(text: str) -> Path:
-    """Returns the folder that an argument names, for argparse. An unset shell variable is no folder."""
+    """Returns the folder that an argument names, for argparse. An unset shell variable is no
+    folder."""
     if not text.strip():
         raise argparse.ArgumentTypeError("'' names no folder; is a variable of the shell not set?")
     return Path(text).expanduser()
@@ -99,7 +102,8 @@ def positive(text: str) -> int:
 
 
 def load(args: argparse.Namespace) -> Recipe:
-    """Returns the recipe that the arguments name; raises `RecipeError` also for a --store with credentials in it."""
+    """Returns the recipe that the arguments name; raises `RecipeError` also for a --store with
+    credentials in it."""
     from ..base.errors import RecipeError
     from ..recipe.places import store_faults
     from ..recipe.recipe import load_recipe

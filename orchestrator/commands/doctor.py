@@ -103,7 +103,8 @@ def _machine(seen: dict[str, Any]) -> list[Finding]:
 
 
 def _settings() -> list[Finding]:
-    """Looks at what Ray reads from the environment: a token that others can read, a folder too deep for sockets."""
+    """Looks at what Ray reads from the environment: a token that others can read, a folder too deep
+    for sockets."""
     from ..engine.ray.health import LONGEST_RAY_FOLDER, Finding
 
     found = []
@@ -220,7 +221,8 @@ def _workers(session: Any, store: str | None) -> list[Finding]:
 
 
 def _skew(ray: Any, strategy: Any) -> float:
-    """Returns a node's clock less this one's in seconds, to within half the round trip of the fastest of three calls."""
+    """Returns a node's clock less this one's in seconds, to within half the round trip of the
+    fastest of three calls."""
 
     @ray.remote(num_cpus=0, scheduling_strategy=strategy)
     def clock() -> float:

@@ -1,4 +1,5 @@
-"""`orchestrator search`: hyperparameters of a method under a budget, the best of them measured on the test fold."""
+"""`orchestrator search`: hyperparameters of a method under a budget, the best of them measured on
+the test fold."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ def main(args: argparse.Namespace) -> int:
 
 
 def print_search(result: SearchResult) -> None:
-    """Prints the chosen settings with what search and test fold say of them, and the result table of the run."""
+    """Prints the chosen settings with what search and test fold say of them, and the result table
+    of the run."""
     from ..experiments.search import beyond_bound
     from .run import print_table
 

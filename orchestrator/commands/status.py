@@ -1,4 +1,5 @@
-"""`orchestrator status`: what is done, running, failed and left; and all that is recorded of single units."""
+"""`orchestrator status`: what is done, running, failed and left; and all that is recorded of single
+units."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""`orchestrator submit`: an experiment as a Ray job. Submitting the same thing twice attaches to the first."""
+"""`orchestrator submit`: an experiment as a Ray job. Submitting the same thing twice attaches to
+the first."""
 
 from __future__ import annotations
 
@@ -124,7 +125,8 @@ def _stop(client: Any, identity: str, as_json: bool) -> int:
 
 
 def _ask(identity: str, what: str, action: Callable[[], Any]) -> Any:
-    """Returns what the job server answers; raises `EnvironmentFault` with its first line where it refuses."""
+    """Returns what the job server answers; raises `EnvironmentFault` with its first line where it
+    refuses."""
     try:
         return action()
     except (RuntimeError, OSError) as error:
@@ -141,7 +143,8 @@ def _jobs(client: Any, address: str) -> list[Any]:
 
 
 def connect(address: str) -> Any:
-    """Returns a client of the cluster's job server; raises `EnvironmentFault` where it does not answer or refuses the token."""
+    """Returns a client of the cluster's job server; raises `EnvironmentFault` where it does not
+    answer or refuses the token."""
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     from ray.job_submission import JobSubmissionClient
 
@@ -162,7 +165,8 @@ def connect(address: str) -> Any:
 
 
 def _warn(recipe: Any, args: argparse.Namespace) -> None:
-    """Says what would be missed later: results that go with the job's folder, a variable that the cluster may not have."""
+    """Says what would be missed later: results that go with the job's folder, a variable that the
+    cluster may not have."""
     from ..recipe.places import VARIABLE
 
     if not args.output:
@@ -276,7 +280,8 @@ def follow(client: Any, identity: str, stream: TextIO) -> int:
     if status == "STOPPED":
         return EXIT_INTERRUPTED
     code = getattr(info, "driver_exit_code", None)
-    return int(code) if code else EXIT_ENVIRONMENT  # it ended without a word: its node or the head is gone
+    # it ended without a word: its node or the head is gone
+    return int(code) if code else EXIT_ENVIRONMENT
 
 
 def _attempt(identity: str, base: str) -> int:

@@ -65,7 +65,8 @@ def _live(state: ExperimentState, interval: float) -> None:
 
 
 def picture(state: dict[str, Any], height: int) -> Group:
-    """Returns the live view: stages with bars, throughput and ETA; running units; failures. At most `height` lines."""
+    """Returns the live view: stages with bars, throughput and ETA; running units; failures. At most
+    `height` lines."""
     from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table
@@ -128,7 +129,8 @@ def picture(state: dict[str, Any], height: int) -> Group:
 
 
 def _plain(state: ExperimentState, interval: float, stream: Any) -> None:
-    """Prints a line for each stage that begins or ends, each failure, and every ten seconds how far it is."""
+    """Prints a line for each stage that begins or ends, each failure, and every ten seconds how far
+    it is."""
     from ..base.text import printable
     from ..plan.units import STAGE_TITLES
     from ..records.progress import duration

@@ -1,4 +1,5 @@
-"""A unit is one piece of work, described by all that its result depends on. Its key is the hash of that description."""
+"""A unit is one piece of work, described by all that its result depends on. Its key is the hash of
+that description."""
 
 from __future__ import annotations
 
@@ -11,12 +12,14 @@ from ..base.values import Json, Object, digest, plain
 from ..recipe.sections import Recipe
 from .specs import Spec
 
-# Part of every key. Raise it when the meaning of stored results changes, so that older ones are not taken for new ones.
+# Part of every key. Raise it when the meaning of stored results changes, so that older ones are not
+# taken for new ones.
 FORMAT_VERSION = 1
 
 
 def seed_for(*parts: Json) -> int:
-    """Returns a seed in [0, 2³¹) that depends on `parts` only: one seed for each model, whatever the order of work."""
+    """Returns a seed in [0, 2³¹) that depends on `parts` only: one seed for each model, whatever
+    the order of work."""
     return int(digest(list(parts))[:8], 16) % 2**31
 
 
@@ -28,7 +31,8 @@ class Label:
 
     - `role`: `original`, `retrained` or `unlearned`. `fold`: `train`, `validation` or `test`.
     - `method`, `params`: of the row that it belongs to. `attack`: that fits or scores.
-    - `model_id`: what outputs call their model. `source`: the number of the original that it was made from.
+    - `model_id`: what outputs call their model. `source`: the number of the original that it was
+        made from.
     """
 
     role: str = ""
@@ -55,9 +59,11 @@ class Unit(Generic[S]):
     **Arguments:**
 
     - `spec`: everything that the result depends on. Hashed.
-    - `name`: what a person calls it. Not hashed, so that recipes which name a model differently share it.
+    - `name`: what a person calls it. Not hashed, so that recipes which name a model differently
+        share it.
     - `label`: role, fold, method and so on within this experiment. Not hashed.
-    - `needs`: units that must be done first. A missing one is executed in place, so a damaged object heals by itself.
+    - `needs`: units that must be done first. A missing one is executed in place, so a damaged
+        object heals by itself.
     - `cost`: estimated work, in any one measure within a kind; orders units and gives the ETA.
     """
 
@@ -69,7 +75,8 @@ class Unit(Generic[S]):
 
     @property
     def kind(self) -> str:
-        """`train`, `moments`, `basis`, `unlearn`, `outputs`, `attack`, `score`, `distance` and so on."""
+        """`train`, `moments`, `basis`, `unlearn`, `outputs`, `attack`, `score`, `distance` and so
+        on."""
         return self.spec.kind
 
     @cached_property
@@ -80,12 +87,14 @@ class Unit(Generic[S]):
         return hash(self.key)
 
     def ancestors(self) -> dict[str, Unit]:
-        """Returns every unit that this one needs, directly or not, by key, parents before children."""
+        """Returns every unit that this one needs, directly or not, by key, parents before
+        children."""
         found: dict[str, Unit] = {}
 
         def visit(unit: Unit) -> None:
             for need in unit.needs:
-                if need.key not in found:  # once each: in a chain of diamonds the paths are too many to walk
+                # once each: in a chain of diamonds the paths are too many to walk
+                if need.key not in found:
                     visit(need)
                     found[need.key] = need
 
@@ -113,7 +122,8 @@ class Outcome:
 
 
 def default_threads(cpus_per_unit: float) -> int:
-    """Returns how many threads a unit computes with: its whole cores, at least one. Part of what makes its bits repeat."""
+    """Returns how many threads a unit computes with: its whole cores, at least one. Part of what
+    makes its bits repeat."""
     return max(1, int(cpus_per_unit))
 
 
@@ -130,5 +140,6 @@ STAGE_TITLES = {
 
 
 def experiment_id(recipe: Recipe) -> str:
-    """Returns a short identifier of a resolved recipe: the same recipe submitted twice is the same experiment."""
+    """Returns a short identifier of a resolved recipe: the same recipe submitted twice is the same
+    experiment."""
     return digest(plain(recipe.model_dump(mode="json")))[:16]

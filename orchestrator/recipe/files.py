@@ -1,4 +1,5 @@
-"""Recipe files: shipped ones by name, one that extends another, and values set from the command line."""
+"""Recipe files: shipped ones by name, one that extends another, and values set from the command
+line."""
 
 from __future__ import annotations
 
@@ -15,14 +16,17 @@ DEEPEST = 5
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """Returns the recipes that come with the package, name to file; those that others only extend begin with an underscore."""
+    """Returns the recipes that come with the package, name to file; those that others only extend
+    begin with an underscore."""
     return {path.stem: path for path in sorted(SHIPPED.rglob("*.yaml"))}
 
 
 def read_document(source: str | Path) -> Json:
-    """Returns what a recipe file says, with what it `extends` filled in: mappings are merged, lists and values replaced.
+    """Returns what a recipe file says, with what it `extends` filled in: mappings are merged, lists
+    and values replaced.
 
-    **Arguments:** `source`: a path, or the name of a shipped recipe. `extends` is the same, a path relative to the file.
+    **Arguments:** `source`: a path, or the name of a shipped recipe. `extends` is the same, a path
+    relative to the file.
 
     **Raises:** `RecipeError` where there is no such file or it is not YAML.
     """
@@ -56,7 +60,8 @@ def _merged(base: Object, changes: Object) -> dict[str, Json]:
 
 
 def _alike(before: Object, value: Object) -> bool:
-    """Whether two sections are of one kind: another scenario, source or model takes options of its own."""
+    """Whether two sections are of one kind: another scenario, source or model takes options of its
+    own."""
     return all(before.get(key) == value.get(key, before.get(key)) for key in ("kind", "source", "name"))
 
 

@@ -1,7 +1,8 @@
-"""Places that a recipe names: no secret may be part of one, and nothing is written where the recipe's author likes.
+"""Places that a recipe names: no secret may be part of one, and nothing is written where the
+recipe's author likes.
 
-A recipe may come from somebody else. What it names is read, but results are written below the output folder and the
-current folder only, and whatever is stored or printed is free of credentials.
+A recipe may come from somebody else. What it names is read, but results are written below the
+output folder and the current folder only, and whatever is stored or printed is free of credentials.
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ def expand(text: str) -> str:
 
 
 def expand_section(section: Any, where: str, found: list[Fault]) -> Any:
-    """Returns a section of places with ${NAME} replaced; adds to `found` what must not be part of a recipe.
+    """Returns a section of places with ${NAME} replaced; adds to `found` what must not be part of a
+    recipe.
 
-    An address with credentials that a variable holds stays unexpanded: it is looked up when it is used, and never stored.
+    An address with credentials that a variable holds stays unexpanded: it is looked up when it is
+    used, and never stored.
     """
     if isinstance(section, Mapping):
         return {k: expand_section(v, f"{where}.{k}", found) for k, v in section.items()}
@@ -90,7 +93,8 @@ def store_faults(uri: str | None) -> list[Fault]:
 
 
 def tracking_faults(uri: str | None) -> list[Fault]:
-    """Returns why a tracking URI must not be used: an sqlite file that is not one, or lies above the current folder."""
+    """Returns why a tracking URI must not be used: an sqlite file that is not one, or lies above
+    the current folder."""
     uri = expand(uri or "")
     if not uri.startswith("sqlite:"):
         return []
@@ -117,7 +121,8 @@ def tracking_faults(uri: str | None) -> list[Fault]:
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """Returns the absolute file of an `sqlite:///…` URI, relative ones from the current folder; None for others."""
+    """Returns the absolute file of an `sqlite:///…` URI, relative ones from the current folder;
+    None for others."""
     if not uri.startswith("sqlite:///"):
         return None
     name = uri.removeprefix("sqlite:///").partition("?")[0]

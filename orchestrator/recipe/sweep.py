@@ -1,6 +1,8 @@
-"""Sweeps: `grid`, `zip`, `uniform` and `loguniform` in place of a method's hyperparameter, expanded before anything runs.
+"""Sweeps: `grid`, `zip`, `uniform` and `loguniform` in place of a method's hyperparameter, expanded
+before anything runs.
 
-Random draws depend on the recipe's seed and the method's place in the list only, so a plan is the same every time it is made.
+Random draws depend on the recipe's seed and the method's place in the list only, so a plan is the
+same every time it is made.
 """
 
 from __future__ import annotations
@@ -58,10 +60,11 @@ def expand(settings: Mapping[str, Any], seed: int, index: int) -> list[dict[str,
     **Arguments:**
 
     - `settings`: one method's settings, well formed (see `faults`).
-    - `seed`, `index`: the recipe's seed and the method's place in its list; they alone decide the random draws.
+    - `seed`, `index`: the recipe's seed and the method's place in its list; they alone decide the
+        random draws.
 
-    `zip` fields advance together; `grid` fields and the zipped group multiply; random fields are drawn `samples` times for
-    each of those combinations.
+    `zip` fields advance together; `grid` fields and the zipped group multiply; random fields are
+    drawn `samples` times for each of those combinations.
     """
     fixed = {k: v for k, v in settings.items() if k != "samples" and not is_sweep(v)}
     sweeps = {k: next(iter(v.items())) for k, v in settings.items() if is_sweep(v)}
@@ -81,7 +84,8 @@ def expand(settings: Mapping[str, Any], seed: int, index: int) -> list[dict[str,
 
 
 def each(value: Any, convert: Callable[[Any], Any]) -> Any:
-    """Returns `value` with `convert` applied: to itself, or to every value that a `grid` or `zip` lists."""
+    """Returns `value` with `convert` applied: to itself, or to every value that a `grid` or `zip`
+    lists."""
     if not is_sweep(value):
         return convert(value)
     kind, body = next(iter(value.items()))

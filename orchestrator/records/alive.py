@@ -1,8 +1,10 @@
-"""Whether somebody is at work on an output folder: a lock where locks work, a heartbeat where they do not.
+"""Whether somebody is at work on an output folder: a lock where locks work, a heartbeat where they
+do not.
 
-`flock` tells two processes of one machine apart for certain, and is given back by the kernel however a process ends. On a
-file system shared between machines it may say nothing at all, so the driver also counts a beat up in `alive.json`. No
-clock of another machine is trusted: a beat that rises while one looks is alive, one that stays is not.
+`flock` tells two processes of one machine apart for certain, and is given back by the kernel
+however a process ends. On a file system shared between machines it may say nothing at all, so the
+driver also counts a beat up in `alive.json`. No clock of another machine is trusted: a beat that
+rises while one looks is alive, one that stays is not.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ class Beat:
 
     @property
     def elsewhere(self) -> bool:
-        """Whether it came from another machine, where this one's locks and process numbers mean nothing."""
+        """Whether it came from another machine, where this one's locks and process numbers mean
+        nothing."""
         return self.machine != boot()
 
     def __str__(self) -> str:
@@ -49,7 +52,8 @@ class Beat:
 
 
 def read_beat(folder: Path) -> Beat | None:
-    """Returns the last beat in `folder`; None where no driver is at work or the file cannot be read."""
+    """Returns the last beat in `folder`; None where no driver is at work or the file cannot be
+    read."""
     try:
         return Beat(**json.loads((folder / HEARTBEAT).read_text()))
     except (OSError, ValueError, TypeError):
@@ -57,7 +61,8 @@ def read_beat(folder: Path) -> Beat | None:
 
 
 def is_at_work(folder: Path) -> bool:
-    """Whether a run is at work on the folder now; looks for some seconds at the beat of a driver elsewhere."""
+    """Whether a run is at work on the folder now; looks for some seconds at the beat of a driver
+    elsewhere."""
     return is_locked(folder) or is_at_work_elsewhere(folder)
 
 
@@ -153,7 +158,8 @@ class Presence:
         count = 0
         while not self._stop.wait(BEAT_SECONDS):
             count += 1
-            with contextlib.suppress(OSError):  # a full disk for a while is no reason to stop working
+            # a full disk for a while is no reason to stop working
+            with contextlib.suppress(OSError):
                 self._beat(count)
 
     def _beat(self, count: int) -> None:

@@ -1,6 +1,7 @@
 """Tables, figures and the page of an experiment, from `results.json` and `curves.json` alone.
 
-Equal input gives equal files, byte for byte: nothing here knows the time, the machine or an order other than the rows' own.
+Equal input gives equal files, byte for byte: nothing here knows the time, the machine or an order
+other than the rows' own.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ TABLES = {"results.csv": "csv", "results.md": "md", "results.tex": "latex"}
 
 
 def write_report(output_dir: str | Path) -> list[Path]:
-    """Writes `tables/`, `figures/` and `report.html` from the results in `output_dir`; returns the files written.
+    """Writes `tables/`, `figures/` and `report.html` from the results in `output_dir`; returns the
+    files written.
 
     Each file is replaced whole or not at all. Nothing is removed.
 
@@ -63,7 +65,8 @@ def table(output_dir: str | Path, format: str = "md") -> str:
 
 
 def compare(dirs: Sequence[str | Path], format: str = "md") -> str:
-    """Returns runs side by side: what differs in their recipes, and each row that they share with the difference to the first run.
+    """Returns runs side by side: what differs in their recipes, and each row that they share with
+    the difference to the first run.
 
     **Raises:** `ValueError` for another format, no run, or one without results.
     """
@@ -73,7 +76,8 @@ def compare(dirs: Sequence[str | Path], format: str = "md") -> str:
 
 
 def terminal_table(results: Mapping[str, Any]) -> Group:
-    """Returns the table that a command ends with, from a results document: several where one would be too wide."""
+    """Returns the table that a command ends with, from a results document: several where one would
+    be too wide."""
     from . import terminal
     from .rows import Report
 

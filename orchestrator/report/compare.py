@@ -1,4 +1,5 @@
-"""Runs side by side: what differs in their recipes, and each row with its difference to the first run."""
+"""Runs side by side: what differs in their recipes, and each row with its difference to the first
+run."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ class Line:
     verdicts: tuple[str, ...]
 
     def difference(self, run: int) -> Measure | None:
-        """Returns the metric in `run` minus that in the first run, None where either was not measured."""
+        """Returns the metric in `run` minus that in the first run, None where either was not
+        measured."""
         first, other = self.rows[0], self.rows[run]
         if first is None or other is None or self.metric.kind == "flag":
             return None
@@ -46,7 +48,8 @@ class Line:
 
 
 def compare_runs(dirs: Sequence[Path], format: str = "md") -> str:
-    """Returns the comparison of the runs in `dirs` as one of `FORMATS`; CSV is in long form, one line for each run and value.
+    """Returns the comparison of the runs in `dirs` as one of `FORMATS`; CSV is in long form, one
+    line for each run and value.
 
     **Raises:** `ValueError` for another format, no folder, or a folder without results.
     """
@@ -61,7 +64,8 @@ def compare_runs(dirs: Sequence[Path], format: str = "md") -> str:
 
 
 def run_names(dirs: Sequence[Path]) -> list[str]:
-    """Returns the shortest endings of the paths that tell the runs apart, numbered where a folder is given twice."""
+    """Returns the shortest endings of the paths that tell the runs apart, numbered where a folder
+    is given twice."""
     parts = [folder.absolute().parts for folder in dirs]
     for length in range(1, max(len(p) for p in parts) + 1):
         names = ["/".join(p[-length:]) for p in parts]
@@ -71,7 +75,8 @@ def run_names(dirs: Sequence[Path]) -> list[str]:
 
 
 def recipe_differences(reports: Sequence[Report]) -> list[tuple[str, list[str]]]:
-    """Returns (field, value in each run) for every recipe field and data digest that is not the same in all runs."""
+    """Returns (field, value in each run) for every recipe field and data digest that is not the
+    same in all runs."""
     flat = []
     for report in reports:
         facts = report.environment
@@ -101,7 +106,8 @@ def _flat(value: Any, prefix: str) -> Iterator[tuple[str, str]]:
 
 
 def lines(reports: Sequence[Report]) -> Iterator[Line]:
-    """Yields a line for each row, matched by method and parameters, and each metric that any run measured."""
+    """Yields a line for each row, matched by method and parameters, and each metric that any run
+    measured."""
     keyed = [_keyed(report) for report in reports]
     auc_names = dict.fromkeys(name for report in reports for name in report.auc_names)
     metrics = [words.metric(name) for name in (*auc_names, *(name for name in words.METRICS if name not in auc_names))]

@@ -1,4 +1,5 @@
-"""Every measure of each attack, distances, and the samples that stand out: what the page keeps folded away."""
+"""Every measure of each attack, distances, and the samples that stand out: what the page keeps
+folded away."""
 
 from __future__ import annotations
 
@@ -39,9 +40,11 @@ DISTANCES = (
 
 @dataclass(frozen=True)
 class Details:
-    """A table that is folded away: its title, a sentence about it, its head, and rows of (value, interval) after the row's label.
+    """A table that is folded away: its title, a sentence about it, its head, and rows of (value,
+    interval) after the row's label.
 
-    Or, with `parts` in place of rows, several of them: a sweep of fifty rows does not become fifty headings.
+    Or, with `parts` in place of rows, several of them: a sweep of fifty rows does not become fifty
+    headings.
     """
 
     title: str

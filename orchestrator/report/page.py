@@ -1,4 +1,5 @@
-"""The page: one self-contained HTML file. Words come from `summary`, the look from `page.html` and `page.css`."""
+"""The page: one self-contained HTML file. Words come from `summary`, the look from `page.html` and
+`page.css`."""
 
 from __future__ import annotations
 
@@ -157,7 +158,8 @@ def _scenario(report: Report) -> str:
 
 
 def _measured(report: Report) -> list[tuple[str, list[str]]]:
-    """Returns (term, lines) of how the numbers came about; what the results do not say is left out."""
+    """Returns (term, lines) of how the numbers came about; what the results do not say is left
+    out."""
     recipe, facts = report.recipe, report.environment
     data, split = facts.get("dataset") or {}, facts.get("split") or {}
     found: list[tuple[str, list[str]]] = []

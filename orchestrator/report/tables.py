@@ -1,6 +1,7 @@
 """The result table as CSV, Markdown and LaTeX.
 
-CSV is for programs: every metric at full precision, an empty cell where nothing was measured. The others are for people.
+CSV is for programs: every metric at full precision, an empty cell where nothing was measured. The
+others are for people.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ def notes(report: Report) -> list[str]:
 
 
 def to_csv(report: Report) -> str:
-    """Returns all rows and metrics at full precision, `metric_low` and `metric_high` beside each that has an interval."""
+    """Returns all rows and metrics at full precision, `metric_low` and `metric_high` beside each
+    that has an interval."""
     names = list(dict.fromkeys(name for row in report.rows for name in row.row.metrics))
     order = list(words.METRICS)
     names.sort(key=lambda name: (order.index(name) if name in order else len(order), name))
@@ -72,7 +74,8 @@ def to_csv(report: Report) -> str:
 
 
 def csv_cell(value: Any) -> Any:
-    """Returns a CSV cell: numbers in full, nothing for null, and no text that a spreadsheet would run as a formula."""
+    """Returns a CSV cell: numbers in full, nothing for null, and no text that a spreadsheet would
+    run as a formula."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -84,7 +87,8 @@ def csv_cell(value: Any) -> Any:
 
 
 def cell(report: Report, row: ResultRow, metric: words.Metric) -> tuple[str, str, bool]:
-    """Returns a value, its interval, and whether it is marked as the best or the nearest to Retrain."""
+    """Returns a value, its interval, and whether it is marked as the best or the nearest to
+    Retrain."""
     marked = (row.index, metric.name) in report.marked
     return (
         words.number(row.value(metric.name), metric.kind),
@@ -129,7 +133,8 @@ def escape_markdown(text: str) -> str:
 
 
 def to_latex(report: Report) -> str:
-    """Returns a `tabular` for the `booktabs` package, with its notes as comments and as a line under the rules."""
+    """Returns a `tabular` for the `booktabs` package, with its notes as comments and as a line
+    under the rules."""
     shown, _ = columns(report)
     header = ["Method", "Parameters", *(_tex_heading(metric) for metric in shown), "Verdict"]
     lines = [
@@ -152,7 +157,8 @@ def to_latex(report: Report) -> str:
             for metric in shown:
                 value, bounds, marked = cell(report, row, metric)
                 value = rf"\textbf{{{tex(value)}}}" if marked else tex(value)
-                # A cell must not begin with "[", which \\ of the line before would take for its argument.
+                # A cell must not begin with "[", which \\ of the line before would take for its
+                # argument.
                 cells.append(value + (rf" {{\scriptsize [{bounds[1:-1]}]}}" if bounds else ""))
         cells.append(report.judgements[row.index].word)
         lines.append(" & ".join(cells) + r" \\")

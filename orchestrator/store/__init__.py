@@ -1,4 +1,5 @@
-"""Finished work, found by a hash of everything it depends on. Local folder, shared file system or S3 behind one interface."""
+"""Finished work, found by a hash of everything it depends on. Local folder, shared file system or
+S3 behind one interface."""
 
 from __future__ import annotations
 

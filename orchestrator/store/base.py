@@ -1,4 +1,5 @@
-"""The store's contract: an object is a set of files with a commit mark that is written last and holds their checksums."""
+"""The store's contract: an object is a set of files with a commit mark that is written last and
+holds their checksums."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ def is_key(name: str) -> bool:
 
 
 class CorruptObject(Exception):
-    """A committed object whose bytes are not those that were committed. It has been set aside; its unit must run again."""
+    """A committed object whose bytes are not those that were committed. It has been set aside; its
+    unit must run again."""
 
     def __init__(self, key: str, reason: str):
         self.key = key
@@ -37,7 +39,8 @@ class CorruptObject(Exception):
 
 
 class MissingObject(CorruptObject, KeyError):
-    """An object, or a file of one, that is not there: never was, or has been set aside by somebody else since."""
+    """An object, or a file of one, that is not there: never was, or has been set aside by somebody
+    else since."""
 
     def __init__(self, key: str, reason: str):
         super().__init__(key, reason)
@@ -51,7 +54,8 @@ class MissingObject(CorruptObject, KeyError):
 
 
 def commit_document(key: str, folder: Path, meta: dict[str, Any]) -> dict[str, Any]:
-    """Returns the commit mark of the files in `folder`: sizes, checksums and the unit's metadata."""
+    """Returns the commit mark of the files in `folder`: sizes, checksums and the unit's
+    metadata."""
     files = {
         path.name: {"size": path.stat().st_size, "sha256": sha256_file(path)}
         for path in sorted(folder.iterdir())
@@ -67,7 +71,8 @@ def meta_digest(key: str, files: dict[str, Any], meta: dict[str, Any]) -> str:
 
 
 def _is_plain(name: str) -> bool:
-    """Whether a name is that of one file in one folder: a store from elsewhere must not lead anywhere else."""
+    """Whether a name is that of one file in one folder: a store from elsewhere must not lead
+    anywhere else."""
     return name not in ("", ".", "..", COMMIT_MARK) and not set(name) & {"/", "\\", "\0"}
 
 
@@ -88,7 +93,8 @@ def parse_commit(key: str, text: bytes) -> dict[str, Any]:
 
 
 class Attempt:
-    """One attempt at producing an object: write files below `folder`, then `commit`. Without a commit nothing is left behind."""
+    """One attempt at producing an object: write files below `folder`, then `commit`. Without a
+    commit nothing is left behind."""
 
     def __init__(self, store: Store, key: str, folder: Path):
         self.store = store
@@ -100,7 +106,8 @@ class Attempt:
         return self.folder / name
 
     def commit(self, meta: dict[str, Any]) -> bool:
-        """Makes the files and `meta` the object's content. Returns False where another attempt committed first."""
+        """Makes the files and `meta` the object's content. Returns False where another attempt
+        committed first."""
         return self.store._commit(self.key, self.folder, meta)
 
     def __enter__(self) -> Attempt:
@@ -123,7 +130,8 @@ class Store(ABC):
         """Returns where claims on this store's keys are written."""
 
     def claim(self, key: str) -> Claim | None:
-        """Returns this process's claim on making `key`, or None while another worker that seems alive holds it."""
+        """Returns this process's claim on making `key`, or None while another worker that seems
+        alive holds it."""
         if self._claims is None:
             self._claims = Claims(self.claim_board())
         return self._claims.take(key)
@@ -137,18 +145,21 @@ class Store(ABC):
 
     @abstractmethod
     def mark(self, key: str) -> dict[str, Any] | None:
-        """Returns the commit mark of `key`, or None where nothing (whole) is committed. A torn object is set aside."""
+        """Returns the commit mark of `key`, or None where nothing (whole) is committed. A torn
+        object is set aside."""
 
     @abstractmethod
     def fetch(self, key: str, name: str) -> Path:
         """Returns a local path of the file `name` of `key`, its checksum verified.
 
-        **Raises:** `KeyError` where there is none; `CorruptObject` after setting a damaged object aside.
+        **Raises:** `KeyError` where there is none; `CorruptObject` after setting a damaged object
+        aside.
         """
 
     @abstractmethod
     def folder(self, key: str) -> Path:
-        """Returns a local folder that holds every file of `key` under its name, checksums verified; raises as `fetch`."""
+        """Returns a local folder that holds every file of `key` under its name, checksums verified;
+        raises as `fetch`."""
 
     @abstractmethod
     def set_aside(self, key: str, reason: str) -> None:
@@ -164,7 +175,8 @@ class Store(ABC):
 
     @abstractmethod
     def litter(self, older_than: float) -> list[str]:
-        """Returns what dead attempts left behind more than `older_than` seconds ago, in names that `clear` takes."""
+        """Returns what dead attempts left behind more than `older_than` seconds ago, in names that
+        `clear` takes."""
 
     @abstractmethod
     def clear(self, names: Iterable[str]) -> None:
@@ -172,7 +184,8 @@ class Store(ABC):
 
     @abstractmethod
     def location(self, key: str, name: str) -> str:
-        """Returns where a file of `key` lies, as every node sees it: a path, or an address that `filesystem` opens."""
+        """Returns where a file of `key` lies, as every node sees it: a path, or an address that
+        `filesystem` opens."""
 
     def filesystem(self) -> Any:
         """Returns the `pyarrow.fs` file system of `location`; None for plain paths."""
@@ -183,7 +196,8 @@ class Store(ABC):
         return self.mark(key) is not None
 
     def committed(self, keys: Iterable[str]) -> set[str]:
-        """Returns those of `keys` that are committed; where a look-up crosses a network, many at once."""
+        """Returns those of `keys` that are committed; where a look-up crosses a network, many at
+        once."""
         return {key for key in keys if self.has(key)}
 
     def meta(self, key: str) -> dict[str, Any]:

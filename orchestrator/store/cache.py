@@ -1,4 +1,5 @@
-"""Files of a remote store on the local disk, named by their checksum; the longest unused are cleared above a limit."""
+"""Files of a remote store on the local disk, named by their checksum; the longest unused are
+cleared above a limit."""
 
 from __future__ import annotations
 
@@ -16,18 +17,21 @@ from ..base.files import sha256_file
 from ..base.scratch import ScratchFolder
 
 LIMIT_GIB = 20.0  # ORCHESTRATOR_CACHE_GIB changes it
-YOUNG_SECONDS = 3600.0  # so long what was just used is safe from being cleared: somebody may be about to open it
+# so long what was just used is safe from being cleared: somebody may be about to open it
+YOUNG_SECONDS = 3600.0
 LOOK_SECONDS = 600.0  # between two looks at the size
 ATTEMPTS = "attempts-"
 
 
 class FileCache:
-    """A folder of this user's alone, shared by all processes of the machine, below `ORCHESTRATOR_CACHE` or the temporary folder.
+    """A folder of this user's alone, shared by all processes of the machine, below
+    `ORCHESTRATOR_CACHE` or the temporary folder.
 
-    `files/` holds files by checksum, `objects/` one object's files linked side by side, `attempts-*/` what each process
-    is writing, cleared once that process is no more.
+    `files/` holds files by checksum, `objects/` one object's files linked side by side,
+    `attempts-*/` what each process is writing, cleared once that process is no more.
 
-    **Raises:** `EnvironmentFault` where the folder belongs to somebody else, or the limit is no number.
+    **Raises:** `EnvironmentFault` where the folder belongs to somebody else, or the limit is no
+    number.
     """
 
     def __init__(self) -> None:
@@ -56,7 +60,8 @@ class FileCache:
         return Path(tempfile.mkdtemp(prefix=f"{key[:12]}-", dir=self._attempts.path))
 
     def file(self, digest: str, download: Callable[[Path], object]) -> Path | None:
-        """Returns the file with this SHA-256, downloaded where it is not here; None where what comes is another."""
+        """Returns the file with this SHA-256, downloaded where it is not here; None where what
+        comes is another."""
         cached = self.path / "files" / digest[:2] / digest
         with contextlib.suppress(FileNotFoundError):  # not here, or cleared while one looks
             if sha256_file(cached) == digest:
@@ -82,7 +87,8 @@ class FileCache:
         return folder
 
     def trim(self) -> None:
-        """Clears what was not used for longest until the rest fits the limit; looks at the size from time to time only.
+        """Clears what was not used for longest until the rest fits the limit; looks at the size
+        from time to time only.
 
         What was used within the hour stays, whatever the limit says.
         """
@@ -101,7 +107,8 @@ class FileCache:
             total -= size
 
     def _entries(self) -> Iterator[tuple[float, int, Path]]:
-        """Yields when each file and folder of links was used, the bytes that only it holds, and its path."""
+        """Yields when each file and folder of links was used, the bytes that only it holds, and its
+        path."""
         for path in [*self.path.glob("files/??/*"), *self.path.glob("objects/*")]:
             with contextlib.suppress(OSError):  # cleared meanwhile by another process
                 state = path.stat()

@@ -1,11 +1,14 @@
-"""Claims: of several workers that want the same object, one makes it and the others wait or do something else.
+"""Claims: of several workers that want the same object, one makes it and the others wait or do
+something else.
 
-A claim is advisory. It saves work; correctness rests on the commit, where the first wins. So every doubt (a holder that
-seems dead, a claim that cannot be read) is decided for working twice rather than waiting for ever.
+A claim is advisory. It saves work; correctness rests on the commit, where the first wins. So every
+doubt (a holder that seems dead, a claim that cannot be read) is decided for working twice rather
+than waiting for ever.
 
-No clock of another machine is trusted: a claim carries a beat that its holder raises, and it counts as abandoned when an
-observer has seen the same beat for `ABANDONED_SECONDS` of its own monotonic clock. A holder on the same machine is looked
-up among the processes, so that what a killed worker held is free at once.
+No clock of another machine is trusted: a claim carries a beat that its holder raises, and it counts
+as abandoned when an observer has seen the same beat for `ABANDONED_SECONDS` of its own monotonic
+clock. A holder on the same machine is looked up among the processes, so that what a killed worker
+held is free at once.
 """
 
 from __future__ import annotations
@@ -30,11 +33,13 @@ class ClaimBoard(ABC):
 
     @abstractmethod
     def create(self, key: str, text: str) -> bool:
-        """Writes a claim where there is none; returns whether it did. Of several at once exactly one does."""
+        """Writes a claim where there is none; returns whether it did. Of several at once exactly
+        one does."""
 
     @abstractmethod
     def read(self, key: str) -> str | None:
-        """Returns the claim's text, None where there is none. Raises where that cannot be told: that is not the same."""
+        """Returns the claim's text, None where there is none. Raises where that cannot be told:
+        that is not the same."""
 
     @abstractmethod
     def replace(self, key: str, text: str) -> None:
@@ -46,7 +51,8 @@ class ClaimBoard(ABC):
 
 
 class Claims:
-    """Takes and gives back claims on a board; one for each process, since it remembers what it saw others hold."""
+    """Takes and gives back claims on a board; one for each process, since it remembers what it saw
+    others hold."""
 
     def __init__(self, board: ClaimBoard):
         self.board = board
@@ -59,7 +65,8 @@ class Claims:
             return self._taken(claim)
         try:
             text = self.board.read(key)
-            if text == claim.text:  # written after all: its answer was lost and the request repeated
+            # written after all: its answer was lost and the request repeated
+            if text == claim.text:
                 return self._taken(claim)
             if text is not None:
                 if not self._abandoned(key, text):
@@ -90,7 +97,8 @@ class Claims:
 
 
 class Claim:
-    """A claim that this process holds, as a context manager; its beat is raised by a thread until it is given back."""
+    """A claim that this process holds, as a context manager; its beat is raised by a thread until
+    it is given back."""
 
     def __init__(self, board: ClaimBoard, key: str):
         self.board = board
@@ -115,7 +123,8 @@ class Claim:
 
     def _keep(self) -> None:
         while not self._stop.wait(BEAT_SECONDS):
-            # A storage that fails for a while is no reason to stop working: at worst another worker does the same.
+            # A storage that fails for a while is no reason to stop working: at worst another worker
+            # does the same.
             with contextlib.suppress(Exception):
                 if self._identity not in (self.board.read(self.key) or ""):
                     return  # taken over by somebody who thought us dead

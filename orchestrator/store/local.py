@@ -1,7 +1,7 @@
 """A store in a folder: a local disk or a shared POSIX file system.
 
-An object is prepared in `tmp/`, every file synced, and becomes visible by one rename of its folder. Renaming onto an
-existing folder fails, so of two attempts that race the first wins.
+An object is prepared in `tmp/`, every file synced, and becomes visible by one rename of its folder.
+Renaming onto an existing folder fails, so of two attempts that race the first wins.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class LocalStore(Store):
         self.root = Path(root).expanduser().absolute()
         self.uri = str(self.root)
         self._verified: dict[tuple[str, str], tuple[int, int]] = {}
-        # Of marks that were read: their time stamp, and the sizes they promise. Looking again costs no parsing then.
+        # Of marks that were read: their time stamp, and the sizes they promise. Looking again costs
+        # no parsing then.
         self._promised: dict[str, tuple[tuple[int, int], tuple[tuple[str, int], ...]]] = {}
         try:
             for name in ("objects", "tmp", "aside", "claims"):
@@ -143,7 +144,8 @@ class LocalStore(Store):
             except FileNotFoundError:
                 raise MissingObject(key, name) from None
             if found != mark["files"][name]["sha256"]:
-                if self.mark(key) != mark:  # set aside and made again by somebody else meanwhile: look anew
+                # set aside and made again by somebody else meanwhile: look anew
+                if self.mark(key) != mark:
                     raise MissingObject(key, name)
                 self.set_aside(key, f"{name} does not match its checksum")
                 raise CorruptObject(key, f"{name} does not match its checksum")
@@ -200,7 +202,8 @@ class LocalStore(Store):
 
 
 class _Folder(ClaimBoard):
-    """Claims as files of a folder. A claim appears whole, by a hard link, and only where there is none."""
+    """Claims as files of a folder. A claim appears whole, by a hard link, and only where there is
+    none."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -214,7 +217,8 @@ class _Folder(ClaimBoard):
             except OSError as error:
                 if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP):
                     raise
-                # A file system without hard links: the claim may be read half written, and then counts as abandoned.
+                # A file system without hard links: the claim may be read half written, and then
+                # counts as abandoned.
                 with (self.folder / key).open("x") as file:
                     file.write(text)
             return True
@@ -245,6 +249,7 @@ class _Folder(ClaimBoard):
 
 
 def _stamp(path: Path) -> tuple[int, int]:
-    """Returns what changes when a file is written: its time of modification in nanoseconds and its size in bytes."""
+    """Returns what changes when a file is written: its time of modification in nanoseconds and its
+    size in bytes."""
     status = path.stat()
     return status.st_mtime_ns, status.st_size

@@ -1,7 +1,9 @@
-"""A store in an S3 bucket. The commit mark is put with `If-None-Match: *`, so that the first of racing attempts wins.
+"""A store in an S3 bucket. The commit mark is put with `If-None-Match: *`, so that the first of
+racing attempts wins.
 
-Each attempt uploads under a prefix of its own and the mark says which one counts; what a lost or dead attempt uploaded
-is unreachable and removed by garbage collection. Files are cached on the local disk (`FileCache`), verified by checksum.
+Each attempt uploads under a prefix of its own and the mark says which one counts; what a lost or
+dead attempt uploaded is unreachable and removed by garbage collection. Files are cached on the
+local disk (`FileCache`), verified by checksum.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ TAKEN = ("PreconditionFailed", "412", "ConditionalRequestConflict")
 
 
 class S3Store(Store):
-    """A store at `s3://bucket/prefix`. Credentials and endpoint come from the usual AWS variables (`AWS_ENDPOINT_URL`)."""
+    """A store at `s3://bucket/prefix`. Credentials and endpoint come from the usual AWS variables
+    (`AWS_ENDPOINT_URL`)."""
 
     def __init__(self, uri: str):
         try:
@@ -46,8 +49,8 @@ class S3Store(Store):
 
         self._client = boto3.client("s3", config=Config(max_pool_connections=LOOKUPS, retries={"mode": "standard"}))
         self._cache = FileCache()
-        # Commits never change, so one that was seen needs no second look; where it has been set aside since, reading it
-        # raises `MissingObject` and the unit is made again.
+        # Commits never change, so one that was seen needs no second look; where it has been set
+        # aside since, reading it raises `MissingObject` and the unit is made again.
         self._committed: set[str] = set()
         try:
             self._client.head_bucket(Bucket=bucket)

@@ -1,6 +1,8 @@
-"""Executes one unit. The same code runs in this process, in a Ray Tune trial and in a Ray Data actor.
+"""Executes one unit. The same code runs in this process, in a Ray Tune trial and in a Ray Data
+actor.
 
-`execute` makes sure of the unit's needs first, so a missing or damaged parent is made again in place, alone.
+`execute` makes sure of the unit's needs first, so a missing or damaged parent is made again in
+place, alone.
 """
 
 from __future__ import annotations
@@ -26,13 +28,15 @@ POLL_SECONDS = 0.5  # how often a unit that another worker is making is looked f
 
 
 class Held(Exception):
-    """Another worker, of this experiment or of one that shares the store, is making the unit now."""
+    """Another worker, of this experiment or of one that shares the store, is making the unit
+    now."""
 
 
 def execute_each(
     units: Sequence[Unit], context: Context, starting: Callable[[Unit], None] = lambda unit: None
 ) -> Iterator[Outcome]:
-    """Executes `units` and yields the outcome of each. One that another worker is making is left for later.
+    """Executes `units` and yields the outcome of each. One that another worker is making is left
+    for later.
 
     **Arguments:** `starting`: told of each unit before it is executed.
 
@@ -54,10 +58,11 @@ def execute_each(
 
 @recorded
 def execute(unit: Unit, context: Context, *, wait: bool = True) -> Outcome:
-    """Makes sure that `unit` is in the store. Never raises for a fault of the unit's own: the outcome carries it.
+    """Makes sure that `unit` is in the store. Never raises for a fault of the unit's own: the
+    outcome carries it.
 
-    **Raises:** `EnvironmentFault` where the store itself cannot be used, since then no unit could succeed; `Held` where
-    another worker is making the unit and `wait` is off.
+    **Raises:** `EnvironmentFault` where the store itself cannot be used, since then no unit could
+    succeed; `Held` where another worker is making the unit and `wait` is off.
     """
     if context.store.has(unit.key):
         return Outcome(unit.key, unit.name, unit.kind, "reused", where=context.where)
@@ -67,7 +72,8 @@ def execute(unit: Unit, context: Context, *, wait: bool = True) -> Outcome:
     except (EnvironmentFault, Held):
         raise
     except Exception as error:
-        if signals_seen:  # no fault of the unit's: the interruption, taken for something else on its way up
+        # no fault of the unit's: the interruption, taken for something else on its way up
+        if signals_seen:
             raise KeyboardInterrupt from error
         if disk_is_full(error):
             # Not the unit's fault, and every other unit would meet it too.
@@ -90,7 +96,8 @@ def execute(unit: Unit, context: Context, *, wait: bool = True) -> Outcome:
 
 
 def _ensure(unit: Unit, context: Context, wait: bool = True) -> bool:
-    """Makes `unit` where it is missing; returns whether this call made it. Claims it first, so that nobody else does."""
+    """Makes `unit` where it is missing; returns whether this call made it. Claims it first, so that
+    nobody else does."""
     heals = 0
     while not context.store.has(unit.key):
         claim = context.store.claim(unit.key)

@@ -1,6 +1,8 @@
-"""Forgetting in steps, until a model fails: every step is stored as soon as it is done, so that a stress test resumes.
+"""Forgetting in steps, until a model fails: every step is stored as soon as it is done, so that a
+stress test resumes.
 
-Of the running second moments only the last two states are kept: one to go on from, one in case that one is torn.
+Of the running second moments only the last two states are kept: one to go on from, one in case that
+one is torn.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ from ..store import CorruptObject
 from .commit import commit_unit
 from .context import Context, save_model
 
-# Options that say when to stop and what follows; what a step does to a model does not depend on them.
+# Options that say when to stop and what follows; what a step does to a model does not depend on
+# them.
 _NOT_OF_A_STEP = ("fail_points", "recover_epochs", "recover_lr")
 
 
@@ -37,10 +40,11 @@ def unlearn_in_steps(
 ) -> tuple[UnlearnResult, list[dict[str, Any]]]:
     """Forgets step after step from the model and the moments that `unit` names.
 
-    **Returns:** the last model with the history of all steps, and a row for each step: `step`, `per_class` (forgotten so
-    far), `test_accuracy`, `forget_accuracy` of this step's samples before and after, `epochs`, `stopped_at`, `seconds`, and where
-    moments are recomputed `drift`, the largest relative Frobenius distance of a layer's running moments from those.
-    The row of step 0 is the model as given; `recovered_test_accuracy` is on the last row where there was fine-tuning.
+    **Returns:** the last model with the history of all steps, and a row for each step: `step`,
+    `per_class` (forgotten so far), `test_accuracy`, `forget_accuracy` of this step's samples before
+    and after, `epochs`, `stopped_at`, `seconds`, and where moments are recomputed `drift`, the
+    largest relative Frobenius distance of a layer's running moments from those. The row of step 0
+    is the model as given; `recovered_test_accuracy` is on the last row where there was fine-tuning.
     """
     return _Chain(unit, method, context, given).run()
 
@@ -122,7 +126,8 @@ class _Chain:
         except (NothingToForget, UnlearnTooFast, MethodDidNothing) as error:
             if number == 1 and isinstance(error, MethodDidNothing):
                 raise  # settings that move nothing, not a model that has nothing left to forget
-            # The model as it is lies nearer to the goal than any pass would bring it: the step is made by leaving it.
+            # The model as it is lies nearer to the goal than any pass would bring it: the step is
+            # made by leaving it.
             result = UnlearnResult(model, [{"epoch": 0}], 0, [f"steps may leave the model as it was: {error}"])
         except UnlearnError as error:
             raise UnlearnError(f"step {number} of {len(self.steps)}: {error}") from error
@@ -164,7 +169,8 @@ class _Chain:
         return self.context.load_model(self._step(number).key if number else self.spec.model)
 
     def _running(self, number: int) -> SecondMoments:
-        """Returns the running moments after a step: held, stored, or carried on from the last state that is stored."""
+        """Returns the running moments after a step: held, stored, or carried on from the last state
+        that is stored."""
         if self.running is not None and self.running[0] == number:
             return self.running[1]
         found = None
@@ -185,7 +191,8 @@ class _Chain:
         return found
 
     def _recovered(self, model: nn.Module, last: int) -> float | None:
-        """Returns test accuracy after fine-tuning a copy on what is left, where that is asked for."""
+        """Returns test accuracy after fine-tuning a copy on what is left, where that is asked
+        for."""
         epochs = self.method.steps().recover_epochs
         if not epochs:
             return None
@@ -205,14 +212,16 @@ def failed(first: Mapping[str, Any], last: Mapping[str, Any], points: float) -> 
 
 
 def failing_point(rows: Sequence[Mapping[str, Any]], points: float | None) -> int | None:
-    """Returns the samples of each class that were forgotten when the model first failed; None where it did not."""
+    """Returns the samples of each class that were forgotten when the model first failed; None where
+    it did not."""
     if points is None:
         return None
     return next((int(row["per_class"]) for row in rows[1:] if failed(rows[0], row, points)), None)
 
 
 def largest_drift(running: SecondMoments, fresh: SecondMoments) -> float:
-    """Returns the largest relative Frobenius distance of a layer's running moments from those computed anew."""
+    """Returns the largest relative Frobenius distance of a layer's running moments from those
+    computed anew."""
     found = 0.0
     for name, matrix in fresh.matrices.items():
         apart = (running.matrices[name].double() - matrix.double()).norm() / matrix.double().norm()

@@ -1,6 +1,8 @@
-"""What a worker says while it executes a unit: warnings and log records, and one line on how it went, as plain records.
+"""What a worker says while it executes a unit: warnings and log records, and one line on how it
+went, as plain records.
 
-They travel with the outcome to the driver, which writes them to `log.jsonl` with the unit's key, name, stage and attempt.
+They travel with the outcome to the driver, which writes them to `log.jsonl` with the unit's key,
+name, stage and attempt.
 """
 
 from __future__ import annotations
@@ -65,7 +67,8 @@ def recording() -> Iterator[list[dict[str, Any]]]:
 
 
 def recorded(execute: Callable[P, Outcome]) -> Callable[P, Outcome]:
-    """Returns `execute` with what was said meanwhile, and a last line on how it went, in its outcome."""
+    """Returns `execute` with what was said meanwhile, and a last line on how it went, in its
+    outcome."""
 
     @functools.wraps(execute)
     def recording_execute(*args: P.args, **options: P.kwargs) -> Outcome:

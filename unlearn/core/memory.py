@@ -18,7 +18,8 @@ from typing import Any
 # Parameters of mallopt(3).
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 _DEFAULT_MMAP_MAX = 65536
-_LARGEST_MMAP_THRESHOLD = 32 * 2**20  # where glibc's own adjustment ends up in a process that frees large blocks
+# where glibc's own adjustment ends up in a process that frees large blocks
+_LARGEST_MMAP_THRESHOLD = 32 * 2**20
 
 _lock = threading.Lock()
 _depth = 0

@@ -82,5 +82,6 @@ def load_dataset(
 
 
 def fingerprint(source: str, **options: Any) -> str:
-    """A SHA-256 that identifies the input of `load_dataset(source, **options)` without decoding it."""
+    """A SHA-256 that identifies the input of `load_dataset(source, **options)` without decoding
+    it."""
     return _source(source, options).fingerprint()

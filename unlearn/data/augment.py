@@ -61,7 +61,8 @@ def crop_flip(images: Tensor, draws: Draws) -> Tensor:
     """
     count, height, width, _ = images.shape
     device = images.device
-    rows = torch.arange(height, device=device) + (draws.offset[:, :1] - PADDING)  # (b, h): source row of each row
+    # (b, h): source row of each row
+    rows = torch.arange(height, device=device) + (draws.offset[:, :1] - PADDING)
     columns = torch.arange(width, device=device).expand(count, width)
     # torchvision crops first and flips the crop, so the mirrored column is looked up in the crop.
     columns = torch.where(draws.flip[:, None], width - 1 - columns, columns) + (draws.offset[:, 1:] - PADDING)

@@ -125,7 +125,8 @@ def _torchvision_builder(name: str) -> Callable[..., nn.Module]:
         if name.startswith("vit_"):
             kwargs.setdefault("image_size", image_size)
         if name in ("googlenet", "inception_v3"):
-            kwargs = {"aux_logits": False, "init_weights": True, **kwargs}  # auxiliary heads would return tuples
+            # auxiliary heads would return tuples
+            kwargs = {"aux_logits": False, "init_weights": True, **kwargs}
         model = models.get_model(name, weights=None, num_classes=num_classes, **kwargs)
         if in_channels != 3:
             _replace_first_convolution(name, model, in_channels)

@@ -151,7 +151,8 @@ class CoreBasis:
         return found
 
     def rank(self, layer: str, gamma: float, criterion: str = "singular", extra: int = 0) -> int:
-        """Returns k of a layer; of a grouped convolution the largest of its groups (see `ranks`)."""
+        """Returns k of a layer; of a grouped convolution the largest of its groups (see
+        `ranks`)."""
         return max(self.ranks(layer, gamma, criterion, extra))
 
     def projector(self, layer: str, gamma: float, criterion: str = "singular", extra: int = 0) -> Projector:

@@ -51,7 +51,8 @@ class ShiftSum:
         self.layer, self.device = layer, device
         self.sizes: dict[tuple[int, int], _OneSize] = {}
         self.waiting: list[Tensor] = []
-        self.patches: int | None = 0 if layer.groups == 1 else None  # seen while waiting; None: no longer waiting
+        # seen while waiting; None: no longer waiting
+        self.patches: int | None = 0 if layer.groups == 1 else None
 
     def add(self, inputs: Tensor) -> None:
         """Adds images `(n, C, H, W)`, before padding."""
@@ -82,7 +83,8 @@ class ShiftSum:
             one.add_strips(part)
 
     def finish(self) -> Tensor | ThinMoment:
-        """Returns the sum, float64 `(groups, d, d)`, or the patches where those are fewer than d."""
+        """Returns the sum, float64 `(groups, d, d)`, or the patches where those are fewer than
+        d."""
         if self.patches is not None:
             rows = PatchSum(self.layer, self.device)
             for images in self.waiting:
@@ -185,7 +187,8 @@ class _OneSize:
             total += self._strip(images, strip)
 
     def _strip(self, images: Tensor, strip: _Strip) -> Tensor:
-        """Σ A(u, v) A(u + a·dh, v + b·dw)ᵀ over one row, one column or one pixel, `(groups, c, c)`."""
+        """Σ A(u, v) A(u + a·dh, v + b·dw)ᵀ over one row, one column or one pixel, `(groups, c,
+        c)`."""
         row, column, a, b = strip
         down, right = a * self.layer.dilation[0], b * self.layer.dilation[1]
         top, bottom = (

@@ -42,7 +42,8 @@ _log = logging.getLogger(__name__)
 Work = Callable[[], tuple[Tensor, Tensor]]
 Recorder = Callable[[Work, torch.device, Callable[[], None]], tuple[Callable[[], None], tuple[Tensor, Tensor]]]
 
-_WARM_UPS = 3  # ordinary steps ahead of capturing: they create optimiser state and the libraries' workspaces
+# ordinary steps ahead of capturing: they create optimiser state and the libraries' workspaces
+_WARM_UPS = 3
 
 
 class NotCapturable(RuntimeError):
@@ -80,7 +81,8 @@ def record_cuda_graph(
         warmed_up()
         graph = torch.cuda.CUDAGraph()
         try:
-            with _own_workspaces(device), torch.cuda.graph(graph, stream=aside):  # records, does not run
+            # records, does not run
+            with _own_workspaces(device), torch.cuda.graph(graph, stream=aside):
                 result = work()
         except torch.OutOfMemoryError:
             raise
@@ -134,7 +136,8 @@ class Slot:
         twin = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = make_optimizer(trained_parameters(twin), training, device)
         generator = new_generator(device)
-        fixed_images, fixed_labels = images.clone(), labels.clone()  # `clone` keeps the channels-last layout
+        # `clone` keeps the channels-last layout
+        fixed_images, fixed_labels = images.clone(), labels.clone()
 
         def work() -> tuple[Tensor, Tensor]:
             optimizer.zero_grad(set_to_none=True)
@@ -304,7 +307,8 @@ class GraphedStep:
             self._slot = None
 
 
-# --- which slot fits --------------------------------------------------------------------------------------------------
+# --- which slot fits
+# --------------------------------------------------------------------------------------------------
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))

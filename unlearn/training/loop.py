@@ -155,7 +155,8 @@ class _Lane:
         device = device_of(job.model)
         if device.type == "cuda":
             self.stream = torch.cuda.Stream(device)
-            self.stream.wait_stream(torch.cuda.current_stream(device))  # what made the model and the data
+            # what made the model and the data
+            self.stream.wait_stream(torch.cuda.current_stream(device))
 
     def step(self) -> bool:
         """Makes one step. Returns whether there was one left."""

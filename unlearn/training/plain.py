@@ -17,7 +17,8 @@ from ..data.loader import ArrayLoader
 
 
 class _PillowImages(Dataset[tuple[Tensor, int]]):
-    """The images of an `ArrayLoader`, one by one, through the transforms that scripts commonly use."""
+    """The images of an `ArrayLoader`, one by one, through the transforms that scripts commonly
+    use."""
 
     def __init__(self, source: ArrayLoader) -> None:
         from torchvision import transforms

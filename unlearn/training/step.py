@@ -105,7 +105,8 @@ def forward_backward(model: nn.Module, images: Tensor, labels: Tensor, precision
     with autocast(images.device, precision):
         logits = model(images)
     if logits.dtype == torch.bfloat16:
-        logits = logits.float()  # a softmax of half-precision logits would lose the confidence tails
+        # a softmax of half-precision logits would lose the confidence tails
+        logits = logits.float()
     loss = F.cross_entropy(logits, labels)
     loss.backward()
     return loss.detach(), (logits.detach().argmax(dim=1) == labels).sum()

@@ -30,7 +30,8 @@ def whole_image_products(model: nn.Module, wanted: bool = True) -> Iterator[None
     """
     chosen = [module for module in model.modules() if wanted and _may_be_product(module)]
     for module in chosen:
-        module.forward = types.MethodType(_forward, module)  # a method, so that a copy made inside is its own
+        # a method, so that a copy made inside is its own
+        module.forward = types.MethodType(_forward, module)
     try:
         yield
     finally:

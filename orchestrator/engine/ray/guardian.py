@@ -1,8 +1,9 @@
 """Ends what a local Ray leaves when its driver is killed.
 
-Ray's own processes go with the driver, but its agents then try for a minute or more to tell the dead head of it. A small
-process of its own, started beside the local Ray, waits on a pipe whose other end only the driver holds: however the driver
-ends, the pipe closes, and what still belongs to this Ray a moment later is ended.
+Ray's own processes go with the driver, but its agents then try for a minute or more to tell the
+dead head of it. A small process of its own, started beside the local Ray, waits on a pipe whose
+other end only the driver holds: however the driver ends, the pipe closes, and what still belongs to
+this Ray a moment later is ended.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import sys
 import time
 from pathlib import Path
 
-MARK = "ORCHESTRATOR_SESSION"  # in the environment of every process of a local Ray: the folder of its files
+# in the environment of every process of a local Ray: the folder of its files
+MARK = "ORCHESTRATOR_SESSION"
 GRACE_SECONDS = 3.0
 QUIET_LOOKS = 5  # a second apart, in which nothing was left
 
@@ -25,7 +27,8 @@ class Guardian:
     """Starts the waiting process; closing, or dying, lets it do its work."""
 
     def __init__(self, folder: Path):
-        """**Arguments:** `folder`: of the local Ray's files; its processes must have it as `MARK` in their environment."""
+        """**Arguments:** `folder`: of the local Ray's files; its processes must have it as `MARK`
+        in their environment."""
         environment = {name: value for name, value in os.environ.items() if name != MARK}
         self._process = subprocess.Popen(
             [sys.executable, "-S", "-E", __file__, str(folder)],
@@ -45,16 +48,18 @@ class Guardian:
 
 
 def marked(folder: str) -> list[int]:
-    """Returns the processes of the Ray in `folder`: those that carry its mark, or are named as Ray's and have a file open there.
+    """Returns the processes of the Ray in `folder`: those that carry its mark, or are named as
+    Ray's and have a file open there.
 
-    Ray's agents give themselves a title, which overwrites the beginning of what the kernel shows of their environment,
-    mark and all. Their logs stay open.
+    Ray's agents give themselves a title, which overwrites the beginning of what the kernel shows of
+    their environment, mark and all. Their logs stay open.
     """
     wanted = f"{MARK}={folder}".encode()
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            titled = (entry / "cmdline").read_bytes().startswith(b"ray::")  # somebody's `tail -f` is not
+            # somebody's `tail -f` is not
+            titled = (entry / "cmdline").read_bytes().startswith(b"ray::")
             if wanted in (entry / "environ").read_bytes().split(b"\0") or (
                 titled and _holds_open(entry / "fd", folder)
             ):
@@ -75,7 +80,8 @@ def main() -> None:
     sys.stdin.buffer.read()
     time.sleep(GRACE_SECONDS)
     quiet = 0
-    while quiet < QUIET_LOOKS:  # a Ray that was just starting may have started more since the last look
+    # a Ray that was just starting may have started more since the last look
+    while quiet < QUIET_LOOKS:
         left = marked(sys.argv[1])
         quiet = 0 if left else quiet + 1
         for pid in left:

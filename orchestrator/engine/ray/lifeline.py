@@ -1,7 +1,8 @@
 """Notices that the Ray cluster is gone, before Ray ends this process without a word.
 
-Ray's driver leaves a dead head after 60 seconds with `_exit(1)`, which no handler sees, and finds out about a dead raylet
-only when it next waits for one. A thread looks at both, and interrupts the main thread in time for a clear last line.
+Ray's driver leaves a dead head after 60 seconds with `_exit(1)`, which no handler sees, and finds
+out about a dead raylet only when it next waits for one. A thread looks at both, and interrupts the
+main thread in time for a clear last line.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ LAST_SECONDS = 30.0  # for the main thread to disconnect in, before the process 
 
 
 class Lifeline:
-    """Watches this driver's raylet and the cluster's head; `lost` says in words which of them is gone."""
+    """Watches this driver's raylet and the cluster's head; `lost` says in words which of them is
+    gone."""
 
     def __init__(self, raylet_socket: str, head: str):
-        """**Arguments:** `raylet_socket`: path of the raylet's Unix socket; `head`: HOST:PORT of the head."""
+        """**Arguments:** `raylet_socket`: path of the raylet's Unix socket; `head`: HOST:PORT of
+        the head."""
         self.lost = ""
         self._waiting = False
         self._raylet_socket, self._head = raylet_socket, head
@@ -46,11 +49,13 @@ class Lifeline:
                 break
         while not self._stop.wait(0.1):
             if not self._waiting:
-                continue  # the main thread does without Ray now, and hears of it when it next needs it
+                # the main thread does without Ray now, and hears of it when it next needs it
+                continue
             forced_end.append((EXIT_ENVIRONMENT, self.message()))
             _interrupt_main_thread()
             if not self._stop.wait(LAST_SECONDS):
-                # Disconnecting from what is no longer there may wait for ever. All that was finished is in the store.
+                # Disconnecting from what is no longer there may wait for ever. All that was
+                # finished is in the store.
                 with contextlib.suppress(OSError):
                     sys.stderr.write(f"{self.message()}\n")
                     sys.stderr.flush()
@@ -58,7 +63,8 @@ class Lifeline:
 
     @contextlib.contextmanager
     def guard(self) -> Iterator[None]:
-        """Marks work that waits for Ray; raises `EnvironmentFault` instead of whatever a lost cluster makes of it."""
+        """Marks work that waits for Ray; raises `EnvironmentFault` instead of whatever a lost
+        cluster makes of it."""
         self.check()
         self._waiting = True
         try:
@@ -103,7 +109,8 @@ class Lifeline:
 
 
 class _Silence:
-    """How long something has not answered. Looks count as well as seconds: a machine that slept has seen seconds only."""
+    """How long something has not answered. Looks count as well as seconds: a machine that slept has
+    seen seconds only."""
 
     def __init__(self, limit: float):
         self._limit, self._since, self._looks = limit, time.monotonic(), 0
@@ -117,7 +124,8 @@ class _Silence:
 
 
 def _interrupt_main_thread() -> None:
-    """Sends the main thread a signal that raises in it; a real one, which ends a system call that it waits in."""
+    """Sends the main thread a signal that raises in it; a real one, which ends a system call that
+    it waits in."""
     for number in (signal.SIGINT, signal.SIGTERM):
         # A shell starts background commands with SIGINT ignored.
         if callable(signal.getsignal(number)):

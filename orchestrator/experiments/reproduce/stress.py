@@ -1,4 +1,5 @@
-"""Figures 5 and 6 of the supplement: how much can be forgotten step by step before a model fails."""
+"""Figures 5 and 6 of the supplement: how much can be forgotten step by step before a model
+fails."""
 
 from __future__ import annotations
 

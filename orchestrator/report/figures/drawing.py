@@ -1,7 +1,8 @@
 """How figures are drawn: colours, the panel, and turning panels into SVG and PNG.
 
-A figure is a few *panels*, each small enough to be read on a phone. The files hold them side by side; the page holds them one by
-one, and there their colours are CSS variables, so that they follow the reader's light or dark setting.
+A figure is a few *panels*, each small enough to be read on a phone. The files hold them side by
+side; the page holds them one by one, and there their colours are CSS variables, so that they follow
+the reader's light or dark setting.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 PNG_DPI = 300
 
-# Okabe and Ito's colours, told apart with every common colour vision; yellow and sky are too pale for lines on white.
+# Okabe and Ito's colours, told apart with every common colour vision; yellow and sky are too pale
+# for lines on white.
 INK, MUTED, GRID, PAPER, SOFT = "#16191d", "#5b636d", "#dfe3e8", "#fefefe", "#eef1f4"
 SERIES = ("#0072b2", "#d55e00", "#00875f", "#b8528c", "#a87400", "#4b5fc4")
 DARK_SERIES = ("#58b4ea", "#ff9a52", "#3ec99a", "#e79cc8", "#e0b040", "#9aa8ff")
@@ -144,7 +146,8 @@ def render(figure: Figure) -> tuple[str, bytes]:
 
 
 def inline_svg(panel: Panel, prefix: str) -> str:
-    """Returns one panel as an `<svg>` element for the page: no width, no ids shared with another, colours as CSS variables."""
+    """Returns one panel as an `<svg>` element for the page: no width, no ids shared with another,
+    colours as CSS variables."""
     from html import escape
 
     with _style():
@@ -154,13 +157,15 @@ def inline_svg(panel: Panel, prefix: str) -> str:
     text = re.sub(r"<style type=.*?</style>", "", text, count=1, flags=re.DOTALL)
     head, body = text.split(">", 1)
     box = re.search(r'viewBox="([^"]+)"', head)
-    body = re.sub(r"<[^>]*>", lambda tag: _adapt(tag.group(0), prefix), body)  # text between tags stays as it is
+    # text between tags stays as it is
+    body = re.sub(r"<[^>]*>", lambda tag: _adapt(tag.group(0), prefix), body)
     alt = escape(words.clean(panel.alt), quote=True)
     return f'<svg viewBox="{box.group(1) if box else ""}" role="img" aria-label="{alt}">{body.strip()}'
 
 
 def plain_log(ax: Axes, which: str) -> None:
-    """Makes an axis logarithmic with ticks written as plain numbers: 0.01, not 10⁻² in a markup that is switched off."""
+    """Makes an axis logarithmic with ticks written as plain numbers: 0.01, not 10⁻² in a markup
+    that is switched off."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axis = ax.xaxis if which == "x" else ax.yaxis

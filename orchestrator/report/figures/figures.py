@@ -1,4 +1,5 @@
-"""The figures of a report, each built from rows and curves; what cannot be drawn from these results is left out."""
+"""The figures of a report, each built from rows and curves; what cannot be drawn from these results
+is left out."""
 
 from __future__ import annotations
 
@@ -178,7 +179,8 @@ def plane_figure(report: Report) -> Figure | None:
             _annotate(ax, [row for row in points if row.varying])
 
     def _annotate(ax: Axes, rows: Sequence[ResultRow]) -> None:
-        """Writes the swept parameters beside the points, each where none stands yet; where there is no room, not at all."""
+        """Writes the swept parameters beside the points, each where none stands yet; where there is
+        no room, not at all."""
         ax.autoscale_view()
         width, height = 4.6 * 0.82 * 72, 3.6 * 0.8 * 72
         taken: list[tuple[float, float, float, float]] = []
@@ -210,7 +212,8 @@ def plane_figure(report: Report) -> Figure | None:
 
 
 def _place(ax: Axes, row: ResultRow, name: str, width: float, height: float) -> tuple[float, float]:
-    """Returns about where a point will stand, in points from the lower left corner of axes of that size."""
+    """Returns about where a point will stand, in points from the lower left corner of axes of that
+    size."""
     (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
     return (row.value("error_test") - left) / (right - left) * width, (row.value(name) - low) / (high - low) * height
 
@@ -356,7 +359,8 @@ def _mean(edges: np.ndarray, shares: np.ndarray) -> float:
 
 
 def _of_rows(report: Report, kind: str) -> list[tuple[Mapping[str, Any], ResultRow]]:
-    """Returns the curves of a kind with the rows that they belong to; a curve of no row is not drawn."""
+    """Returns the curves of a kind with the rows that they belong to; a curve of no row is not
+    drawn."""
     found = []
     for curve in report.curves.get(kind) or []:
         index = curve.get("row")

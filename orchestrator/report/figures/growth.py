@@ -18,7 +18,8 @@ LINES_AT_MOST = 8
 
 
 def incremental_figure(report: Report) -> Figure | None:
-    """Test accuracy over the samples of each class forgotten so far, and where it was measured the drift of the moments."""
+    """Test accuracy over the samples of each class forgotten so far, and where it was measured the
+    drift of the moments."""
     chains: dict[int, list[Sequence[Mapping[str, Any]]]] = {}
     for run in report.curves.get("incremental") or []:
         index, steps = run.get("row"), run.get("steps") or []

@@ -35,7 +35,8 @@ def series(history: Sequence[Mapping[str, Any]], name: str) -> dict[float, float
 
 
 def mean_while_all(curves: Sequence[Mapping[float, float]]) -> tuple[list[float], list[float]]:
-    """Returns epochs and means over all curves, up to where the first of them ends: beyond, the mean would be of a chosen few."""
+    """Returns epochs and means over all curves, up to where the first of them ends: beyond, the
+    mean would be of a chosen few."""
     curves = [curve for curve in curves if curve]
     common = sorted(set.intersection(*(set(curve) for curve in curves))) if curves else []
     return common, [float(np.mean([curve[epoch] for curve in curves])) for epoch in common]

@@ -1,4 +1,5 @@
-"""The figure of a search: what each setting makes of privacy and of test error, from `search.json`."""
+"""The figure of a search: what each setting makes of privacy and of test error, from
+`search.json`."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ LABELLED = 6
 
 
 def search_figures(folder: Path, report: Report) -> list[Figure]:
-    """Returns the figure of the search that chose this report's methods; none where they are not those of a search."""
+    """Returns the figure of the search that chose this report's methods; none where they are not
+    those of a search."""
     try:
         document = json.loads((folder / "search.json").read_text(encoding="utf-8"))
         # A folder may hold an older search beside the results of another recipe.
@@ -33,7 +35,8 @@ def search_figures(folder: Path, report: Report) -> list[Figure]:
 
 
 def pareto_figure(document: Mapping[str, Any]) -> Figure:
-    """Returns the settings of a search as points: |AUC − 0.5| over the rise of test error, with front, bound and winner."""
+    """Returns the settings of a search as points: |AUC − 0.5| over the rise of test error, with
+    front, bound and winner."""
     trials: Sequence[Mapping[str, Any]] = document["trials"]
     measured = [trial for trial in trials if trial["auc_gap"] is not None and trial["status"] != "failed"]
     finished = [trial for trial in measured if trial["status"] == "finished"]
@@ -106,7 +109,8 @@ def _gaps(trials: Sequence[Mapping[str, Any]], right: float) -> list[float]:
 
 
 def _right(measured: Sequence[Mapping[str, Any]], front: Sequence[Mapping[str, Any]], bound: float | None) -> float:
-    """Returns where the axis ends: a ruined model's 80 points would press all others against its beginning."""
+    """Returns where the axis ends: a ruined model's 80 points would press all others against its
+    beginning."""
     wanted = 1.5 * max([1.0, bound or 0.0, *(min(trial["error_rise"], 20.0) for trial in front)])
     return min(2.0 * wanted, max([wanted, *(1.06 * trial["error_rise"] for trial in measured)]))
 
