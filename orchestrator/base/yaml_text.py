@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 from ruamel.yaml.resolver import VersionedResolver
 
 from .values import Json
@@ -41,7 +42,7 @@ def load(text: str) -> Json:
     try:
         document = reader.load(text)
     except DuplicateKeyError as error:
-        raise YamlFault(f"{_duplicate(error)} is there twice ({_place(error)})") from None
+        raise YamlFault(f"{_duplicate(error, text)} is there twice ({_place(error)})") from None
     except MarkedYAMLError as error:
         raise YamlFault(f"not readable as YAML at {_place(error)}: {error.problem or 'not YAML'}") from None
     except (YAMLError, ValueError) as error:
@@ -69,10 +70,21 @@ def _place(error: MarkedYAMLError) -> str:
     return f"line {mark.line + 1}, column {mark.column + 1}" if mark else "an unknown place"
 
 
-def _duplicate(error: DuplicateKeyError) -> str:
-    # ruamel says: found duplicate key "epochs" with value "50" (original value: "1")
-    parts = str(error.problem).split('"')
-    return parts[1] if len(parts) > 1 else "a key"
+def _duplicate(error: DuplicateKeyError, text: str) -> str:
+    """Returns the key that is there twice, with the keys that lead to it."""
+    spot = error.problem_mark
+    left: list[tuple[str, Node]] = [("", YAML(typ="safe", pure=True).compose(text))]
+    while left:
+        where, node = left.pop()
+        if isinstance(node, MappingNode):
+            for key, value in node.value:
+                path = f"{where}.{key.value}" if where else str(key.value)
+                if (key.start_mark.line, key.start_mark.column) == (spot.line, spot.column):
+                    return path
+                left.append((path, value))
+        elif isinstance(node, SequenceNode):
+            left += [(f"{where}.{place}" if where else str(place), part) for place, part in enumerate(node.value)]
+    return "a key"
 
 
 def _checked(document: object) -> Json:

@@ -23,6 +23,7 @@ from ..store import Store
 OWN_SAMPLES = 200  # stored units of each stage that are read
 MOST_FOREIGN = 3000  # objects of other experiments that are looked at
 MOST_SECONDS = 5.0
+STATISTICS = ("moments", "basis", "fisher")  # of a model and its data; unlearning makes them on its way
 TRAINING_PACE = ("batch_size", "augment", "precision", "path")  # what the seconds of one image depend on
 
 
@@ -95,7 +96,7 @@ def _learn_from_others(pace: Pace, store: Store, known: set[str]) -> None:
         spec, kind = meta["spec"], meta["kind"]
         model = meta.get("model", models.get(str(spec.get("model")))) if kind != "train" else spec["model"]
         cost = _foreign_cost(kind, spec, meta)
-        if cost is None or (model is None and kind in ("unlearn", "outputs", "moments", "basis")):
+        if cost is None or (model is None and kind in ("unlearn", "outputs", *STATISTICS)):
             continue
         data = str(spec.get("dataset", datasets.get(str(spec.get("model")), "")))
         _add(pace, kind, spec, model, data, meta, cost)
@@ -118,7 +119,7 @@ def _likeness(kind: str, spec: Mapping[str, Any], model: Any, dataset: str) -> s
         return canonical([kind, spec["method"], model, dataset])
     if kind == "outputs":
         return canonical([kind, model, spec["errors"], dataset])
-    if kind in ("moments", "basis"):
+    if kind in STATISTICS:
         return canonical([kind, model, dataset])
     if kind in ("attack", "score"):
         return canonical([kind, spec["attack"]])
@@ -159,7 +160,7 @@ def _groups(plan: Plan) -> dict[str, list[Unit]]:
         for unit in plan.stages[stage]:
             units[unit.key] = unit
             if stage == "unlearn":
-                units.update({n.key: n for n in unit.ancestors().values() if n.kind in ("moments", "basis")})
+                units.update({n.key: n for n in unit.ancestors().values() if n.kind in STATISTICS})
     return {stage: list(units.values()) for stage, units in found.items()}
 
 

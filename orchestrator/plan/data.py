@@ -6,21 +6,21 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from unlearn import SOURCES, ImageDataset, Scenario, Split, load_dataset, make_split
+from unlearn.data import fingerprint
+
 from ..base.errors import RecipeError
 from ..recipe.checks import model_faults
-from ..recipe.options import fault_from
+from ..recipe.options import build, fault_from
 from ..recipe.sections import Recipe
+from ..store import CorruptObject, Store
+from .code import code_of
 from .specs import PlainSpec
 from .units import Unit
-
-if TYPE_CHECKING:
-    from unlearn import ImageDataset, Split
-
-    from ..store import Store
 
 Progress = Callable[[int, int], None]
 
@@ -63,8 +63,6 @@ class ExperimentData:
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> ExperimentData:
-        from unlearn import ImageDataset, Split
-
         def part(prefix: str) -> dict[str, np.ndarray]:
             return {
                 name.removeprefix(f"{prefix}/"): array
@@ -114,10 +112,6 @@ def load_data(
 
     **Raises:** `RecipeError` where a file, a column, an image or the split is not what the recipe says.
     """
-    from unlearn import Scenario, make_split
-
-    from ..recipe.options import build
-
     dataset = _load_dataset(recipe, store, on_progress, keep)
     try:
         split = make_split(dataset, build(Scenario, recipe.scenario), recipe.seed)
@@ -130,18 +124,15 @@ def load_data(
 
 
 def _load_dataset(recipe: Recipe, store: Store | None, on_progress: Progress | None, keep: bool) -> ImageDataset:
-    from unlearn import ImageDataset, load_dataset
-    from unlearn.data import fingerprint
-
     options = {k: v for k, v in recipe.dataset.items() if k not in ("source", "limit")}
     source, limit = recipe.dataset["source"], recipe.dataset.get("limit")
     try:
         identity = fingerprint(source, **options)
         asked = {"source": source, "options": options, "limit": limit, "fingerprint": identity}
+        if code := code_of(SOURCES[source]):
+            asked["code"] = code
         unit = Unit(PlainSpec("dataset", asked), f"dataset {source}")
         if store is not None and store.has(unit.key):
-            from ..store import CorruptObject
-
             try:
                 with np.load(store.fetch(unit.key, "dataset.npz"), allow_pickle=False) as arrays:
                     return ImageDataset.from_arrays(dict(arrays))

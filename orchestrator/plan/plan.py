@@ -9,7 +9,7 @@ import numpy as np
 
 from attack import ATTACKS, DIVERGENCES
 from attack.distances.compare import DEFAULT_DIVERGENCES, equal_count, first_of
-from unlearn import Training
+from unlearn import MODELS, Training
 from unlearn.methods.base import Method
 
 from ..base.errors import Fault, RecipeError
@@ -18,11 +18,13 @@ from ..recipe.choices import Choice
 from ..recipe.options import build, fault_from, option_names, settings_of
 from ..recipe.recipe import Point, expand_methods
 from ..recipe.sections import Recipe
+from .code import code_of, code_of_factory
 from .data import ExperimentData
 from .specs import (
     AttackSpec,
     BasisSpec,
     DistanceSpec,
+    FisherSpec,
     Judged,
     MomentsSpec,
     Outputs,
@@ -82,6 +84,7 @@ class _Planner:
         self.data = data
         self.training: Training = build(Training, recipe.training)
         self.model = Choice.of(recipe.model)
+        self.model_code = _code_of_model(self.model.name)
         # Sums in another order differ in the last bits.
         self.threads = default_threads(recipe.resources.cpus_per_unit)
         self.originals = [self._train("original", index) for index in range(recipe.shadows.originals)]
@@ -132,6 +135,7 @@ class _Planner:
             training=self.training,
             seed=seed_for(self.recipe.seed, role, index),
             threads=self.threads,
+            code=self.model_code,
         )
         name = f"{role}-{index:03d}" if not method else f"{method}-{index - self.recipe.shadows.retrained:03d}"
         images = len(self.data.dataset.train.labels) if indices is None else len(indices)
@@ -158,13 +162,15 @@ class _Planner:
         self._check_steps(method)
         wanted = method.needs()
         needs = [original]
-        moments = basis = None
+        moments = basis = fisher = None
         if wanted.access == "moments" and len(split.steps) > 1:
             # Incremental: every step subtracts its own forget set, with the model of that step, from running moments.
             moments = self._moments(original)
         elif wanted.access == "moments":
             basis = self._basis(original)
-        needs += [unit for unit in (moments, basis) if unit is not None]
+        elif wanted.access == "fisher":
+            fisher = self._fisher(original, wanted.statistic)
+        needs += [unit for unit in (moments, basis, fisher) if unit is not None]
         spec = UnlearnSpec(
             model=original.key,
             split=self.data.split_digest,
@@ -174,6 +180,8 @@ class _Planner:
             threads=self.threads,
             moments="" if moments is None else moments.key,
             basis="" if basis is None else basis.key,
+            fisher="" if fisher is None else fisher.key,
+            code=code_of(type(method)),
         )
         cost = (int(len(split.retain) * wanted.retain) or len(split.forget)) * max(1, method.passes())
         label = Label(method=point.name, params=point.params, source=original.label.source)
@@ -202,6 +210,12 @@ class _Planner:
         spec = BasisSpec(moments.key, original.key, self.data.split_digest)
         return Unit(spec, f"basis {original.name}", Label(source=original.label.source), (moments, original))
 
+    def _fisher(self, original: Unit, statistic: str) -> Unit:
+        """A Fisher diagonal of all training data: one for every method and setting that asks for it."""
+        spec = FisherSpec(original.key, self.data.digest, statistic)
+        cost = len(self.data.dataset.train.labels)
+        return Unit(spec, f"{statistic} {original.name}", Label(source=original.label.source), (original,), cost)
+
     def _outputs(self, model: Unit, role: str, fold: str, method: str = "", params: Object | None = None) -> Unit:
         data = self.data
         measured = fold == "test"
@@ -225,7 +239,7 @@ class _Planner:
             units = []
             for candidate in ATTACKS[name].candidates():
                 attack = build(ATTACKS[name], {"seed": self.recipe.seed, **candidate, **options})
-                spec = AttackSpec(name, attack, _labelled(fitting))
+                spec = AttackSpec(name, attack, _labelled(fitting), code_of(ATTACKS[name]))
                 shown = ", ".join(f"{k}={v}" for k, v in candidate.items() if k not in options)
                 units.append(Unit(spec, f"{name}({shown})", Label(attack=name), tuple(fitting)))
             found[name] = _distinct_list(units)
@@ -258,6 +272,7 @@ class _Planner:
                 reference=judged_ones(reference),
                 seed=seed_for(self.recipe.seed, "bootstrap"),
                 measures=MEASURES,
+                code=code_of(ATTACKS[name]),
             )
             label = Label(attack=name, method=row.method, params=row.params)
             needs = dict.fromkeys((*candidates, *fit, *row.targets, *negatives, *reference))
@@ -298,6 +313,12 @@ class _Planner:
             name = f"distances of {row.method}{_short(row.params)}"
             found.append(replace(row, distance=Unit(spec, name, label, tuple(needs))))
         return found
+
+
+def _code_of_model(name: str) -> str:
+    if ":" in name:
+        return code_of_factory(name)
+    return code_of(MODELS[name]) if name in MODELS else ""  # else torchvision's
 
 
 def _labelled(outputs: Sequence[Unit]) -> tuple[Outputs, ...]:

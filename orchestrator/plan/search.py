@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from attack import ATTACKS
 from attack.metrics.row import PRIMARY
 
 from ..base.errors import Fault, RecipeError
@@ -152,8 +153,6 @@ def bound_of(search: Search) -> float | None:
 
 def primary_attack(recipe: Recipe) -> dict[str, Any] | None:
     """Returns the attack that settings are compared by: XGBoost's, else the first that is fitted once on shadow models."""
-    from attack import ATTACKS
-
     fitted = [settings for settings in recipe.attacks if ATTACKS[settings["name"]].candidates()]
     return min(fitted, key=lambda settings: settings["name"] != PRIMARY, default=None)
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import ClassVar, NamedTuple
 
+from attack.attacks.base import Attack
 from attack.distances.base import PerSampleDivergence
 from unlearn import Training
 from unlearn.methods.base import Method
@@ -18,8 +19,6 @@ from unlearn.methods.base import Method
 from ..base.values import Json, Object, plain
 from ..recipe.choices import Choice
 from ..recipe.options import LATER, settings_of
-
-Attack: TypeAlias = Any
 
 
 @dataclass(frozen=True)
@@ -81,6 +80,7 @@ class TrainSpec(Spec):
     training: Training
     seed: int
     threads: int = field(default=1, metadata=LATER)
+    code: str = field(default="", metadata=LATER)  # fingerprint of a model that is not built in
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,18 @@ class BasisSpec(Spec):
 
 
 @dataclass(frozen=True)
+class FisherSpec(Spec):
+    """A Fisher diagonal, or another statistic of its kind, of all training data, whatever will be forgotten."""
+
+    kind: ClassVar[str] = "fisher"
+    model: str
+    dataset: str
+    statistic: str
+
+
+@dataclass(frozen=True)
 class UnlearnSpec(Spec):
-    """One method with its settings, on one model. Of `moments`, `basis` and so on it has what the method may see."""
+    """One method with its settings, on one model. Of `moments`, `basis` and `fisher` it has what the method may see."""
 
     kind: ClassVar[str] = "unlearn"
     model: str
@@ -116,10 +126,12 @@ class UnlearnSpec(Spec):
     threads: int = field(default=1, metadata=LATER)
     moments: str = field(default="", metadata=LATER)
     basis: str = field(default="", metadata=LATER)
+    fisher: str = field(default="", metadata=LATER)
+    code: str = field(default="", metadata=LATER)  # fingerprint of a method that is not built in
 
     @property
     def shares(self) -> str:
-        return self.basis
+        return self.basis or self.fisher
 
 
 @dataclass(frozen=True)
@@ -161,6 +173,7 @@ class AttackSpec(Spec):
     attack: str
     params: Attack
     outputs: tuple[Outputs, ...]
+    code: str = field(default="", metadata=LATER)  # fingerprint of an attack that is not built in
 
 
 @dataclass(frozen=True)
@@ -181,6 +194,7 @@ class ScoreSpec(Spec):
     reference: tuple[Judged, ...]
     seed: int
     measures: int
+    code: str = field(default="", metadata=LATER)
 
 
 @dataclass(frozen=True)

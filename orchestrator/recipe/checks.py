@@ -5,6 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
+from attack import ATTACKS
+from attack.attacks.registry import label_free
+from unlearn import METHODS, MODELS, SOURCES, Scenario, Training, build_model
+from unlearn.models import torchvision_names
+
 from ..base.errors import Fault, nearest
 from . import sweep
 from .options import fault_from, option_faults, option_names
@@ -12,8 +19,6 @@ from .sections import Recipe
 
 
 def _section_faults(recipe: Recipe) -> list[Fault]:
-    from unlearn import MODELS, SOURCES, Scenario, Training
-
     found: list[Fault] = []
     dataset = dict(recipe.dataset)
     source = dataset.pop("source", None)
@@ -36,8 +41,6 @@ def _section_faults(recipe: Recipe) -> list[Fault]:
         unfit = option_faults(MODELS[name], model, "model", skip=("num_classes", "in_channels", "image_size", "seed"))
         found += unfit or model_faults(recipe, num_classes=10, channels=3, image_size=64)
     elif ":" not in name:
-        from unlearn.models import torchvision_names
-
         known = [*MODELS, *torchvision_names()]
         if name not in known:
             found.append(
@@ -56,10 +59,6 @@ def model_faults(
     recipe: Recipe, num_classes: int, channels: int, image_size: int, allow_factory: bool = False
 ) -> list[Fault]:
     """Returns what keeps the recipe's model from being built for images of this shape; builds it without its weights."""
-    import torch
-
-    from unlearn import build_model
-
     name = recipe.model["name"]
     if ":" in name and allow_factory:
         return []  # the user's own code may not stand being built without weights
@@ -122,8 +121,6 @@ def _shadow_faults(recipe: Recipe) -> list[Fault]:
 
 
 def _method_faults(recipe: Recipe, inherit: bool) -> list[Fault]:
-    from unlearn import METHODS
-
     found: list[Fault] = []
     for index, settings in enumerate(recipe.methods):
         where = f"methods.{index}"
@@ -159,8 +156,6 @@ def _method_faults(recipe: Recipe, inherit: bool) -> list[Fault]:
 
 
 def _point_faults(name: str, params: Mapping[str, Any], where: str) -> list[Fault]:
-    from unlearn import METHODS
-
     try:
         kind, options = METHODS[name].translate(params)
     except ValueError as error:
@@ -173,16 +168,11 @@ def method_defaults(name: str, recipe: Recipe) -> dict[str, Any]:
 
     A method says which of its options it inherits. Those that train "with the original recipe" inherit all of them.
     """
-    from unlearn import METHODS
-
     shared = METHODS[name].inherits & set(recipe.training)
     return {key: recipe.training[key] for key in sorted(shared)}
 
 
 def _attack_faults(recipe: Recipe) -> list[Fault]:
-    from attack import ATTACKS
-    from attack.attacks.registry import label_free
-
     found: list[Fault] = []
     for index, settings in enumerate(recipe.attacks):
         where = f"attacks.{index}"

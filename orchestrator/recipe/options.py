@@ -191,7 +191,8 @@ def validation_faults(error: ValidationError, model: type[BaseModel], prefix: st
         elif item["type"] == "missing":
             fault = Fault(field, None, "missing", "a value is needed")
         else:
-            fault = Fault(field, item["input"], _first_line(item["msg"]), _allowed(item))
+            problem = NEEDED if item["type"] in _TYPES else _first_line(item["msg"])
+            fault = Fault(field, item["input"], problem, _allowed(item))
             expected = item.get("ctx", {}).get("expected")
             if isinstance(expected, str) and isinstance(item["input"], str):
                 choices = [part.strip().strip("'") for part in expected.replace(" or ", ", ").split(",")]
@@ -203,7 +204,17 @@ def validation_faults(error: ValidationError, model: type[BaseModel], prefix: st
             found[field] = dataclasses.replace(first, allowed=allowed)
         else:
             found[field] = fault
-    return list(found.values())
+    return [_needed(fault) for fault in found.values()]
+
+
+NEEDED = "is needed"
+
+
+def _needed(fault: Fault) -> Fault:
+    """Says of a value of another type what is needed; a union says all that it takes."""
+    if fault.problem != NEEDED:
+        return fault
+    return dataclasses.replace(fault, problem=f"{fault.allowed} {NEEDED}", allowed="")
 
 
 _UNION_PARTS = (

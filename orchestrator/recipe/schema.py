@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from attack import ATTACKS
+from unlearn import METHODS, MODELS, SOURCES, Method, Scenario, Training
 
 from .options import options_model
 from .sections import Recipe
 from .sweep import KINDS
 
-if TYPE_CHECKING:
-    from unlearn import Method
-
 
 def recipe_schema() -> dict[str, Any]:
     """Returns the JSON Schema of a recipe, with the options of every known source, model, method and attack."""
-    from attack import ATTACKS
-    from unlearn import METHODS, MODELS, SOURCES, Scenario, Training
-
     schema = Recipe.model_json_schema()
     definitions = schema.setdefault("$defs", {})
     skip = ("num_classes", "in_channels", "image_size", "seed")

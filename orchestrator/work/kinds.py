@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from unlearn import CoreBasis, SecondMoments, predict, second_moments, train
+from unlearn import CoreBasis, Fisher, SecondMoments, fisher_diagonal, predict, second_moments, train
 from unlearn.methods.base import Method, share_of
 
 from ..base.values import Record
@@ -18,6 +18,7 @@ from ..plan.specs import (
     AttackSpec,
     BasisSpec,
     DistanceSpec,
+    FisherSpec,
     MomentsSpec,
     OutputsSpec,
     PlainSpec,
@@ -67,6 +68,14 @@ def execute_basis(unit: Unit[BasisSpec], context: Context, attempt: Attempt) -> 
     return BasisFacts(list(basis.warnings))
 
 
+def execute_fisher(unit: Unit[FisherSpec], context: Context, attempt: Attempt) -> Facts:
+    """A per-sample statistic of the full training data, such as the Fisher diagonal, in one pass."""
+    model = context.load_model(unit.spec.model)
+    fisher = fisher_diagonal(model, context.loader("train"), statistic=unit.spec.statistic)
+    fisher.save(attempt.path("fisher.safetensors"))
+    return Facts()
+
+
 def execute_unlearn(unit: Unit[UnlearnSpec], context: Context, attempt: Attempt) -> UnlearnFacts:
     """Applies one method to one model. The method is handed what it declares and nothing more."""
     spec, store = unit.spec, context.store
@@ -78,6 +87,10 @@ def execute_unlearn(unit: Unit[UnlearnSpec], context: Context, attempt: Attempt)
     if spec.basis:
         given["moments"] = context.cached(
             spec.basis, lambda: CoreBasis.load(store.fetch(spec.basis, "basis.safetensors"))
+        )
+    if spec.fisher:
+        given["fisher"] = context.cached(
+            spec.fisher, lambda: Fisher.load(store.fetch(spec.fisher, "fisher.safetensors"))
         )
     if spec.moments:
         result, steps = unlearn_in_steps(unit, method, context, given)
@@ -180,6 +193,7 @@ KINDS: dict[str, Callable[[Any, Context, Attempt], Any]] = {
     "train": execute_train,
     "moments": execute_moments,
     "basis": execute_basis,
+    "fisher": execute_fisher,
     "unlearn": execute_unlearn,
     "outputs": execute_outputs,
     "attack": execute_attack,
