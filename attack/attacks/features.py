@@ -39,7 +39,7 @@ def shadow_features(
     """Returns the shadow attack's features, float32.
 
     In class removal the table holds the kept classes' logits only, or `forget_classes` says which
-    to drop; the label stays the original one and may be a forgotten class. Source: the paper's
+    to drop. The label stays the original one and may be a forgotten class. Source: the paper's
     supplement, section 1.1.
 
     **Raises:** `ValueError` where a logit is not finite or a label lies outside 0 …

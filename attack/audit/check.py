@@ -44,8 +44,8 @@ def check(
         `ATTACKS`.
     - `num_classes`: how many classes labels may be of; None: what the logits' columns say.
 
-    Problems that are not `fatal` (rows out of order) are mended by the audit itself, and told so
-    that they can be mended at the source.
+    Problems that are not `fatal` (rows out of order) are mended by the audit itself. They are told,
+    so that they can be mended at the source.
     """
     return Examination.of(as_source(outputs), num_classes, confidences=False).problems(attacks)
 

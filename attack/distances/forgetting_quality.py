@@ -21,9 +21,9 @@ class ForgettingQuality(PerSampleDivergence):
     """Per sample ε = max over attacks of max{log(1−δ−FPR) − log FNR, log(1−δ−FNR) − log FPR}.
 
     The attacks decide between unlearned and retrained models by every threshold, in both
-    directions, on φ and on the log-likelihood ratio of two Gaussians of φ. Perfect separation is ε
-    = ∞; a point where just one rate is 0 tells nothing with so few models and is left out, as in
-    the competition's evaluation.
+    directions. They look on φ and on the log-likelihood ratio of two Gaussians of φ. Perfect
+    separation is ε = ∞. A point where just one rate is 0 tells nothing with so few models and is
+    left out, as in the competition's evaluation.
 
     **Arguments:**
 
@@ -49,7 +49,8 @@ class ForgettingQuality(PerSampleDivergence):
         the median ε and the share at ∞.
 
         The competition multiplies the mean by ratios of accuracies on retain and test data, which
-        outputs on the forget set cannot tell: a model that is ruined elsewhere may score well here.
+        outputs on the forget set cannot tell. So a model that is ruined elsewhere may score well
+        here.
         """
         samples, mine, theirs = margins(unlearned, retrained, self.name)
         values = self.of_margins(mine, theirs)

@@ -29,9 +29,9 @@ def expanded_interval(values: np.ndarray, models: int) -> list[float]:
     """Returns the expanded percentile interval: the percentile bootstrap is too narrow for few
     models.
 
-    Its tails are moved out to where Student's t with n − 1 degrees of freedom, and the bootstrap's
-    missing factor n/(n − 1) in the variance, would put them. Source: Hesterberg, The American
-    Statistician 69 (2015), section 5.
+    Its tails are moved out. They lie where Student's t with n − 1 degrees of freedom would put
+    them, with the bootstrap's missing factor n/(n − 1) in the variance. Source: Hesterberg, The
+    American Statistician 69 (2015), section 5.
 
     **Arguments:** `values`: bootstrap estimates. `models`: on the smaller side, at least 2.
     """
@@ -48,12 +48,12 @@ def beyond_interval(resampled: np.ndarray, models: int, beyond: Shares, allowed:
     rows of others beyond it.
 
     Members' models and others', which set the threshold, both add to it: that is the bootstrap's.
-    It is at least as wide as the interval of the share alone would be were the threshold certain,
-    since resampling few models gives too little.
+    It is at least as wide as the interval of the share alone were the threshold certain, since
+    resampling few models gives too little.
 
-    Where so few rows are allowed that even of independent ones the true threshold lies beyond the
-    last with more than 2.5 %, e^−allowed, nothing bounds the share from below but 0: no resampling
-    of the rows shows what lies beyond them.
+    With few rows allowed, the true threshold lies beyond the last row with a chance of e^−allowed,
+    even where rows are independent. Where that is more than 2.5 %, nothing bounds the share from
+    below but 0: no resampling of the rows shows what lies beyond them.
 
     **Arguments:** `resampled`: bootstrap estimates. `models`: on the smaller side. `beyond`:
     members beyond the threshold.
@@ -81,8 +81,8 @@ def resampled_tpr(
     `(draws,)` for each rate.
 
     The threshold falls to just above the first negative that would be one too many. Where that is,
-    is looked up on a coarse grid of the sorted negatives and then row by row within one cell, so a
-    draw costs its models, not its rows; and only once where few models make many draws alike.
+    is looked up on a coarse grid of the sorted negatives and then row by row within one cell. So a
+    draw costs its models, not its rows. Where few models make many draws alike, it is done once.
 
     **Arguments:** `ties`: of the run of equal scores that would be too many, take the part that is
     allowed.

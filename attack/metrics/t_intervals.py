@@ -55,9 +55,9 @@ def share_interval(shares: Shares) -> list[float]:
     """Returns the 95 % interval of a share, that of Clopper and Pearson for as many rows as the
     models are worth.
 
-    Rows of one model are correlated, so they are worth fewer; how many follows from the spread
+    Rows of one model are correlated, so they are worth fewer. How many follows from the spread
     between models, with Student's t for how few those are. Where models do not differ at all, as
-    where none has a hit, rows are taken for independent: the interval of 0 hits is not [0, 0].
+    where none has a hit, rows are taken for independent. The interval of 0 hits is not [0, 0].
     Source: Korn and Graubard, Survey Methodology 24 (1998), 193-201.
     """
     from scipy.special import betaincinv
@@ -78,8 +78,8 @@ def combined_interval(
     """Returns the 95 % interval of a quantity in [0, 1] that rises with members' share and falls
     with that of others.
 
-    Its variance is the sum of what both sides' models add to it, to first order; the interval is
-    taken on the logit scale, so that it keeps within [0, 1], with the degrees of freedom of
+    Its variance is the sum of what both sides' models add to it, to first order. The interval is
+    taken on the logit scale, so that it keeps within [0, 1]. It has the degrees of freedom of
     Satterthwaite (Biometrics Bulletin 2, 1946). As Obuchowski (Biometrics 53, 1997) does for
     clustered ROC data. At 0 and 1 there is no logit: then from what both shares may be.
 

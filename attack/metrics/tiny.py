@@ -18,7 +18,7 @@ def tiny_scores(
     """Returns the share of a model's outputs that score under the 5th percentile of retrained
     models' outputs.
 
-    It is 0.05 where unlearned models cannot be told from retrained ones; a pile of scores that are
+    It is 0.05 where unlearned models cannot be told from retrained ones. A pile of scores that are
     too small (the Streisand effect, supplement Fig. 3) lifts it though the AUC may still look well.
 
     **Returns:** the mean over models, its 95 % interval over models of both sides (None where one

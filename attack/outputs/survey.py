@@ -228,8 +228,8 @@ class Survey:
 def column(rows: int, kind: type[Any], fill: float | None = None) -> np.ndarray:
     """Returns an array of so many rows, of `fill` where it is given.
 
-    From `MAPPED_ROWS` rows on its pages are those of a file without a name in the temporary folder:
-    the system writes them out when memory is short, and the file is gone with the array, however
+    From `MAPPED_ROWS` rows on its pages are those of a file without a name in the temporary folder.
+    The system writes them out when memory is short, and the file is gone with the array, however
     the process ends.
     """
     found = None

@@ -50,9 +50,9 @@ def outputs_table(
 
     - `sample_ids`, `labels`: integers `(n,)`. `logits`: `(n, C)`, stored as float32.
     - `params`: the method's parameters as JSON text, `{}` where there are none.
-    - `classes`: in class removal, the class that each column of the logits stands for (the
-        forgotten ones are dropped from every model alike, so that the width is uniform); labels
-        stay the original ones. None: column c is class c.
+    - `classes`: in class removal, the class that each column of the logits stands for. The
+        forgotten ones are dropped from every model alike, so that the width is uniform. Labels stay
+        the original ones. None: column c is class c.
 
     **Raises:** `ValueError` for an unknown role or fold, or arrays of different lengths.
     """

@@ -1,8 +1,8 @@
 """Places that a recipe names: no secret may be part of one, and nothing is written where the
 recipe's author likes.
 
-A recipe may come from somebody else. What it names is read, but results are written below the
-output folder and the current folder only, and whatever is stored or printed is free of credentials.
+A recipe may come from somebody else. What it names is read. Results are written below the output
+folder and the current folder only. Whatever is stored or printed is free of credentials.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Sweeps: `grid`, `zip`, `uniform` and `loguniform` in place of a method's hyperparameter, expanded
 before anything runs.
 
-Random draws depend on the recipe's seed and the method's place in the list only, so a plan is the
+Random draws depend on the recipe's seed and the method's place in the list only. So a plan is the
 same every time it is made.
 """
 

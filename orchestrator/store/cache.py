@@ -28,7 +28,7 @@ class FileCache:
     `ORCHESTRATOR_CACHE` or the temporary folder.
 
     `files/` holds files by checksum, `objects/` one object's files linked side by side,
-    `attempts-*/` what each process is writing, cleared once that process is no more.
+    `attempts-*/` what each process is writing. That is cleared once that process is no more.
 
     **Raises:** `EnvironmentFault` where the folder belongs to somebody else, or the limit is no
     number.

@@ -5,7 +5,7 @@ A claim is advisory. It saves work; correctness rests on the commit, where the f
 doubt (a holder that seems dead, a claim that cannot be read) is decided for working twice rather
 than waiting for ever.
 
-No clock of another machine is trusted: a claim carries a beat that its holder raises, and it counts
+No clock of another machine is trusted. A claim carries a beat that its holder raises. It counts
 as abandoned when an observer has seen the same beat for `ABANDONED_SECONDS` of its own monotonic
 clock. A holder on the same machine is looked up among the processes, so that what a killed worker
 held is free at once.

@@ -1,7 +1,7 @@
 """A store in an S3 bucket. The commit mark is put with `If-None-Match: *`, so that the first of
 racing attempts wins.
 
-Each attempt uploads under a prefix of its own and the mark says which one counts; what a lost or
+Each attempt uploads under a prefix of its own and the mark says which one counts. What a lost or
 dead attempt uploaded is unreachable and removed by garbage collection. Files are cached on the
 local disk (`FileCache`), verified by checksum.
 """
@@ -49,7 +49,7 @@ class S3Store(Store):
 
         self._client = boto3.client("s3", config=Config(max_pool_connections=LOOKUPS, retries={"mode": "standard"}))
         self._cache = FileCache()
-        # Commits never change, so one that was seen needs no second look; where it has been set
+        # Commits never change, so one that was seen needs no second look. Where it has been set
         # aside since, reading it raises `MissingObject` and the unit is made again.
         self._committed: set[str] = set()
         try:

@@ -62,7 +62,7 @@ def execute(unit: Unit, context: Context, *, wait: bool = True) -> Outcome:
     outcome carries it.
 
     **Raises:** `EnvironmentFault` where the store itself cannot be used, since then no unit could
-    succeed; `Held` where another worker is making the unit and `wait` is off.
+    succeed. `Held` where another worker is making the unit and `wait` is off.
     """
     if context.store.has(unit.key):
         return Outcome(unit.key, unit.name, unit.kind, "reused", where=context.where)

@@ -40,11 +40,12 @@ def unlearn_in_steps(
 ) -> tuple[UnlearnResult, list[dict[str, Any]]]:
     """Forgets step after step from the model and the moments that `unit` names.
 
-    **Returns:** the last model with the history of all steps, and a row for each step: `step`,
-    `per_class` (forgotten so far), `test_accuracy`, `forget_accuracy` of this step's samples before
-    and after, `epochs`, `stopped_at`, `seconds`, and where moments are recomputed `drift`, the
-    largest relative Frobenius distance of a layer's running moments from those. The row of step 0
-    is the model as given; `recovered_test_accuracy` is on the last row where there was fine-tuning.
+    **Returns:** the last model with the history of all steps, and a row for each step. A row has
+    `step`, `per_class` (forgotten so far), `test_accuracy`, `forget_accuracy` of this step's
+    samples before and after, `epochs`, `stopped_at`, `seconds`. Where moments are recomputed it has
+    `drift`, the largest relative Frobenius distance of a layer's running moments from those. The
+    row of step 0 is the model as given; `recovered_test_accuracy` is on the last row where there
+    was fine-tuning.
     """
     return _Chain(unit, method, context, given).run()
 

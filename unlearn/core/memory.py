@@ -1,9 +1,9 @@
 """Keeping freed memory for the next training step.
 
 The activations of one step are tens of megabytes each. By default the C library maps such blocks
-afresh from the operating system and gives them back when freed, so that every step takes a page
-fault for every 4 KiB again: a third of the time of a narrow model's step on a CPU. Told to keep
-freed blocks, a process takes those faults once.
+afresh from the operating system and gives them back when freed. So every step takes a page fault
+for every 4 KiB again, a third of the time of a narrow model's step on a CPU. Told to keep freed
+blocks, a process takes those faults once.
 """
 
 from __future__ import annotations

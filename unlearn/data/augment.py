@@ -1,8 +1,8 @@
 """Random crop and horizontal flip of uint8 batches, on any device.
 
 The distribution is that of torchvision's `RandomCrop(size, padding=4)` and `RandomHorizontalFlip()`
-ahead of `ToTensor` and `Normalize`: each of the (2·padding + 1)² offsets is equally likely, the
-border is zero *before* normalisation, and an image is mirrored with probability 1/2, independently.
+ahead of `ToTensor` and `Normalize`. Each of the (2·padding + 1)² offsets is equally likely. The
+border is zero *before* normalisation. An image is mirrored with probability 1/2, independently.
 """
 
 from __future__ import annotations

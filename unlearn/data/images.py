@@ -26,8 +26,8 @@ class _Writeable:
 def as_tensor(array: np.ndarray) -> Tensor:
     """A tensor over the memory of `array`, nothing copied, for reading only.
 
-    Arrays read back from an object store are read-only. torch has no such notion and warns about
-    each of them, so the array is wrapped as if it could be written; nothing here ever writes to
+    Arrays read back from an object store are read-only. PyTorch has no such notion and warns about
+    each of them. So the array is wrapped as if it could be written. Nothing here ever writes to
     image data.
     """
     if array.flags.writeable:

@@ -19,9 +19,9 @@ class ArrayLoader:
     """Batches of normalised images from uint8 arrays; an iterable that can be passed over again and
     again.
 
-    Pass `e` draws its order, crops and flips from `(seed, e)` alone, on the CPU, so it is the same
-    on every device and does not depend on, or touch, any global generator. The last batch holds
-    what is left and may be short.
+    Pass `e` draws its order, crops and flips from `(seed, e)` alone, on the CPU. So it is the same
+    on every device. No global generator is read or touched. The last batch holds what is left and
+    may be short.
 
     **Arguments:**
 

@@ -21,9 +21,8 @@ def blocks(model: nn.Module) -> list[list[str]]:
     """Returns the names of the layers of each block, shallow to deep.
 
     A block is a child of the model that holds layers. A plain `nn.Sequential` of nothing but layers
-    (and what holds none) is a chain of blocks of one layer each, and a model that only wraps
-    another has the other's blocks. ResNet-18 has six: the first convolution, four stages, the last
-    linear.
+    (and what holds none) is a chain of blocks of one layer each. A model that only wraps another
+    has the other's blocks. ResNet-18 has six: the first convolution, four stages, the last linear.
     """
     prefix, holding = "", _children(model)
     while len(holding) == 1 and not isinstance(next(iter(holding.values())), Projectable):

@@ -12,8 +12,8 @@ def reset(modules: Iterable[nn.Module]) -> None:
     running statistics.
 
     The global generator is used: seed it first. For the models of `unlearn.models` this gives,
-    module by module, the distribution that `build_model` draws from, and for a whole model under
-    the same seed the same weights.
+    module by module, the distribution that `build_model` draws from. For a whole model under the
+    same seed it gives the same weights.
 
     Raises `ValueError` naming the first parameter whose module does not know how to initialise
     itself.

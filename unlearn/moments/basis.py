@@ -70,7 +70,7 @@ class CoreBasis:
     **Arguments:**
 
     - `vectors`: layer → float32 `(groups, d, r)`, columns by falling eigenvalue; r is d, or fewer
-        where the moments were of fewer vectors than dimensions: what is left out has eigenvalue
+        where the moments were of fewer vectors than dimensions. What is left out has eigenvalue
         nought.
     - `values`: layer → float64 `(groups, r)`, falling, negative ones as they came.
     - `model_digest`, `data_digest`: as of the moments. `warnings`: sentences on large negative

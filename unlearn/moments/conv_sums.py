@@ -1,13 +1,13 @@
 """Second moments of the patches of a stride-1 convolution, without building the patches.
 
-The patch matrix of a k×k convolution holds every pixel k² times, and the blocks of its second
-moment are products of the image with a shifted copy of itself. There are only k·(2k − 1) shifts,
-not k⁴ blocks, and all of them together are what a convolution's weight gradient computes (of the
-image with itself as the output's gradient), for which there are fast kernels. What a tap does not
-meet at the border is taken off exactly, row by row and column by column.
+The patch matrix of a k×k convolution holds every pixel k² times. The blocks of its second moment
+are products of the image with a shifted copy of itself. There are only k·(2k − 1) shifts, not k⁴
+blocks. All of them together are what a convolution's weight gradient computes, of the image with
+itself as the output's gradient. There are fast kernels for it. What a tap does not meet at the
+border is taken off exactly, row by row and column by column.
 
-A strided convolution has so few patches that copying them out costs no more, and so has one of few
-channels, whose shifts are products too thin to be fast: both are left to `PatchSum`.
+A strided convolution has so few patches that copying them out costs no more. One of few channels
+has shifts that are products too thin to be fast. Both are left to `PatchSum`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..models.layers import weight_matrix_shape
 from .sums import CHUNK, PatchSum, ThinMoment, pad
 
 # Positions in one float32 weight gradient. Those kernels sum serially, so rounding grows faster
-# with it than in a matrix product: at 2,048 it stays under 2e-7 of the sum, and shorter ones are
+# with it than in a matrix product. At 2,048 it stays under 2e-7 of the sum; shorter ones are
 # slower.
 POSITIONS = 2_048
 LEAST_CHANNELS = 16

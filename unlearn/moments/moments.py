@@ -35,8 +35,8 @@ class SecondMoments:
     **Arguments:**
 
     - `parts`: layer name → float64 `(groups, d, d)`, or a `ThinMoment` where fewer vectors were
-        seen than there are dimensions; d is C_in/groups·k_h·k_w for a convolution, features for a
-        linear layer.
+        seen than there are dimensions. Here d is C_in/groups·k_h·k_w for a convolution, features
+        for a linear layer.
     - `count`: samples that were seen (those subtracted are taken off).
     - `model_digest`: of the weights that they were computed with. `data_digest`: of the images, in
         any order.

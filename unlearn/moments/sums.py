@@ -1,7 +1,8 @@
 """Sums of x xᵀ over the input vectors of one layer, batch after batch.
 
-Products are taken in float32 over a bounded number of vectors and summed in float64: short enough
-that rounding stays under 1e-6 of the sum, long enough to run at the speed of float32.
+Products are taken in float32 over a bounded number of vectors and summed in float64. The number is
+small enough that rounding stays under 1e-6 of the sum, and large enough to run at the speed of
+float32.
 """
 
 from __future__ import annotations
@@ -53,8 +54,8 @@ class ThinMoment:
         """Returns the eigenvalues that are not nought, float64 `(r,)` falling, and vectors, float32
         `(d, r)`.
 
-        By the m×m side: with K = X Xᵀ = V D Vᵀ the columns of Q = Xᵀ V D^(−1/2) are orthonormal and
-        Xᵀ S X = Q (D^(1/2) Vᵀ S V D^(1/2)) Qᵀ.
+        By the m×m side: let K = X Xᵀ = V D Vᵀ. The columns of Q = Xᵀ V D^(−1/2) are orthonormal,
+        and Xᵀ S X = Q (D^(1/2) Vᵀ S V D^(1/2)) Qᵀ.
         """
         count, size = self.rows.shape
         if count == 0:

@@ -1,16 +1,16 @@
 """Training steps as captured CUDA graphs that go from model to model.
 
-A `Slot` is a model of its own with its optimiser, a batch of fixed shape in fixed memory, and the
-graph of one step on them. To train a model its weights are copied into the slot, the optimiser's
-state is set to zero, the random numbers are seeded, and the graph is replayed for every full batch;
-after each pass the weights are copied back, and before the next one in again, so that what a
-callback did to them holds. A first training and a later one in the same slot take the same steps,
-since every one goes this way: what warming up and capturing did to the slot's weights is
+A `Slot` is a model of its own with its optimiser and a batch of fixed shape in fixed memory. It
+holds the graph of one step on them. To train a model its weights are copied into the slot. The
+optimiser's state is set to zero and the random numbers are seeded. The graph is replayed for every
+full batch. After each pass the weights are copied back, and before the next one in again, so that
+what a callback did to them holds. A first training and a later one in the same slot take the same
+steps, since every one goes this way. What warming up and capturing did to the slot's weights is
 overwritten. `Graphs` keeps slots for models of the same architecture, so a worker captures once and
 then trains as many models as come.
 
-Nothing in this file has run on a GPU yet. What does not need one (which slot fits which model, what
-is copied and reset, short batches) is tested with a recorder that calls the step instead of
+Nothing in this file has run on a GPU yet. Which slot fits which model, what is copied and reset,
+and short batches do not need one. They are tested with a recorder that calls the step instead of
 replaying it.
 """
 
@@ -97,8 +97,8 @@ def _own_workspaces(device: torch.device) -> Iterator[None]:
     memory.
 
     torch keeps a workspace for each handle and stream. A graph that was captured with one of those
-    would write to it together with whatever else was given it, another graph in replay among them,
-    and would go on doing so when torch frees it, as it does when a graph that was captured on the
+    would write to it together with whatever else got it, such as another graph in replay. It
+    would go on doing so when torch frees it, which happens when a graph that was captured on the
     same stream is destroyed. What is made inside is left by torch and lives as long as the graph,
     since nothing else allocates from the graph's memory.
     """
@@ -130,7 +130,7 @@ class Slot:
         up.
 
         Raises `NotReplayable` where a step draws from a generator of the host's or changes a plain
-        attribute of a module (stochastic depth, a counter); the generators are as before then.
+        attribute of a module (stochastic depth, a counter). The generators are as before then.
         """
         device = images.device
         twin = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -248,8 +248,8 @@ class Graphs:
 
 
 class GraphedStep:
-    """A step as `steps.Step`, in a slot that is taken when the first batch shows its shape; an
-    ordinary one where the host takes part in the step.
+    """A step as `steps.Step`, in a slot that is taken when the first batch shows its shape. It is
+    an ordinary one where the host takes part in the step.
 
     What a callback does to the weights and buffers between two passes holds in the next one, as
     with `steps.Step`. What a captured graph cannot follow (modules' modes and settings, which
@@ -381,9 +381,9 @@ def _attributes(model: nn.Module) -> Attributes:
 
 
 def _fixed(model: nn.Module) -> Attributes:
-    """What a graph of the model's step was captured with and cannot follow, of what a callback may
-    change: attributes that are numbers, texts or flags, modes, hooks, and which parameters of which
-    shapes are trained.
+    """What a callback may change and a captured graph of the model's step cannot follow. That is
+    attributes that are numbers, texts or flags, modes, hooks, and which parameters of which shapes
+    are trained.
     """
     kinds = (bool, int, float, str, type(None))
     found: Attributes = {
@@ -402,10 +402,10 @@ def _changed(before: Attributes, after: Attributes) -> list[str]:
 
 
 def signature(model: nn.Module, training: Training, images: Tensor, labels: Tensor) -> Hashable:
-    """What must be equal for one model's graph to serve another: every module's class, settings and
-    mode, every tensor's shape and whether it is trained, the optimiser's settings but for the rate,
-    the batch's shape, and the process's switches, by which the kernels that were captured were
-    chosen.
+    """What must be equal for one model's graph to serve another. That is every module's class,
+    settings and mode, and every tensor's shape and whether it is trained. It is the optimiser's
+    settings but for the rate, and the batch's shape. It is also the process's switches, by which
+    the captured kernels were chosen.
     """
     modules = [(name, type(module), module.training) for name, module in model.named_modules()]
     tensors = [

@@ -1,8 +1,8 @@
 """The hot loop: one pass after another over a loader, shared by whole models and by parts of
 models.
 
-On a GPU nothing in it waits for the device: batches are made there, sums stay there until a pass
-ends, the learning rate is a tensor there, and full batches replay one captured CUDA graph. Several
+On a GPU nothing in it waits for the device. Batches are made there and sums stay there until a pass
+ends. The learning rate is a tensor there, and full batches replay one captured CUDA graph. Several
 models may be trained in turn, a step each, on a stream each; every one is trained as it would be
 alone.
 """

@@ -45,9 +45,10 @@ def make_optimizer(parameters: list[nn.Parameter], training: Training, device: t
         parameters, lr=rate, momentum=training.momentum, weight_decay=training.weight_decay, fused=fused
     )
     if fused and training.momentum:
-        # The fused kernel takes all momenta or none, and so fails at a parameter whose first
-        # gradient comes after the first step (a block that is left out at times). From zero the
-        # first momentum is the gradient, as it is without dampening where there is no momentum yet.
+        # The fused kernel takes all momenta or none. So it fails at a parameter whose first
+        # gradient comes after the first step, as in a block that is left out at times. From zero
+        # the first momentum is the gradient, as it is without dampening where there is no momentum
+        # yet.
         for parameter in parameters:
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
@@ -73,7 +74,7 @@ def own_generator(generator: torch.Generator | None) -> Iterator[None]:
     changes nothing.
 
     The generators' states are exchanged, not copied, so that a graph captured inside keeps to
-    `generator` for ever: neither another model's graph on another stream nor anything else that
+    `generator` for ever. Neither another model's graph on another stream nor anything else that
     draws can come between.
     """
     if generator is None:

@@ -30,9 +30,9 @@ def train(
 ) -> list[dict[str, Any]]:
     """Trains `model` in place with cross-entropy.
 
-    The result depends on the model, the loader, `training` and `seed` only: the global generators
-    are seeded for the duration and put back afterwards, and a loader with `set_epoch` is told the
-    pass. Numbers of threads may differ in the last bits.
+    The result depends on the model, the loader, `training` and `seed` only. The global generators
+    are seeded for the duration and put back afterwards. A loader with `set_epoch` is told the pass.
+    Numbers of threads may differ in the last bits.
 
     **Arguments:**
 
@@ -48,8 +48,9 @@ def train(
     - `graphs`: on a GPU, captured steps of earlier models, which this one uses and adds to; the
         result is the same.
 
-    **Returns:** one row for each pass: `epoch` (1, 2, …), `loss` and `accuracy` (means over the
-    images of the pass, each batch before its own update), `lr`, `seconds`, `images`.
+    **Returns:** one row for each pass: `epoch` (1, 2, …), `loss`, `accuracy`, `lr`, `seconds`,
+    `images`. Loss and accuracy are means over the images of the pass, each batch before its own
+    update.
 
     Raises `TrainingDiverged` where the loss is no longer finite, `ValueError` where a batch cannot
     be trained on.
@@ -66,8 +67,8 @@ def train_together(
     device: str | torch.device | None = None,
     graphs: Graphs | None = None,
 ) -> list[list[dict[str, Any]]]:
-    """Trains several models in place, a step of each in turn; on a GPU each on a stream of its own,
-    so that a small model's gaps are filled by the others.
+    """Trains several models in place, a step of each in turn. On a GPU each runs on a stream of its
+    own, so that a small model's gaps are filled by the others.
 
     Each model is trained as by `train` with its own loader and seed. Loaders must draw their random
     numbers from generators of their own or from torch's, as `ArrayLoader` and `DataLoader` do.

@@ -1,11 +1,11 @@
 """Convolutions on images as small as one or two pixels a side, as one matrix product.
 
-Deep in a network for small pictures (ResNet-18 on 32×32: 2×2 and 1×1) every output pixel of a
-padded 3×3 convolution sees the whole image, and most of the kernel lies on padding: five of nine
-products on 2×2, eight of nine on 1×1 are with zeros. Where that is so the convolution is a linear
-layer from image to image, whose weights are windows of the kernel, and no product is wasted. Values
-and gradients are those of the convolution up to rounding; taps that only ever meet padding get a
-gradient of exactly zero, as they do from the convolution.
+Deep in a network for small pictures every output pixel of a padded 3×3 convolution sees the whole
+image. Most of the kernel lies on padding: five of nine products on 2×2, eight of nine on 1×1 are
+with zeros. (ResNet-18 on 32×32 images ends with 2×2 and 1×1.) Where that is so the convolution is a
+linear layer from image to image. Its weights are windows of the kernel, and no product is wasted.
+Values and gradients are those of the convolution up to rounding. Taps that only ever meet padding
+get a gradient of exactly zero, as they do from the convolution.
 """
 
 from __future__ import annotations

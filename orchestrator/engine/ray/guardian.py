@@ -2,7 +2,7 @@
 
 Ray's own processes go with the driver, but its agents then try for a minute or more to tell the
 dead head of it. A small process of its own, started beside the local Ray, waits on a pipe whose
-other end only the driver holds: however the driver ends, the pipe closes, and what still belongs to
+other end only the driver holds. However the driver ends, the pipe closes. What still belongs to
 this Ray a moment later is ended.
 """
 

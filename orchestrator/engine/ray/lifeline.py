@@ -1,6 +1,6 @@
 """Notices that the Ray cluster is gone, before Ray ends this process without a word.
 
-Ray's driver leaves a dead head after 60 seconds with `_exit(1)`, which no handler sees, and finds
+Ray's driver leaves a dead head after 60 seconds with `_exit(1)`, which no handler sees. It finds
 out about a dead raylet only when it next waits for one. A thread looks at both, and interrupts the
 main thread in time for a clear last line.
 """

@@ -1,8 +1,8 @@
 """How figures are drawn: colours, the panel, and turning panels into SVG and PNG.
 
 A figure is a few *panels*, each small enough to be read on a phone. The files hold them side by
-side; the page holds them one by one, and there their colours are CSS variables, so that they follow
-the reader's light or dark setting.
+side. The page holds them one by one. There their colours are CSS variables, so that they follow the
+reader's light or dark setting.
 """
 
 from __future__ import annotations

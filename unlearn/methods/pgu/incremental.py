@@ -40,7 +40,7 @@ def incremental(
     - `steps`: one forget loader for each step, in any iterable, also one that makes them as they
         are asked for.
     - `moments`: of all training data, with `model`.
-    - `remaining`: one loader for each step, of the data that is left after it: where given, moments
+    - `remaining`: one loader for each step, of the data that is left after it. Where given, moments
         are computed anew with the current model instead of running along. This touches the retain
         data.
     - `validation`, `monitor`, `on_epoch`: as of `PGU.unlearn`.

@@ -146,8 +146,8 @@ def _agrees(model: nn.Module, parts: Cut, example: Tensor) -> bool:
     """Whether the halves compute what the whole does, in the modes of training and in evaluation,
     for two batch sizes.
 
-    This is what a trace can get wrong: randomness or a mode that it took for a constant, a batch
-    size it wrote down, a value changed in place after it crossed the cut.
+    This finds what a trace can get wrong. It may take randomness or a mode for a constant, write a
+    batch size down, or miss a value changed in place after the cut.
     """
     modes = {module: module.training for part in (model, parts.prefix, parts.suffix) for module in part.modules()}
     try:
