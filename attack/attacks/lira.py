@@ -10,7 +10,7 @@ import pyarrow as pa
 from ..metrics.gaussians import VARIANCES
 from ..outputs.measured import Measured
 from ..settings import check_choice
-from .base import FITTED, Attack, Needs
+from .base import FITTED, FITTED_FOLDS, Attack, Needs
 from .references import FittedLikelihoodRatio, fit_likelihood_ratio
 
 
@@ -42,6 +42,6 @@ class LiRA(Attack):
 
         **Raises:** `ValueError` where a role has fewer than two models there.
         """
-        return fit_likelihood_ratio(
-            outputs, self, ("original", "retrained"), self.variance, offline=self.mode == "offline"
-        )
+        roles = ("original", "retrained")
+        measured = Measured.of(outputs, role=roles, fold=FITTED_FOLDS)
+        return fit_likelihood_ratio(measured, self, roles, self.variance, offline=self.mode == "offline")

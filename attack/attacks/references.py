@@ -8,13 +8,9 @@ from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..metrics.gaussians import Gaussians, log_density
-from ..outputs.confidence import margins_of
-from ..outputs.grid import Grid, locate, positions
-from ..outputs.measured import METHOD, PARAMS, ROLE, Measured
-from ..outputs.table import rows_where
+from ..outputs.measured import METHOD, PARAMS, ROLE, Measured, positions
 from .base import FITTED_FOLDS, Attack, Fitted
 
 FEW_MODELS = 8
@@ -29,59 +25,59 @@ class Side:
 
     @cached_property
     def count(self) -> np.ndarray:
-        """How many models have each sample, int64 `(S,)`."""
-        return np.asarray((~np.isnan(self.values)).sum(axis=0))
+        """How many models have each sample, float64 `(S,)`."""
+        return np.asarray((~np.isnan(self.values)).sum(axis=0), dtype=np.float64)
 
     @cached_property
     def total(self) -> np.ndarray:
         """The sum of their values, float64 `(S,)`."""
         return np.where(np.isnan(self.values), 0.0, self.values).sum(axis=0)
 
+    def mean_without(self, model: int) -> np.ndarray:
+        """Returns each sample's mean over the models, float64 `(S,)`, without this one (−1: none to leave out).
+
+        **Raises:** `ValueError` where no model is left.
+        """
+        count, total = self.count, self.total
+        if model >= 0:
+            own = self.values[model]
+            known = ~np.isnan(own)
+            count, total = count - known, total - np.where(known, own, 0.0)
+        if len(count) and count.min() < 1:
+            raise ValueError(
+                "models: a sample has no reference model besides the one under attack; give at least 2 of each role"
+            )
+        return total / count
+
 
 def sides(
-    outputs: pa.Table | Measured, attack: str, roles: tuple[str, ...], of_margin: Callable[[np.ndarray], np.ndarray]
-) -> tuple[np.ndarray, list[Side]]:
-    """Returns the sample ids and, for each role, its reference models' values.
+    outputs: Measured, attack: str, roles: tuple[str, ...], of_margin: Callable[[np.ndarray], np.ndarray]
+) -> list[Side]:
+    """Returns, for each role, its reference models' values on the samples of `outputs`.
 
-    **Arguments:**
+    **Arguments:** `of_margin`: what to keep of φ, element by element.
 
-    - `of_margin`: what to keep of φ, element by element.
-
-    **Raises:** `ValueError` where a role has fewer than two models outside the test fold.
+    **Raises:** `ValueError` where a role has fewer than two models outside the test fold, or one in two folds.
     """
-    if isinstance(outputs, Measured):
-        chosen = outputs.only(outputs.where(role=roles, fold=FITTED_FOLDS))
-        models, samples = chosen.keys(), chosen.samples
-        matrix = of_margin(margins_of(chosen, attack)).reshape(chosen.phi.shape)
-    else:
-        table = rows_where(outputs, role=roles, fold=FITTED_FOLDS)
-        grid = Grid.of(table)
-        models, samples = grid.models, grid.samples
-        matrix = grid.spread(of_margin(margins_of(table, attack)))
     found = []
     for role in roles:
-        mine = np.asarray([model.startswith(f"{role}/") for model in models], dtype=bool)
-        if mine.sum() < 2:
+        chosen = outputs.only(outputs.where(role=role, fold=FITTED_FOLDS))
+        models = chosen.keys()
+        if len(models) < 2:
             raise ValueError(
-                f"role: {int(mine.sum())} {role} models in folds train and validation; {attack} needs at least 2 there"
+                f"role: {len(models)} {role} models in folds train and validation; {attack} needs at least 2 there"
             )
-        order = np.argsort(models[mine], kind="stable")
-        values = matrix[mine]
-        found.append(Side(models[mine][order], values if (np.diff(order) == 1).all() else values[order]))
-    return samples, found
+        if len(set(models)) < len(models):
+            raise ValueError(f"model_id: {role} models of the same id in two folds; split by model, never by row")
+        order = np.argsort(models, kind="stable")
+        values = of_margin(chosen.margins(attack))
+        found.append(Side(models[order], values if (np.diff(order) == 1).all() else values[order]))
+    return found
 
 
-def row_places(
-    outputs: pa.Table | Measured, samples: np.ndarray, *models: np.ndarray
-) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Returns each row's index into `samples`, and into each of the lists of model keys (−1 where it is not there)."""
-    if isinstance(outputs, Measured):
-        columns = locate(outputs.samples, samples.astype(np.int64), "sample_id")
-        targets = [np.repeat(positions(outputs.keys(), keys), len(columns)) for keys in models]
-        return np.tile(columns, len(outputs.models)), targets
-    grid = Grid.of(outputs)
-    columns = locate(grid.samples.astype(np.int64), samples.astype(np.int64), "sample_id")[grid.sample_of]
-    return columns, [positions(grid.models, keys)[grid.model_of] for keys in models]
+def own_places(outputs: Measured, models: np.ndarray) -> np.ndarray:
+    """Returns where each model of `outputs` is among reference models, by their keys; −1 where it is not there."""
+    return positions(outputs.keys(), models)
 
 
 def few_models_notes(*counted: tuple[str, int]) -> list[str]:
@@ -95,10 +91,9 @@ def few_models_notes(*counted: tuple[str, int]) -> list[str]:
 
 @dataclass(frozen=True)
 class FittedLikelihoodRatio(Fitted):
-    """Gaussians of φ with (IN) and without (OUT) the sample, and the score they give."""
+    """Gaussians of φ with (IN) and without (OUT) the sample, and the score they give. IN is None offline."""
 
     attack: Attack
-    offline: bool
     samples: np.ndarray
     inside: Gaussians | None
     outside: Gaussians
@@ -111,42 +106,45 @@ class FittedLikelihoodRatio(Fitted):
         """
         from scipy.special import log_ndtr
 
-        if len(outputs) == 0:
+        measured = Measured.of(outputs)
+        if len(measured) == 0:
             return np.empty(0)
-        keys = [side.models for side in (self.outside, self.inside) if side is not None]
-        columns, targets = row_places(outputs, self.samples, *keys)
-        values = margins_of(outputs, self.attack.name)
-        mean, variance = self.outside.at(columns, targets[0])
-        if self.offline or self.inside is None:
-            return -log_ndtr(-(values - mean) / np.sqrt(variance))
-        return log_density(values, *self.inside.at(columns, targets[1])) - log_density(values, mean, variance)
+        columns, values = measured.places(self.samples), measured.margins(self.attack.name)
+        outside = own_places(measured, self.outside.models)
+        inside = None if self.inside is None else own_places(measured, self.inside.models)
+        found = np.empty_like(values)
+        for line, own in enumerate(values):
+            mean, variance = self.outside.at(columns, outside[line])
+            if self.inside is None or inside is None:
+                found[line] = -log_ndtr(-(own - mean) / np.sqrt(variance))
+            else:
+                with_sample = self.inside.at(columns, inside[line])
+                found[line] = log_density(own, *with_sample) - log_density(own, mean, variance)
+        return measured.in_rows(found)
 
 
 def fit_likelihood_ratio(
-    outputs: pa.Table | Measured, attack: Attack, roles: tuple[str, str], variance: str, offline: bool = False
+    outputs: Measured, attack: Attack, roles: tuple[str, str], variance: str, offline: bool = False
 ) -> FittedLikelihoodRatio:
-    """Fits Gaussians of φ for each sample, IN from models of `roles[0]` and OUT from those of `roles[1]`, each from its own side."""
+    """Fits Gaussians of φ for each sample: IN from models of `roles[0]`, OUT from those of `roles[1]`, each from its own side."""
     needed = roles[1:] if offline else roles
-    samples, found = sides(outputs, attack.name, needed, lambda margin: margin)
+    found = sides(outputs, attack.name, needed, lambda margin: margin)
     gaussians = [Gaussians.fit(side.models, side.values, variance) for side in found]
     notes = few_models_notes(*((role, len(side.models)) for role, side in zip(needed, found, strict=True)))
     if all(side.constant for side in gaussians):
         notes.append(
             "the confidence is constant over the reference models: the attack saw nothing and its AUC means nothing"
         )
-    return FittedLikelihoodRatio(attack, offline, samples, None if offline else gaussians[0], gaussians[-1], notes)
+    inside = None if offline else gaussians[0]
+    return FittedLikelihoodRatio(attack, outputs.samples, inside, gaussians[-1], notes)
 
 
-def single_method(outputs: pa.Table | Measured, attack: str) -> pa.Table | Measured:
-    """Returns the outputs without the unlearned rows of `retrain`, which are references and no method's.
+def single_method(outputs: Measured, attack: str) -> Measured:
+    """Returns the outputs without the unlearned models of `retrain`, which are references and no method's.
 
-    **Raises:** `ValueError` where unlearned rows of several methods or settings are left: they are not to be mixed.
+    **Raises:** `ValueError` where unlearned models of several methods or settings are left: they are not to be mixed.
     """
-    if isinstance(outputs, Measured):
-        groups = {(m[METHOD], m[PARAMS]) for m in outputs.models if m[ROLE] == "unlearned"}
-    else:
-        listed = rows_where(outputs, role="unlearned").group_by(["method", "params"]).aggregate([]).to_pylist()
-        groups = {(group["method"], group["params"]) for group in listed}
+    groups = {(m[METHOD], m[PARAMS]) for m in outputs.models if m[ROLE] == "unlearned"}
     methods = sorted(group for group in groups if group[0] != "retrain")
     if len(methods) > 1:
         shown = ", ".join(" ".join(group) for group in methods[:4])
@@ -155,8 +153,5 @@ def single_method(outputs: pa.Table | Measured, attack: str) -> pa.Table | Measu
         )
     if len(methods) == len(groups):
         return outputs
-    if isinstance(outputs, Measured):
-        kept = [i for i, m in enumerate(outputs.models) if (m[ROLE], m[METHOD]) != ("unlearned", "retrain")]
-        return outputs.only(np.asarray(kept, dtype=np.int64))
-    is_reference = pc.and_(pc.equal(outputs["role"], "unlearned"), pc.equal(outputs["method"], "retrain"))
-    return outputs.filter(pc.invert(is_reference))
+    kept = [i for i, m in enumerate(outputs.models) if (m[ROLE], m[METHOD]) != ("unlearned", "retrain")]
+    return outputs.only(np.asarray(kept, dtype=np.int64))

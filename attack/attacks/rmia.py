@@ -9,12 +9,12 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
-from ..outputs.confidence import margins_of
-from ..outputs.grid import Grid, positions
-from ..outputs.measured import Measured
+from ..outputs.measured import MODEL_ID, Measured, positions
 from ..settings import check_choice, check_ranges
-from .base import FITTED, Attack, Fitted, Needs
-from .references import Side, few_models_notes, row_places, sides
+from .base import FITTED, FITTED_FOLDS, Attack, Fitted, Needs
+from .references import Side, few_models_notes, own_places, sides
+
+LEAST = 1e-300  # of probabilities
 
 NO_POPULATION = (
     "no population samples: z are the forget samples under retrained models, which makes the score a rank of p(x|θ)/p(x) "
@@ -61,23 +61,22 @@ class RMIA(Attack):
 
         **Raises:** `ValueError` where a role has fewer than two models there.
         """
-        roles = ("retrained",) if self.mode == "offline" else ("retrained", "original")
-        samples, found = sides(outputs, self.name, roles, _probability)
-        found = [self._first(side) for side in found]
-        notes = few_models_notes(
-            *((role, len(s.models)) for role, s in zip(roles, found, strict=True) if len(s.models) < 2)
-        )
-        others = None
+        references = self._references(outputs)
+        counted = ((role, len(side.models)) for role, side in zip(self._roles, references.sides, strict=True))
+        notes = few_models_notes(*((role, count) for role, count in counted if count < 2))
         if population is None:
-            notes.append(NO_POPULATION)
-        else:
-            ids, chosen = sides(population, self.name, roles, _probability)
-            others = _References(ids, [self._first(side) for side in chosen], self)
-        return FittedRMIA(self, _References(samples, found, self), others, notes)
+            return FittedRMIA(self, references, None, [*notes, NO_POPULATION])
+        return FittedRMIA(self, references, self._references(population), notes)
 
-    def _first(self, side: Side) -> Side:
-        keep = self.references or len(side.models)
-        return Side(side.models[:keep], side.values[:keep])
+    @property
+    def _roles(self) -> tuple[str, ...]:
+        return ("retrained",) if self.mode == "offline" else ("retrained", "original")
+
+    def _references(self, outputs: pa.Table | Measured) -> _References:
+        measured = Measured.of(outputs, role=("retrained", "original"), fold=FITTED_FOLDS)
+        found = sides(measured, self.name, self._roles, _probability)
+        most = self.references or None
+        return _References(measured.samples, [Side(s.models[:most], s.values[:most]) for s in found], self)
 
 
 @dataclass(frozen=True)
@@ -86,31 +85,31 @@ class _References:
     sides: list[Side]
     attack: RMIA
 
-    def ratio(self, outputs: pa.Table | Measured) -> np.ndarray:
-        """Returns p(x|θ)/p(x) of each row; a row's own model is left out of p(x)."""
-        columns, targets = row_places(outputs, self.samples, *(side.models for side in self.sides))
-        means = [_mean_without(side, columns, target) for side, target in zip(self.sides, targets, strict=True)]
-        return _probability(margins_of(outputs, RMIA.name)) / self._prior(means)
+    def ratio(self, measured: Measured) -> np.ndarray:
+        """Returns p(x|θ)/p(x), float64 `(M, S)`; a model that is a reference is left out of its own p(x)."""
+        columns, found = measured.places(self.samples), _probability(measured.margins(RMIA.name))
+        own = [own_places(measured, side.models) for side in self.sides]
+        for line, places in enumerate(zip(*own, strict=True)):
+            found[line] /= self._prior([s.mean_without(p) for s, p in zip(self.sides, places, strict=True)])[columns]
+        return found
 
     def _prior(self, means: list[np.ndarray]) -> np.ndarray:
         """Returns p(x) from the means over OUT models and, online, over IN models."""
         if self.attack.mode == "offline":
-            return np.asarray(0.5 * ((1.0 + self.attack.a) * means[0] + 1.0 - self.attack.a))
-        return np.asarray(0.5 * (means[0] + means[1]))
+            return np.maximum(0.5 * ((1.0 + self.attack.a) * means[0] + 1.0 - self.attack.a), LEAST)
+        return np.maximum(0.5 * (means[0] + means[1]), LEAST)
 
     @cached_property
     def outside_ratios(self) -> np.ndarray:
         """p(z|θ′)/p(z) of every sample under every retrained reference model, each left out of its own p(z); ascending."""
-        side = self.sides[0]
+        outside, *inside = self.sides
         found = []
-        for model, values in enumerate(side.values):
-            samples = np.flatnonzero(~np.isnan(values))
-            own = np.full(len(samples), model if len(side.models) > 1 else -1)
-            means = [_mean_without(side, samples, own)]
-            if self.attack.mode == "online":
-                means.append(_mean_without(self.sides[1], samples, np.full(len(samples), -1)))
-            found.append(values[samples] / self._prior(means))
-        return np.sort(np.concatenate(found))
+        for model, values in enumerate(outside.values):
+            own = model if len(outside.models) > 1 else -1
+            prior = self._prior([outside.mean_without(own), *(side.mean_without(-1) for side in inside)])
+            found.append(values / prior)
+        ratios = np.concatenate(found)
+        return np.sort(ratios[~np.isnan(ratios)])
 
 
 @dataclass(frozen=True)
@@ -127,70 +126,46 @@ class FittedRMIA(Fitted):
 
         **Arguments:** `population`: the outputs of the models under attack on the population samples, where `fit` had them.
         """
-        ratio = self.references.ratio(outputs) if len(outputs) else np.empty(0)
+        measured = Measured.of(outputs)
+        found = self.references.ratio(measured) if len(measured) else np.empty((0, 0))
         if self.population is None:
-            return _share_beaten(ratio, self.references.outside_ratios, self.attack.gamma)
-        if population is None:
+            z = [self.references.outside_ratios] * len(found)
+        elif population is None:
             raise ValueError(
                 "population: the attack was fitted with population samples; give those of the models to score"
             )
-        mine, model_of = _models_of(outputs)
+        else:
+            z = self._of_models(measured, Measured.of(population), self.population)
+        for line, others in enumerate(z):
+            found[line] = _share_beaten(found[line], others, self.attack.gamma)
+        return measured.in_rows(found)
+
+    @staticmethod
+    def _of_models(measured: Measured, population: Measured, references: _References) -> list[np.ndarray]:
+        """Returns the ratios of the population samples under each model that is scored, ascending.
+
+        **Raises:** `ValueError` where a model has no population samples.
+        """
+        match = positions(measured.keys(), population.keys())
+        if (match < 0).any():
+            name = measured.models[int(np.argmax(match < 0))][MODEL_ID]
+            raise ValueError(f"population: no rows of model {name!r}")
         # Only of the models that are scored: an audit asks for one after another.
-        population = _rows_of(population, mine)
-        others = self.population.ratio(population)
-        theirs, others_of = _models_of(population)
-        found = np.empty(len(ratio))
-        match = positions(mine, theirs)
-        for index, other in enumerate(match):
-            rows = model_of == index
-            z = np.sort(others[others_of == other])
-            found[rows] = _share_beaten(ratio[rows], z, self.attack.gamma)
-        return found
-
-
-def _models_of(outputs: pa.Table | Measured) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the models' keys, and each row's index among them."""
-    if isinstance(outputs, Measured):
-        return outputs.keys(), np.repeat(np.arange(len(outputs.models)), len(outputs.samples))
-    grid = Grid.of(outputs)
-    return grid.models, grid.model_of
-
-
-def _rows_of(population: pa.Table | Measured, models: np.ndarray) -> pa.Table | Measured:
-    """Returns the population's rows of `models`, by their keys.
-
-    **Raises:** `ValueError` where one has none.
-    """
-    if isinstance(population, Measured):
-        keys = population.keys()
-    else:
-        keys, model_of = _models_of(population)
-    match = positions(models, keys)
-    if (match < 0).any():
-        raise ValueError(f"population: no rows of model {models[match < 0][0].partition('/')[2]!r}")
-    if isinstance(population, Measured):
-        return population.only(np.sort(match))
-    return population.filter(pa.array(np.isin(model_of, match)))
+        ratios = [references.ratio(population.only(np.asarray([model])))[0] for model in match]
+        return [np.sort(values[~np.isnan(values)]) for values in ratios]
 
 
 def _share_beaten(ratio: np.ndarray, ordered: np.ndarray, gamma: float) -> np.ndarray:
-    return np.searchsorted(ordered, ratio / gamma, side="right") / len(ordered)
+    """Returns the share of the ascending `ordered` that each ratio beats; NaN stays NaN."""
+    # Looked up in their own order: a search through millions of values at random waits for memory at every step.
+    order = np.argsort(ratio)
+    found = np.empty(len(ratio))
+    found[order] = np.searchsorted(ordered, ratio[order] / gamma, side="right") / len(ordered)
+    return np.where(np.isnan(ratio), np.nan, found)
 
 
 def _probability(margin: np.ndarray) -> np.ndarray:
     """Returns p_y for φ."""
     # Floored where float64 would round to zero, so that a ratio of two impossible events stays defined.
-    return np.maximum(np.exp(-np.logaddexp(0.0, -margin)), 1e-300)
-
-
-def _mean_without(side: Side, columns: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Returns the mean over a side's models of each row's sample, without the model `target` (−1: none to leave out)."""
-    count, total = side.count[columns].astype(np.float64), side.total[columns]
-    held = np.flatnonzero(target >= 0)
-    count[held] -= 1
-    total[held] -= side.values[target[held], columns[held]]
-    if len(count) and count.min() < 1:
-        raise ValueError(
-            "models: a sample has no reference model besides the one under attack; give at least 2 of each role"
-        )
-    return np.maximum(total / count, 1e-300)
+    with np.errstate(invalid="ignore"):  # NaN where a model lacks a sample
+        return np.maximum(np.exp(-np.logaddexp(0.0, -margin)), LEAST)

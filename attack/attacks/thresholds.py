@@ -3,32 +3,54 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 
 from ..metrics.roc import best_f1
-from ..outputs.confidence import entropies_of, log_confidences_of
-from ..outputs.measured import ROLE, Measured
+from ..outputs.measured import Measured
 from .base import Attack, Fitted, Needs
-from .xgboost import membership, shadow_rows
+
+VALIDATION = "validation"  # the fold that thresholds are tuned on
 
 
 class _Threshold(Attack):
     """An attack whose score needs no fitting; only its threshold does."""
 
     reads = "confidences"
-    needs: ClassVar[Needs] = {("original", "validation"): 1, ("retrained", "validation"): 1}
+    needs: ClassVar[Needs] = {("original", VALIDATION): 1, ("retrained", VALIDATION): 1}
+    needed: ClassVar[Literal["phi", "entropy"]] = "phi"
 
     @abstractmethod
     def values(self, outputs: pa.Table | Measured) -> np.ndarray:
         """Returns the score of each row, float64 `(rows,)`, higher = member."""
 
     def fit(self, outputs: pa.Table | Measured) -> FittedThreshold:
-        """Finds the threshold with the best F1 on the validation fold."""
-        return _fit(self, outputs)
+        """Finds the threshold with the best F1 on the validation fold.
+
+        **Raises:** `ValueError` where a role has no model there.
+        """
+        roles = ("original", "retrained")
+        measured = Measured.of(outputs, self.needed, role=roles, fold=VALIDATION)
+        members, others = (self.values(validation(measured, role)) for role in roles)
+        for role, values in (("original", members), ("retrained", others)):
+            if not len(values):
+                raise ValueError(
+                    f"role: no {role!r} rows in fold 'validation'; {self.name} needs models of both roles there"
+                )
+        scores = np.concatenate([members, others])
+        notes = []
+        if (scores == scores[0]).all():
+            notes.append("every score is the same: the attack saw nothing and its AUC means nothing")
+        labels = np.repeat([1.0, 0.0], [len(members), len(others)])
+        return FittedThreshold(self, *best_f1(labels, scores), notes)
+
+
+def validation(measured: Measured, role: str) -> Measured:
+    """Returns the validation fold's models of a role."""
+    return measured.only(measured.where(role=role, fold=VALIDATION))
 
 
 @dataclass(frozen=True)
@@ -39,7 +61,9 @@ class LossThreshold(_Threshold):
 
     def values(self, outputs: pa.Table | Measured) -> np.ndarray:
         """Returns log p_y of each row."""
-        return log_confidences_of(outputs, self.name)
+        measured = Measured.of(outputs, self.needed)
+        # log p_y = −log(1 + exp(−φ)), which keeps what softmax would round away for confident rows.
+        return -np.logaddexp(0.0, -measured.in_rows(measured.margins(self.name)))
 
 
 @dataclass(frozen=True)
@@ -48,11 +72,13 @@ class EntropyThreshold(_Threshold):
 
     name = "entropy_threshold"
     reads_label = False
+    needed = "entropy"
     directed = False  # confidently wrong outputs are as sharp as members': it does not know the label
 
     def values(self, outputs: pa.Table | Measured) -> np.ndarray:
         """Returns minus the entropy of each row, in nats."""
-        return -entropies_of(outputs)
+        measured = Measured.of(outputs, self.needed)
+        return measured.in_rows(-measured.entropy)
 
 
 @dataclass(frozen=True)
@@ -62,23 +88,8 @@ class FittedThreshold(Fitted):
     attack: _Threshold
     threshold: float
     validation_f1: float
-    notes: list[str] = field(default_factory=list)
+    notes: list[str]
 
     def score(self, outputs: pa.Table | Measured) -> np.ndarray:
         """Returns the score of each row, float64 `(rows,)`, higher = member."""
         return self.attack.values(outputs)
-
-
-def _fit(attack: _Threshold, outputs: pa.Table | Measured) -> FittedThreshold:
-    chosen: pa.Table | Measured
-    if isinstance(outputs, Measured):
-        chosen = outputs.only(outputs.where(role=("original", "retrained"), fold="validation"))
-        labels = np.repeat([float(m[ROLE] == "original") for m in chosen.models], len(chosen.samples))
-    else:
-        chosen = shadow_rows(outputs, "validation")
-        labels = membership(chosen)
-    scores = attack.values(chosen)
-    notes = []
-    if len(scores) and (scores == scores[0]).all():
-        notes.append("every score is the same: the attack saw nothing and its AUC means nothing")
-    return FittedThreshold(attack, *best_f1(labels, scores), notes)

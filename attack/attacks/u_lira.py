@@ -10,7 +10,7 @@ import pyarrow as pa
 from ..metrics.gaussians import VARIANCES
 from ..outputs.measured import Measured
 from ..settings import check_choice
-from .base import FITTED, Attack, Needs
+from .base import FITTED, FITTED_FOLDS, Attack, Needs
 from .references import FittedLikelihoodRatio, fit_likelihood_ratio, single_method
 
 
@@ -48,4 +48,5 @@ class ULiRA(Attack):
 
         **Raises:** `ValueError` where a role has fewer than two models there, or unlearned rows are of several methods.
         """
-        return fit_likelihood_ratio(single_method(outputs, self.name), self, ("unlearned", "retrained"), self.variance)
+        measured = single_method(Measured.of(outputs, fold=FITTED_FOLDS), self.name)
+        return fit_likelihood_ratio(measured, self, ("unlearned", "retrained"), self.variance)

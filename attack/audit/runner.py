@@ -11,8 +11,7 @@ import pyarrow as pa
 
 from ..attacks.base import Attack, Fitted
 from ..metrics.evaluation import Scores
-from ..outputs.grid import locate
-from ..outputs.measured import IDENTITY, METHOD, PARAMS, ROLE, Measured, identified
+from ..outputs.measured import IDENTITY, METHOD, PARAMS, ROLE, Measured, identified, locate
 from ..outputs.sources import Source
 from ..outputs.table import rows_where
 

@@ -9,8 +9,6 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
-from ..outputs.confidence import margins_of
-from ..outputs.grid import Grid
 from ..outputs.measured import Measured
 from ..registry import Registry
 
@@ -48,25 +46,19 @@ def margins(
 
     **Raises:** `ValueError` where a group has fewer than two models, or the groups have not the same samples.
     """
-    groups = [_spread(outputs, name) for outputs in (unlearned, retrained)]
-    for role, (_, matrix) in zip(("unlearned", "retrained"), groups, strict=True):
+    groups = [Measured.of(outputs) for outputs in (unlearned, retrained)]
+    matrices = [group.margins(name) for group in groups]
+    for role, matrix in zip(("unlearned", "retrained"), matrices, strict=True):
         if len(matrix) < 2:
             raise ValueError(
                 f"role: {len(matrix)} {role} models; {name} compares distributions over models: at least 2"
             )
-    if not np.array_equal(groups[0][0], groups[1][0]):
+    if not np.array_equal(groups[0].samples, groups[1].samples):
         raise ValueError("sample_id: unlearned and retrained models were not measured on the same samples")
-    for role, (_, matrix) in zip(("unlearned", "retrained"), groups, strict=True):
-        if np.isnan(matrix).any():
+    for role, group in zip(("unlearned", "retrained"), groups, strict=True):
+        if group.present is not None:
             raise ValueError(f"sample_id: some {role} models lack samples that others have")
-    return groups[0][0].astype(np.int64), groups[0][1], groups[1][1]
-
-
-def _spread(outputs: pa.Table | Measured, name: str) -> tuple[np.ndarray, np.ndarray]:
-    if isinstance(outputs, Measured):
-        return outputs.samples, margins_of(outputs, name).reshape(outputs.phi.shape)
-    grid = Grid.of(outputs)
-    return grid.samples, grid.spread(margins_of(outputs, name))
+    return groups[0].samples, matrices[0], matrices[1]
 
 
 DIVERGENCES: Registry[PerSampleDivergence] = Registry(

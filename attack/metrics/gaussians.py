@@ -48,30 +48,29 @@ class Gaussians:
         """Whether φ varies over no sample's models."""
         return bool((self.squares <= VARIANCE_FLOOR).all())
 
-    def at(self, sample: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns mean and variance for rows, each fitted without the row's own model.
+    def at(self, columns: np.ndarray | slice, model: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns mean and variance of samples, float64 `(columns,)` each, fitted without one model.
 
-        **Arguments:** `sample`: column of each row. `target`: the row's model among this side's, −1 where it is not one.
+        **Arguments:** `columns`: which samples. `model`: the one to leave out, −1 for none.
 
         **Raises:** `ValueError` where too few models are left.
         """
-        count = self.count[sample].astype(np.float64)
-        mean, squares = self.mean[sample].copy(), self.squares[sample].copy()
-        held = np.flatnonzero(target >= 0)
-        if len(held):
-            own = self.values[target[held], sample[held]]
-            n, centre = count[held], mean[held]
-            deviation = own - centre
+        count = self.count[columns].astype(np.float64)
+        mean, squares = self.mean[columns], self.squares[columns]
+        if model >= 0:
+            own = self.values[model][columns]
+            known = ~np.isnan(own)
+            n, deviation = count, np.where(known, own - mean, 0.0)
             with np.errstate(invalid="ignore", divide="ignore"):
-                mean[held] = centre - deviation / (n - 1)
-                squares[held] -= deviation**2 * n / (n - 1)
-            count[held] -= 1
+                mean = mean - deviation / (n - 1)
+                squares = squares - deviation**2 * n / (n - 1)
+            count = n - known
         if len(count) and count.min() < 2:
             raise ValueError(
                 f"models: a sample has {int(count.min())} reference models besides the one under attack; "
                 "at least 2 on each side are needed, and several more for an answer worth having"
             )
-        variance = self._fixed_variance[target] if self.fixed else squares / (count - 1)
+        variance = np.full(len(count), self._fixed_variance[model]) if self.fixed else squares / (count - 1)
         return mean, np.maximum(variance, VARIANCE_FLOOR)
 
     @cached_property

@@ -7,19 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from .measured import Measured
-from .table import BLOCK_VALUES, finite_logits, label_columns, logit_classes, logits_matrix, require_finite
-
-
-def own_columns(table: pa.Table, attack: str) -> np.ndarray:
-    """Returns `label_columns`, for attacks that read the label's own logit.
-
-    **Raises:** `ValueError` where a label's class was dropped from the logits.
-    """
-    columns = label_columns(table)
-    if len(columns) and columns.min() < 0:
-        raise ValueError(_needs_label(attack, int((columns < 0).sum())))
-    return columns
+from .table import BLOCK_VALUES, logit_classes, logits_matrix, require_finite
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -62,36 +50,6 @@ def log_confidence(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     margin = phi(logits, labels)
     # log p_y = −log(1 + exp(−φ)), which keeps what softmax would round away for confident rows.
     return -np.logaddexp(0.0, -margin)
-
-
-def margins_of(outputs: pa.Table | Measured, attack: str) -> np.ndarray:
-    """Returns φ of each row, float64 `(rows,)`: what one pass over the logits has left, or from a table's logits.
-
-    **Raises:** `ValueError` where a logit is not finite or a label's class was dropped from the logits.
-    """
-    if not isinstance(outputs, Measured):
-        return phi(finite_logits(outputs), own_columns(outputs, attack))
-    missing = int(np.isnan(outputs.phi).sum())
-    if missing:
-        raise ValueError(_needs_label(attack, missing))
-    return outputs.phi.reshape(-1)
-
-
-def log_confidences_of(outputs: pa.Table | Measured, attack: str) -> np.ndarray:
-    """Returns log p_y of each row, float64 `(rows,)`; see `margins_of`."""
-    return -np.logaddexp(0.0, -margins_of(outputs, attack))
-
-
-def entropies_of(outputs: pa.Table | Measured) -> np.ndarray:
-    """Returns the entropy of each row's softmax in nats, float64 `(rows,)`; see `margins_of`."""
-    return outputs.entropy.reshape(-1) if isinstance(outputs, Measured) else entropy(finite_logits(outputs))
-
-
-def _needs_label(attack: str, rows: int) -> str:
-    return (
-        f"{attack}: the label's own logit is needed, but {rows} rows are of classes dropped from the logits, or "
-        "of which no column is known; use xgboost or entropy_threshold, or store the columns' classes with the table"
-    )
 
 
 def entropy(logits: np.ndarray) -> np.ndarray:

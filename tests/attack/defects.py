@@ -12,6 +12,7 @@ import pytest
 
 import attack.metrics.gaussians
 import attack.metrics.roc
+from attack.outputs.measured import Measured
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -39,15 +40,17 @@ def variance_of_the_other_side(real: Any) -> Any:
 
 
 def target_left_in(real: Any) -> Any:
-    def places(*args: Any) -> Any:
-        columns, targets = real(*args)
-        return columns, [np.full_like(target, -1) for target in targets]
-
-    return places
+    return lambda *args: np.full_like(real(*args), -1)
 
 
-def all_folds(_: Any) -> Any:
-    return ("train", "validation", "test")
+def all_folds(*modules: Any) -> Plant:
+    """Plants models of the test fold among those that are fitted on, in every module that names the folds."""
+
+    def plant(monkeypatch: pytest.MonkeyPatch) -> None:
+        for module in modules:
+            monkeypatch.setattr(module, "FITTED_FOLDS", ("train", "validation", "test"))
+
+    return plant
 
 
 def originals_as_in(real: Any) -> Any:
@@ -225,7 +228,7 @@ def of_another_model(real: Any) -> Any:
 
 
 def log_p_for_phi(real: Any) -> Any:
-    return lambda outputs, name: -np.logaddexp(0.0, -real(outputs, name))
+    return lambda self, name: -np.logaddexp(0.0, -real(self, name))
 
 
 def changed_column(name: str, change: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -288,7 +291,8 @@ def centred(real: Any) -> Any:
 
     def values(self: Any, outputs: Any) -> np.ndarray:
         found = real(self, outputs)
-        _, places = np.unique(outputs["sample_id"].to_numpy(), return_inverse=True)
+        measured = Measured.of(outputs)
+        places = measured.in_rows(np.tile(np.arange(len(measured.samples)), (len(measured.models), 1)))
         return found - (np.bincount(places, found) / np.bincount(places))[places]
 
     return values

@@ -24,10 +24,12 @@ import attack.audit.runner
 import attack.distances.base
 import attack.distances.forgetting_quality
 import attack.distances.klom
+import attack.metrics.areas
 import attack.metrics.bootstrap
 import attack.metrics.evaluation
 import attack.metrics.gaussians
 import attack.metrics.roc
+import attack.outputs.measured
 import attack.outputs.survey
 import attack.outputs.table
 from attack import LiRA, ULiRA
@@ -103,15 +105,18 @@ DEFECTS: dict[str, tuple[Plant, Callable[[], None]]] = {
         checks.each_side_has_its_own_variance,
     ),
     "lira: target left in the fit": (
-        replaced(refs, "row_places", target_left_in),
+        replaced(refs, "own_places", target_left_in),
         partial(checks.guessing_on_its_own_models, LiRA()),
     ),
-    "lira: test models in the fit": (replaced(refs, "FITTED_FOLDS", all_folds), checks.lira_is_its_definition),
+    "lira: test models in the fit": (all_folds(refs, attack.attacks.lira), checks.lira_is_its_definition),
     "lira: fixed variance over all samples": (
         replaced(attack.metrics.gaussians.Gaussians, "fit", pooled_over_samples),
         fixed,
     ),
-    "lira: log p in place of φ": (replaced(refs, "margins_of", log_p_for_phi), checks.lira_is_its_definition),
+    "lira: log p in place of φ": (
+        replaced(attack.outputs.measured.Measured, "margins", log_p_for_phi),
+        checks.lira_is_its_definition,
+    ),
     "lira offline: the other tail": (replaced(scipy.special, "log_ndtr", lambda real: lambda x: real(-x)), offline),
     # U-LiRA
     "u_lira: sides swapped": (replaced(attack.attacks.u_lira, fit, swapped_roles), checks.u_lira_is_its_definition),
@@ -120,10 +125,10 @@ DEFECTS: dict[str, tuple[Plant, Callable[[], None]]] = {
         checks.u_lira_is_its_definition,
     ),
     "u_lira: target left in the fit": (
-        replaced(refs, "row_places", target_left_in),
+        replaced(refs, "own_places", target_left_in),
         partial(checks.guessing_on_its_own_models, ULiRA()),
     ),
-    "u_lira: test models in the fit": (replaced(refs, "FITTED_FOLDS", all_folds), checks.u_lira_is_its_definition),
+    "u_lira: test models in the fit": (all_folds(refs, attack.attacks.u_lira), checks.u_lira_is_its_definition),
     "u_lira: originals for unlearned models": (
         replaced(attack.attacks.u_lira, fit, originals_as_in),
         checks.u_lira_is_its_definition,
@@ -135,15 +140,15 @@ DEFECTS: dict[str, tuple[Plant, Callable[[], None]]] = {
         rmia_offline,
     ),
     "rmia: target left in p(x)": (
-        replaced(attack.attacks.rmia, "row_places", target_left_in),
+        replaced(attack.attacks.rmia, "own_places", target_left_in),
         checks.rmia_is_its_definition,
     ),
     "rmia: target left in p(x), with a population": (
-        replaced(attack.attacks.rmia, "row_places", target_left_in),
+        replaced(attack.attacks.rmia, "own_places", target_left_in),
         with_population,
     ),
     "rmia: test models among the references": (
-        replaced(refs, "FITTED_FOLDS", all_folds),
+        all_folds(refs, attack.attacks.rmia),
         checks.rmia_is_its_definition,
     ),
     "rmia: γ on the wrong side": (
@@ -208,7 +213,7 @@ DEFECTS: dict[str, tuple[Plant, Callable[[], None]]] = {
         checks.loss_threshold_reaches_the_closed_form,
     ),
     "loss threshold: p of another class": (
-        replaced(attack.outputs.table, "label_columns", lambda real: lambda table: (real(table) + 1) % 4),
+        replaced(attack.outputs.measured, "label_columns", lambda real: lambda table: (real(table) + 1) % 4),
         checks.loss_threshold_reaches_the_closed_form,
     ),
     "entropy threshold: sides swapped": (
@@ -216,11 +221,11 @@ DEFECTS: dict[str, tuple[Plant, Callable[[], None]]] = {
         checks.thresholds_are_their_definitions,
     ),
     "thresholds: tuned on the test fold": (
-        replaced(attack.attacks.thresholds, "shadow_rows", on_the_test_fold),
+        replaced(attack.attacks.thresholds, "VALIDATION", lambda real: "test"),
         checks.thresholds_are_their_definitions,
     ),
     "thresholds: tuned with swapped labels": (
-        replaced(attack.attacks.thresholds, "membership", lambda real: lambda table: 1 - real(table)),
+        replaced(attack.attacks.thresholds, "best_f1", lambda real: lambda labels, scores: real(1 - labels, scores)),
         checks.thresholds_are_their_definitions,
     ),
     # XGBoost
@@ -276,7 +281,7 @@ DEFECTS: dict[str, tuple[Plant, Callable[[], None]]] = {
         partial(measures.intervals_cover, 100),
     ),
     "difference: negatives drawn apart": (
-        replaced(evaluation, "weighted_means", unpaired),
+        replaced(attack.metrics.areas, "weighted_means", unpaired),
         measures.differences_share_their_negatives,
     ),
     "worst samples: the wrong way round": (
