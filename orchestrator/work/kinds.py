@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,8 @@ from .context import Context, save_model
 from .incremental import unlearn_in_steps
 from .outputs import write_fragment
 from .scoring import fit_candidate, measure_distances, score_row
+
+ATTACKERS = 8  # fitted ones that a worker keeps: rows with the same attacker have it fitted once
 
 
 def execute_train(unit: Unit[TrainSpec], context: Context, attempt: Attempt) -> ModelFacts:
@@ -172,7 +175,7 @@ def execute_attack(unit: Unit[AttackSpec], context: Context, attempt: Attempt) -
 
 def execute_score(unit: Unit[ScoreSpec], context: Context, attempt: Attempt) -> Any:
     """Scores one method's models against the test-fold retrained models with one attack."""
-    return score_row(unit, context.store, attempt)
+    return score_row(unit, context.store, attempt, partial(context.cached, keep=ATTACKERS))
 
 
 def execute_distance(unit: Unit[DistanceSpec], context: Context, attempt: Attempt) -> Any:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from operator import attrgetter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from attack.outputs.measured import MODEL_ID, ROLE
 from attack.outputs.sources import Tables
 from attack.outputs.survey import Survey
 
+from ..base.values import digest
 from ..plan.facts import AttackFacts
 from ..plan.specs import AttackSpec, DistanceSpec, Judged, Outputs, ScoreSpec
 from ..plan.units import Unit
@@ -31,7 +32,7 @@ from .outputs import labelled_tables
 
 AREAS = "areas.json"  # of a score unit: the AUC of every pair of models, from which `results` takes differences
 # What two scores must have in common for their AUCs to be subtracted.
-SAME_ATTACKER = tuple(attrgetter(name) for name in ("attack", "params", "candidates", "fit", "negative"))
+SAME_ATTACKER = ("attack", "params", "candidates", "fit", "negative")
 REFERENCE = "reference.json"  # the same of Retrain's models under an attacker that is fitted for this row
 
 
@@ -58,42 +59,67 @@ def best_candidate(store: Store, keys: list[str]) -> str:
     return max(scored)[2]
 
 
-def score_row(unit: Unit[ScoreSpec], store: Store, attempt: Attempt) -> dict[str, Any]:
-    """Scores one row's models (positive) against the test-fold retrained models (negative)."""
+@dataclass(frozen=True)
+class _Ready:
+    """An attacker that is fitted, and its scores of the retrained models that all rows are held against."""
+
+    fitted: Fitted
+    facts: Attacker
+    negative: Scores
+
+
+Cache = Callable[[str, Callable[[], _Ready]], _Ready]
+
+
+def score_row(
+    unit: Unit[ScoreSpec], store: Store, attempt: Attempt, cached: Cache = lambda _, make: make()
+) -> dict[str, Any]:
+    """Scores one row's models (positive) against the test-fold retrained models (negative).
+
+    **Arguments:** `cached`: returns what it made before under the same key. Rows with the same attacker
+    then have it fitted once.
+    """
     spec = unit.spec
-    candidate = ""
-    if spec.candidates:
-        candidate = best_candidate(store, list(spec.candidates))
+    candidate = best_candidate(store, list(spec.candidates)) if spec.candidates else ""
+    known = spec.identity()
+    alike = [candidate, *(known[name] for name in SAME_ATTACKER)]
+    ready = cached(f"attacker {digest(alike)}", lambda: _ready(spec, store, candidate))
+    positive, negative = _scored(ready.fitted, store, spec.positive, "unlearned"), ready.negative
+    evaluation, curves = judged(spec.attack, positive, negative, threshold=ready.facts.threshold, seed=spec.seed)
+    attempt.path("curves.json").write_text(json.dumps(curves))
+    attempt.path(AREAS).write_text(json.dumps(evaluation.areas.to_json()))
+    if spec.reference:
+        reference = _scored(ready.fitted, store, spec.reference, "unlearned")
+        areas = Areas.of(reference.by_model()[1], negative.by_model()[1], evaluation.areas.negative_models)
+        attempt.path(REFERENCE).write_text(json.dumps(areas.to_json()))
+    models = sorted(model_id for _, model_id in spec.positive)
+    found = Scored.of(spec.attack, evaluation, positive, negative, ready.facts, models, seed=spec.seed)
+    return {**found.to_json(), "candidate": candidate}
+
+
+def _ready(spec: ScoreSpec, store: Store, candidate: str) -> _Ready:
+    """Returns the stored candidate, or the attack fitted now."""
+    if candidate:
         meta = store.meta(candidate)
         fitted = ATTACKS[spec.attack].load(store.folder(candidate))
-        attacker = Attacker.from_json({**meta, "params": meta["spec"]["params"]})
+        facts = Attacker.from_json({**meta, "params": meta["spec"]["params"]})
     else:
         fitted = spec.params.fit(pa.concat_tables(labelled_tables(store, spec.fit)))
         threshold, notes = _threshold(spec, store, fitted)
         told = (*fitted.notes, *notes)
-        attacker = Attacker("in_process", settings_of(spec.params), fitted.validation_f1, threshold, told)
+        facts = Attacker("in_process", settings_of(spec.params), fitted.validation_f1, threshold, told)
+    return _Ready(fitted, facts, _scored(fitted, store, spec.negative, "retrained"))
 
-    def scored(items: Sequence[Judged], role: str) -> Scores:
-        sides = [Outputs(key, role, "test", model_id) for key, model_id in items]
-        table = pa.concat_tables(labelled_tables(store, sides))
-        return Scores(
-            np.asarray(fitted.score(table), dtype=np.float64),
-            np.asarray(table["model_id"].to_pylist()),
-            table["sample_id"].to_numpy(),
-        )
 
-    positive = scored(spec.positive, "unlearned")
-    negative = scored(spec.negative, "retrained")
-    evaluation, curves = judged(spec.attack, positive, negative, threshold=attacker.threshold, seed=spec.seed)
-    attempt.path("curves.json").write_text(json.dumps(curves))
-    attempt.path(AREAS).write_text(json.dumps(evaluation.areas.to_json()))
-    if spec.reference:
-        reference = scored(spec.reference, "unlearned")
-        areas = Areas.of(reference.by_model()[1], negative.by_model()[1], evaluation.areas.negative_models)
-        attempt.path(REFERENCE).write_text(json.dumps(areas.to_json()))
-    models = sorted(model_id for _, model_id in spec.positive)
-    found = Scored.of(spec.attack, evaluation, positive, negative, attacker, models, seed=spec.seed)
-    return {**found.to_json(), "candidate": candidate}
+def _scored(fitted: Fitted, store: Store, items: Sequence[Judged], role: str) -> Scores:
+    """Returns the scores of models of the test fold."""
+    sides = [Outputs(key, role, "test", model_id) for key, model_id in items]
+    table = pa.concat_tables(labelled_tables(store, sides))
+    return Scores(
+        np.asarray(fitted.score(table), dtype=np.float64),
+        np.asarray(table["model_id"].to_pylist()),
+        table["sample_id"].to_numpy(),
+    )
 
 
 def stored_score(unit: Unit[ScoreSpec], store: Store, sources: Mapping[str, str]) -> Scored:
@@ -111,7 +137,8 @@ def same_attacker(unit: Unit[ScoreSpec], reference: Unit[ScoreSpec], store: Stor
 
     It did not where a candidate failed once, was made since, and was chosen for one of them only.
     """
-    if any(of(unit.spec) != of(reference.spec) for of in SAME_ATTACKER):
+    mine, theirs = unit.spec.identity(), reference.spec.identity()
+    if any(mine[name] != theirs[name] for name in SAME_ATTACKER):
         return False
     return bool(store.meta(unit.key)["candidate"] == store.meta(reference.key)["candidate"])
 

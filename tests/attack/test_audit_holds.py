@@ -18,6 +18,7 @@ import pytest
 import attack.attacks.rmia
 import attack.outputs.survey
 from attack import ATTACKS
+from attack.attacks.base import Attack
 from attack.audit.audit import audit, run_attacks
 from attack.audit.check import Examination
 from attack.audit.runner import InProcess
@@ -111,14 +112,17 @@ def test_an_attack_for_one_method_is_given_that_methods_rows_and_nothing_else_is
                 yield whole
                 del whole
 
-    class Shadow:
-        def fit(self, given: pa.Table) -> pa.Table:
+    class Shadow(Attack):
+        name = "shadow"
+
+        def fit(self, given: pa.Table) -> Any:
             gc.collect()
             assert pieces
             assert not any(piece() is not None for piece in pieces)
             return given
 
     models = np.concatenate([measured.where(role=("original", "retrained")), measured.where(method="pgu")])
+    given: Any
     [given] = InProcess().fit([Shadow()], Pieces((table,)), measured, models)
     assert set(given["method"].to_pylist()) == {"", "pgu"}
     assert set(given["fold"].to_pylist()) == {"train", "validation"}

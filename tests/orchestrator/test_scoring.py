@@ -22,6 +22,7 @@ from attack.metrics.verdict import judge_one
 from attack.outputs.table import logits_matrix, rows_where
 from orchestrator.experiments.results import error_measure
 from orchestrator.plan.specs import Judged, Outputs, ScoreSpec
+from orchestrator.plan.units import Unit
 from orchestrator.work.outputs import write_fragment
 from orchestrator.work.scoring import score_row
 from tests.attack.build import pool
@@ -155,3 +156,32 @@ def test_tiny_scores_know_that_their_floor_is_not_certain() -> None:
     alone = Scores(wide.scores[:200], wide.model_ids[:200], wide.sample_ids[:200])
     assert tiny_scores(narrow, alone, 0)[1] is None
     assert tiny_scores(alone, narrow, 0)[1] is None
+
+
+@pytest.mark.parametrize(("name", "fits"), [("rmia", 1), ("loss_threshold", 1), ("u_lira", 2)])
+def test_an_attacker_is_fitted_once_for_all_rows_that_share_it(
+    name: str, fits: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """U-LiRA is fitted on each method's own models, so it cannot be shared. The scores are the same either way."""
+    table = pool(models=16, samples=20, shift=2.0, unlearned={"keeps": 2.0, "overdoes": -3.0}, references=False)
+    store: Any = Fragments(tmp_path, table)
+    attempt: Any = SimpleNamespace(path=lambda file: tmp_path / file)
+    units: list[Any] = [Unit(store.spec(name, method), method) for method in ("keeps", "overdoes")]
+    alone = [score_row(unit, store, attempt) for unit in units]
+    counted: list[str] = []
+    real = type(units[0].spec.params).fit
+
+    def fit(self: Any, *args: Any) -> Any:
+        counted.append(name)
+        return real(self, *args)
+
+    monkeypatch.setattr(type(units[0].spec.params), "fit", fit)
+    made: dict[str, Any] = {}
+
+    def cached(key: str, make: Any) -> Any:
+        if key not in made:
+            made[key] = make()
+        return made[key]
+
+    assert [score_row(unit, store, attempt, cached) for unit in units] == alone
+    assert len(counted) == fits
