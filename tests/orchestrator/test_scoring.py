@@ -53,11 +53,12 @@ class Fragments:
     def spec(self, attack: str, method: str) -> ScoreSpec:
         own = [item for item in self.items if item.model_id.startswith(f"{method}-")]
         pool_of = [item for item in self.items if item.role != "unlearned"]
+        companions = [item for item in own if item.role == "unlearned" and item.fold != "test"]
         return ScoreSpec(
             attack=attack,
             params=ATTACKS[attack](),
             candidates=(),
-            fit=(*pool_of, *(item for item in own if item.role == "unlearned" and item.fold != "test")),
+            fit=(*pool_of, *(companions if ATTACKS[attack].per_method else ())),
             positive=tuple(Judged(item.key, item.model_id) for item in own if item.fold == "test"),
             negative=tuple(Judged(i.key, i.model_id) for i in pool_of if i.role == "retrained" and i.fold == "test"),
             reference=(),
