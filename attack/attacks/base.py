@@ -1,4 +1,5 @@
-"""What an attack is, and what a fitted one is. A new attack derives from `Attack` and writes `fit`."""
+"""What an attack is, and what a fitted one is. A new attack derives from `Attack` and writes
+`fit`."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ Needs = Mapping[tuple[str, str], int]
 
 @dataclass(frozen=True)
 class Attack(ABC):
-    """An attack: a frozen dataclass whose fields are its settings. The class says what it needs and what its score means.
+    """An attack: a frozen dataclass whose fields are its settings. The class says what it needs and
+    what its score means.
 
     **Class attributes:**
 
@@ -50,7 +52,8 @@ class Attack(ABC):
 
     @classmethod
     def candidates(cls) -> list[dict[str, Any]]:
-        """Returns the settings that tuning tries, by their validation F1. None: the attack is not tuned."""
+        """Returns the settings that tuning tries, by their validation F1. None: the attack is not
+        tuned."""
         return []
 
     @classmethod
@@ -62,7 +65,8 @@ class Attack(ABC):
 
     @classmethod
     def load(cls, folder: Path) -> Fitted:
-        """Returns the attacker that `Fitted.save` wrote into `folder`. Only tuned attacks are stored."""
+        """Returns the attacker that `Fitted.save` wrote into `folder`. Only tuned attacks are
+        stored."""
         raise NotImplementedError(f"{cls.name}: an attack with candidates must be able to load an attacker")
 
     @classmethod

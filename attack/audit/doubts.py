@@ -1,4 +1,5 @@
-"""What makes one doubt that outputs are what they are given for. An audit goes on, and says so first of all."""
+"""What makes one doubt that outputs are what they are given for. An audit goes on, and says so
+first of all."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ def doubts(survey: Survey) -> list[str]:
 
 
 def at_chance(tally: Tally, models: int, classes: int) -> bool:
-    """Whether models guess no better than blindly: within three standard errors of one model's samples, 0.15 at most."""
+    """Whether models guess no better than blindly: within three standard errors of one model's
+    samples, 0.15 at most."""
     chance, samples = 1 / classes, max(1, tally.rows // max(1, models))
     return tally.share(tally.right) <= chance + min(0.15, 3 * math.sqrt(chance * (1 - chance) / samples))
 
@@ -50,7 +52,8 @@ def _shift(tally: Tally) -> str:
 
 
 def over_unlearned(method: str, word: str) -> list[str]:
-    """Returns the question that originals raise whose verdict is "over-unlearned", none for other rows and words."""
+    """Returns the question that originals raise whose verdict is "over-unlearned", none for other
+    rows and words."""
     if method != NO_UNLEARN or word.replace("_", "-") != "over-unlearned":
         return []
     return [
@@ -60,7 +63,8 @@ def over_unlearned(method: str, word: str) -> list[str]:
 
 
 def errors_of(survey: Survey) -> dict[tuple[str, ...], float]:
-    """Returns each model's error on its rows in percent, by its identity; none where columns are of unknown classes."""
+    """Returns each model's error on its rows in percent, by its identity; none where columns are of
+    unknown classes."""
     return {
         survey.models[code]: 100.0 * (1.0 - tally.share(tally.right)) for code, tally in sorted(survey.tallies.items())
     }

@@ -1,4 +1,5 @@
-"""How a result row is made, for a run and for an audit alike: what each attack measured, then the row.
+"""How a result row is made, for a run and for an audit alike: what each attack measured, then the
+row.
 
 Nothing is fitted, scored or read here.
 """
@@ -106,7 +107,8 @@ def build_row(
     seed: Callable[[str], int],
     draws: int = DRAWS,
 ) -> Row:
-    """Returns `row` with what attacks and distances measured, and each AUC's difference to Retrain's.
+    """Returns `row` with what attacks and distances measured, and each AUC's difference to
+    Retrain's.
 
     **Arguments:**
 

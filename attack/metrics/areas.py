@@ -1,7 +1,8 @@
-"""The AUC of every model under test against every retrained one, and the difference of two such sets.
+"""The AUC of every model under test against every retrained one, and the difference of two such
+sets.
 
-Two methods that one attacker scored against the same retrained models share the luck of those models.
-Resampling the shared models together lets that luck cancel in the difference.
+Two methods that one attacker scored against the same retrained models share the luck of those
+models. Resampling the shared models together lets that luck cancel in the difference.
 """
 
 from __future__ import annotations

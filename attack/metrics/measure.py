@@ -57,13 +57,15 @@ class Measure:
         return None if self.low is None or self.high is None else (self.low, self.high)
 
     def minus(self, other: Measure | float, *, seed: int = 0, draws: int = DRAWS) -> Measure:
-        """Returns the difference with its 95 % interval. The first rule that applies gives the interval:
+        """Returns the difference with its 95 % interval. The first rule that applies gives the
+        interval:
 
         1. A plain number is certain: the interval only moves.
         2. Both were measured on the same models: Student's t over the differences model by model.
-        3. Both are AUCs against the same retrained models: a bootstrap that resamples those together.
-        4. Both have intervals: they are taken as independent (Zou and Donner, Statistics in Medicine 27, 2008).
-            Where they are not, the interval is too wide rather than too narrow.
+        3. Both are AUCs against the same retrained models: a bootstrap that resamples those
+            together.
+        4. Both have intervals: they are taken as independent (Zou and Donner, Statistics in
+            Medicine 27, 2008). Where they are not, the interval is too wide rather than too narrow.
 
         Otherwise there is no interval, and no value where one of the two has none.
 
@@ -120,7 +122,8 @@ class Measure:
 
 
 def mean_measure(by_model: Mapping[str, float], least: float = -math.inf, most: float = math.inf) -> Measure:
-    """Returns the mean over models with Student's interval, cut to what is possible, [`least`, `most`]."""
+    """Returns the mean over models with Student's interval, cut to what is possible, [`least`,
+    `most`]."""
     values = list(by_model.values())
     if not values:
         return Measure(None)

@@ -1,4 +1,5 @@
-"""Logits, labels and sample ids from CSV files: columns by their names, integers kept as integers, nothing guessed."""
+"""Logits, labels and sample ids from CSV files: columns by their names, integers kept as integers,
+nothing guessed."""
 
 from __future__ import annotations
 
@@ -23,8 +24,8 @@ _INTEGER = re.compile(r"[+-]?\d+")
 class Columns:
     """Which columns of a CSV are what, where their names do not say so.
 
-    **Arguments:** `label`, `sample_id`: their names. `logits`: the names of the class columns, in the order of the classes.
-    `ignore`: columns to leave out.
+    **Arguments:** `label`, `sample_id`: their names. `logits`: the names of the class columns, in
+    the order of the classes. `ignore`: columns to leave out.
     """
 
     label: str = "label"
@@ -35,7 +36,8 @@ class Columns:
 
     @classmethod
     def of(cls, mapping: Mapping[str, Any]) -> Columns:
-        """Returns what the keys `columns` and `header` of a mapping say; raises `ValueError` naming the key."""
+        """Returns what the keys `columns` and `header` of a mapping say; raises `ValueError` naming
+        the key."""
         given = mapping.get("columns") or {}
         if not isinstance(given, Mapping):
             raise ValueError(f"columns: {given!r} is not allowed; give a mapping with {', '.join(COLUMN_KEYS)}")
@@ -57,8 +59,9 @@ class Columns:
 class CsvLogits:
     """What a CSV of logits holds.
 
-    **Arguments:** `logits`: float64 `(n, C)`. `named`: `label` and `sample_id`, int64 `(n,)`, where the file has them.
-    `classes`: the numbers in the names of the class columns, None where they have no such names.
+    **Arguments:** `logits`: float64 `(n, C)`. `named`: `label` and `sample_id`, int64 `(n,)`, where
+    the file has them. `classes`: the numbers in the names of the class columns, None where they
+    have no such names.
     """
 
     logits: np.ndarray
@@ -67,9 +70,11 @@ class CsvLogits:
 
 
 def read_csv_logits(path: Path, columns: Columns, classes: Sequence[int] | None = None) -> CsvLogits:
-    """Returns the logits in a CSV file, class columns in the order of their numbers (of `classes` where given).
+    """Returns the logits in a CSV file, class columns in the order of their numbers (of `classes`
+    where given).
 
-    **Raises:** `ValueError` naming the column or the line, and the mapping that would take the file.
+    **Raises:** `ValueError` naming the column or the line, and the mapping that would take the
+    file.
     """
     names, table = _table(path, columns.header)
     if names is None:
@@ -83,7 +88,8 @@ def read_csv_logits(path: Path, columns: Columns, classes: Sequence[int] | None 
 
 
 def read_csv_integers(path: Path, own: str, columns: Columns) -> np.ndarray:
-    """Returns one column of integers, int64 `(n,)`: the only one of the file, or the one named as `own` (`label`, `sample_id`).
+    """Returns one column of integers, int64 `(n,)`: the only one of the file, or the one named as
+    `own` (`label`, `sample_id`).
 
     **Raises:** `ValueError` naming the column or the line.
     """
@@ -212,7 +218,8 @@ def _table(path: Path, header: bool | None) -> tuple[list[str] | None, pa.Table]
 
 
 def _is_header(first: list[str], second: list[str]) -> bool:
-    """Whether the first line is a header. Whole numbers above rows with fractions are one: `0,1,…,9`, as pandas writes it.
+    """Whether the first line is a header. Whole numbers above rows with fractions are one:
+    `0,1,…,9`, as pandas writes it.
 
     **Raises:** `ValueError` where it may be either.
     """
@@ -223,7 +230,8 @@ def _is_header(first: list[str], second: list[str]) -> bool:
         return False
     numbers = [int(cell) for cell in first]
     if any(not _INTEGER.fullmatch(cell) for cell in second):
-        # Logits of one row that are all whole, in a file where they are not, may happen: but not counting up by one.
+        # Logits of one row that are all whole, in a file where they are not, may happen: but not
+        # counting up by one.
         if _counts(numbers):
             return True
         if len(set(numbers)) == len(numbers) and len(numbers) > 2:

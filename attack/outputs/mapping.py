@@ -25,16 +25,20 @@ def read_logits(mapping: Mapping[str, Any], folder: str | Path = ".") -> pa.Tabl
     **Arguments:**
 
     - `mapping`: what lies where.
-        - `models`: a list with `model_id`, `role`, `fold` and `logits` for each model. `logits` is a `.npy`, `.npz:name` or
-          `.csv` file of `(n, C)` numbers. A model may have `method`, `params`, and its own `labels` and `sample_ids`.
-        - `labels`, `sample_ids`: files of `(n,)` integers for all models. Without sample ids, rows are numbered.
+        - `models`: a list with `model_id`, `role`, `fold` and `logits` for each model. `logits` is
+          a `.npy`, `.npz:name` or `.csv` file of `(n, C)` numbers. A model may have `method`,
+          `params`, and its own `labels` and `sample_ids`.
+        - `labels`, `sample_ids`: files of `(n,)` integers for all models. Without sample ids, rows
+            are numbered.
         - `classes`: the class of each column, where forgotten classes were dropped.
-        - `columns`: names of CSV columns: `label`, `sample_id`, `logits` (a list in the order of the classes) and `ignore`.
-        - `header`: whether line 1 of the CSV files is a header. Needed only where that cannot be told.
+        - `columns`: names of CSV columns: `label`, `sample_id`, `logits` (a list in the order of
+            the classes) and `ignore`.
+        - `header`: whether line 1 of the CSV files is a header. Needed only where that cannot be
+            told.
     - `folder`: that relative paths start from.
 
-    A CSV with a header may hold `label` and `sample_id` itself. Its class columns are ordered by the numbers in their
-    names, and a column that is none of these is refused.
+    A CSV with a header may hold `label` and `sample_id` itself. Its class columns are ordered by
+    the numbers in their names, and a column that is none of these is refused.
 
     **Raises:** `ValueError` naming the model, the key and what is allowed.
     """
@@ -104,7 +108,8 @@ class _Reader:
     def _column(
         self, entry: Mapping[str, Any], named: Mapping[str, np.ndarray], rows: int, key: str, own: str, where: str
     ) -> np.ndarray | None:
-        """Returns labels or sample ids: the CSV's own, the model's, or those of all models; None where there are none."""
+        """Returns labels or sample ids: the CSV's own, the model's, or those of all models; None
+        where there are none."""
         source = entry.get(key, self.mapping.get(key))
         given = None if source is None else self._read_integers(source, own, f"{where}.{key}")
         if given is not None and len(given) == rows + 1 and str(source).endswith(".csv"):
@@ -131,7 +136,8 @@ class _Reader:
         return values
 
     def _path(self, source: Any, where: str) -> tuple[Path, str]:
-        """Returns a file and, of an `.npz`, which array; raises `ValueError` where there is none."""
+        """Returns a file and, of an `.npz`, which array; raises `ValueError` where there is
+        none."""
         if not isinstance(source, str | Path):
             raise ValueError(f"{where}: {source!r} is not allowed; give the path of a .npy, .npz or .csv file")
         name, _, member = str(source).partition(".npz:")
@@ -179,7 +185,8 @@ def _array(path: Path, member: str, where: str) -> np.ndarray:
 
 
 def _whole(values: np.ndarray, where: str) -> np.ndarray:
-    """Returns integers `(n,)` as int64; raises `ValueError` where they are not whole, or a float no longer tells them apart."""
+    """Returns integers `(n,)` as int64; raises `ValueError` where they are not whole, or a float no
+    longer tells them apart."""
     if values.ndim > 2 or (values.ndim == 2 and 1 not in values.shape):
         raise ValueError(f"{where}: shape {values.shape} is not allowed; give (samples,) whole numbers")
     values = values.reshape(-1)
@@ -195,7 +202,8 @@ def _whole(values: np.ndarray, where: str) -> np.ndarray:
 
 
 def _classes(given: Any) -> list[int] | None:
-    """Returns the classes of the columns; raises `ValueError` where they are not distinct whole numbers."""
+    """Returns the classes of the columns; raises `ValueError` where they are not distinct whole
+    numbers."""
     if given is None:
         return None
     whole = isinstance(given, Sequence) and not isinstance(given, str)

@@ -1,4 +1,5 @@
-"""How often each model is right on its rows, and what its numbers look like: what tells a mix-up of labels or of scales."""
+"""How often each model is right on its rows, and what its numbers look like: what tells a mix-up of
+labels or of scales."""
 
 from __future__ import annotations
 
@@ -13,8 +14,9 @@ ROUNDING = 1e-3  # probabilities stored with few digits still sum to 1 within th
 class Tally:
     """Counts of one model's rows.
 
-    **Arguments:** `rows`: all. `right`: the largest logit is the label's. `one_less`, `one_more`: it is that of the class
-    before, or after. `sums_to_one`: no logit is negative and their sum is 1.
+    **Arguments:** `rows`: all. `right`: the largest logit is the label's. `one_less`, `one_more`:
+    it is that of the class before, or after. `sums_to_one`: no logit is negative and their sum is
+    1.
     """
 
     rows: int = 0
@@ -34,8 +36,8 @@ class Tally:
 def tallies(logits: np.ndarray, labels: np.ndarray, models: np.ndarray, classes: list[int] | None) -> dict[int, Tally]:
     """Returns the counts of each model that has rows here.
 
-    **Arguments:** `logits` float32 `(n, C)`, `labels` int64 `(n,)`, `models` integers `(n,)`; `classes`: the class of each
-    column, None where column c is class c.
+    **Arguments:** `logits` float32 `(n, C)`, `labels` int64 `(n,)`, `models` integers `(n,)`;
+    `classes`: the class of each column, None where column c is class c.
     """
     said = logits.argmax(axis=1)
     if classes is not None:

@@ -1,4 +1,5 @@
-"""YAML 1.2, strictly: a key twice is an error, `yes` is a text, `1e-2` is a number, `010` is ten."""
+"""YAML 1.2, strictly: a key twice is an error, `yes` is a text, `1e-2` is a number, `010` is
+ten."""
 
 from __future__ import annotations
 
@@ -88,7 +89,8 @@ def _duplicate(error: DuplicateKeyError, text: str) -> str:
 
 
 def _checked(document: object) -> Json:
-    """Refuses what a few lines can grow into by aliases of aliases, and values that JSON does not have."""
+    """Refuses what a few lines can grow into by aliases of aliases, and values that JSON does not
+    have."""
     left: list[tuple[str, object]] = [("", document)]
     count = 0
     while left:

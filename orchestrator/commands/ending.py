@@ -1,4 +1,5 @@
-"""How a command ends: streams that take every character, and one line for an error that nobody foresaw."""
+"""How a command ends: streams that take every character, and one line for an error that nobody
+foresaw."""
 
 from __future__ import annotations
 
@@ -12,9 +13,11 @@ import traceback
 
 
 def safe_streams() -> None:
-    """Makes standard output and error take every character, also where they are closed or of another encoding.
+    """Makes standard output and error take every character, also where they are closed or of
+    another encoding.
 
-    What an encoding cannot express becomes `?`: a run that succeeded must not fail at its last line.
+    What an encoding cannot express becomes `?`: a run that succeeded must not fail at its last
+    line.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -26,7 +29,8 @@ def safe_streams() -> None:
 
 
 def unforeseen(command: str, error: BaseException) -> str:
-    """Returns the one line for an error that no code of ours expected, and puts its traceback into a file that it names."""
+    """Returns the one line for an error that no code of ours expected, and puts its traceback into
+    a file that it names."""
     from ..base.text import redact
 
     lines = str(error).strip().splitlines()

@@ -1,4 +1,5 @@
-"""Fingerprints of code that is not ours: what a plugin computes depends on it, so it is part of a unit's key."""
+"""Fingerprints of code that is not ours: what a plugin computes depends on it, so it is part of a
+unit's key."""
 
 from __future__ import annotations
 
@@ -16,8 +17,9 @@ OURS = frozenset({"unlearn", "attack", "orchestrator", "torch", "torchvision", "
 def code_of(target: object) -> str:
     """Returns what identifies the code of a class or a function; an empty text for built-in code.
 
-    It is the `version` that the target declares, a text or an integer. Without one it is a digest of the Python sources of
-    the package that defines it, and of the packages of the classes that it builds on.
+    It is the `version` that the target declares, a text or an integer. Without one it is a digest
+    of the Python sources of the package that defines it. The packages of the classes that it builds
+    on are part of it.
 
     **Raises:** `ValueError` where there is neither a version nor a source.
     """

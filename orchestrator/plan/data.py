@@ -1,4 +1,5 @@
-"""The experiment's data: decoded once, kept as uint8, shared by every unit; and the split, drawn before any training."""
+"""The experiment's data: decoded once, kept as uint8, shared by every unit; and the split, drawn
+before any training."""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ class ExperimentData:
 
     @cached_property
     def labels_digest(self) -> str:
-        """Digest of the labels trained on where they are not the data's own (poison), else an empty text."""
+        """Digest of the labels trained on where they are not the data's own (poison), else an empty
+        text."""
         if np.array_equal(self.split.labels, self.dataset.train.labels):
             return ""
         return array_digest(self.split.labels)
@@ -57,7 +59,8 @@ class ExperimentData:
         return np.setdiff1d(np.arange(self.dataset.num_classes), np.asarray(self.split.forget_classes, dtype=np.int64))
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """Returns everything as a flat mapping of arrays: what Ray's object store shares without copying."""
+        """Returns everything as a flat mapping of arrays: what Ray's object store shares without
+        copying."""
         parts = {"dataset": self.dataset.to_arrays(), "split": self.split.to_arrays()}
         return {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
 
@@ -110,7 +113,8 @@ def load_data(
 ) -> ExperimentData:
     """Returns the recipe's data, decoded, or read back from the store where it was decoded before.
 
-    **Raises:** `RecipeError` where a file, a column, an image or the split is not what the recipe says.
+    **Raises:** `RecipeError` where a file, a column, an image or the split is not what the recipe
+    says.
     """
     dataset = _load_dataset(recipe, store, on_progress, keep)
     try:

@@ -58,7 +58,8 @@ def _section_faults(recipe: Recipe) -> list[Fault]:
 def model_faults(
     recipe: Recipe, num_classes: int, channels: int, image_size: int, allow_factory: bool = False
 ) -> list[Fault]:
-    """Returns what keeps the recipe's model from being built for images of this shape; builds it without its weights."""
+    """Returns what keeps the recipe's model from being built for images of this shape; builds it
+    without its weights."""
     name = recipe.model["name"]
     if ":" in name and allow_factory:
         return []  # the user's own code may not stand being built without weights
@@ -164,9 +165,11 @@ def _point_faults(name: str, params: Mapping[str, Any], where: str) -> list[Faul
 
 
 def method_defaults(name: str, recipe: Recipe) -> dict[str, Any]:
-    """Returns the training recipe's values for those of a method's options that carry the same names.
+    """Returns the training recipe's values for those of a method's options that carry the same
+    names.
 
-    A method says which of its options it inherits. Those that train "with the original recipe" inherit all of them.
+    A method says which of its options it inherits. Those that train "with the original recipe"
+    inherit all of them.
     """
     shared = METHODS[name].inherits & set(recipe.training)
     return {key: recipe.training[key] for key in sorted(shared)}
@@ -184,7 +187,8 @@ def _attack_faults(recipe: Recipe) -> list[Fault]:
             continue
         found += option_faults(ATTACKS[name], {k: v for k, v in settings.items() if k != "name"}, where)
         if recipe.scenario.get("kind") == "classes" and ATTACKS[str(name)].reads_label:
-            # Every model shows an attacker the kept classes' logits only, since an unlearned model has no others.
+            # Every model shows an attacker the kept classes' logits only, since an unlearned model
+            # has no others.
             found.append(
                 Fault(
                     f"{where}.name",

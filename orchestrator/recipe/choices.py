@@ -1,4 +1,5 @@
-"""What a recipe names, with the options that it gives: a model, a data source, a method, an attack."""
+"""What a recipe names, with the options that it gives: a model, a data source, a method, an
+attack."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ class Choice:
 
     @classmethod
     def of(cls, settings: Mapping[str, object], key: str = "name") -> Choice:
-        """Returns the choice that a section such as `{"name": "small_vgg", "width": 0.5}` describes."""
+        """Returns the choice that a section such as `{"name": "small_vgg", "width": 0.5}`
+        describes."""
         return cls(str(settings[key]), {k: plain(v) for k, v in settings.items() if k != key})
 
     def to_json(self) -> dict[str, Json]:

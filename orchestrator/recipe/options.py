@@ -1,6 +1,8 @@
-"""Checks options against the thing that takes them: a dataclass's fields or a function's parameters.
+"""Checks options against the thing that takes them: a dataclass's fields or a function's
+parameters.
 
-This is what makes a new method, attack or data source one file and one line: its own signature is its schema.
+This is what makes a new method, attack or data source one file and one line: its own signature is
+its schema.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ def option_names(target: Any, skip: Sequence[str] = ()) -> list[str]:
 
 @lru_cache(maxsize=256)
 def _options(target: Any) -> dict[str, tuple[Any, Any]]:
-    """Returns name → (type, default or `...`) of a dataclass's fields or a callable's parameters."""
+    """Returns name → (type, default or `...`) of a dataclass's fields or a callable's
+    parameters."""
     found: dict[str, tuple[Any, Any]] = {}
     if dataclasses.is_dataclass(target):
         hints = typing.get_type_hints(target)
@@ -40,7 +43,8 @@ def _options(target: Any) -> dict[str, tuple[Any, Any]]:
             if not item.init:
                 continue
             if dataclasses.is_dataclass(item.default_factory):
-                found |= _options(item.default_factory)  # settings of settings are given beside the others
+                # settings of settings are given beside the others
+                found |= _options(item.default_factory)
                 continue
             default: Any = ...
             if item.default is not dataclasses.MISSING:
@@ -77,7 +81,8 @@ def option_faults(
     skip: Sequence[str] = (),
     extra: Mapping[str, Any] | None = None,
 ) -> list[Fault]:
-    """Returns what is wrong with `given` as options of `target`: unknown names, wrong types, values it refuses itself."""
+    """Returns what is wrong with `given` as options of `target`: unknown names, wrong types, values
+    it refuses itself."""
     model = options_model(target, skip=skip, extra=extra)
     try:
         parsed = model.model_validate(dict(given))
@@ -97,7 +102,8 @@ _VALUE = re.compile(r"^(?P<value>.+?) is not allowed; (?:allowed are |give )?(?P
 
 
 def fault_from(error: Exception, where: str, given: Mapping[str, Any]) -> Fault:
-    """Returns an error's first line as a fault of the option that the line begins with, where it begins with one."""
+    """Returns an error's first line as a fault of the option that the line begins with, where it
+    begins with one."""
     text = _first_line(error)
     match = _FIELD.match(text)
     if not match or match["field"] not in given:
@@ -110,14 +116,16 @@ def fault_from(error: Exception, where: str, given: Mapping[str, Any]) -> Fault:
 
 
 def build(target: Any, given: Mapping[str, Any]) -> Any:
-    """Returns `target(**given)` with the values coerced to the declared types, as the check coerced them."""
+    """Returns `target(**given)` with the values coerced to the declared types, as the check coerced
+    them."""
     model = options_model(target)
     parsed = model.model_validate(dict(given))
     return _assembled(target, {name: getattr(parsed, name) for name in model.model_fields})
 
 
 def _assembled(target: Any, values: Mapping[str, Any]) -> Any:
-    """Returns `target` made from flat values: a field that is itself a dataclass is made from those it has."""
+    """Returns `target` made from flat values: a field that is itself a dataclass is made from those
+    it has."""
     given = dict(values)
     for item in dataclasses.fields(target) if dataclasses.is_dataclass(target) else ():
         if dataclasses.is_dataclass(item.default_factory):
@@ -137,14 +145,17 @@ def method_of(name: str, given: Mapping[str, Any]) -> Method:
 
 
 def canonical_params(target: Any, given: Mapping[str, Any]) -> dict[str, Json]:
-    """Returns every option of the dataclass `target` with defaults filled in, as plain JSON data, for hashing."""
+    """Returns every option of the dataclass `target` with defaults filled in, as plain JSON data,
+    for hashing."""
     return settings_of(build(target, given))
 
 
 def canonical_options(target: Any, given: Mapping[str, Any], each: Each | None = None) -> dict[str, Json]:
-    """Returns the options that are given, checked before, in the types that `target` declares: one spelling for one value.
+    """Returns the options that are given, checked before, in the types that `target` declares: one
+    spelling for one value.
 
-    **Arguments:** `each`: applies a conversion to a value that stands for several; without it values are single.
+    **Arguments:** `each`: applies a conversion to a value that stands for several; without it
+    values are single.
     """
     known = _options(target)
     found: dict[str, Json] = {}
@@ -166,8 +177,9 @@ def _converter(target: Any, name: str) -> Callable[[Any], Any]:
 def settings_of(settings: object) -> dict[str, Json]:
     """Returns the values of a dataclass of settings as plain JSON data, as they enter a unit's key.
 
-    A field with `metadata={"since": 2}`, or later, came after the first version. It is left out while it is at its default.
-    A class attribute `retired` names fields that are gone, with the values that they had.
+    A field with `metadata={"since": 2}`, or later, came after the first version. It is left out
+    while it is at its default. A class attribute `retired` names fields that are gone, with the
+    values that they had.
     """
     found: dict[str, Json] = dict(getattr(settings, "retired", {}))
     for item in dataclasses.fields(settings):  # type: ignore[arg-type]
@@ -180,7 +192,8 @@ def settings_of(settings: object) -> dict[str, Json]:
 
 
 def validation_faults(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[Fault]:
-    """Returns pydantic's complaints as faults with field, value, what is allowed and the nearest spelling."""
+    """Returns pydantic's complaints as faults with field, value, what is allowed and the nearest
+    spelling."""
     found: dict[str, Fault] = {}
     for item in error.errors():
         location = _trim(item["loc"])

@@ -13,7 +13,8 @@ from .sweep import KINDS
 
 
 def recipe_schema() -> dict[str, Any]:
-    """Returns the JSON Schema of a recipe, with the options of every known source, model, method and attack."""
+    """Returns the JSON Schema of a recipe, with the options of every known source, model, method
+    and attack."""
     schema = Recipe.model_json_schema()
     definitions = schema.setdefault("$defs", {})
     skip = ("num_classes", "in_channels", "image_size", "seed")
@@ -55,7 +56,8 @@ def recipe_schema() -> dict[str, Any]:
 
 
 def _or_extending(schema: dict[str, Any]) -> dict[str, Any]:
-    """Lets a recipe that extends another leave out what that one says, also inside `dataset` and `model`."""
+    """Lets a recipe that extends another leave out what that one says, also inside `dataset` and
+    `model`."""
     properties = schema["properties"]
     whole = {"required": schema.pop("required"), "properties": {k: properties[k] for k in ("dataset", "model")}}
     properties.update({name: {"type": "object"} for name in whole["properties"]})

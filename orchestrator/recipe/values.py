@@ -1,4 +1,5 @@
-"""Types of recipe values: what YAML spells in several ways is one value, and `true` is no number."""
+"""Types of recipe values: what YAML spells in several ways is one value, and `true` is no
+number."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ OptionalText = Annotated[str | None, BeforeValidator(_nothing)]
 
 
 def strictly(hint: Any) -> Any:
-    """Returns the type `hint` such that integers and numbers refuse `true`, and `none` is null where null is allowed."""
+    """Returns the type `hint` such that integers and numbers refuse `true`, and `none` is null
+    where null is allowed."""
     if hint is int:
         return Integer
     if hint is float:

@@ -14,8 +14,8 @@ SAMPLES = 8
 MOST_ROWS = 30  # whose samples are named; `results.json` has those of all
 SAMPLES_NOTE = (
     "Sample ids, most telling first; under each the AUC over models on that sample alone, or its distance. An AUC tells the more the "
-    "further it lies from 0.5: above it (↑) the attack scores the sample higher than on retrained models, as it does what was trained on; "
-    "below it (↓) the sample stands out by too low a score."
+    "further it lies from 0.5. Above it (↑) the attack scores the sample higher than on retrained models, as it does what was trained on. "
+    "Below it (↓) the sample stands out by too low a score."
 )
 MEASURES = (
     ("auc", "AUC"),

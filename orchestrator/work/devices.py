@@ -10,7 +10,8 @@ from ..base.errors import EnvironmentFault, UserError
 def check_device(name: str) -> None:
     """Makes sure that a device can be used, before anything is put on it.
 
-    **Raises:** `UserError` where it is no device's name; `EnvironmentFault` where this machine has no such device.
+    **Raises:** `UserError` where it is no device's name; `EnvironmentFault` where this machine has
+    no such device.
     """
     try:
         device = torch.device(name)

@@ -246,9 +246,9 @@ def roc_figure(report: Report) -> Figure | None:
     return Figure(
         "roc",
         "ROC of the attack",
-        "True positives (outputs of the models under test that the attack calls trained on the forget set) over false positives (outputs of retrained "
-        "models that it accuses wrongly). On linear axes a forgotten set follows the diagonal. Logarithmic axes show the corner "
-        "that matters for privacy: a curve above the diagonal at its left end recognises some samples almost without error, whatever "
+        "True positives over false positives. True positives are outputs of the models under test that the attack calls trained on the forget set. "
+        "False positives are outputs of retrained models that it accuses wrongly. On linear axes a forgotten set follows the diagonal. Logarithmic axes show the corner "
+        "that matters for privacy. A curve above the diagonal at its left end recognises some samples almost without error, whatever "
         "its AUC. Nothing is measured in the grey region, where the false-positive rate is less than one output."
         + remark,
         tuple(panels),

@@ -61,8 +61,8 @@ def unlearning_figure(report: Report) -> Figure | None:
     shown = report.select(candidates, PANELS)
     stops = any(run.get("stopped_at") is not None for row in shown for run in runs[row.index])
     caption = (
-        "Accuracy on the forget set and on data never trained on, epoch after epoch: thin lines are single models, thick lines their mean while all of "
-        "them are still at it. Unlearning is done where the forget set is classified no better than unseen data"
+        "Accuracy on the forget set and on data never trained on, epoch after epoch. Thin lines are single models; thick lines are their mean while "
+        "all of them are still at it. Unlearning is done where the forget set is classified no better than unseen data"
     )
     caption += "; dots mark the epoch at which each model stopped, the upright line their median." if stops else "."
     caption += " The dotted level line is Retrain's accuracy on the forget set."
