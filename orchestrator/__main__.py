@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from .commands.cli import console
+import os
+import sys
+from pathlib import Path
+
+
+def _working_folder_last() -> None:
+    """Moves the working folder behind our packages, which a folder `attack/` in it would hide."""
+    package = Path(__file__).resolve().parents[1]
+    if sys.path and os.path.realpath(sys.path[0] or os.curdir) == os.path.realpath(os.curdir) != str(package):
+        sys.path.append(sys.path.pop(0))
+
 
 if __name__ == "__main__":
+    _working_folder_last()
+
+    from .commands.cli import console
+
     console()

@@ -22,8 +22,8 @@ from typing import Any
 
 import psutil
 
+from orchestrator.base.environment import prepare_environment
 from orchestrator.engine.ray.engine import RayEngine
-from orchestrator.engine.ray.session import prepare_environment
 from orchestrator.plan.data import load_data
 from orchestrator.plan.specs import PlainSpec
 from orchestrator.plan.units import Outcome, Unit

@@ -12,7 +12,7 @@ VARIABLES = {
     "RAY_AUTH_TOKEN": "Ray's token itself.",
     "RAY_AUTH_TOKEN_PATH": "File that holds Ray's token. Its mode should be 600.",
     "RAY_TMPDIR": "Folder of a local Ray's sockets and files. Keep the path short.",
-    "MLFLOW_TRACKING_URI": "Where `doctor` looks for MLflow when `--tracking` is not given.",
+    "MLFLOW_TRACKING_URI": "MLflow server of recipes that name none, and of `doctor`.",
     "AWS_ENDPOINT_URL": "Address of an S3 server that is not Amazon's.",
     "AWS_ENDPOINT_URL_S3": "The same, for S3 alone. It goes first.",
     "AWS_REGION": "Region of the S3 bucket.",

@@ -1,1 +1,1 @@
-"""What every room may use: errors, files, text, provenance and processes. Imports nothing of ours."""
+"""What every room may use: errors, files, text, provenance, processes. It imports nothing of ours."""

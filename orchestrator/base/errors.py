@@ -37,10 +37,12 @@ class Fault:
         return text
 
 
-# Signals that asked this process to end. Code of others' may turn the KeyboardInterrupt that they raise into an error of its own.
+# Signals that asked this process to end. Code of others' may turn the KeyboardInterrupt that they
+# raise into an error of its own.
 signals_seen: list[int] = []
 
-# What to end with where this process must be ended by force: its exit code and last line. A lost cluster writes here.
+# What to end with where this process must be ended by force: its exit code and last line. A lost
+# cluster writes here.
 forced_end: list[tuple[int, str]] = []
 
 
@@ -71,7 +73,8 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     return found[0] if found else ""
 
 
-# What writers say that do not raise OSError: safetensors, XGBoost, and engines that pass an error on as text.
+# What writers say that do not raise OSError: safetensors, XGBoost, and engines that pass an error
+# on as text.
 _NO_SPACE = ("no space left on device", "disk quota exceeded", "filestream.write incomplete")
 
 

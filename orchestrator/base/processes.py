@@ -1,4 +1,6 @@
-"""Which machine this is, and whether a process that was noted is still the same one. No wall clock is asked: it may be set."""
+"""Which machine this is, and whether a process that was noted is still the same one. No wall clock
+is asked: it may be set.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from typing import Any
 
 @functools.cache
 def boot() -> str:
-    """Returns what this machine is known by until it restarts: containers of one kernel share it, as they share locks."""
+    """Returns what this machine is known by until it restarts: containers of one kernel share it,
+    as they share locks.
+    """
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -21,15 +25,19 @@ def boot() -> str:
 
 @functools.cache
 def process_table() -> str:
-    """Returns what tells process tables apart, those of containers of one kernel too: boot and process-id namespace."""
+    """Returns what tells process tables apart, those of containers of one kernel too: boot and
+    process-id namespace.
+    """
     try:
         return f"{boot()}/{os.readlink('/proc/self/ns/pid')}"
     except OSError:
-        return f"{boot()}/{uuid.uuid4().hex}"  # like no other: numbers of processes then say nothing
+        return f"{boot()}/{uuid.uuid4().hex}"  # like no other: process ids then say nothing
 
 
 def process_start(pid: int | str) -> str:
-    """Returns when a process started, in the kernel's ticks since boot; empty where that is not known or it is no more."""
+    """Returns when a process started, in the kernel's ticks since boot; empty where that is not
+    known or it is no more.
+    """
     if not str(pid).isdigit():  # a number from elsewhere may be any text
         return ""
     try:
@@ -40,7 +48,9 @@ def process_start(pid: int | str) -> str:
 
 
 def is_running(pid: int | str, started: str) -> bool:
-    """Whether the process `pid` that started at `started` is still there: a number may have been given to another."""
+    """Whether the process `pid` that started at `started` is still there: a number may have been
+    given to another.
+    """
     return bool(started) and process_start(pid) == started
 
 

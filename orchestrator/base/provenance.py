@@ -35,7 +35,9 @@ def versions() -> dict[str, str]:
 
 @lru_cache(maxsize=1)
 def git_state() -> dict[str, Any]:
-    """Returns the commit of the code that runs and whether it was changed since; empty outside a checkout."""
+    """Returns the commit of the code that runs and whether it was changed since; empty outside a
+    checkout.
+    """
     here = Path(__file__).resolve().parent
     try:
         commit = subprocess.run(

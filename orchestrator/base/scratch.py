@@ -13,10 +13,14 @@ OWNER = ".owner"
 
 
 class ScratchFolder:
-    """A temporary folder of this process. A lock on a file inside says that its owner lives; it goes with the process."""
+    """A temporary folder of this process. A lock on a file inside says that its owner lives; it
+    goes with the process.
+    """
 
     def __init__(self, prefix: str, parent: Path):
-        """Creates a folder `parent/prefix…`, after removing those of the same prefix whose owners are no more."""
+        """Creates a folder `parent/prefix…`, after removing those of the same prefix whose owners
+        are no more.
+        """
         sweep(prefix, parent)
         while True:
             self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
@@ -36,7 +40,9 @@ class ScratchFolder:
 
 
 def sweep(prefix: str, parent: Path) -> int:
-    """Removes this user's folders `parent/prefix…` whose owner is no more; returns how many. Others are left alone."""
+    """Removes this user's folders `parent/prefix…` whose owner is no more; returns how many. Others
+    are left alone.
+    """
     swept = 0
     for folder in parent.glob(f"{prefix}*"):
         try:
@@ -57,7 +63,9 @@ def sweep(prefix: str, parent: Path) -> int:
 
 
 def short_folder() -> Path:
-    """Returns where Ray's own files go: `RAY_TMPDIR` where the user set it, else a path short enough for Unix sockets."""
+    """Returns where Ray's own files go: `RAY_TMPDIR` where the user set it, else a path short
+    enough for Unix sockets.
+    """
     named = os.environ.get("RAY_TMPDIR")
     if named:
         return Path(named)
@@ -65,6 +73,6 @@ def short_folder() -> Path:
 
 
 def sweep_all() -> None:
-    """Removes what runs on this machine that were killed have left, of Ray's files and of Tune's."""
+    """Removes the files of Ray and Tune that killed runs of this machine have left."""
     for parent in {short_folder(), Path(tempfile.gettempdir())}:
         sweep("orc-", parent)

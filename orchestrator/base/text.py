@@ -30,7 +30,9 @@ def holds_credentials(text: str) -> bool:
 
 
 def file_name(text: str) -> str:
-    """Returns `text` as the name of one file or folder, whatever a recipe says: no separators, no leading dot."""
+    """Returns `text` as the name of one file or folder, whatever a recipe says: no separators, no
+    leading dot.
+    """
     return re.sub(r"[^A-Za-z0-9_.\-]+", "_", text).lstrip(".")[:100] or "_"
 
 
@@ -40,7 +42,9 @@ def printable(text: str) -> str:
 
 
 def finite(value: Any) -> Any:
-    """Returns `value` with NaN and infinities as null: what cannot be measured is null, and JSON knows no NaN."""
+    """Returns `value` with NaN and infinities as null: what cannot be measured is null, and JSON
+    knows no NaN.
+    """
     if isinstance(value, Mapping):
         return {str(k): finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

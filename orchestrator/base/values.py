@@ -9,7 +9,8 @@ from typing import Any, TypeAlias
 
 Json: TypeAlias = "Mapping[str, Json] | Sequence[Json] | str | int | float | bool | None"
 Object: TypeAlias = Mapping[str, Json]
-# One line of a history or of a table: what was measured, by name. Who measures decides which names there are.
+# One line of a history or of a table: what was measured, by name. Who measures decides which names
+# there are.
 Record: TypeAlias = Mapping[str, Any]
 
 

@@ -13,10 +13,12 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from types import ModuleType
 from typing import Any, NoReturn
 
 from .. import __version__
+from ..base.environment import prepare_environment
 from ..base.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_USAGE, UserError, forced_end, signals_seen
 from .common import print_json
 from .ending import safe_streams
@@ -103,10 +105,13 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     args = _parse(argv)
+    prepare_environment()
     module = importlib.import_module(f"orchestrator.commands.{COMMANDS[args.command][0]}")
-    # Only the main thread may handle signals; a notebook or a server may call this from another.
-    mine = threading.current_thread() is threading.main_thread()
-    handlers = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGINT) if mine}
+    with _answering_signals():
+        return _run(module, args)
+
+
+def _run(module: ModuleType, args: argparse.Namespace) -> int:
     try:
         return int(module.main(args))
     except UserError as error:
@@ -123,10 +128,44 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(args, f"{error.filename or 'the system'}: {error.strerror or error}", error)
     except Exception as error:
         return _failed(args, "", error)
+
+
+@contextlib.contextmanager
+def _answering_signals() -> Iterator[None]:
+    """Has SIGTERM and SIGINT interrupt what is inside, and end it by force where it does not end.
+
+    In another thread than the main one, signals stay as they are: Python lets the main thread alone answer.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    threading.Thread(target=_end_after_signal, args=(reader,), daemon=True, name="signals").start()
+    try:
+        yield
     finally:
         if not _interrupted:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+        signal.set_wakeup_fd(before)
+        os.close(writer)
+
+
+def _end_after_signal(reader: int) -> None:
+    """Ends the process some seconds after a signal, also where the main thread is in C code and answers none."""
+    while number := os.read(reader, 1):
+        if number[0] in (signal.SIGTERM, signal.SIGINT):
+            _end_later()
+    os.close(reader)
+
+
+def _end_later() -> None:
+    timer = threading.Timer(GRACE_SECONDS, _end_now)
+    timer.daemon = True
+    timer.start()
 
 
 def _failed(args: argparse.Namespace, line: str, error: Exception) -> int:
@@ -196,9 +235,7 @@ def _interrupt(number: int, frame: Any) -> None:
         _end_now()
     _interrupted = True
     signals_seen.append(number)
-    watchdog = threading.Timer(GRACE_SECONDS, _end_now)
-    watchdog.daemon = True
-    watchdog.start()
+    _end_later()
     raise KeyboardInterrupt
 
 

@@ -1,8 +1,10 @@
-"""Executors. Both run the same `execute`; the inline one needs no Ray and serves debugging and fast tests."""
+"""Where units run. Every engine runs the same `execute`; the inline one needs no Ray, for debugging
+and fast tests.
+"""
 
 from __future__ import annotations
 
-from .base import Engine, Listener
+from .base import Engine, Listener, SettingReport
 from .inline import InlineEngine
 
-__all__ = ["Engine", "InlineEngine", "Listener"]
+__all__ = ["Engine", "InlineEngine", "Listener", "SettingReport"]

@@ -1,20 +1,33 @@
-"""What an executor does: take a stage's missing units, say of each what became of it."""
+"""What an engine does: it takes a stage's missing units and reports the outcome of each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
+from ..plan.objective import Measured
 from ..plan.units import Outcome, Unit
 
 Listener = Callable[[Outcome], None]
 Starter = Callable[[Unit, str], None]
 
 
-class Engine(Protocol):
-    """Runs units somewhere. Used as a context manager, so that what it started is stopped."""
+@dataclass(frozen=True)
+class SettingReport:
+    """What a step of a search reports: the outcomes of its units, and what was measured or what
+    failed.
+    """
 
-    starting: Starter | None  # told, where it is known, that a unit begins and on which node
+    outcomes: tuple[Outcome, ...]
+    measured: Measured | None = None
+    failed: str = ""
+
+
+class Engine(Protocol):
+    """Runs units somewhere. Call `close` at the end, so that what it started is stopped."""
+
+    starting: Starter | None  # told that a unit begins and on which node, where that is known
 
     @property
     def slots(self) -> int:
@@ -26,9 +39,11 @@ class Engine(Protocol):
         ...
 
     def run(self, stage: str, units: Sequence[Unit], listener: Listener) -> None:
-        """Runs `units`, which do not depend on each other, and tells `listener` the outcome of each as it comes."""
+        """Runs `units`, which do not depend on each other, and tells `listener` each outcome as it
+        comes.
+        """
         ...
 
     def close(self) -> None:
-        """Stops whatever this executor started."""
+        """Stops whatever this engine started."""
         ...

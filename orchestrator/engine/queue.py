@@ -1,4 +1,6 @@
-"""Units waiting for workers: the largest first, those that share an input together, what a lost worker had again."""
+"""Units waiting for workers: the largest first, those that share an input together, what a lost
+worker had again.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +11,20 @@ from ..plan.units import Unit
 
 
 class UnitQueue:
-    """Hands out units, named by their place in the list that it was made from. Workers pull, so the finish is even.
+    """Hands out units, named by their place in the list that it was made from. Workers pull, so the
+    finish is even.
 
     It knows nothing of Ray; `QueueServer` holds it in an actor, and simulations use it as it is.
 
     **Arguments:**
 
     - `units`: units that do not depend on each other.
-    - `retries`: how often a unit is handed out again after its worker was lost; then it is given up.
+    - `retries`: how often a unit is handed out again after its worker was lost; then it is given
+      up.
     - `at_once`: units handed out together; None: one.
 
-    Units of one source model share its moments: a worker goes on with them before it begins with another model's.
+    Units of one source model share its moments: a worker goes on with them before it begins with
+    another model's.
     """
 
     def __init__(self, units: Sequence[Unit], retries: int, at_once: int | None = None):
@@ -40,11 +45,14 @@ class UnitQueue:
         self._faults: Counter[int] = Counter()
 
     def begin(self, worker: int) -> list[int]:
-        """Says that `worker` starts, or starts again; returns the units that are given up, having been lost too often."""
+        """Says that `worker` starts, or starts again; returns the units that are given up, having
+        been lost too often.
+        """
         given_up = []
         batch = self._in_flight.pop(worker, [])
         for index in batch:
-            # Of units handed out together nobody knows which took the worker down: they come again one by one.
+            # Of units handed out together nobody knows which took the worker down: they come again
+            # one by one.
             self._losses[index] += len(batch) == 1
             if self._losses[index] > self._retries:
                 given_up.append(index)
@@ -53,7 +61,9 @@ class UnitQueue:
         return given_up
 
     def take(self, worker: int) -> list[int]:
-        """Returns the next units for `worker`, none where none are left; those it took before count as finished."""
+        """Returns the next units for `worker`, none where none are left; those it took before count
+        as finished.
+        """
         if self._in_flight.get(worker):
             self._faults[worker] = 0
         if self._lost:  # begun long ago: what is left to the end would make the end late
@@ -69,12 +79,16 @@ class UnitQueue:
         return taken
 
     def fault(self, worker: int) -> bool:
-        """Counts a fault of `worker`'s surroundings, such as a store that is away; returns whether it is one too many in a row."""
+        """Counts a fault of `worker`'s surroundings, such as a store that is away; returns whether
+        it is one too many in a row.
+        """
         self._faults[worker] += 1
         return self._faults[worker] > self._retries
 
     def put_back(self, worker: int, index: int) -> None:
-        """Takes a unit back that `worker` cannot make now, for when the others have been handed out."""
+        """Takes a unit back that `worker` cannot make now, for when the others have been handed
+        out.
+        """
         self._in_flight[worker].remove(index)
         self._later.append(index)
 
@@ -88,7 +102,9 @@ class UnitQueue:
         return group.popleft()
 
     def _choose(self) -> deque[int] | None:
-        """Returns a group that no worker has begun, else the begun one with most work left, to share it."""
+        """Returns a group that no worker has begun, else the begun one with most work left, to
+        share it.
+        """
         if self._untouched:
             group = self._untouched.popleft()
             if len(group) > 1:  # a group of one is used up by being chosen
@@ -99,7 +115,9 @@ class UnitQueue:
 
 
 class QueueServer:
-    """Holds the queue of the stage at work; the Ray actor that workers pull from, one for all stages of a run."""
+    """Holds the queue of the stage at work; the Ray actor that workers pull from, one for all
+    stages of a run.
+    """
 
     def load(self, units: Sequence[Unit], retries: int, at_once: int | None = None) -> None:
         """Puts a new queue in the place of the last stage's; arguments as those of `UnitQueue`."""

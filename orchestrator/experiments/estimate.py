@@ -1,7 +1,8 @@
-"""What work will cost, from what such work has cost: unit seconds learnt from a store, wall-clock time by simulation.
+"""What work will cost, from what such work has cost: unit seconds learnt from a store, wall-clock
+time by simulation.
 
-Units are alike when they do the same with the same kind of model; among those, seconds grow with the unit's cost. What no
-unit like it has been measured for stays unknown.
+Units are alike when they do the same with the same kind of model; among those, seconds grow with
+the unit's cost. What no unit like it has been measured for stays unknown.
 """
 
 from __future__ import annotations
@@ -52,9 +53,11 @@ class Pace:
 
 
 def learn(plan: Plan, store: Store | None, dataset: str) -> Pace:
-    """Returns the pace of work in `store`: of this plan's own units, and where those are missing of others that are alike.
+    """Returns the pace of work in `store`: of this plan's own units, and where those are missing of
+    others that are alike.
 
-    **Arguments:** `dataset`: the digest of the plan's data; seconds on other data count where there are none on this.
+    **Arguments:** `dataset`: the digest of the plan's data; seconds on other data count where there
+    are none on this.
     """
     pace = Pace()
     if store is None:
@@ -142,7 +145,9 @@ def _foreign_cost(kind: str, spec: Mapping[str, Any], meta: Mapping[str, Any]) -
 
 
 def _listed(kind: str, spec: Mapping[str, Any]) -> float:
-    """The models that an attacker is fitted on or scores, or that distances are of; 0 for other kinds."""
+    """The models that an attacker is fitted on or scores, or that distances are of; 0 for other
+    kinds.
+    """
     if kind == "attack":
         return float(len(spec["outputs"]))
     if kind == "score":
@@ -165,11 +170,13 @@ def _groups(plan: Plan) -> dict[str, list[Unit]]:
 
 
 def estimate(plan: Plan, store: Store | None, dataset: str, slots: int) -> dict[str, Any]:
-    """Returns what is left to do in each stage and in all: units, seconds of work, hours of CPU and GPU, wall-clock seconds.
+    """Returns what is left to do in each stage and in all: units, seconds of work, hours of CPU and
+    GPU, wall-clock seconds.
 
     **Arguments:** `slots`: units at once.
 
-    **Returns:** JSON data; what is not known is null. Wall-clock time is that of the stages, without starting Ray or drawing.
+    **Returns:** JSON data; what is not known is null. Wall-clock time is that of the stages,
+    without starting Ray or drawing.
     """
     pace = learn(plan, store, dataset)
     resources = plan.recipe.resources
@@ -205,7 +212,9 @@ def _total(values: Sequence[float | None]) -> float | None:
 
 
 def _wall(units: Sequence[Unit], seconds: Mapping[str, float | None], slots: int) -> float:
-    """Returns the wall-clock seconds of a stage; moments and bases are made with the first unit that needs them."""
+    """Returns the wall-clock seconds of a stage; moments and bases are made with the first unit
+    that needs them.
+    """
     made: set[str] = set()
     whole: dict[str, float] = {}
     for unit in units:
@@ -216,11 +225,13 @@ def _wall(units: Sequence[Unit], seconds: Mapping[str, float | None], slots: int
 
 
 def simulate(units: Sequence[Unit], seconds: Mapping[str, float], slots: int, *, per_unit: float = 0.0) -> float:
-    """Returns the wall-clock seconds of a stage when its workers pull from the scheduler's own queue.
+    """Returns the wall-clock seconds of a stage when its workers pull from the scheduler's own
+    queue.
 
     **Arguments:**
 
-    - `seconds`: unit key → seconds that it takes, which the queue does not know beforehand; it orders by `Unit.cost`.
+    - `seconds`: unit key → seconds that it takes, which the queue does not know beforehand; it
+      orders by `Unit.cost`.
     - `per_unit`: seconds that a unit costs beside that.
     """
     queue = UnitQueue(units, retries=0)
@@ -235,6 +246,8 @@ def simulate(units: Sequence[Unit], seconds: Mapping[str, float], slots: int, *,
 
 
 def total_seconds(seconds: Iterable[float], slots: int) -> float:
-    """Returns the least wall-clock seconds that any schedule can take: total work over slots, or the longest unit."""
+    """Returns the least wall-clock seconds that any schedule can take: total work over slots, or
+    the longest unit.
+    """
     values = list(seconds)
     return max(sum(values) / max(1, slots), max(values, default=0.0))

@@ -21,10 +21,12 @@ from ..work.outputs import model_table
 
 
 def write_outputs(plan: Plan, store: Store, folder: Path) -> list[Path]:
-    """Writes `outputs/*.parquet`, one file for the originals, the retrained and each method; one model in memory at a time.
+    """Writes `outputs/*.parquet`, one file for the originals, the retrained and each method; one
+    model in memory at a time.
 
-    Models whose outputs are missing (their unit failed) are left out. A file whose content is already there, whole, is not
-    written again. Files of an earlier run are removed where they were recorded as ours; others stay.
+    Models whose outputs are missing (their unit failed) are left out. A file whose content is
+    already there, whole, is not written again. Files of an earlier run are removed where they were
+    recorded as ours; others stay.
 
     **Raises:** `CorruptObject` where a fragment in the store is damaged; it has been set aside.
     """
@@ -64,7 +66,8 @@ def _write_group(path: Path, store: Store, units: list[Unit], content: str) -> N
                 params=canonical(label.params),
             )
             if writer is None:
-                # Beside what the table says of its columns: without it a class-removal audit reads another class's logit.
+                # Beside what the table says of its columns: without it a class-removal audit reads
+                # another class's logit.
                 schema = table.schema.with_metadata({**(table.schema.metadata or {}), "orchestrator.content": content})
                 writer = pq.ParquetWriter(temporary, schema, compression="zstd")
             writer.write_table(table.replace_schema_metadata(writer.schema.metadata))

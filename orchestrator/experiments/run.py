@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,22 +23,9 @@ from ..store import CorruptObject, Store, open_store
 from ..work.context import Context
 from ..work.execute import HEAL_LIMIT
 from .outputs import write_outputs
+from .preflight import preflight
 from .results import collect, environment, write_results
-
-INLINE = "inline"
-
-
-@dataclass
-class RunOptions:
-    """How a recipe is run: where results go, where units run, how much is said."""
-
-    output: Path
-    store: str | None = None
-    address: str | None = None
-    quiet: bool = False
-    only: frozenset[str] | None = None  # `retry UNIT…`: execute no other missing units
-    allow_factory: bool = False
-    force: bool = False  # write into a folder that holds foreign files or another experiment
+from .stages import INLINE, RunOptions, Stages
 
 
 @dataclass
@@ -54,8 +40,9 @@ class RunResult:
 def run(recipe: Recipe, options: RunOptions) -> RunResult:
     """Runs `recipe` to the end and writes its output folder.
 
-    **Raises:** `RecipeError` before anything is started where recipe and data do not fit; `EnvironmentFault` where storage,
-    cluster or disk fail. Units that fail for their own reason do not raise: they are rows that say why.
+    **Raises:** `RecipeError` before anything is started where recipe and data do not fit;
+    `EnvironmentFault` where storage, cluster or disk fail. Units that fail for their own reason do
+    not raise: they are rows that say why.
     """
     folder = OutputFolder(options.output)
     folder.take(Owner.of_recipe(recipe), options.force)
@@ -74,6 +61,7 @@ class _Run:
         self.options = options
         self.folder = folder
         self.progress = progress
+        self.stages = Stages(folder, progress)
         self.work = {"units_executed": 0, "units_reused": 0}
         self.failures: dict[str, str] = {}
         self.where = "stored results"
@@ -108,7 +96,9 @@ class _Run:
         return store.committed(wanted) == wanted
 
     def _heal(self, plan: Plan, data: ExperimentData, store: Store, tracker: Tracker) -> RunResult:
-        """Runs all stages and reports; where this process itself reads a damaged object, makes that again and goes on."""
+        """Runs all stages and reports; where this process itself reads a damaged object, makes that
+        again and goes on.
+        """
         for _ in range(HEAL_LIMIT):
             try:
                 self.work["units_reused"] = 0
@@ -126,15 +116,15 @@ class _Run:
             for stage in STAGES:
                 missing = self._missing(stage, plan.stages[stage], store, tracker)
                 if stage == "score":
-                    # Scores are the driver's own work: seconds of vectorised arithmetic on stored outputs.
+                    # Scores are the driver's own work: seconds of vectorised arithmetic on stored
+                    # outputs.
                     runner: Engine = InlineEngine(
                         Context(store, data, threads=default_threads(self.recipe.resources.cpus_per_unit))
                     )
                 else:
                     if missing and engine is None:
+                        preflight(self.recipe, data, store, allow_factory=self.options.allow_factory)
                         engine = self._engine(data, store)
-                        self.progress.say(engine.describe())
-                        self.folder.log_engine(engine.describe(), engine.slots)
                     runner = engine if engine is not None else InlineEngine(Context(store, data))
                 self._run_stage(stage, missing, runner, store, tracker, reused=len(plan.stages[stage]) - len(missing))
                 if stage == "outputs":
@@ -149,26 +139,18 @@ class _Run:
         threads = default_threads(self.recipe.resources.cpus_per_unit)
         if self.options.address == INLINE:
             self.where = "one process"
-            return InlineEngine(Context(store, data, threads=threads, allow_factory=self.options.allow_factory))
-        from ..engine.ray.engine import RayEngine
-
-        self.progress.say(
-            "starting Ray" if self.options.address in (None, "local") else f"joining Ray at {self.options.address}"
-        )
-        engine = RayEngine(
-            self.options.address,
-            store,
-            data,
-            self.recipe.resources,
-            outputs_folder=self.folder.path / "outputs",
-            allow_factory=self.options.allow_factory,
-            attacker_rows=self._attacker_rows(data),
-        )
+            context = Context(store, data, threads=threads, allow_factory=self.options.allow_factory)
+            inline = InlineEngine(context)
+            self.stages.record(inline)
+            return inline
+        engine = self.stages.start_ray(self.recipe, self.options, data, store, self._attacker_rows(data))
         self.where = engine.describe()
         return engine
 
     def _attacker_rows(self, data: ExperimentData) -> int:
-        """Returns the rows that the shadow attack will be fitted on: what a cluster needs for it is known from the start."""
+        """Returns the rows that the shadow attack will be fitted on: what a cluster needs for it is
+        known from the start.
+        """
         if not any(settings["name"] == "xgboost" for settings in self.recipe.attacks):
             return 0
         models = 2 * sum(self.recipe.shadows.split[:2])
@@ -190,57 +172,40 @@ class _Run:
     def _run_stage(
         self, stage: str, missing: list[Unit], engine: Engine, store: Store, tracker: Tracker, reused: int
     ) -> None:
-        runnable = []
-        for unit in missing:
-            broken = any(
-                need.key in self.failures and need.kind in ("train", "unlearn") and not store.has(need.key)
-                for need in unit.ancestors().values()
-            )
-            if not broken or stage == "train":
-                runnable.append(unit)
-        self.progress.stage(stage, runnable, reused)
-        self.folder.log_stage(stage, runnable, reused)
-        if not runnable:
-            return
-        by_key = {unit.key: unit for unit in runnable}
-        started = time.monotonic()
+        runnable = {unit.key: unit for unit in missing if stage == "train" or not self._is_broken(unit, store)}
+        for key in runnable:
+            self.failures.pop(key, None)
 
         def listen(outcome: Outcome) -> None:
-            self.folder.log_outcome(stage, outcome, by_key[outcome.key].cost)
-            self.progress.unit(outcome)
             if outcome.failed:
                 self.failures[outcome.key] = outcome.error
             else:
-                self.failures.pop(outcome.key, None)
                 self.work["units_executed" if outcome.status == "done" else "units_reused"] += 1
-                tracker.unit_done(by_key[outcome.key])
+                tracker.unit_done(runnable[outcome.key])
 
-        for unit in runnable:
-            self.failures.pop(unit.key, None)
-        engine.starting = lambda unit, where: self.folder.log_start(stage, unit, where)
-        engine.run(stage, runnable, listen)
-        self.folder.append_event(
-            {"event": "stage_end", "stage": stage, "seconds": round(time.monotonic() - started, 3)}
+        self.stages.run(stage, list(runnable.values()), reused, engine, listen)
+
+    def _is_broken(self, unit: Unit, store: Store) -> bool:
+        """Whether a model that `unit` needs has failed."""
+        return any(
+            need.key in self.failures and need.kind in ("train", "unlearn") and not store.has(need.key)
+            for need in unit.ancestors().values()
         )
-        self.progress.end_stage()
 
     def _finish(self, plan: Plan, data: ExperimentData, store: Store, tracker: Tracker) -> RunResult:
-        started = time.monotonic()
-        rows, curves = collect(plan, data, store, self.failures)
-        previous = self.folder.results()  # empty where it is damaged
-        facts = environment(data, store, self.work, self.where, rows, previous)
-        document = write_results(self.folder.path, self.recipe, rows, curves, self.folder.stage_seconds(), facts)
-        unchanged = previous.get("rows") == document["rows"] and previous.get("recipe") == document["recipe"]
-        if not unchanged or not self.folder.report_is_whole():
-            from ..report import write_report
+        with self.stages.timed("report"):
+            rows, curves = collect(plan, data, store, self.failures)
+            previous = self.folder.results()  # empty where it is damaged
+            facts = environment(data, store, self.work, self.where, rows, previous)
+            document = write_results(self.folder.path, self.recipe, rows, curves, self.folder.stage_seconds(), facts)
+            unchanged = previous.get("rows") == document["rows"] and previous.get("recipe") == document["recipe"]
+            if not unchanged or not self.folder.report_is_whole():
+                from ..report import write_report
 
-            self.progress.say("drawing figures and the report")
-            self.folder.seal_report(write_report(self.folder.path))
-        self.folder.seal([self.folder.path / "results.json"])
+                self.progress.say("drawing figures and the report")
+                self.folder.seal_report(write_report(self.folder.path))
+            self.folder.seal([self.folder.path / "results.json"])
         failed = sum(not row.done for row in rows)
-        self.folder.append_event(
-            {"event": "stage_end", "stage": "report", "seconds": round(time.monotonic() - started, 3)}
-        )
         tracker.finish(document, failed)
         for note in tracker.notes:
             self.progress.say(note)
@@ -253,7 +218,8 @@ class _Run:
 def rebuild(folder: OutputFolder) -> dict[str, Any]:
     """Writes results, tables, figures and the page again from the store; computes nothing.
 
-    **Raises:** `EnvironmentFault` where the folder holds no experiment, or an object of its store is damaged.
+    **Raises:** `EnvironmentFault` where the folder holds no experiment, or an object of its store
+    is damaged.
     """
     recipe = folder.recipe()
     store = open_store(folder.store_uri())

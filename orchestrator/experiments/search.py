@@ -1,28 +1,29 @@
-"""Hyperparameter search: settings compared on the validation fold under ASHA, the best of them measured on the test fold.
+"""Hyperparameter search: settings compared on the validation fold under ASHA, the best of them
+measured on the test fold.
 
-Everything is made of units, so a search that was killed goes on where it was, and what it unlearned serves other recipes.
+Everything is made of units, so a search that was killed goes on where it was, and what it unlearned
+serves other recipes.
 """
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attack.metrics.row import PRIMARY
 
 from ..base.errors import EXIT_UNITS_FAILED, EnvironmentFault, UserError
 from ..base.files import write_synced
 from ..base.text import finite, varying_names
-from ..engine import Engine, InlineEngine
+from ..engine import Engine, InlineEngine, SettingReport
 from ..plan.data import ExperimentData, load_data
-from ..plan.objective import BROKEN, FINISHED, STOPPED, front_of, winner_of
+from ..plan.objective import BROKEN, FAILED, FINISHED, STOPPED, front_of, winner_of
 from ..plan.plan import check_stored_models
-from ..plan.search import BOUND, FOLD, SearchPlan, bound_of, check_search, plan_search
-from ..plan.units import Outcome, Unit, default_threads
+from ..plan.search import BOUND, FOLD, MEASURED_ERROR, SearchPlan, bound_of, check_search, plan_search
+from ..plan.units import Unit, default_threads
 from ..recipe.options import plain
 from ..recipe.sections import Recipe
 from ..records.folder import OutputFolder
@@ -31,7 +32,12 @@ from ..records.progress import Progress
 from ..store import CorruptObject, Store, open_store
 from ..work.context import Context
 from .outputs import write_outputs
-from .run import INLINE, RunOptions, RunResult, run
+from .preflight import preflight
+from .run import RunResult, run
+from .stages import INLINE, RunOptions, Stages
+
+if TYPE_CHECKING:
+    from ..engine.ray.engine import RayEngine
 
 SCHEMA_VERSION = 1
 FILE = "search.json"
@@ -54,7 +60,9 @@ class SearchFailed(UserError):
 
 @dataclass
 class SearchResult:
-    """What a search came to: the document of `search.json`, and the run of the chosen settings, None where there are none."""
+    """What a search came to: the document of `search.json`, and the run of the chosen settings,
+    None where there are none.
+    """
 
     document: dict[str, Any]
     folder: Path
@@ -62,17 +70,19 @@ class SearchResult:
 
 
 def search(recipe: Recipe, options: RunOptions) -> SearchResult:
-    """Searches as the recipe's `search` section says, then runs the chosen settings as ordinary methods.
+    """Searches as the recipe's `search` section says, then runs the chosen settings as ordinary
+    methods.
 
-    **Raises:** `RecipeError` before anything is started where the section does not fit; `SearchFailed` where shadow models
-    or attackers fail; `EnvironmentFault` where storage, cluster or disk fail. Settings that fail are trials that say why.
+    **Raises:** `RecipeError` before anything is started where the section does not fit.
+    `SearchFailed` where shadow models or attackers fail. `EnvironmentFault` where storage, cluster
+    or disk fail. Settings that fail are trials that say why.
     """
     document = find(recipe, options)
     folder = options.output
     if not document["methods"]:
         return SearchResult(document, folder, None)
     if not _is_drawn(folder, document):
-        (folder / "report.html").unlink(missing_ok=True)  # it shows another search: the run below draws it again
+        (folder / "report.html").unlink(missing_ok=True)  # the run below draws it again
     result = run(recipe.model_copy(update={"methods": document["methods"]}), options)
     document["final"] = final_rows(document, result.document)
     _write(folder, document)
@@ -80,7 +90,8 @@ def search(recipe: Recipe, options: RunOptions) -> SearchResult:
 
 
 def find(recipe: Recipe, options: RunOptions) -> dict[str, Any]:
-    """Compares settings on the validation fold and writes `search.json`; touches no model of the test fold.
+    """Compares settings on the validation fold and writes `search.json`; touches no model of the
+    test fold.
 
     A search that was finished before is read back. Raises as `search`.
     """
@@ -102,7 +113,9 @@ def find(recipe: Recipe, options: RunOptions) -> dict[str, Any]:
 
 
 def final_rows(document: dict[str, Any], results: dict[str, Any]) -> list[dict[str, Any]]:
-    """Returns what the test fold says of the chosen settings, in the order of `document["methods"]`."""
+    """Returns what the test fold says of the chosen settings, in the order of
+    `document["methods"]`.
+    """
     rows = results["rows"]
     before = next(row["metrics"].get("error_test") for row in rows if row["method"] == "no_unlearn")
     prefix = "" if document["attack"] == PRIMARY else f"{document['attack']}/"
@@ -130,13 +143,15 @@ def final_rows(document: dict[str, Any], results: dict[str, Any]) -> list[dict[s
 
 
 def beyond_bound(document: dict[str, Any]) -> str:
-    """Returns the remark that the winner did not keep the bound on the test fold, empty where it did."""
+    """Returns the remark that the winner did not keep the bound on the test fold, empty where it
+    did.
+    """
     winner = next(iter(document.get("final", ())), None)
     if document["winner"] is None or winner is None or winner["within_bound"] is not False:
         return ""
     return (
         f"On the test fold the winner's test error rises by {winner['error_test_rise']:.2f} points, beyond the bound of "
-        f"{document['bound']:g}: other models and other images than it was chosen on."
+        f"{document['bound']:g}. It was chosen on other models and other images."
     )
 
 
@@ -147,6 +162,7 @@ class _Search:
         self.options = options
         self.folder = folder
         self.progress = progress
+        self.stages = Stages(folder, progress)
 
     def find(self) -> dict[str, Any]:
         store = open_store(self.options.store or str(self.folder.path / "store"))
@@ -166,22 +182,11 @@ class _Search:
         models = len(plan.references)
         if models < FEW_MODELS:
             self.progress.say(few_models(models))
-        from ..engine.ray.engine import RayEngine
-
-        self.progress.say("starting Ray" if self.options.address in (None, "local") else "joining Ray")
-        engine = RayEngine(
-            self.options.address,
-            store,
-            data,
-            self.recipe.resources,
-            outputs_folder=self.folder.path / "outputs",
-            allow_factory=self.options.allow_factory,
-        )
+        preflight(self.recipe, data, store, allow_factory=self.options.allow_factory)
+        engine = self.stages.start_ray(self.recipe, self.options, data, store)
         try:
-            self.progress.say(engine.describe())
-            self.folder.log_engine(engine.describe(), engine.slots)
             self._prepare(plan, store, data, engine)
-            trials = self._settle(plan, data, engine)
+            trials = self._settle(plan, engine)
         finally:
             engine.close()
         document = self._document(plan, store, trials)
@@ -189,47 +194,28 @@ class _Search:
         return document
 
     def _prepare(self, plan: SearchPlan, store: Store, data: ExperimentData, engine: Engine) -> None:
-        """Makes what the settings share: models and attackers of the attacker's folds, never of the test fold."""
+        """Makes what the settings share: models and attackers of the attacker's folds, never of the
+        test fold.
+        """
         self._stage("train", plan.models, store, engine)
         # Moments and bases now, once each: two settings that need the same one would both make it.
         self._stage("unlearn", plan.shared, store, engine)
         self._stage("outputs", (*plan.population, *plan.references), store, engine)
-        write_outputs(plan.plan, store, self.folder.path / "outputs")  # the distributed attacker reads these files
+        write_outputs(plan.plan, store, self.folder.path / "outputs")  # for the attacker
         self._stage("attack", plan.attackers, store, engine)
         threads = default_threads(self.recipe.resources.cpus_per_unit)
         self._stage("score", (plan.baseline,), store, InlineEngine(Context(store, data, threads=threads)))
 
     def _stage(self, stage: str, units: Sequence[Unit], store: Store, engine: Engine) -> None:
         missing = [unit for unit in units if not store.has(unit.key)]
-        reused = len(units) - len(missing)
-        self.progress.stage(stage, missing, reused)
-        self.folder.log_stage(stage, missing, reused)
-        if not missing:
-            return
-        failed: list[Outcome] = []
-        started = time.monotonic()
-
-        def listen(outcome: Outcome) -> None:
-            self.folder.log_outcome(stage, outcome)
-            self.progress.unit(outcome)
-            if outcome.failed:
-                failed.append(outcome)
-
-        engine.starting = lambda unit, where: self.folder.log_start(stage, unit, where)
-        engine.run(stage, missing, listen)
-        self._stage_end(stage, started)
-        self.progress.end_stage()
+        failed = self.stages.run(stage, missing, len(units) - len(missing), engine)
         if failed:
             first = f"{failed[0].name}: {failed[0].error}"
             more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
             raise SearchFailed(f"{self.recipe.name}: every setting needs what failed: {first}{more}")
 
-    def _stage_end(self, stage: str, started: float) -> None:
-        seconds = round(time.monotonic() - started, 3)
-        self.folder.append_event({"event": "stage_end", "stage": stage, "seconds": seconds})
-
-    def _settle(self, plan: SearchPlan, data: ExperimentData, engine: Any) -> list[dict[str, Any]]:
-        from ..engine.ray.search_trials import run_settings
+    def _settle(self, plan: SearchPlan, engine: RayEngine) -> list[dict[str, Any]]:
+        from ..engine.ray.search_trials import run_settings  # imports Ray
 
         models = len(plan.references)
         most = sum(len(step.units()) for setting in plan.settings for step in setting.steps)
@@ -238,15 +224,12 @@ class _Search:
             f"{self.search.grace} on"
         )
         self.folder.append_event({"event": "stage_start", "stage": "search", "units": most, "reused": 0})
-        started = time.monotonic()
         book = _Book(plan, self.search.reduction, self.folder, self.progress)
-        run_settings(engine, plan.settings, plan.references, self.search, book)
-        self._stage_end("search", started)
+        with self.stages.timed("search"):
+            run_settings(engine, plan.settings, plan.references, self.search, book)
         return book.trials
 
     def _document(self, plan: SearchPlan, store: Store, trials: list[dict[str, Any]]) -> dict[str, Any]:
-        from ..engine.ray.search_trials import MEASURED_ERROR
-
         winner, front = winner_of(trials), front_of(trials)
         chosen = [winner, *(i for i in front if i != winner)] if winner is not None else front
         for index, trial in enumerate(trials):
@@ -297,30 +280,29 @@ class _Book:
             for setting in plan.settings
         ]
 
-    def measured(self, index: int, result: dict[str, Any]) -> None:
-        for fields in result["outcomes"]:
-            outcome = Outcome(**fields)
+    def reported(self, trial: int, report: SettingReport, node: str) -> None:
+        for outcome in report.outcomes:
             if outcome.key not in self._logged:
                 self._logged.add(outcome.key)
                 self._folder.log_outcome("search", outcome)
-        trial = self.trials[index]
-        if "failed" in result:
-            trial |= {"status": BROKEN, "why": result["failed"], "objective": result["objective"]}
+        record = self.trials[trial]
+        if report.measured is None:
+            record |= {"status": BROKEN, "why": report.failed, "objective": FAILED}
             return
-        trial |= {name: result[name] for name in trial if name in result}
-        if trial["models"] == self._models:
-            trial |= {"status": FINISHED, "why": ""}
+        record |= asdict(report.measured)
+        if report.measured.models == self._models:
+            record |= {"status": FINISHED, "why": ""}
         else:
             share = f"{100 / self._reduction:.0f} %"
-            why = f"ASHA stopped it after {trial['models']} of {self._models} models: not in the best {share} so far"
-            trial |= {"status": STOPPED, "why": why}
+            why = f"ASHA stopped it after {report.measured.models} of {self._models} models: not in the best {share} so far"
+            record |= {"status": STOPPED, "why": why}
 
-    def ended(self, index: int, problem: str) -> None:
-        trial = self.trials[index]
+    def ended(self, trial: int, problem: str) -> None:
+        record = self.trials[trial]
         if problem:
-            trial |= {"status": BROKEN, "why": f"lost with its worker: {problem}"}
+            record |= {"status": BROKEN, "why": f"its worker crashed: {problem}"}
         self._settled += 1
-        self._progress.say(f"  {self._settled}/{len(self.trials)} {describe(trial, self._names)}")
+        self._progress.say(f"  {self._settled}/{len(self.trials)} {describe(record, self._names)}")
 
 
 def describe(trial: dict[str, Any], names: Sequence[str]) -> str:
@@ -371,5 +353,7 @@ def _write(folder: Path, document: dict[str, Any]) -> None:
 
 
 def _is_drawn(folder: Path, document: dict[str, Any]) -> bool:
-    """Whether the page in the folder already shows this search: its final rows are written after the page."""
+    """Whether the page in the folder already shows this search: its final rows are written after
+    the page.
+    """
     return "final" in document and (folder / "figures" / "pareto.svg").is_file()

@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 # Worse than anything that can be measured: an objective is at most 0.5 within the bound and 1.5 beyond it.
 FAILED = 2.0
 BEYOND = 0.5
 FINISHED, STOPPED, BROKEN = "finished", "stopped", "failed"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is known of a setting after some of its models.
+
+    **Arguments:**
+
+    - `models`: how many it was measured on.
+    - `auc`, `auc_gap`: fractions; the gap is |AUC − 0.5|.
+    - `error`: percent, on the validation half of the test images.
+    - `error_rise`: points above the same models before unlearning, as a mean.
+    - `objective`: see `objective`. `within_bound`: whether the rise is within the search's bound.
+    """
+
+    models: int
+    auc: float
+    auc_gap: float
+    error: float
+    error_rise: float
+    objective: float
+    within_bound: bool
 
 
 def objective(auc_gap: float, error_rise: float, bound: float | None) -> float:

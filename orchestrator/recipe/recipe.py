@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,8 +128,14 @@ def to_yaml(recipe: Recipe) -> str:
 
 
 def _expand_environment(document: dict[str, Any], found: list[Fault]) -> dict[str, Any]:
-    """Replaces ${NAME} in the dataset and tracking sections, the only ones whose values are places."""
+    """Replaces ${NAME} in the dataset and tracking sections, the only ones whose values are places.
+
+    A recipe that names no MLflow server takes that of MLFLOW_TRACKING_URI, as MLflow itself does.
+    """
     expanded = dict(document)
+    tracking = expanded.get("tracking", {})
+    if isinstance(tracking, dict) and "uri" not in tracking and os.environ.get("MLFLOW_TRACKING_URI"):
+        expanded["tracking"] = {**tracking, "uri": "${MLFLOW_TRACKING_URI}"}
     for section in ("dataset", "tracking"):
         if section in expanded:
             expanded[section] = expand_section(expanded[section], section, found)

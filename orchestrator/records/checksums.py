@@ -1,4 +1,6 @@
-"""Checksums of the files that a run derives from its store, so that the same command notices damage and writes them again."""
+"""Checksums of the files that a run derives from its store, so that the same command notices damage
+and writes them again.
+"""
 
 from __future__ import annotations
 

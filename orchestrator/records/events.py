@@ -1,4 +1,5 @@
-"""The log of an experiment: `events.jsonl` says what happened to stages and units, `log.jsonl` what drivers and workers said.
+"""The log of an experiment: `events.jsonl` says what happened to stages and units, `log.jsonl` what
+drivers and workers said.
 
 Both are lines of JSON, only ever appended to. A line that a crash tore is skipped when it is read.
 """
@@ -25,12 +26,14 @@ def append(path: Path, *records: dict[str, Any]) -> None:
         if file.tell():
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
-                text = "\n" + text  # a line torn by a crash or a full disk must not take this one with it
+                text = "\n" + text  # a line torn by a crash must not take this one with it
         file.write(text.encode())
 
 
 class Tail:
-    """Reads a file of JSON lines as it grows: each call yields what is new, so that following costs what is new only."""
+    """Reads a file of JSON lines as it grows: each call yields what is new, so that following costs
+    what is new only.
+    """
 
     def __init__(self, path: Path):
         self.path = path

@@ -16,16 +16,18 @@ from ..plan.units import Outcome, Unit
 from ..recipe.recipe import load_recipe, to_yaml
 from ..recipe.sections import Recipe
 from . import events, ownership
-from .alive import LOCK, Presence, is_at_work
 from .checksums import Checksums
+from .lock import LOCK, FolderLock, is_at_work
 
 
 class OutputFolder:
-    """One experiment's folder: `recipe.yaml`, `events.jsonl`, `log.jsonl`, `results.json`, `outputs/`, `tables/`, `figures/`, `report.html`."""
+    """One experiment's folder: `recipe.yaml`, `events.jsonl`, `log.jsonl`, `results.json`,
+    `outputs/`, `tables/`, `figures/`, `report.html`.
+    """
 
     def __init__(self, path: str | Path):
         self.path = Path(path).expanduser().absolute()
-        self._presence = Presence(self.path)
+        self._lock = FolderLock(self.path)
         self._attempts: Counter[str] | None = None
         self._fresh = False  # whether `take` created the folder
 
@@ -37,22 +39,26 @@ class OutputFolder:
             raise _not_writable(self.path, error) from None
 
     def lock(self) -> None:
-        """Takes the folder for this process, with a heartbeat; the lock goes with the process, however it ends.
+        """Locks the folder for this process and starts the heartbeat. The lock ends with the
+        process.
 
-        **Raises:** `EnvironmentFault` where another run is at work on it, here or on another machine.
+        **Raises:** `EnvironmentFault` where another run uses the folder, here or on another
+        machine.
         """
         try:
-            self._presence.take()
+            self._lock.acquire()
         except OSError as error:
             raise _not_writable(self.path, error) from None
 
     def take(self, owner: ownership.Owner, force: bool = False) -> None:
-        """Creates the folder, locks it and marks it as `owner`'s. Call `unlock` when the work is done.
+        """Creates the folder, locks it and marks it as `owner`'s. Call `unlock` when the work is
+        done.
 
-        **Arguments:** `force`: also where the folder holds foreign files or belongs to something else.
+        **Arguments:** `force`: also where the folder holds foreign files or belongs to something
+        else.
 
-        **Raises:** `UserError` in those two cases, before anything is written. `EnvironmentFault` where the folder cannot be
-        written, or another run is at work on it.
+        **Raises:** `UserError` in those two cases, before anything is written. `EnvironmentFault`
+        where the folder cannot be written, or another run is at work on it.
         """
         ownership.check(self.path, owner, force)
         self._fresh = not self.path.exists()
@@ -69,7 +75,9 @@ class OutputFolder:
             raise
 
     def abandon(self) -> None:
-        """Gives the folder back before any result was written; a folder that `take` created is removed again."""
+        """Gives the folder back before any result was written; a folder that `take` created is
+        removed again.
+        """
         self.unlock()
         names = {path.name for path in self.path.iterdir()}
         if self._fresh and names <= {ownership.MARKER, LOCK}:
@@ -78,12 +86,12 @@ class OutputFolder:
             self.path.rmdir()
 
     def is_locked(self) -> bool:
-        """Whether a run is at work on the folder now, here or on another machine."""
+        """Whether a run uses the folder now, here or on another machine."""
         return is_at_work(self.path)
 
     def unlock(self) -> None:
-        """Gives the folder back."""
-        self._presence.give_back()
+        """Unlocks the folder."""
+        self._lock.release()
 
     def write_recipe(self, recipe: Recipe, store_uri: str) -> None:
         """Writes the resolved recipe and which store holds its results."""
@@ -91,7 +99,9 @@ class OutputFolder:
         write_synced(self.path / "run.json", json.dumps({"store": store_uri}).encode())
 
     def recipe(self) -> Recipe:
-        """Returns the recipe that was run here; raises `EnvironmentFault` where the folder holds no experiment."""
+        """Returns the recipe that was run here; raises `EnvironmentFault` where the folder holds no
+        experiment.
+        """
         path = self.path / "recipe.yaml"
         if not path.is_file():
             raise EnvironmentFault(
@@ -100,7 +110,9 @@ class OutputFolder:
         return load_recipe(path)
 
     def store_uri(self) -> str:
-        """Returns the store of the experiment that was run here; raises `EnvironmentFault` where that cannot be read."""
+        """Returns the store of the experiment that was run here; raises `EnvironmentFault` where
+        that cannot be read.
+        """
         try:
             return str(json.loads((self.path / "run.json").read_bytes())["store"])
         except (OSError, ValueError, KeyError, TypeError):
@@ -111,7 +123,9 @@ class OutputFolder:
             ) from None
 
     def results(self) -> dict[str, Any]:
-        """Returns the results document that lies here, empty where there is none, or not the one that was written."""
+        """Returns the results document that lies here, empty where there is none, or not the one
+        that was written.
+        """
         if Checksums(self.path).damaged(self.path / "results.json"):
             return {}
         try:
@@ -125,7 +139,8 @@ class OutputFolder:
         Checksums(self.path).record(paths)
 
     def seal_report(self, written: Sequence[Path]) -> None:
-        """Records the files of a report, and removes tables and figures of an earlier one that it no longer has.
+        """Records the files of a report, and removes tables and figures of an earlier one that it
+        no longer has.
 
         Only files that were recorded as ours are removed.
         """

@@ -1,13 +1,14 @@
-"""What the tracker writes: MLflow runs of one experiment, found again before they are made, ended when their driver is gone.
+"""What the tracker writes: MLflow runs of one experiment, found again before they are made, ended
+when their driver is gone.
 
-A run carries the key of what it logs as a tag. Whoever connects looks all of them up, so that a request whose answer was
-lost (a slow server, a killed driver) is found instead of repeated; should two runs carry one key, one stays.
+A run carries the key of what it logs as a tag. Whoever connects looks all of them up. So a request
+whose answer was lost (a slow server, a killed driver) is found instead of repeated. Should two runs
+carry one key, one stays.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -18,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..base.files import sync
+from ..base.files import exclusive, sync
 from ..base.processes import is_running, process_start
 from ..base.provenance import git_state, versions
 from ..base.text import file_name
@@ -39,7 +40,9 @@ ENDED = ("FINISHED", "FAILED", "KILLED")
 
 
 class MlflowRuns:
-    """The runs of one experiment on a server. Any call may raise what MLflow raises; connect anew after that."""
+    """The runs of one experiment on a server. Any call may raise what MLflow raises; connect anew
+    after that.
+    """
 
     def __init__(self, recipe: Recipe, plan: Plan, data: ExperimentData, store: Store, folder: Path):
         self._recipe, self._plan, self._data, self._store, self._folder = recipe, plan, data, store, folder
@@ -50,7 +53,9 @@ class MlflowRuns:
         self._children: dict[str, tuple[str, str]] = {}
 
     def connect(self) -> None:
-        """Finds or makes the experiment and its parent run, looks its runs up, ends those of dead drivers."""
+        """Finds or makes the experiment and its parent run, looks its runs up, ends those of dead
+        drivers.
+        """
         from mlflow.tracking import MlflowClient
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -65,6 +70,8 @@ class MlflowRuns:
                 self._experiment = client.create_experiment(name, artifact_location=location)
             else:
                 self._experiment = experiment.experiment_id
+                if experiment.lifecycle_stage == "deleted":  # its name stays taken
+                    client.restore_experiment(experiment.experiment_id)
         self._client = client
         parents = self._find_parents()
         self._parent = self._adopt(parents[0]) if parents else self._make_parent()
@@ -79,7 +86,9 @@ class MlflowRuns:
         self._client.set_tag(self._parent, f"{TAG}.heartbeat", str(int(time.time())))
 
     def log_unit(self, unit: Unit) -> None:
-        """Logs a committed unit, unless its run is finished already. Logging it again changes nothing."""
+        """Logs a committed unit, unless its run is finished already. Logging it again changes
+        nothing.
+        """
         known = self._children.get(unit.key)
         if known and known[1] == "FINISHED":
             return
@@ -106,12 +115,15 @@ class MlflowRuns:
         self._end_child(unit.key, run_id, "FINISHED", finished)
 
     def log_results(self, document: Mapping[str, Any]) -> None:
-        """Logs one run for each row, the runs that a user compares, and the results as artifacts of the parent run."""
+        """Logs one run for each row, the runs that a user compares, and the results as artifacts of
+        the parent run.
+        """
         latest = 0
         for row in document["rows"]:
             scores = self._row_scores(row)
             key = "row:" + digest([row["method"], row["params"], [score.key for score in scores]])
-            # The store's clock, not the wall's: what is logged again is then the same and stays single.
+            # The store's clock, not the wall's: what is logged again is then the same and stays
+            # single.
             stamp = int(
                 1000 * max((self._store.meta(s.key)["finished"] for s in scores if self._store.has(s.key)), default=0)
             )
@@ -154,7 +166,7 @@ class MlflowRuns:
         self._client.set_terminated(self._parent, status=status)
 
     def _find_parents(self) -> list[Any]:
-        """Returns the experiment's parent runs, the oldest first: one, unless an answer was lost."""
+        """Returns the experiment's parent runs, oldest first: one, unless an answer was lost."""
         condition = f"tags.`{TAG}.experiment` = '{self._identity}' and tags.`{TAG}.kind` = 'experiment'"
         return sorted(self._search(condition), key=_age)
 
@@ -167,7 +179,9 @@ class MlflowRuns:
         return str(self._client.create_run(self._experiment, run_name=self._recipe.name, tags=tags).info.run_id)
 
     def _describe_parent(self, before: Mapping[str, str]) -> None:
-        """Logs what the experiment is. Marked when it is done, since a driver may die between making the run and this."""
+        """Logs what the experiment is. Marked when it is done, since a driver may die between
+        making the run and this.
+        """
         tags = _owner()
         if f"{TAG}.described" in before:
             self._log(self._parent, {}, [], tags)
@@ -201,7 +215,9 @@ class MlflowRuns:
         self._client.log_inputs(run_id, [DatasetInput(entry)])
 
     def _look_up_children(self, parents: Iterable[Any]) -> None:
-        """Reads which runs there are, keeps one for each key, and hangs them all below the one parent."""
+        """Reads which runs there are, keeps one for each key, and hangs them all below the one
+        parent.
+        """
         found = {run.info.run_id: run for run in self._search(f"tags.`mlflow.parentRunId` = '{self._parent}'")}
         for parent in parents:
             condition = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
@@ -226,7 +242,9 @@ class MlflowRuns:
         self._client.delete_run(run.info.run_id)
 
     def _close_orphans(self) -> None:
-        """Ends, as KILLED, runs of other experiments here whose driver is no more: on this machine, or silent elsewhere."""
+        """Ends, as KILLED, runs of other experiments here whose driver is no more: on this machine,
+        or silent elsewhere.
+        """
         ours = {run_id for run_id, _ in self._children.values()} | {self._parent}
         parents: dict[str, Any] = {}
         for run in list(self._search("attributes.status = 'RUNNING'")):
@@ -252,10 +270,13 @@ class MlflowRuns:
         return ()
 
     def _child(self, key: str, name: str, tags: dict[str, str], start: int) -> tuple[str, bool]:
-        """Returns the run that logs `key`, made where there is none, and whether it is finished already."""
+        """Returns the run that logs `key`, made where there is none, and whether it is finished
+        already.
+        """
         if key in self._children:
             return self._children[key][0], False
-        # Another driver of the same experiment, with another output folder, may have logged it meanwhile.
+        # Another driver of the same experiment, with another output folder, may have logged it
+        # meanwhile.
         condition = f"tags.`mlflow.parentRunId` = '{self._parent}' and tags.`{TAG}.unit` = '{key}'"
         for other in sorted(self._search(condition), key=_age):
             self._children[key] = (other.info.run_id, other.info.status)
@@ -303,7 +324,9 @@ class MlflowRuns:
 
 
 def tracking_uri(recipe: Recipe) -> str:
-    """Returns the tracking URI as MLflow wants it: variables looked up, a relative sqlite path from the current folder."""
+    """Returns the tracking URI as MLflow wants it: variables looked up, a relative sqlite path from
+    the current folder.
+    """
     uri = expand(recipe.tracking.uri or "")
     path = sqlite_path(uri)
     return f"sqlite:///{path}" if path else uri
@@ -322,16 +345,17 @@ def _creation_lock(uri: str) -> Iterator[None]:
         yield
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with (path.parent / f".{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with exclusive(path.parent / f".{path.name}.lock"):
         if not path.exists():
             _create_sqlite(path)
         yield
 
 
 def _create_sqlite(path: Path) -> None:
-    """Makes a new sqlite store, whole or not at all: MLflow's migrations take seconds, and one that is killed among them can
-    never be opened again. The caller holds the lock."""
+    """Makes a new sqlite store, whole or not at all. The caller holds the lock.
+
+    MLflow's migrations take seconds. A store that is killed in between can never be opened again.
+    """
     from mlflow.tracking import MlflowClient
 
     for left in path.parent.glob(f".{path.name}.*.new*"):

@@ -1,8 +1,9 @@
 """MLflow runs, derived from the store.
 
-The store is the truth and the spool: a run is logged once for each committed unit, tagged with the unit's key and looked
-up before it is created. A server that is away, slow, locked or failing delays that and fails nothing; the next invocation
-logs what is missing. Time stamps come from the store, so logging a half-logged unit again changes nothing.
+The store is the truth and the spool. A run is logged once for each committed unit, tagged with the
+unit's key, and looked up before it is created. A server that is away, slow, locked or failing
+delays that and fails nothing. The next invocation logs what is missing. Time stamps come from the
+store, so logging a half-logged unit again changes nothing.
 
 One writer thread in the driver; MLflow is imported there, not on the way to the first unit.
 """
@@ -54,7 +55,9 @@ class _Item:
 
 
 class Tracker:
-    """Logs an experiment to MLflow: a parent run, one child run for each model and attacker, one for each result row."""
+    """Logs an experiment to MLflow: a parent run, one child run for each model and attacker, one
+    for each result row.
+    """
 
     def __init__(self, recipe: Recipe, plan: Plan, data: ExperimentData, store: Store, folder: Path):
         self.notes: list[str] = []
@@ -73,7 +76,8 @@ class Tracker:
     def start(self) -> None:
         """Starts the writer, unless tracking is off."""
         if self._recipe.tracking.uri:
-            # No retries inside MLflow: it would repeat a request that made a run, without looking whether it did.
+            # No retries inside MLflow: it would repeat a request that made a run, without looking
+            # whether it did.
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(REQUEST_SECONDS))
             os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -81,7 +85,9 @@ class Tracker:
             self._thread.start()
 
     def is_complete(self) -> bool:
-        """Whether an earlier invocation logged all of this plan to this place: then MLflow need not even be imported."""
+        """Whether an earlier invocation logged all of this plan to this place: then MLflow need not
+        even be imported.
+        """
         if not self._recipe.tracking.uri:
             return True
         path = sqlite_path(tracking_uri(self._recipe))
@@ -103,14 +109,18 @@ class Tracker:
             self._queue.put(_Item("unit", unit))
 
     def finish(self, document: Mapping[str, Any], failed: int) -> None:
-        """Logs the result rows and artifacts, ends the parent run and waits, with a limit, until all is written."""
+        """Logs the result rows and artifacts, ends the parent run and waits, with a limit, until
+        all is written.
+        """
         if self._thread is None:
             return
         self._queue.put(_Item("finish", document))
         self.close("FAILED" if failed else "FINISHED", patient=True)
 
     def close(self, status: str, *, patient: bool = False) -> None:
-        """Ends the parent run with `status` and stops the writer; without patience at once, whatever still waits."""
+        """Ends the parent run with `status` and stops the writer; without patience at once,
+        whatever still waits.
+        """
         if self._thread is None:
             return
         limit = FLUSH_SECONDS if patient else INTERRUPTED_SECONDS
@@ -153,7 +163,9 @@ class Tracker:
             self._attempt(self._runs.beat)
 
     def _drain(self) -> None:
-        """Writes what waits, in order; leaves it, and a failing server alone for a while, where that does not work."""
+        """Writes what waits, in order; leaves it, and a failing server alone for a while, where
+        that does not work.
+        """
         if self._last_failure and time.monotonic() - self._last_failure < RETRY_SECONDS:
             return
         while self._waiting and not self._hurry:
@@ -161,7 +173,9 @@ class Tracker:
                 return
 
     def _drain_last(self) -> None:
-        """Writes what waits until the server has failed for some time, or the time at the end is over."""
+        """Writes what waits until the server has failed for some time, or the time at the end is
+        over.
+        """
         self._waiting = [*self._refused, *self._waiting]
         self._refused = []
         failing_since, pause = 0.0, 0.5
@@ -180,7 +194,7 @@ class Tracker:
             pause = min(4.0, 2 * pause)
 
     def _log_first(self) -> bool:
-        """Logs the first of what waits; returns False where the server fails, with the item kept."""
+        """Logs the first of what waits; returns False, and keeps it, where the server fails."""
         item = self._waiting[0]
         if self._runs is None:
             runs = self._make()
@@ -194,7 +208,8 @@ class Tracker:
             "end": runs.end,
         }
         if not self._attempt(lambda: actions[item.what](item.value)):
-            # It may be the server or this item: one that is refused again and again must not hold the others up.
+            # It may be the server or this item: one that is refused again and again must not hold
+            # the others up.
             item.refusals += 1
             if item.refusals < REFUSALS:
                 return False
@@ -209,7 +224,7 @@ class Tracker:
             lines = str(error).strip().splitlines()
             self._problem = redact(lines[0] if lines else type(error).__name__)[:200]
             self._last_failure = time.monotonic()
-            self._runs = None  # what the server did of it is looked up before anything is done again
+            self._runs = None  # what the server did is looked up before anything is done again
             return False
         self._last_failure = 0.0
         return True

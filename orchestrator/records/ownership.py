@@ -17,7 +17,8 @@ from . import events
 MARKER = ".orchestrator.json"
 LAYOUT = 1
 
-# What a process that was killed early leaves behind, and what operating systems put into any folder.
+# What a process that was killed early leaves behind, and what operating systems put into any
+# folder.
 _NO_CONTENT = (".lock", "alive.json", "store", "lost+found", ".DS_Store", "Thumbs.db", "desktop.ini")
 
 
@@ -25,8 +26,9 @@ _NO_CONTENT = (".lock", "alive.json", "store", "lost+found", ".DS_Store", "Thumb
 class Owner:
     """What an output folder belongs to.
 
-    **Arguments:** `kind`: `experiment`, `audit` or `reproduction`. `parts`: part → digest of its settings. Two owners with
-    equal parts are the same experiment; the parts that differ are named to the user.
+    **Arguments:** `kind`: `experiment`, `audit` or `reproduction`. `parts`: part → digest of its
+    settings. Two owners with equal parts are the same experiment; the parts that differ are named
+    to the user.
     """
 
     kind: str
@@ -36,10 +38,12 @@ class Owner:
     def of_recipe(cls, recipe: Recipe) -> Owner:
         """Returns the owner that a recipe stands for.
 
-        Methods, attacks and numbers of models may change: they add to an experiment, and its models stay what they were.
+        Methods, attacks and numbers of models may change: they add to an experiment, and its models
+        stay what they were.
         """
         document = recipe.model_dump(mode="json")
-        # Not where the images lie: a data set that has moved is the same, and its units say so themselves.
+        # Not where the images lie: a data set that has moved is the same, and its units say so
+        # themselves.
         document["dataset"] = {name: document["dataset"].get(name) for name in ("source", "limit")}
         parts = ("name", "seed", "dataset", "scenario", "model", "training")
         return cls("experiment", {name: _digest(document[name]) for name in parts})
@@ -61,8 +65,8 @@ class Owner:
 def check(folder: Path, owner: Owner, force: bool = False) -> None:
     """Looks whether `owner` may write into `folder`; changes nothing.
 
-    **Raises:** `UserError` where the folder holds files that we did not write, or belongs to something else. `force` allows
-    both.
+    **Raises:** `UserError` where the folder holds files that we did not write, or belongs to
+    something else. `force` allows both.
     """
     if force or not folder.is_dir():
         return
@@ -105,7 +109,9 @@ def _check(kind: str, parts: Mapping[str, str]) -> str:
 
 
 def _read(folder: Path) -> Owner | None:
-    """Returns whose folder this is, None without a marker. A damaged marker still says that it is ours, of no known kind."""
+    """Returns whose folder this is, None without a marker. A damaged marker still says that it is
+    ours, of no known kind.
+    """
     try:
         document = json.loads((folder / MARKER).read_bytes())
         kind, parts = document["kind"], document["parts"]

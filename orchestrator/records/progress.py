@@ -1,11 +1,13 @@
-"""Progress with ETA on long work: one live line on a terminal, plain lines elsewhere. Everything goes to standard error."""
+"""Progress with ETA on long work: one live line on a terminal, plain lines elsewhere. Everything
+goes to standard error.
+"""
 
 from __future__ import annotations
 
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TextIO
 
 from ..plan.units import STAGE_TITLES, Outcome, Unit
@@ -28,8 +30,9 @@ def duration(seconds: float) -> str:
 def seconds_left(elapsed: float, done: int, total: int, cost_done: float, cost: float) -> float | None:
     """Returns the seconds that a stage will still take; None before any unit has ended.
 
-    The mean of two estimates, by units and by their costs: large units go first, so the first is too high where costs are
-    right, and the second too low where the costs of one method are set too low against another's.
+    It is the mean of two estimates, by units and by their costs. Large units go first, so the first
+    is too high where costs are right. The second is too low where the costs of one method are set
+    too low against another's.
     """
     if not done:
         return None
@@ -60,7 +63,7 @@ class Progress:
 
     @property
     def stream(self) -> TextIO:
-        """Where lines go: standard error as it is now, since a Ray session replaces it for a while."""
+        """Where lines go: standard error as it is now. A Ray session replaces it for a while."""
         return self._stream or sys.stderr
 
     def _reset(self, costs: dict[str, float], reused: int) -> None:
@@ -83,7 +86,9 @@ class Progress:
             self._write(f"\r\x1b[2K{text}\n" if self.live else f"{text}\n")
 
     def _write(self, text: str) -> None:
-        """Writes to the stream; whose reader is gone, or that is full, is told nothing more: the work goes on."""
+        """Writes to the stream; whose reader is gone, or that is full, is told nothing more: the
+        work goes on.
+        """
         try:
             self.stream.write(text)
             self.stream.flush()
@@ -91,10 +96,12 @@ class Progress:
             self.quiet = True
 
     def counting(self, title: str) -> CountProgress:
-        """Returns a callback `(done, total)` that shows a count, for work that is not made of units."""
+        """Returns a callback `(done, total)` that shows a count, for work that is not made of
+        units.
+        """
         return CountProgress(self, title)
 
-    def stage(self, stage: str, units: list[Unit], reused: int) -> None:
+    def stage(self, stage: str, units: Sequence[Unit], reused: int) -> None:
         """Begins a stage of `units` to execute; `reused` are already in the store."""
         with self._lock:
             self._stage = stage

@@ -1,4 +1,5 @@
-"""The state of an experiment, put together from its log of events alone: cheap, safe beside a run at work, anywhere.
+"""The state of an experiment, put together from its log of events alone: cheap, safe beside a run
+at work, anywhere.
 
 Following costs what is new only, so that a run of a hundred thousand units can be watched for days.
 """
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import events
-from .alive import LOOK_SECONDS, Beat, is_at_work, is_locked, read_beat
+from .lock import LOOK_SECONDS, Heartbeat, is_at_work, is_locked, read_heartbeat
 from .progress import seconds_left
 
 WINDOW = 50  # units whose times tell the present rate
@@ -72,18 +73,19 @@ class ExperimentState:
         self.failures: dict[str, dict[str, Any]] = {}
         self.end = ""
         self.at_work = False
-        self.beat: Beat | None = None
+        self.beat: Heartbeat | None = None
         self._beaten = 0.0
 
     def update(self, *, wait: bool = True) -> list[dict[str, Any]]:
         """Reads what is new, and whether a driver is at work; returns the new events.
 
-        **Arguments:** `wait`: look for some seconds at the beat of a driver on another machine; else compare with the last look.
+        **Arguments:** `wait`: look for some seconds at the beat of a driver on another machine;
+        else compare with the last look.
         """
         new = [event for event in self._tail.new() if events.is_whole(event)]
         for event in new:
             self._take(event)
-        before, self.beat = self.beat, read_beat(self.folder)
+        before, self.beat = self.beat, read_heartbeat(self.folder)
         if before and self.beat and (before.run, before.count) != (self.beat.run, self.beat.count):
             self._beaten = time.monotonic()
         if wait:
@@ -97,7 +99,9 @@ class ExperimentState:
 
     @property
     def state(self) -> str:
-        """`running`, `finished`, `failed units`, `interrupted` (by a signal) or `stopped` (without a word)."""
+        """`running`, `finished`, `failed units`, `interrupted` (by a signal) or `stopped` (without
+        a word).
+        """
         if self.at_work:
             return "running"
         return self.end or ("stopped" if self.started else "not started")
@@ -185,9 +189,11 @@ class ExperimentState:
 
 
 def unit_history(folder: Path, wanted: str) -> list[dict[str, Any]]:
-    """Returns all that is recorded of the units that `wanted` names (a name, a key, or eight or more first digits of one).
+    """Returns all that is recorded of the units that `wanted` names (a name, a key, or eight or
+    more first digits of one).
 
-    Each has `unit`, `name`, `stage`, `attempts` (what began and how it ended, with error and traceback) and `log`.
+    Each has `unit`, `name`, `stage`, `attempts` (what began and how it ended, with error and
+    traceback) and `log`.
     """
 
     def meant(record: dict[str, Any]) -> bool:

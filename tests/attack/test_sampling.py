@@ -13,8 +13,8 @@ import pytest
 from attack import XGBoostAttack
 from attack.outputs.fragments import fragments
 from attack.outputs.sampling import drawn
-from orchestrator.engine.attacker.candidates import assemble
 from orchestrator.engine.attacker.fit import _share, fit_distributed, shards_of
+from orchestrator.engine.attacker.trainer import Part, Trained, assemble
 from orchestrator.engine.attacker.worker import ROLES, Prepare
 
 from .build import pool, shuffled
@@ -87,17 +87,17 @@ def test_results_say_that_a_part_was_fitted_on() -> None:
     attack = XGBoostAttack(max_depth=2, rounds=3)
     fitted = attack.fit(pool(models=6, samples=20))
     one = np.ones(4)
-    part = {
-        "model": bytes(fitted.booster.save_raw("ubj")),
-        "labels": np.asarray([True, False]),
-        "scores": np.asarray([0.9, 0.1], dtype=np.float32),
-        "lowest": 0 * one,
-        "highest": one,
-        "external": False,
-        "share": 1.0,
-    }
-    assert assemble(attack, 4, {0: part}).notes == []
-    [note] = assemble(attack, 4, {0: {**part, "share": 0.125}}).notes
+    part = Part(
+        labels=np.asarray([True, False]),
+        scores=np.asarray([0.9, 0.1], dtype=np.float32),
+        lowest=0 * one,
+        highest=one,
+        external=False,
+        share=1.0,
+    )
+    trained = Trained(0, bytes(fitted.booster.save_raw("ubj")), (part,))
+    assert assemble(attack, 4, trained).notes == []
+    [note] = assemble(attack, 4, dataclasses.replace(trained, parts=(dataclasses.replace(part, share=0.125),))).notes
     assert note == "fitted on a random 12.50% of the rows, as many as the workers were to hold"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
@@ -22,9 +23,10 @@ from attack.attacks.xgboost import FittedXGBoost
 from attack.outputs.fragments import Fragment, deal, fragments, label_classes_of, models_of, pieces, softmax_width
 from attack.outputs.measured import identified
 from attack.outputs.table import rows_where
-from orchestrator.engine.attacker.exchange import NO_MORE, NONE_YET, Exchange
+from orchestrator.engine.attacker import trainer
 from orchestrator.engine.attacker.fit import choose_path, fit_all_distributed, fit_distributed, gpus_for
 from orchestrator.engine.attacker.scores import score_distributed
+from orchestrator.engine.attacker.trainer import CandidateTrainer, Trained, Wanted
 
 from .build import area, pool
 
@@ -192,28 +194,57 @@ def kill_in_the_middle(journal: Path, rounds: int, killed: list[int]) -> None:
         time.sleep(0.02)
 
 
-def test_trials_and_workers_that_begin_again_lose_and_repeat_nothing() -> None:
-    exchange = Exchange(workers=2)
-    assert exchange.wanted() == NONE_YET
-    exchange.want(0, ATTACK)
-    assert exchange.wanted() == (0, ATTACK)
-    exchange.put(0, 0, {"from": "a group that died"})
-    assert exchange.parts(0) is None
-    assert exchange.wanted() == (0, ATTACK)  # not all have handed it back: the next group trains it again
-    for rank in range(2):
-        exchange.put(0, rank, {"from": rank})
-    assert exchange.wanted() == NONE_YET
-    exchange.want(0, ATTACK)  # the trial began again: what is there is not trained again
-    assert exchange.wanted() == NONE_YET
-    assert exchange.parts(0) == {0: {"from": 0}, 1: {"from": 1}}
-    fitted: Any = "fitted"
-    exchange.keep(0, fitted)
-    exchange.want(0, ATTACK)
-    assert exchange.wanted() == NONE_YET
-    assert exchange.take(0) == fitted
-    exchange.end("the workers have failed")
-    assert exchange.wanted() == NO_MORE
-    assert exchange.parts(1) == "the workers have failed"
+def test_trials_and_workers_that_begin_again_lose_and_repeat_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody polls: every call waits, and is answered when there is an answer."""
+    monkeypatch.setattr(trainer, "assemble", lambda attack, classes, trained: trained.model)
+    other = XGBoostAttack(max_depth=2)
+
+    async def still_waits(task: asyncio.Task[Any]) -> bool:
+        await asyncio.sleep(0.01)
+        return not task.done()
+
+    async def scenario() -> None:
+        desk = CandidateTrainer(label_classes=4)
+        dead = asyncio.create_task(desk.next())  # of a group of workers that dies
+        assert await still_waits(dead)
+        first = asyncio.create_task(desk.train(0, ATTACK))
+        second = asyncio.create_task(desk.train(1, other))
+        assert await dead == Wanted(0, ATTACK)
+        assert await desk.next() == Wanted(0, ATTACK)  # the next group trains it again
+        assert await desk.next(Trained(0, b"trees", ())) == Wanted(1, other)
+        assert await first == b"trees"
+        assert await desk.train(0, ATTACK) == b"trees"  # a trial that begins again trains nothing again
+        assert await still_waits(second)
+        idle = asyncio.create_task(desk.next(Trained(1, b"more", ())))
+        assert await second == b"more"
+        assert await still_waits(idle)  # nothing is wanted
+        again = asyncio.create_task(desk.next(Trained(0, b"other trees", ())))
+        assert await still_waits(again)
+        assert await desk.train(0, ATTACK) == b"trees"  # the first answer stays
+        idle.cancel(), again.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_a_candidate_without_a_threshold_is_told_to_whoever_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> Any:
+        raise ValueError("role: no 'original' rows in fold 'validation'")
+
+    monkeypatch.setattr(trainer, "assemble", refuse)
+
+    async def scenario() -> None:
+        desk = CandidateTrainer(label_classes=4)
+        asked = asyncio.create_task(desk.train(0, ATTACK))
+        await desk.next()
+        idle = asyncio.create_task(desk.next(Trained(0, b"trees", ())))
+        for _ in range(2):
+            with pytest.raises(ValueError, match="no 'original' rows"):
+                await desk.train(0, ATTACK)
+        with pytest.raises(ValueError, match="no 'original' rows"):
+            await asked
+        idle.cancel()
+
+    asyncio.run(scenario())
 
 
 def test_a_worker_without_rows_of_a_fold_has_an_empty_matrix(tmp_path: Path) -> None:

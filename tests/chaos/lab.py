@@ -176,6 +176,7 @@ class Place:
         self.database = database or root / "mlflow.db"
         self.environment = dict(environment or {})
         self.invocations: list[Invocation] = []
+        self.kills: list[float] = []  # when drivers were killed
         root.mkdir(parents=True)
         (root / "recipe.yaml").write_text(yaml.safe_dump(self.recipe))
 
@@ -207,6 +208,7 @@ class Place:
 
     def kill_driver(self, number: int = signal.SIGKILL) -> int:
         """Ends the running driver by a signal and returns its exit code."""
+        self.kills.append(time.monotonic())
         self.invocations[-1].send(number)
         return self.invocations[-1].wait(60)
 
@@ -327,4 +329,6 @@ def untimed(rows: list[dict[str, Any]]) -> str:
         row.pop("seconds")
         for name in [name for name in row["metrics"] if _NUMBERS.match(name)]:
             del row["metrics"][name]
+        for about in row["attacks"].values():
+            about.pop("seconds", None)
     return json.dumps(clean, sort_keys=True)

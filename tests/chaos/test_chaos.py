@@ -14,7 +14,7 @@ from . import checks, disk, files
 from .__main__ import SCENARIOS
 from .lab import Lab, Place
 from .scenario import Report
-from .watch import AttemptWatch
+from .watch import Attempts, AttemptWatch
 
 pytestmark = [pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are found through /proc")]
 
@@ -121,6 +121,19 @@ def test_checks_find_what_they_look_for(lab: Lab) -> None:
     assert any("store's tmp" in problem for problem in checks.check_litter(place))
     _leave_run_open(place)
     assert "not finished" in checks.check_tracking(place)[0]
+
+
+def test_only_what_a_killed_driver_had_in_flight_may_be_tidied_up(tmp_path: Path) -> None:
+    """An execution beside another, after a commit, or long after the kill was for nothing."""
+    kills = [100.0]
+    alone = Attempts(begun=[99.0, 120.0], committed=[130.0], dropped=[101.0], spans=[(99.0, 101.0)])
+    beside = Attempts(begun=[99.0, 100.5], committed=[130.0], dropped=[101.0], spans=[(99.0, 101.0)])
+    after = Attempts(begun=[98.0, 99.5], committed=[99.0], dropped=[101.0], spans=[(99.5, 101.0)])
+    late = Attempts(begun=[99.0], dropped=[111.0], spans=[(99.0, 111.0)])
+    found = [
+        seen.alone(seen.spans[0]) and checks._follows(seen.spans[0][1], kills) for seen in (alone, beside, after, late)
+    ]
+    assert found == [True, False, False, False]
 
 
 def test_a_process_that_is_left_is_found(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,11 +20,20 @@ _ATTEMPT = re.compile(r"^(?P<key>[0-9a-f]{16})-[0-9a-f]{32}$")
 
 @dataclass
 class Attempts:
-    """What was seen of one key (its first 16 digits): executions begun, committed, and given up without a commit."""
+    """What was seen of one key (its first 16 digits): executions begun, committed, and given up without a commit.
+
+    `spans` are the executions that were given up, each as the moments at which it began and ended.
+    """
 
     begun: list[float] = field(default_factory=list)
     committed: list[float] = field(default_factory=list)
     dropped: list[float] = field(default_factory=list)
+    spans: list[tuple[float, float]] = field(default_factory=list)
+
+    def alone(self, span: tuple[float, float]) -> bool:
+        """Whether no other execution of the key was committed before or begun during `span`."""
+        begin, end = span
+        return not any(stamp <= end for stamp in self.committed) and not any(begin < s <= end for s in self.begun)
 
 
 class AttemptWatch:
@@ -40,6 +49,7 @@ class AttemptWatch:
         if libc.inotify_add_watch(self._descriptor, os.fsencode(folder), IN_MOVED_FROM | IN_CREATE | IN_DELETE) < 0:
             raise OSError(ctypes.get_errno(), f"{folder}: cannot be watched")
         self.attempts: dict[str, Attempts] = {}
+        self._open: dict[str, float] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
@@ -66,10 +76,12 @@ class AttemptWatch:
             seen = self.attempts.setdefault(match["key"], Attempts())
             if mask & IN_CREATE:
                 seen.begun.append(now)
+                self._open[name] = now
             elif mask & IN_MOVED_FROM:
                 seen.committed.append(now)
             elif mask & IN_DELETE:
                 seen.dropped.append(now)
+                seen.spans.append((self._open.get(name, now), now))
 
     def close(self) -> None:
         """Takes in what has happened so far and ends."""

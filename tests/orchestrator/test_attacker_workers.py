@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-import orchestrator.engine.ray.engine
-from orchestrator.engine.ray.engine import RayEngine
+import orchestrator.engine.attacker.units
+from orchestrator.engine.attacker.units import DistributedAttackers
 from orchestrator.engine.ray.placement import place
 from orchestrator.recipe.sections import Resources
 from orchestrator.store import LocalStore
@@ -34,12 +34,12 @@ def test_the_attacker_is_asked_for_by_gpus_and_with_the_memory_of_the_recipe(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[dict[str, Any]] = []
-    monkeypatch.setattr(orchestrator.engine.ray.engine, "knows_gpus", lambda: built)
-    monkeypatch.setattr(orchestrator.engine.ray.engine, "fit_all_distributed", lambda *_, **more: asked.append(more))
-    engine = object.__new__(RayEngine)
-    engine.resources = Resources(**options)
-    engine.placement = place([ONE_GPU], engine.resources)
-    engine.store = LocalStore(tmp_path)
-    engine._fit_group([], [SimpleNamespace(key="k")], [None], lambda outcome: pytest.fail(str(outcome)))  # type: ignore[list-item]
+    monkeypatch.setattr(orchestrator.engine.attacker.units, "knows_gpus", lambda: built)
+    monkeypatch.setattr(
+        orchestrator.engine.attacker.units, "fit_all_distributed", lambda *_, **more: asked.append(more)
+    )
+    resources = Resources(**options)
+    attackers = DistributedAttackers(LocalStore(tmp_path), resources, place([ONE_GPU], resources), tmp_path)
+    attackers.fit([], [SimpleNamespace(key="k")], [None], lambda outcome: pytest.fail(str(outcome)))  # type: ignore[list-item]
     [found] = asked
     assert (found["num_workers"], found["memory_per_worker"]) == (workers, memory)

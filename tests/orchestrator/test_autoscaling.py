@@ -14,8 +14,9 @@ from typing import Any
 import psutil
 import pytest
 
+from orchestrator.base.environment import prepare_environment
 from orchestrator.base.errors import EnvironmentFault
-from orchestrator.engine.ray.session import AUTOSCALING, _process_token, prepare_environment
+from orchestrator.engine.ray.session import AUTOSCALING, _process_token
 from orchestrator.plan.units import Outcome
 from orchestrator.recipe.recipe import check_recipe
 from orchestrator.store import LocalStore

@@ -34,6 +34,8 @@ def untimed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         row.pop("seconds")
         for name in TIMING & set(row["metrics"]):
             del row["metrics"][name]
+        for about in row["attacks"].values():
+            about.pop("seconds", None)
     return clean
 
 

@@ -18,8 +18,8 @@ import pytest
 
 from orchestrator.base.errors import EnvironmentFault
 from orchestrator.base.scratch import ScratchFolder, sweep
-from orchestrator.engine.ray import lifeline
-from orchestrator.engine.ray.lifeline import Lifeline
+from orchestrator.engine.ray import watchdog
+from orchestrator.engine.ray.watchdog import Watchdog
 from orchestrator.experiments.run import RunResult, rebuild
 from orchestrator.records.folder import OutputFolder
 from orchestrator.store import LocalStore
@@ -51,18 +51,18 @@ def test_folders_of_killed_owners_are_swept_and_no_others(tmp_path: Path) -> Non
 
 
 @pytest.fixture
-def sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[socket.socket, socket.socket, Lifeline]]:
-    """A raylet's and a head's socket, and a lifeline that is quick to give up."""
-    monkeypatch.setattr(lifeline, "LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(lifeline, "RAYLET_SECONDS", 0.3)
-    monkeypatch.setattr(lifeline, "HEAD_SECONDS", 0.3)
+def sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[socket.socket, socket.socket, Watchdog]]:
+    """A raylet's and a head's socket, and a watchdog that is quick to give up."""
+    monkeypatch.setattr(watchdog, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(watchdog, "RAYLET_SECONDS", 0.3)
+    monkeypatch.setattr(watchdog, "HEAD_SECONDS", 0.3)
     # Where the tests run in the background, a shell has had them ignore what the command line would have set up.
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     raylet = socket.socket(socket.AF_UNIX)
     raylet.bind(str(tmp_path / "raylet"))
     raylet.listen(64)
     head = socket.create_server(("127.0.0.1", 0), backlog=64)
-    line = Lifeline(str(tmp_path / "raylet"), f"127.0.0.1:{head.getsockname()[1]}")
+    line = Watchdog(str(tmp_path / "raylet"), f"127.0.0.1:{head.getsockname()[1]}")
     yield raylet, head, line
     line.close()
     raylet.close()
@@ -228,7 +228,7 @@ def test_facts_are_not_taken_from_damaged_results(finished: RunResult) -> None:
 
 def test_processes_of_a_ray_are_known_by_their_open_files_too(tmp_path: Path) -> None:
     """A process that gave itself a title, as Ray's agents do, has overwritten its mark."""
-    from orchestrator.engine.ray.guardian import MARK, marked
+    from orchestrator.engine.ray.reaper import MARK, marked
 
     folder, code = (
         tmp_path / "orc-x",
@@ -258,18 +258,18 @@ def test_processes_of_a_ray_are_known_by_their_open_files_too(tmp_path: Path) ->
 
 
 def test_what_a_killed_driver_leaves_of_its_ray_is_ended(tmp_path: Path) -> None:
-    """The agents of Ray outlive a killed driver by a minute or more; the guardian does not let them."""
+    """The agents of Ray outlive a killed driver by a minute or more; the reaper does not let them."""
     import subprocess
     import sys
     import time
 
-    from orchestrator.engine.ray.guardian import MARK, marked
+    from orchestrator.engine.ray.reaper import MARK, marked
 
     folder = tmp_path / "ray"
     folder.mkdir()
     script = (
-        "import os, subprocess, sys, time; from pathlib import Path; from orchestrator.engine.ray.guardian import *; "
-        "folder = sys.argv[1]; guardian = Guardian(Path(folder)); "
+        "import os, subprocess, sys, time; from pathlib import Path; from orchestrator.engine.ray.reaper import *; "
+        "folder = sys.argv[1]; reaper = OrphanReaper(Path(folder)); "
         "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(300)'], env={**os.environ, MARK: folder}, "
         "start_new_session=True); print('up', flush=True); time.sleep(300)"
     )

@@ -14,8 +14,9 @@ from typing import Any
 import psutil
 import pytest
 
+from orchestrator.base.environment import prepare_environment
 from orchestrator.engine.ray.engine import RayEngine
-from orchestrator.engine.ray.session import _process_token, obey_authentication, prepare_environment
+from orchestrator.engine.ray.session import _process_token, obey_authentication
 from orchestrator.experiments.run import RunOptions, run
 from orchestrator.plan.data import load_data
 from orchestrator.plan.plan import make_plan
@@ -113,7 +114,7 @@ def test_a_unit_that_kills_its_worker_fails_alone(cluster: Any, tiny: dict[str, 
     outcomes: list[Outcome] = []
     run_units(cluster.address, recipe, store, units, outcomes.append, allow_factory=True)
     assert [outcome.name for outcome in outcomes if outcome.failed] == [units[4].name]
-    assert "lost with its worker" in next(outcome.error for outcome in outcomes if outcome.failed)
+    assert "its worker crashed" in next(outcome.error for outcome in outcomes if outcome.failed)
     assert Counter(outcome.key for outcome in outcomes) == Counter(unit.key for unit in units)
 
 

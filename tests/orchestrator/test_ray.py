@@ -94,7 +94,7 @@ def test_a_killed_worker_costs_the_unit_in_flight(tiny: dict[str, Any], tmp_path
                 (
                     p
                     for p in psutil.Process(process.pid).children(recursive=True)
-                    if "UnitTrainable" in " ".join(_cmdline(p))
+                    if "UnitTrial" in " ".join(_cmdline(p))
                 ),
                 None,
             )

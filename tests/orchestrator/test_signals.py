@@ -147,6 +147,53 @@ sys.exit(cli.main(["stubborn"]))
         assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
 
 
+COMMAND = """
+import ctypes, sys, threading, types
+import orchestrator.commands.cli as cli
+
+def deadlock(args):
+    libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+    print("locked", flush=True)
+    for _ in range(2):
+        libc.pthread_mutex_lock(mutex)
+
+def finish(args):
+    print("done", flush=True)
+    return 7
+
+command = types.ModuleType("orchestrator.commands.probe")
+command.arguments, command.main = lambda parser: None, globals()[sys.argv[1]]
+sys.modules[command.__name__] = command
+cli.COMMANDS["probe"] = ("probe", "stands for a command")
+cli.GRACE_SECONDS = 1.0
+"""
+
+
+def test_a_main_thread_that_hangs_in_c_code_is_ended_all_the_same() -> None:
+    """As in a library that joins a cluster: no Python handler runs there."""
+    code = f"{COMMAND}sys.exit(cli.main(['probe']))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "deadlock"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "locked\n"
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "resumes" in err
+
+
+def test_commands_run_in_any_thread() -> None:
+    code = (
+        f"{COMMAND}found = []\n"
+        "thread = threading.Thread(target=lambda: found.append(cli.main(['probe'])))\n"
+        "thread.start(); thread.join(); sys.exit(found[0])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "finish"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (7, "done\n", "")
+
+
 @pytest.mark.parametrize("moment", ["exit handlers", "interpreter's own end"])
 def test_in_the_last_moment(moment: str) -> None:
     """A signal to a process that has done its work: it ends with the code of that work, not with the signal's number."""

@@ -21,7 +21,7 @@ from orchestrator.commands.status import rate_text, render, render_unit
 from orchestrator.commands.watch import picture
 from orchestrator.plan.specs import PlainSpec
 from orchestrator.plan.units import Outcome, Unit
-from orchestrator.records import alive, events
+from orchestrator.records import events, lock
 from orchestrator.records.folder import OutputFolder
 from orchestrator.records.state import ExperimentState, unit_history
 from orchestrator.work.log import recording
@@ -140,12 +140,12 @@ def test_a_retried_unit_is_another_attempt(folder: OutputFolder) -> None:
 def test_a_beat_from_another_machine_counts_while_it_rises(
     folder: OutputFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(alive, "LOOK_SECONDS", 1.0)
+    monkeypatch.setattr(lock, "LOOK_SECONDS", 1.0)
     beat = {"host": "far", "machine": "another", "pid": 5, "count": 0, "time": 0.0, "run": "r"}
 
     def write(count: int) -> None:
         (folder.path / ".beat").write_text(json.dumps({**beat, "count": count}))
-        os.replace(folder.path / ".beat", folder.path / alive.HEARTBEAT)
+        os.replace(folder.path / ".beat", folder.path / lock.HEARTBEAT)
 
     write(0)
     assert not folder.is_locked(), "a beat that stays is a driver that died there"
@@ -170,9 +170,9 @@ def test_a_beat_from_another_machine_counts_while_it_rises(
         stop.set()
         thread.join()
     folder.lock()  # taken over from the dead
-    assert alive.read_beat(folder.path).machine == processes.boot()  # type: ignore[union-attr]
+    assert lock.read_heartbeat(folder.path).machine == processes.boot()  # type: ignore[union-attr]
     folder.unlock()
-    assert alive.read_beat(folder.path) is None
+    assert lock.read_heartbeat(folder.path) is None
 
 
 def test_many_events_are_read_at_once_and_then_only_the_new_ones(folder: OutputFolder) -> None:

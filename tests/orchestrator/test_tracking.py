@@ -95,6 +95,22 @@ def check_runs(uri: str, document: dict[str, Any]) -> None:
     assert kinds["train"][0].data.metrics["loss"] > 0
 
 
+def test_a_deleted_experiment_is_restored_and_no_lock_file_stays(
+    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow keeps the name of an experiment that was deleted, and takes no runs for it."""
+    from mlflow.tracking import MlflowClient
+
+    monkeypatch.chdir(tmp_path)
+    tiny |= {"tracking": {"uri": "sqlite:///mlflow.db"}, "methods": [{"name": "eu_k", "k": 1}]}
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    client.delete_experiment(client.create_experiment("tiny"))
+    run(check_recipe(tiny), RunOptions(tmp_path / "out", address="inline", quiet=True))
+    kinds = {entry.data.tags["orchestrator.kind"] for entry in runs_of(f"sqlite:///{tmp_path}/mlflow.db", "tiny")}
+    assert {"experiment", "train", "unlearn", "result"} <= kinds
+    assert not (tmp_path / ".mlflow.db.lock").exists()
+
+
 def test_embedded_sqlite_keeps_one_run_a_unit(
     tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import heapq
 from collections import Counter
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from orchestrator.base.errors import EnvironmentFault
 from orchestrator.engine.queue import UnitQueue
 from orchestrator.plan.specs import PlainSpec
 from orchestrator.plan.units import Outcome, Unit
@@ -140,15 +142,80 @@ def test_the_finish_is_even(slots: int) -> None:
 
 def test_what_the_driver_cannot_write_ends_the_run_as_what_it_is() -> None:
     """Tune would turn an error of a callback into one of its own, with a traceback for a text."""
-    from orchestrator.engine.ray.worker import OutcomeCallback, UnitsReported
+    from orchestrator.engine.ray.trials import REPORT, TRIAL, Trial, Trials, _Observer
+    from orchestrator.engine.ray.unit_trials import UnitReports, UnitsReport
 
     def listen(outcome: Outcome) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     units = [Unit(PlainSpec("sleep", {"seconds": 0.0}), "sleep")]
-    faults: list[Exception] = []
-    outcome = dataclasses.asdict(Outcome(units[0].key, "sleep", "sleep", "done"))
-    callback = OutcomeCallback(listen, set(), units, faults)
-    callback.on_trial_result(1, [], None, {"outcomes": [outcome], "next": None, "fault": ""})
-    assert [type(fault) for fault in faults] == [OSError]
-    assert UnitsReported(set(), 1, faults).stop_all()
+    report = UnitsReport((Outcome(units[0].key, "sleep", "sleep", "done"),))
+    reports = UnitReports(units, listen, None, set())
+    observer = _Observer(Trials("train", Trial, {}, 1, {"cpu": 1}, reports, max_failures=0))
+    assert not observer.stop_all()
+    observer.on_trial_result(1, [], SimpleNamespace(config={TRIAL: 0}), {REPORT: report})
+    assert [type(fault) for fault in observer.faults] == [OSError]
+    assert observer.stop_all()
+
+
+class Failing:
+    """A Tune trial that failed with `error`, as a callback sees it."""
+
+    def __init__(self, error: Exception):
+        self.config = {"trial": 0}
+        self._error = error
+
+    def get_pickled_error(self) -> Exception:
+        return self._error
+
+
+def of_a_step(error: Exception) -> Exception:
+    from ray.exceptions import RayTaskError
+
+    return RayTaskError("step", f"Traceback\n{type(error).__name__}: {error}", error)
+
+
+def of_a_constructor(error: Exception) -> Exception:
+    from ray.exceptions import ActorDiedError
+
+    return ActorDiedError(of_a_step(error))  # type: ignore[arg-type]
+
+
+def lost() -> Exception:
+    from ray.exceptions import RayActorError
+
+    return RayActorError(error_msg="The actor died unexpectedly before finishing this task.\n\tpid: 7")
+
+
+@pytest.mark.parametrize(
+    ("own_failures", "errors", "ends"),
+    [
+        (False, [of_a_step(KeyError("a")), of_a_step(KeyError("a"))], "KeyError: 'a'|'a'"),
+        (False, [of_a_step(KeyError("a")), of_a_step(KeyError("b"))], ""),
+        (True, [of_a_step(KeyError("a")), of_a_step(KeyError("a"))], ""),
+        (
+            True,
+            [of_a_constructor(ImportError("attack")), of_a_constructor(ImportError("attack"))],
+            "ImportError: attack",
+        ),
+        (False, [lost(), lost(), lost()], ""),
+        (False, [of_a_step(EnvironmentFault("away")), of_a_step(EnvironmentFault("away"))], ""),
+        (False, [of_a_constructor(EnvironmentFault("away")), of_a_constructor(EnvironmentFault("away"))], ""),
+    ],
+)
+def test_workers_that_fail_twice_alike_end_the_stage_with_their_reason(
+    own_failures: bool, errors: list[Exception], ends: str
+) -> None:
+    """A worker that is merely lost, or whose storage is away, is the queue's to count."""
+    from orchestrator.engine.ray.trials import Trial, Trials, _Observer
+
+    listener: Any = SimpleNamespace()
+    trials: Trials[Any] = Trials("train", Trial, {}, 1, {"cpu": 1}, listener, max_failures=9, own_failures=own_failures)
+    observer = _Observer(trials)
+    for error in errors:
+        assert not observer.stop_all()
+        observer.on_trial_recover(1, [], Failing(error))
+    assert observer.stop_all() is bool(ends)
+    if ends:
+        with pytest.raises(EnvironmentFault, match=f"workers fail in the same way again and again: ({ends})$"):
+            raise observer.faults[0]

@@ -7,6 +7,7 @@ import fnmatch
 import glob
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,10 @@ def expand(paths: Paths, field: str) -> list[_File]:
         if "://" in path:
             found = _remote(path, field)
         else:
-            names = sorted(glob.glob(path, recursive=True)) if glob.has_magic(path) else [path]
+            path = os.path.expanduser(path)
+            # A file may be named like a pattern: what is there is meant.
+            pattern = glob.has_magic(path) and not Path(path).exists()
+            names = sorted(glob.glob(path, recursive=True)) if pattern else [path]
             found = [_File(name, fs.LocalFileSystem(), name) for name in names if Path(name).is_file()]
         if not found:
             raise ValueError(

@@ -1,15 +1,15 @@
-"""The shadow attack on tables that one process should not hold: Ray Data streams Parquet, Ray Train trains XGBoost, Ray Tune
-tries the candidates.
+"""The shadow attack on tables that one process should not hold: Ray Data streams Parquet, Ray Train
+trains XGBoost, Ray Tune tries the candidates.
 
-A table is divided into fragments (row groups) and each worker of Ray Train gets a fixed list of them. Ray Data reads them
-and makes the softmax; the worker spools what it receives to an Arrow file on its own disk, once, and XGBoost replays that
-file as often as it likes. No process holds the table, and since neither the division nor the order is left to chance,
-a training run that lost a worker and began again gives the same attacker.
+A table is divided into fragments (row groups). Each worker of Ray Train gets a fixed list of them.
+Ray Data reads them and makes the softmax. The worker spools what it receives to an Arrow file on
+its own disk, once. XGBoost replays that file as often as it likes, so no process holds the table.
+Neither the division nor the order is left to chance. So a training run that lost a worker and began
+again gives the same attacker.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import tempfile
 import threading
@@ -17,14 +17,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import ray
+from ray.data import DataContext, ExecutionOptions, ExecutionResources
+from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.xgboost import XGBoostTrainer
+
 from attack.attacks.spool import FOLDS
 from attack.attacks.xgboost import FittedXGBoost, XGBoostAttack, refuse_split_by_row
 from attack.outputs.fragments import Fragment, deal, fragments, label_classes_of, models_of, softmax_width
 
-from .exchange import Exchange
-from .worker import ROLES, Prepare, train_worker
+from .candidates import try_candidates
+from .trainer import CandidateTrainer
+from .worker import ROLES, Prepare, WorkerPlan, train_worker
 
-MAX_TASKS = 256  # Ray Data tasks for one worker's fragments; more of them cost more than they balance
+MAX_TASKS = 256  # Ray Data tasks for one worker's fragments; more cost more than they balance
 
 
 def choose_path(rows: int, threshold: int) -> str:
@@ -76,34 +82,36 @@ def fit_all_distributed(
 ) -> list[FittedXGBoost]:
     """Fits each of `attacks` on outputs in Parquet files, on Ray workers. Ray must be initialised.
 
-    The table is read, spooled and binned once for all of them; each is a trial of Ray Tune, which reports its validation F1.
-    A candidate that is fitted is not fitted again after a worker has died.
+    The table is read, spooled and binned once for all of them; each is a trial of Ray Tune, which
+    reports its validation F1. A candidate that is fitted is not fitted again after a worker has
+    died.
 
     **Arguments:**
 
-    - `paths`: files in the outputs schema that every node can read, also `s3://…`; rows of other roles and folds are passed over.
-    - `num_workers`, `resources_per_worker`: of Ray Train. At least one CPU must be left to Ray Data.
+    - `paths`: files in the outputs schema that every node can read, also `s3://…`; rows of other
+      roles and folds are passed over.
+    - `num_workers`, `resources_per_worker`: of Ray Train. At least one CPU must be left to Ray
+      Data.
     - `use_gpu`: None: where the cluster has a GPU for each worker and XGBoost is built for them.
     - `filesystem`: a `pyarrow.fs` file system, where the paths do not say which.
-    - `scratch_dir`: where workers spool, on each node, made where it is missing (default: its temporary folder); it takes about the logits' size.
-    - `memory_per_worker`: bytes that binned data may take in a worker, on its GPU where it has one; above, XGBoost pages it from disk, with the same
-        result. None: a share of what is free, see `worker_memory`.
-    - `rows_per_worker`: about how many rows a worker may learn from, train and validation folds together; of a larger table a random sample is
-        taken, by the seed of the first attack, and notes say so. XGBoost keeps 34 to 44 bytes for each row, on disk or not: this bounds them. None: all rows.
-    - `max_failures`: how often workers that died are replaced before giving up. It does not change the result.
+    - `scratch_dir`: where workers spool, on each node, made where it is missing (default: its
+      temporary folder); it takes about the logits' size.
+    - `memory_per_worker`: bytes that binned data may take in a worker, on its GPU where it has one.
+        Above that, XGBoost pages it from disk, with the same result. None: a share of what is free.
+    - `rows_per_worker`: about how many rows a worker may learn from, of both folds together. Of a
+        larger table we take a random sample, by the seed of the first attack, and notes say so.
+        XGBoost keeps 34 to 44 bytes for each row, on disk or not: this bounds them. None: all rows.
+    - `max_failures`: how often workers that died are replaced before giving up. It does not change
+      the result.
     - `on_fitted`: told of each attack, by its number, as soon as it is fitted.
 
-    **Raises:** `ValueError` where `attacks` are none or differ in their features, a role is missing from a fold, a model is in several folds, or the cluster has no CPU left for Ray Data; `RuntimeError`
-    with the first line of a worker's error.
+    **Raises:**
+
+    - `ValueError` where `attacks` are none or differ in their features, or no CPU is left to Ray
+      Data.
+    - `ValueError` where a role is missing from a fold, or a model is in several folds.
+    - `RuntimeError` with the first line of a worker's error.
     """
-    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
-    import ray
-    from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.xgboost import XGBoostTrainer
-
-    from .candidates import try_candidates
-
     shared = {(attack.label, attack.forget_classes) for attack in attacks}
     if len(shared) != 1:
         raise ValueError(
@@ -122,45 +130,51 @@ def fit_all_distributed(
         f"shard-{rank}": _stream(shard, attacks[0], filesystem, min(1.0, free / num_workers), share)
         for rank, shard in enumerate(shards)
     }
-    exchange: Any = ray.remote(num_cpus=0)(Exchange).remote(num_workers)
-    config: dict[str, Any] = {
-        "label": attacks[0].label,
-        "label_classes": label_classes,
-        "width": softmax_width(names, attacks[0].forget_classes, filesystem),
-        "exchange": exchange,
-        "use_gpu": use_gpu,
-        "threads": max(1, int(resources.get("CPU", 1))),
-        "scratch": None if scratch_dir is None else str(scratch_dir),
-        "memory": memory_per_worker,
-        "share": share,
-    }
+    trainer: Any = ray.remote(num_cpus=0)(CandidateTrainer).remote(label_classes)
+    plan = WorkerPlan(
+        label=attacks[0].label,
+        label_classes=label_classes,
+        width=softmax_width(names, attacks[0].forget_classes, filesystem),
+        trainer=trainer,
+        use_gpu=use_gpu,
+        threads=max(1, int(resources.get("CPU", 1))),
+        scratch=None if scratch_dir is None else Path(scratch_dir),
+        memory=memory_per_worker,
+        share=share,
+    )
     with tempfile.TemporaryDirectory(prefix="orc-train-") as storage:
-        trainer = XGBoostTrainer(
-            train_loop_per_worker=train_worker,
-            train_loop_config=config,
-            scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu, resources_per_worker=resources),
-            datasets=datasets,
-            # Every worker reads its own shard and no other, in order: the same rows again after a failure.
-            dataset_config=DataConfig(datasets_to_split=[], execution_options=_execution_options(num_workers)),
-            run_config=RunConfig(
-                name="attacker", storage_path=storage, failure_config=FailureConfig(max_failures=max_failures)
+        workers = _Workers(
+            XGBoostTrainer(
+                train_loop_per_worker=train_worker,
+                train_loop_config={"plan": plan},
+                scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu, resources_per_worker=resources),
+                datasets=datasets,
+                # Every worker reads its own shard and no other, in order: the same rows again after
+                # a failure.
+                dataset_config=DataConfig(datasets_to_split=[], execution_options=_execution_options(num_workers)),
+                run_config=RunConfig(
+                    name="attacker", storage_path=storage, failure_config=FailureConfig(max_failures=max_failures)
+                ),
             ),
+            trainer,
         )
-        workers = _Workers(trainer, exchange)
         try:
-            fitted = try_candidates(exchange, attacks, label_classes, storage, max_failures, on_fitted)
+            fitted = try_candidates(trainer, attacks, max_failures, on_fitted, lambda: workers.problem is not None)
         except Exception:
             workers.close()
-            if workers.problem is not None:  # the trials only say that nobody will train for them
+            if workers.problem is not None:  # the trials only say that nobody trains for them
                 raise RuntimeError(f"distributed XGBoost failed: {_first_line(workers.problem)}") from workers.problem
             raise
-        # Not where the user ends it: the workers may be in the middle of a long candidate, and go with Ray's session.
+        # Not where the user interrupts: the workers may be in a long candidate, and end with Ray's
+        # session.
         workers.close()
     return fitted
 
 
 def _share(shards: Sequence[Sequence[Fragment]], rows_per_worker: int | None) -> float:
-    """Returns the share of the rows that leaves no worker more than `rows_per_worker`, by the row groups' sizes."""
+    """Returns the share of the rows that leaves no worker more than `rows_per_worker`, by the row
+    groups' sizes.
+    """
     if rows_per_worker is None:
         return 1.0
     if rows_per_worker < 1:
@@ -170,34 +184,31 @@ def _share(shards: Sequence[Sequence[Fragment]], rows_per_worker: int | None) ->
 
 
 class _Workers:
-    """Ray Train's run in a thread of its own, whose workers serve the trials until they are sent home."""
+    """Ray Train's run in a thread of its own. Its workers serve `trainer` until that is ended."""
 
-    def __init__(self, trainer: Any, exchange: Any):
+    def __init__(self, run: XGBoostTrainer, trainer: Any):
         self.problem: BaseException | None = None
-        self._trainer, self._exchange = trainer, exchange
-        self._thread = threading.Thread(target=self._run, daemon=True, name="attackers")
+        self._run, self._trainer = run, trainer
+        self._thread = threading.Thread(target=self._fit, daemon=True, name="attackers")
         self._thread.start()
 
-    def _run(self) -> None:
-        import ray
-
+    def _fit(self) -> None:
         try:
-            self._trainer.fit()
-        except BaseException as error:  # told to whoever waits for the attackers
+            self._run.fit()
+        except BaseException as error:  # reported to whoever waits for the attackers
             self.problem = error
-            ray.get(self._exchange.end.remote("the workers have failed"))
+            ray.kill(self._trainer)
 
     def close(self) -> None:
-        """Sends the workers home, waits until they have gone, and ends the exchange."""
-        import ray
-
-        ray.get(self._exchange.end.remote())
+        """Ends the trainer, so that the workers end, and waits for them."""
+        ray.kill(self._trainer)
         self._thread.join()
-        ray.kill(self._exchange)
 
 
 def shards_of(paths: Sequence[str], workers: int, filesystem: Any = None) -> list[list[Fragment]]:
-    """Returns each worker's fragments of the rows that the attack is fitted on: the same for the same files, in their order."""
+    """Returns each worker's fragments of the rows that the attack is fitted on: the same for the
+    same files, in their order.
+    """
     return deal(fragments(paths, filesystem, roles=ROLES, folds=FOLDS, least=workers), workers)
 
 
@@ -209,16 +220,14 @@ def knows_gpus() -> bool:
 
 
 def gpus_for(workers: int) -> bool:
-    """Says whether XGBoost can train on GPUs: one for each worker in the cluster, and a build that knows them."""
-    import ray
-
+    """Says whether XGBoost can train on GPUs: one for each worker in the cluster, and a build that
+    knows them.
+    """
     return knows_gpus() and ray.cluster_resources().get("GPU", 0.0) >= workers
 
 
 def _free_cpus(workers: int, each: float) -> float:
-    """Returns the CPUs that the workers leave to Ray Data; refuses what could only wait for ever."""
-    import ray
-
+    """Returns the CPUs that workers leave to Ray Data; refuses what could only wait for ever."""
     if workers < 1:
         raise ValueError(f"num_workers: {workers} is not allowed; give 1 or more")
     total = float(ray.cluster_resources().get("CPU", 0.0))
@@ -233,9 +242,6 @@ def _free_cpus(workers: int, each: float) -> float:
 
 def _execution_options(workers: int) -> Any:
     """Keeps the order of rows, and each worker's stream to its part of half the object store."""
-    import ray
-    from ray.data import ExecutionOptions, ExecutionResources
-
     store = float(ray.cluster_resources().get("object_store_memory", 1e9))
     return ExecutionOptions(
         preserve_order=True,
@@ -245,9 +251,6 @@ def _execution_options(workers: int) -> Any:
 
 def _stream(parts: Sequence[Fragment], attack: XGBoostAttack, filesystem: Any, cpus: float, share: float) -> Any:
     """Returns the lazy dataset of one worker: softmax, label, target and fold of its rows."""
-    import ray
-    from ray.data import DataContext
-
     DataContext.get_current().enable_progress_bars = False
     items = [vars(part) for part in parts] or [vars(Fragment("", -1, 0, 0))]
     return ray.data.from_items(items, override_num_blocks=min(len(items), MAX_TASKS)).map_batches(
@@ -264,7 +267,9 @@ _WRAPPERS = ("RayTaskError", "TrainingFailedError", "WorkerGroupError", "Control
 
 
 def _first_line(error: BaseException) -> str:
-    """Returns the line with which a worker's own exception began: Ray wraps it, quotes its traceback and adds advice."""
+    """Returns the line with which a worker's own exception began: Ray wraps it, quotes its
+    traceback and adds advice.
+    """
     texts, current = [], error
     for _ in range(10):
         texts.append(str(current))

@@ -1,4 +1,6 @@
-"""How much memory a worker may fill: what the machine has free, within what its container allows, or what its GPU has free."""
+"""How much memory a worker may fill: what the machine has free, within what its container allows,
+or what its GPU has free.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +15,16 @@ SHARE = 0.4  # of what is free that the workers of a node may fill with binned d
 def for_binned_data(workers: int, on_gpu: bool) -> float:
     """Returns the bytes that one worker may fill.
 
-    **Arguments:** `workers`: of this attack on the node, which share its memory. `on_gpu`: the worker has a GPU of its own,
-    in whose memory the data will lie.
+    **Arguments:** `workers`: of this attack on the node, which share its memory. `on_gpu`: the
+    worker has a GPU of its own, in whose memory the data will lie.
     """
     device = gpu_memory_free() if on_gpu else None
     return SHARE * (free_memory() / workers if device is None else device)
 
 
 def free_memory(available: float | None = None, root: Path = Path("/")) -> float:
-    """Returns the bytes that processes here may still take: the least of the machine's and of each cgroup's on the way up.
+    """Returns the bytes that processes here may still take: the least of the machine's and of each
+    cgroup's on the way up.
 
     **Arguments:** `available`: of the machine; None asks it. `root`: where `proc` and `sys` are.
     """
@@ -32,7 +35,9 @@ def free_memory(available: float | None = None, root: Path = Path("/")) -> float
 
 
 def _cgroups_free(root: Path) -> list[float]:
-    """Returns what each cgroup that holds this process has left, of those with a limit; both versions may be there."""
+    """Returns what each cgroup that holds this process has left, of those with a limit; both
+    versions may be there.
+    """
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -53,17 +58,19 @@ def _cgroups_free(root: Path) -> list[float]:
 def _left(base: Path, path: str, limit: str, usage: str, cache: tuple[str, ...]) -> list[float]:
     """Returns limit less usage of the cgroup at `path` and of those above it.
 
-    A container may see its own cgroup as the root, under a path that is only there outside: what is not there is passed over.
+    A container may see its own cgroup as the root, under a path that is only there outside: what is
+    not there is passed over.
     """
     parts = [part for part in path.split("/") if part not in ("", "..")]
     found = []
     for depth in range(len(parts), -1, -1):
         folder = base.joinpath(*parts[:depth])
-        # Unlimited is the word `max`, or in version 1 a number beyond any memory. A root has no such files.
+        # Unlimited is the word `max`, or in version 1 a number beyond any memory. A root has no
+        # such files.
         with contextlib.suppress(OSError, ValueError):
             allowed, used = (int((folder / name).read_text()) for name in (limit, usage))
-            # What files have in the page cache is given back when asked for, as in the machine's own count: a spool just
-            # written would otherwise leave nothing.
+            # The page cache is given back when memory is asked for, as in the machine's own count.
+            # Otherwise a spool just written would leave nothing.
             found.append(float(allowed - max(0, used - _cached(folder, cache))))
     return found
 

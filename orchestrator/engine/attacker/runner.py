@@ -20,15 +20,17 @@ from .scores import score_distributed
 
 @dataclass(frozen=True)
 class OnRay:
-    """Fits XGBoost with Ray Train and scores with Ray Data; other attacks that read logits run in this process.
+    """Fits XGBoost with Ray Train and scores with Ray Data; other attacks that read logits run in
+    this process.
 
     Nodes share nothing but the outputs: what they are told and what they find travels through Ray.
 
     **Arguments:**
 
     - `files`: the outputs, which every node can read.
-    - `workers`, `cpus_per_worker`: of Ray Train. `spool`: where workers spool, a folder of each node's own, made where it
-        is missing; None: the node's temporary folder. `options`: further ones of `fit_all_distributed`.
+    - `workers`, `cpus_per_worker`: of Ray Train. `spool`: where workers spool, a folder of each
+        node's own, made where it is missing; None: the node's temporary folder. `options`: further
+        ones of `fit_all_distributed`.
     """
 
     files: ParquetFiles
@@ -71,11 +73,13 @@ class OnRay:
 
 
 def workers_for(nodes: Sequence[Mapping[str, float]], on_gpus: bool) -> tuple[int, float]:
-    """Returns how many workers train and the CPUs of each: one for each GPU, else at least two and one for each node.
+    """Returns how many workers train and the CPUs of each: one for each GPU, else at least two and
+    one for each node.
 
     They take half of the CPUs, on a node with GPUs half of that node's; the rest reads and scores.
 
-    **Arguments:** `nodes`: what each node has in all, as Ray names it. `on_gpus`: whether XGBoost is built for GPUs.
+    **Arguments:** `nodes`: what each node has in all, as Ray names it. `on_gpus`: whether XGBoost
+    is built for GPUs.
     """
     cards = [(int(node.get("GPU", 0.0)), node.get("CPU", 0.0)) for node in nodes]
     cards = [(count, cpus) for count, cpus in cards if on_gpus and count]

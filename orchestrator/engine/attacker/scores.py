@@ -1,4 +1,6 @@
-"""Scoring outputs that one process should not hold: Ray Data scores fragments of Parquet files, and only scores travel."""
+"""Scoring outputs that one process should not hold: Ray Data scores fragments of Parquet files, and
+only scores travel.
+"""
 
 from __future__ import annotations
 
@@ -25,17 +27,20 @@ def score_distributed(
     *,
     filesystem: Any = None,
 ) -> Iterator[Coded]:
-    """Scores the outputs of some models in Parquet files on Ray, and yields the scores block by block, in any order.
+    """Scores the outputs of some models in Parquet files on Ray, and yields the scores block by
+    block, in any order.
 
-    They travel through Ray's object store, 16 bytes a row, so that nodes need share nothing but the outputs themselves.
+    They travel through Ray's object store, 16 bytes a row, so that nodes need share nothing but the
+    outputs themselves.
 
     **Arguments:**
 
-    - `models`: (role, method, params, model_id, fold) of each model to score; rows of others are passed over.
+    - `models`: (role, method, params, model_id, fold) of each model to score; rows of others are
+      passed over.
     - `filesystem`: a `pyarrow.fs` file system of the paths; None: local, seen by all nodes.
 
-    **Yields:** `Coded` blocks whose `model` is an index into `models`. Ray must be initialised; no process holds more
-    than a few fragments.
+    **Yields:** `Coded` blocks whose `model` is an index into `models`. Ray must be initialised; no
+    process holds more than a few fragments.
     """
     import ray
     from ray.data import DataContext
@@ -56,7 +61,9 @@ def score_distributed(
 
 @dataclass(frozen=True)
 class _ScoreFragments:
-    """Scores fragments; what the attacker is, and which models are wanted, lies once in the object store."""
+    """Scores fragments; what the attacker is, and which models are wanted, lies once in the object
+    store.
+    """
 
     wanted: Any
     filesystem: Any
@@ -72,7 +79,9 @@ class _ScoreFragments:
 def _scored(
     part: Fragment, filesystem: Any, attacker: FittedXGBoost, codes: dict[tuple[str, ...], int]
 ) -> Iterator[pa.Table]:
-    """Yields model int32, sample_id int64 and score float32 of a fragment's wanted rows, a piece at a time."""
+    """Yields model int32, sample_id int64 and score float32 of a fragment's wanted rows, a piece at
+    a time.
+    """
     columns = [*IDENTITY, "sample_id", "label", "logits"]
     for table in pieces(part, filesystem, columns, dictionaries=IDENTITY):
         keys, places = identified(table)

@@ -1,32 +1,64 @@
-"""What runs on the workers of the distributed shadow attack: reading, spooling, training what trials want, and handing back."""
+"""What runs on the workers of the distributed shadow attack: they read, spool, train what is wanted
+and hand it back.
+"""
 
 from __future__ import annotations
 
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import ray
+from ray import train
+from ray.exceptions import RayActorError
 
 from attack.attacks.spool import FOLDS, MAX_BIN, Spool, prepared
 from attack.outputs.fragments import Fragment, pieces
 from attack.outputs.sampling import drawn
 from attack.outputs.table import rows_where
 
-from .exchange import NO_MORE, NONE_YET, POLL_SECONDS
 from .memory import for_binned_data
+from .trainer import Part, Trained, Wanted
 
 COLUMNS = ["model_id", "role", "fold", "sample_id", "label", "logits"]
 ROLES = ("original", "retrained")
 
 
 @dataclass(frozen=True)
+class WorkerPlan:
+    """What the workers of one table are told.
+
+    **Arguments:**
+
+    - `label`, `label_classes`, `width`: of the features; `width` counts the softmax columns.
+    - `trainer`: the actor of a `CandidateTrainer`.
+    - `use_gpu`, `threads`: how XGBoost computes.
+    - `scratch`: where workers spool, a folder of each node's own; None: its temporary folder.
+    - `memory`: bytes that binned data may take; None: a share of what is free.
+    - `share`: of the rows that workers learn from.
+    """
+
+    label: str
+    label_classes: int
+    width: int
+    trainer: Any
+    use_gpu: bool
+    threads: int
+    scratch: Path | None
+    memory: float | None
+    share: float
+
+
+@dataclass(frozen=True)
 class Prepare:
-    """Reads a fragment and yields what the attack learns from, a piece at a time; of `share` of the rows, drawn by `seed`."""
+    """Reads a fragment and yields what the attack learns from, a piece at a time.
+
+    **Arguments:** `share`: of the rows, drawn by `seed`.
+    """
 
     forget_classes: tuple[int, ...]
     filesystem: Any
@@ -43,59 +75,73 @@ class Prepare:
                     yield prepared(rows, self.forget_classes)
 
 
-def train_worker(config: dict[str, Any]) -> None:
-    """One worker: spools its shard, and trains with the others what trials want until they want no more."""
-    from ray import train
+def train_worker(config: dict[str, WorkerPlan]) -> None:
+    """One worker: spools its shard, and trains with the others what is wanted until no more is.
 
+    **Arguments:** `config`: Ray Train takes a dictionary; the plan is under `plan`.
+    """
+    plan = config["plan"]
     context = train.get_context()
     rank = context.get_world_rank()
-    if config["scratch"] is not None:  # each node has its own: nobody else could have made it
-        Path(config["scratch"]).mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="orc-spool-", dir=config["scratch"]) as folder:
-        spool = Spool(Path(folder), config["width"], config["label_classes"], config["label"])
+    if plan.scratch is not None:  # each node has its own: nobody else could have made it
+        plan.scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="orc-spool-", dir=plan.scratch) as folder:
+        spool = Spool(Path(folder), plan.width, plan.label_classes, plan.label)
         spool.fill(train.get_dataset_shard(f"shard-{rank}").iter_batches(batch_size=None, batch_format="pyarrow"))
-        memory = config["memory"] or for_binned_data(context.get_local_world_size(), config["use_gpu"])
+        memory = plan.memory or for_binned_data(context.get_local_world_size(), plan.use_gpu)
         external = spool.bytes_in_memory() > memory
-        training = spool.matrix("train", external, None, config["threads"])
-        validation = spool.matrix("validation", external, training, config["threads"])
-        facts = {
-            "labels": spool.targets("validation").astype(bool),
-            "lowest": spool.lowest,
-            "highest": spool.highest,
-            "external": external,
-            "share": config["share"],
-        }
-        _serve(config, rank, training, validation, facts)
+        training = spool.matrix("train", external, None, plan.threads)
+        validation = spool.matrix("validation", external, training, plan.threads)
+        labels = spool.targets("validation").astype(bool)
+
+        def part(scores: np.ndarray) -> Part:
+            return Part(labels, scores[: len(labels)], spool.lowest, spool.highest, external, plan.share)
+
+        _serve(plan, rank, context.get_world_size(), training, validation, part)
         train.report({})  # once: each report waits for a poll of the controller
 
 
-def _serve(config: dict[str, Any], rank: int, training: Any, validation: Any, facts: dict[str, Any]) -> None:
-    """Trains what is wanted and hands back trees and validation scores."""
-    import ray
-    import xgboost
+def _serve(
+    plan: WorkerPlan, rank: int, workers: int, training: Any, validation: Any, part: Callable[[np.ndarray], Part]
+) -> None:
+    """Trains what is wanted. Rank 0 alone talks to the trainer: all workers must train the same."""
+    import xgboost  # slow to import: 7 s on a cold machine
 
-    exchange = config["exchange"]
-    device: dict[str, Any] = {"device": "cuda"} if config["use_gpu"] else {"nthread": config["threads"]}
+    device: dict[str, Any] = {"device": "cuda"} if plan.use_gpu else {"nthread": plan.threads}
+    trained: Trained | None = None
     while True:
-        # All workers must train the same, whatever one of them has handed in meanwhile: rank 0 says what.
-        wanted: Any = xgboost.collective.broadcast(ray.get(exchange.wanted.remote()) if rank == 0 else None, 0)
-        if wanted == NO_MORE:
+        wanted = _broadcast(_ask(plan.trainer, trained) if rank == 0 else None)
+        if not isinstance(wanted, Wanted):
             return
-        if wanted == NONE_YET:
-            time.sleep(POLL_SECONDS)
-            continue
-        number, attack = wanted
         booster = xgboost.train(
-            {**attack.parameters(), **device, "max_bin": MAX_BIN},
+            {**wanted.attack.parameters(), **device, "max_bin": MAX_BIN},
             training,
-            num_boost_round=attack.rounds,
+            num_boost_round=wanted.attack.rounds,
             evals=[(validation, "validation")],
-            early_stopping_rounds=attack.early_stopping,
+            early_stopping_rounds=wanted.attack.early_stopping,
             verbose_eval=False,
         )
         booster = booster[: booster.best_iteration + 1]
-        scores = booster.predict(validation).astype(np.float32)[: len(facts["labels"])]
-        model = {"model": bytes(booster.save_raw("ubj"))} if rank == 0 else {}
-        ray.get(exchange.put.remote(number, rank, {**facts, **model, "scores": scores}))
-        # A barrier: asked before all have handed this one back, the exchange would want it once more.
-        xgboost.collective.allreduce(np.ones(1), xgboost.collective.Op.SUM)
+        mine = part(booster.predict(validation).astype(np.float32))
+        parts = tuple(_broadcast(mine if rank == root else None, root) for root in range(workers))
+        trained = Trained(wanted.number, bytes(booster.save_raw("ubj")), parts)
+
+
+def _broadcast(value: Any, root: int = 0) -> Any:
+    """Returns the value of worker `root` on every worker. XGBoost does not broadcast None, so a
+    tuple carries it.
+    """
+    import xgboost  # slow to import: 7 s on a cold machine
+
+    return xgboost.collective.broadcast((value,), root)[0]
+
+
+def _ask(trainer: Any, trained: Trained | None) -> Wanted | None:
+    """Hands back what was trained and returns what is wanted next; None where the driver has ended
+    the trainer.
+    """
+    try:
+        wanted: Wanted = ray.get(trainer.next.remote(trained))
+    except RayActorError:
+        return None
+    return wanted

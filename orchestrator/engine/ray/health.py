@@ -1,4 +1,6 @@
-"""What makes an environment fit for experiments: facts are gathered here and on every node, then judged apart from that."""
+"""What makes an environment fit for experiments: facts are gathered here and on every node, then
+judged apart from that.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ DECISIVE = ("torch", "ray", "pyarrow", "numpy", "unlearning-orchestrator")
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at: what was found, whether it is well, and how to mend it where it is not."""
+    """One thing that was looked at: what was found, whether it is well, and how to mend it where it
+    is not.
+    """
 
     what: str
     ok: bool
@@ -48,7 +52,8 @@ def code_digest() -> str:
 def facts(store: str | None = None, probe: str = "") -> dict[str, Any]:
     """Returns what is to be known of this machine; runs in the driver and in a task on every node.
 
-    **Arguments:** `store`: one to write to and read from; `probe`: the key of an object that the driver put there.
+    **Arguments:** `store`: one to write to and read from; `probe`: the key of an object that the
+    driver put there.
     """
     import psutil
     import torch
@@ -140,10 +145,11 @@ def judge_machine(name: str, seen: Mapping[str, Any]) -> list[Finding]:
 def judge_worker(
     name: str, seen: Mapping[str, Any], here: Mapping[str, Any], gpus: int, store: str | None
 ) -> list[Finding]:
-    """Returns the findings on a node: its machine, that it runs the same as the driver, sees its GPUs and the same store.
+    """Returns the findings on a node: its machine, that it runs the same as the driver, sees its
+    GPUs and the same store.
 
-    **Arguments:** `seen`: the node's facts with `skew`, its clock less the driver's in seconds; `here`: the driver's; `gpus`:
-    how many Ray declares there.
+    **Arguments:** `seen`: the node's facts with `skew`, its clock less the driver's in seconds;
+    `here`: the driver's; `gpus`: how many Ray declares there.
     """
     found = judge_machine(name, seen)
     apart = [

@@ -1,4 +1,6 @@
-"""Second moments of data that no one process should read: a Ray Data pass whose blocks are summed as they come."""
+"""Second moments of data that no one process should read: a Ray Data pass whose blocks are summed
+as they come.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ Prepare = Callable[[Mapping[str, np.ndarray]], "Tensor"]
 
 
 class _BlockMoments:
-    """A Ray Data actor: holds the model and turns a block of rows into the moments of its images."""
+    """A Ray Data actor that holds the model and turns a block of images into moments."""
 
     def __init__(self, model: nn.Module, prepare: Prepare, batch_size: int, threads: int):
         import torch
@@ -54,12 +56,16 @@ def second_moments_on_ray(
 
     **Arguments:**
 
-    - `dataset`: of Ray Data. Each block becomes one matrix a layer and is added up here, so that the driver holds two sets
-        of moments however large the data; use blocks of some thousand images (`repartition`) where the model is wide.
-    - `prepare`: a block's columns → images as the model takes them, float `(n, C, h, w)`. Runs on the workers.
-    - `workers`, `cpus_per_worker`, `gpus_per_worker`: how many actors, and what each takes. `batch_size`: of a forward pass.
+    - `dataset`: of Ray Data. Each block becomes one matrix a layer and is added up here. So the
+        driver holds two sets of moments however large the data. Use blocks of some thousand images
+        (`repartition`) where the model is wide.
+    - `prepare`: a block's columns → images as the model takes them, float `(n, C, h, w)`. Runs on
+      the workers.
+    - `workers`, `cpus_per_worker`, `gpus_per_worker`: how many actors, and what each takes.
+      `batch_size`: of a forward pass.
 
-    **Raises:** `ValueError` where the dataset is empty; `IncompatibleMoments` where blocks came from different models.
+    **Raises:** `ValueError` where the dataset is empty; `IncompatibleMoments` where blocks came
+    from different models.
     """
     from ray.data import ActorPoolStrategy
 

@@ -1,4 +1,6 @@
-"""How many units fit on a cluster at once, node by node, and what could never run there: refused before anything starts."""
+"""How many units fit on a cluster at once, node by node, and what could never run there: refused
+before anything starts.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,8 @@ class Placement:
     may_grow: bool = False
 
     def slots(self, stage: str) -> int:
-        """Returns how many units of `stage` fit at once: whole units on each node, at most `resources.concurrency`.
+        """Returns how many units of `stage` fit at once: whole units on each node, at most
+        `resources.concurrency`.
 
         Attackers need no GPU and so fit on nodes without one too.
         """
@@ -46,9 +49,11 @@ class Placement:
         return max(1, min(fitting, self.resources.concurrency or fitting))
 
     def workers(self, stage: str, units: int) -> int:
-        """Returns how many workers to ask for: more than fit, so that nodes which join find some waiting to start.
+        """Returns how many workers to ask for: more than fit, so that nodes which join find some
+        waiting to start.
 
-        To an autoscaler what waits is the demand; on a cluster that stays as it is, twice its size is plenty.
+        To an autoscaler what waits is the demand; on a cluster that stays as it is, twice its size
+        is plenty.
         """
         fitting = self.slots(stage)
         wanted = max(GROWTH if self.may_grow else 0, 2 * fitting + 2)
@@ -64,7 +69,7 @@ class Placement:
         return found
 
     def check(self) -> None:
-        """Raises `EnvironmentFault` naming the setting and the fix, where a stage could never run."""
+        """Raises `EnvironmentFault` with the setting and the fix where a stage could never run."""
         needed = self.resources
         cpus, gpus = sum(node.cpus for node in self.nodes), sum(node.gpus for node in self.nodes)
         if self.may_grow:
@@ -95,7 +100,8 @@ class Placement:
             )
 
     def attackers(self, cpus_per_worker: float, on_gpus: bool) -> int:
-        """Returns how many workers fit the distributed attacker: one for each GPU where there are any, else at least two.
+        """Returns how many workers fit the distributed attacker: one for each GPU where there are
+        any, else at least two.
 
         **Arguments:** `on_gpus`: whether XGBoost is built for GPUs.
 
@@ -107,7 +113,8 @@ class Placement:
         return min(max(2, self.slots("train") // 2), self.workers_beside_data(cpus_per_worker))
 
     def workers_beside_data(self, cpus_per_worker: float) -> int:
-        """Returns how many attacker workers fit while Ray Data keeps a CPU for itself; they would starve each other otherwise.
+        """Returns how many attacker workers fit while Ray Data keeps a CPU for itself; they would
+        starve each other otherwise.
 
         **Raises:** `EnvironmentFault` where not even two do.
         """
@@ -122,7 +129,9 @@ class Placement:
         return max(2, fitting)
 
     def _beside_data(self, cpus_per_worker: float) -> int:
-        """Returns how many attacker workers fit while Ray Data keeps a CPU, node by node; 0 where none does."""
+        """Returns how many attacker workers fit while Ray Data keeps a CPU, node by node; 0 where
+        none does.
+        """
         fitting = sum(math.floor(node.cpus / cpus_per_worker) for node in self.nodes)
         cpus = sum(node.cpus for node in self.nodes)
         while fitting and cpus - fitting * cpus_per_worker < DATA_CPUS:
@@ -141,7 +150,9 @@ def place(nodes: Sequence[Mapping[str, float]], resources: Resources, may_grow: 
 
 
 def _on(node: Node, needed: Resources, with_gpu: bool) -> int:
-    """Returns how many units fit on a node. Fractions of a GPU are placed on whole GPUs: two of 0.6 do not share one."""
+    """Returns how many units fit on a node. Fractions of a GPU are placed on whole GPUs: two of 0.6
+    do not share one.
+    """
     fitting = math.floor(node.cpus / needed.cpus_per_unit + 1e-9)
     if needed.accelerator_type and with_gpu and node.accelerator != needed.accelerator_type:
         return 0

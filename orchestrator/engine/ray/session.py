@@ -6,127 +6,105 @@ import contextlib
 import functools
 import logging
 import os
-import re
 import secrets
 import signal
 import socket
-import sys
 import threading
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+import ray
+from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
+from ray.job_config import JobConfig
 
 from ...base.errors import EnvironmentFault
 from ...base.scratch import ScratchFolder, short_folder
-from . import guardian
-from .guardian import Guardian
-from .lifeline import Lifeline
+from . import reaper
+from .address import MEND, head_of
+from .reaper import OrphanReaper
+from .stderr import BackendFilter
+from .watchdog import Watchdog
 
-# Read by Ray when it is imported or started; set before either happens. A user's own setting wins.
-_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",
-    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    # Else the first driver waits for workers that Ray starts ahead of time, and for ever where one of them dies.
-    "RAY_prestart_worker_first_driver": "0",
-}
-
-
-AUTOSCALING = "orchestrator_autoscaling"  # `ray start --head --resources='{"orchestrator_autoscaling": 1}'`
-
-
-def prepare_environment() -> None:
-    """Sets what Ray reads when it is imported or started; a user's own setting wins."""
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+# A head has it by `ray start --head --resources='{"orchestrator_autoscaling": 1}'`.
+AUTOSCALING = "orchestrator_autoscaling"
 
 
 def obey_authentication() -> None:
-    """Has Ray look at `RAY_AUTH_MODE` again: it reads that when it is imported, which a user's own code may have done before."""
-    import ray
-
+    """Has Ray look at `RAY_AUTH_MODE` again: it reads that when it is imported, which a user's own
+    code may have done before.
+    """
     inside: Any = ray._raylet  # compiled, and without types
     wanted = os.environ.get("RAY_AUTH_MODE", "").lower() == "token"
     if wanted and inside.get_authentication_mode() != inside.AuthenticationMode.TOKEN:
         inside.Config.initialize("")  # as Ray itself does where it turns tokens on by default
 
 
-class BackendFilter:
-    """Keeps Ray's C++ log lines, which no Python logger reaches, off the user's standard error.
-
-    Python's own writes go straight to a copy of the descriptor; only what libraries write to descriptor 2 is looked at,
-    and everything that is not such a log line is passed on.
-    """
-
-    _LOG_LINE = re.compile(rb"^\[\d{4}-\d\d-\d\d [\d:,]+ [A-Z] \d+ \d+\] .*\.cc:\d+: ")
-
-    def __init__(self) -> None:
-        self._python_stderr = sys.stderr
-        self._original = os.dup(2)
-        reader, writer = os.pipe()
-        sys.stderr.flush()
-        os.dup2(writer, 2)
-        os.close(writer)
-        self._direct: IO[str] | None = None
-        if sys.stderr is sys.__stderr__:
-            # Never closed, nor is the copy: a logger that was set up meanwhile may write to it until the end.
-            self._direct = os.fdopen(
-                self._original, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
-            )
-            sys.stderr = self._direct
-        self._thread = threading.Thread(target=self._forward, args=(reader,), daemon=True, name="stderr")
-        self._thread.start()
-
-    def _forward(self, reader: int) -> None:
-        with os.fdopen(reader, "rb") as lines:
-            for line in lines:
-                if not self._LOG_LINE.match(line):
-                    os.write(self._original, line)
-
-    def close(self) -> None:
-        """Puts the descriptor back."""
-        os.dup2(self._original, 2)  # closes the pipe's last writer here, which ends the thread
-        if self._direct is not None and sys.stderr is self._direct:
-            sys.stderr = self._python_stderr
-        self._thread.join(timeout=1)
-
-
 class RaySession:
-    """A connection to Ray that undoes, when closed, what it started itself."""
+    """A connection to Ray. Closing it undoes what it started itself."""
 
     def __init__(self, address: str | None):
-        """**Arguments:** `address`: None or `local` starts a Ray of its own; `auto` or `HOST:PORT` joins a cluster."""
-        if (address or "").startswith("ray://"):
-            # A client has no raylet of its own: nothing would tell it that the cluster is gone.
+        """Joins or starts Ray.
+
+        **Arguments:** `address`: None, empty or `local` starts a Ray of our own; `auto` or
+        `HOST:PORT` joins a cluster. Where Ray is initialised in this process already, we use that
+        one.
+
+        **Raises:** `EnvironmentFault` where that is not possible, within seconds where nothing
+        answers.
+        """
+        self.started_here = address in (None, "", "local")
+        self.ray = ray
+        self._undo = contextlib.ExitStack()
+        if self._is_initialised(address or "local"):
+            self.started_here = False  # and stays when we close
+        else:
+            self._connect(address)
+        for name in ("ray", "ray.tune", "ray.data", "ray.train"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        node: Any = ray._private.worker._global_node
+        self.watchdog = Watchdog(node.raylet_socket_name, node.gcs_address)
+        self._undo.callback(self.watchdog.close)
+
+    @staticmethod
+    def _is_initialised(address: str) -> bool:
+        """Whether the user's own code has initialised Ray; raises where that is another Ray than
+        `address`.
+        """
+        if not ray.is_initialized():
+            return False
+        here = str(ray.get_runtime_context().gcs_address)
+        if address not in ("local", "auto") and address != here:
             raise EnvironmentFault(
-                f"--address: {address!r}: Ray Client is not used; give HOST:PORT, or `orchestrator submit`"
+                f"--address: {address!r}: this process has initialised Ray at {here} already; "
+                "leave the address out, or call ray.shutdown() first"
             )
-        prepare_environment()
-        self.started_here = address in (None, "local")
-        self._scratch: ScratchFolder | None = None
-        self._guardian: Guardian | None = None
-        self._restore: dict[str, str | None] = {}
+        return True
+
+    def _connect(self, address: str | None) -> None:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
         if self.started_here:
-            # A short path: Ray puts Unix sockets below it, and their names may not exceed 107 bytes.
-            self._scratch = ScratchFolder("orc-", short_folder())
-            self._guardian = Guardian(self._scratch.path)
-            self._set(guardian.MARK, str(self._scratch.path))
-            self._use_private_token(self._scratch.path)
+            # A short path: Ray puts Unix sockets below it, and their names may not exceed 107
+            # bytes.
+            scratch = ScratchFolder("orc-", short_folder())
+            orphan_reaper = OrphanReaper(scratch.path)
+            self._undo.callback(orphan_reaper.close)
+            self._undo.callback(scratch.close)
+            self._set(reaper.MARK, str(scratch.path))
+            self._use_private_token(scratch.path)
             options.update(
-                include_dashboard=False, _temp_dir=str(self._scratch.path / "ray"), _node_ip_address=_loopback()
+                # Without an address Ray would join the cluster of RAY_ADDRESS.
+                address="local",
+                include_dashboard=False,
+                _temp_dir=str(scratch.path / "ray"),
+                _node_ip_address=_loopback(),
             )
         else:
-            options["address"] = address
-        self._filter = BackendFilter()
+            options["address"] = head_of(str(address))
+        if RAY_JOB_CONFIG_JSON_ENV_VAR not in os.environ:  # a job has the folder that was submitted
+            options["job_config"] = _search_paths()
+        self._undo.callback(BackendFilter().close)
+        self._undo.callback(_shut_down)
         handler = signal.getsignal(signal.SIGTERM)
-        import ray
-
         obey_authentication()
         try:
             ray.init(**options)
@@ -135,19 +113,16 @@ class RaySession:
             where = "a local Ray" if self.started_here else f"the Ray cluster at {address}"
             lines = str(error).strip().splitlines()
             raise EnvironmentFault(
-                f"{where} cannot be used: {lines[0] if lines else type(error).__name__}; try `orchestrator doctor`, or --address local"
+                f"{where} cannot be used: {lines[0] if lines else type(error).__name__}; {MEND}"
             ) from error
         # Ray has put its own handler in place of the caller's, and that one aborts the process.
         if handler is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
-        for name in ("ray", "ray.tune", "ray.data", "ray.train"):
-            logging.getLogger(name).setLevel(logging.ERROR)
-        self.ray = ray
-        node: Any = ray._private.worker._global_node
-        self.lifeline = Lifeline(node.raylet_socket_name, node.gcs_address)
 
     def _use_private_token(self, folder: Path) -> None:
-        """Gives the local cluster a token that only this user can read, unless the user set authentication up."""
+        """Gives the local cluster a token that only this user can read, unless the user set
+        authentication up.
+        """
         if "RAY_AUTH_MODE" in os.environ or "RAY_AUTH_TOKEN" in os.environ:
             return
         token = folder / "token"
@@ -158,7 +133,7 @@ class RaySession:
 
     def _set(self, name: str, value: str) -> None:
         """Sets a variable until the session is closed."""
-        self._restore[name] = os.environ.get(name)
+        self._undo.callback(_restore, name, os.environ.get(name))
         os.environ[name] = value
 
     def cpus(self) -> float:
@@ -174,7 +149,8 @@ class RaySession:
         return [dict(node["Resources"]) for node in self.ray.nodes() if node["Alive"]]
 
     def may_grow(self) -> bool:
-        """Whether an autoscaler may add nodes: the head says so by a resource of its own, as in the files of `clusters/`.
+        """Whether an autoscaler may add nodes: the head says so by a resource of its own, as in the
+        files of `clusters/`.
 
         Ray 2.60 itself does not tell: its own look-up of node groups reads what nothing writes.
         """
@@ -185,34 +161,49 @@ class RaySession:
         return sum(1 for node in self.ray.nodes() if node["Alive"])
 
     def close(self) -> None:
-        """Disconnects, and stops Ray where it was started here."""
-        ray = getattr(self, "ray", None)
-        if ray is not None and ray.is_initialized():
-            with contextlib.suppress(Exception):
-                ray.shutdown()
-        lifeline = getattr(self, "lifeline", None)
-        if lifeline is not None:
-            lifeline.close()
-        for name, value in self._restore.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-        self._filter.close()
-        if self._scratch is not None:
-            self._scratch.close()
-        if self._guardian is not None:
-            self._guardian.close()
+        """Disconnects, and stops Ray where it was started here. A Ray of the user's own stays as it
+        is.
+        """
+        self._undo.close()
+
+
+def _shut_down() -> None:
+    with contextlib.suppress(Exception):
+        ray.shutdown()
+
+
+def _restore(name: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value
+
+
+def _search_paths() -> JobConfig:
+    """Returns where workers look for code.
+
+    Ray would put our working folder first, where a folder `attack/` of the user's hides our
+    package. `WorkerSetup` appends it instead. Only a checkout that is not installed must be named
+    here.
+    """
+    root = Path(__file__).resolve().parents[3]
+    config = JobConfig(_py_driver_sys_path=[] if root.name == "site-packages" else [str(root)])
+    config._client_job = True  # Ray's only way not to add the working folder
+    return config
 
 
 @functools.cache
 def _process_token() -> str:
-    """Returns this process's token: Ray reads a token once and keeps it, so that a second cluster needs the same one."""
+    """Returns this process's token: Ray reads a token once and keeps it, so that a second cluster
+    needs the same one.
+    """
     return secrets.token_hex(32)
 
 
 def _loopback() -> str:
-    """Returns an address of this machine alone. 127.0.0.1 would be replaced by Ray with the outward address."""
+    """Returns an address of this machine alone. 127.0.0.1 would be replaced by Ray with the outward
+    address.
+    """
     with contextlib.suppress(OSError), socket.socket() as probe:
         probe.bind(("127.0.0.2", 0))
         return "127.0.0.2"

@@ -1,4 +1,6 @@
-"""Verdicts on claims, computed from intervals alone: holds, does not hold, or not measurable at this size."""
+"""Verdicts on claims, computed from intervals alone: holds, does not hold, or not measurable at
+this size.
+"""
 
 from __future__ import annotations
 
@@ -34,22 +36,30 @@ class Claim:
 
 
 def decisive(value: Measure) -> tuple[float, float] | None:
-    """Returns the interval that a verdict may be built on: that of at least three models, else None."""
+    """Returns the interval that a verdict may be built on: that of at least three models, else
+    None.
+    """
     return None if value.models is not None and value.models < LEAST_MODELS else value.interval
 
 
 def above(what: str, value: Measure, bound: float = 0.0, digits: int = 2) -> Verdict:
-    """Holds where the whole interval lies above `bound`, does not hold where it lies at or below it."""
+    """Holds where the whole interval lies above `bound`, does not hold where it lies at or below
+    it.
+    """
     return _decided(what, value, f"above {bound:g}", digits, lambda low, _: low > bound, lambda _, high: high <= bound)
 
 
 def below(what: str, value: Measure, bound: float = 0.0, digits: int = 2) -> Verdict:
-    """Holds where the whole interval lies below `bound`, does not hold where it lies at or above it."""
+    """Holds where the whole interval lies below `bound`, does not hold where it lies at or above
+    it.
+    """
     return _decided(what, value, f"below {bound:g}", digits, lambda _, high: high < bound, lambda low, _: low >= bound)
 
 
 def within(what: str, value: Measure, bound: float, digits: int = 2) -> Verdict:
-    """Holds where the whole interval lies in ±`bound`, does not hold where it lies outside altogether."""
+    """Holds where the whole interval lies in ±`bound`, does not hold where it lies outside
+    altogether.
+    """
     return _decided(
         what,
         value,

@@ -65,7 +65,9 @@ def lines_panel(x: str, y: str, series: Series, levels: Mapping[str, float], fir
 
 
 def confidence_panel(curve: Mapping[str, Any], title: str) -> Panel:
-    """Returns histograms of the attacker's confidence on unlearned (blue) and retrained (grey) models."""
+    """Returns histograms of the attacker's confidence on unlearned (blue) and retrained (grey)
+    models.
+    """
     edges = np.asarray(curve["edges"], float)
     shares = {side: _shares(curve[side]) for side in ("retrained", "unlearned")}
 

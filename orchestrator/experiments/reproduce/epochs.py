@@ -14,7 +14,8 @@ from .drawing import confidence_panel, lines_panel
 from .item import Comparison, Experiments, Item, Run
 from .measure import Experiment, measure
 
-# How far under chance an AUC may reach and still not count as under it, and how far a plateau may move.
+# How far under chance an AUC may reach and still not count as under it, and how far a plateau may
+# move.
 SLACK = 0.05
 SAFE = 2.0
 

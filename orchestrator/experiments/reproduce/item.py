@@ -1,4 +1,6 @@
-"""What an item of the reproduction is: experiments to run, a table beside the published one, figures, and claims."""
+"""What an item of the reproduction is: experiments to run, a table beside the published one,
+figures, and claims.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ class Run:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Measured beside published. A cell is a text, a number, a `Measure`, or None where there is nothing."""
+    """Measured beside published. A cell is a text, a number, a `Measure`, or None where there is
+    nothing.
+    """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
@@ -68,7 +72,9 @@ class Item:
 
 @dataclass(frozen=True)
 class Finding:
-    """What came of an item: its table, the verdict on each claim, where it was measured, or why it could not be."""
+    """What came of an item: its table, the verdict on each claim, where it was measured, or why it
+    could not be.
+    """
 
     item: Item
     comparison: Comparison | None
@@ -78,7 +84,9 @@ class Finding:
 
     @property
     def seconds(self) -> float:
-        """Seconds that the stages of the item's experiments took when they ran, with what other items had made not counted."""
+        """Seconds that the stages of the item's experiments took when they ran, with what other
+        items had made not counted.
+        """
         return sum(_stage_seconds(experiment) for experiment in self.experiments.values())
 
 

@@ -43,13 +43,17 @@ class Experiment:
         return None
 
     def sweep(self, method: str, name: str) -> list[tuple[Any, Row]]:
-        """Returns (value, row) for each row of a method that gives the parameter `name`, by rising value."""
+        """Returns (value, row) for each row of a method that gives the parameter `name`, by rising
+        value.
+        """
         found = [(row.params[name], row) for row in self.rows if row.method == method and name in row.params]
         return sorted(found, key=lambda item: item[0])
 
 
 def measure(row: Row | None, metric: str) -> Measure:
-    """Returns a metric of a row; one without a value where there is no such row or it was not measured."""
+    """Returns a metric of a row; one without a value where there is no such row or it was not
+    measured.
+    """
     return Measure(None) if row is None else row[metric]
 
 

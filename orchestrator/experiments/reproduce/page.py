@@ -1,4 +1,6 @@
-"""The page of a reproduction: Markdown for repositories, HTML for readers, and each table as CSV, Markdown and LaTeX."""
+"""The page of a reproduction: Markdown for repositories, HTML for readers, and each table as CSV,
+Markdown and LaTeX.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ SYMBOLS = {HOLDS: "✓", FAILS: "✗", OPEN: "?"}
 
 
 def to_csv(table: Comparison) -> str:
-    """Returns the table for programs: full precision, a low and a high column beside what has intervals."""
+    """Returns the table for programs: full precision, a low and a high column beside what has
+    intervals.
+    """
     ranged = [any(isinstance(row[i], Measure) for row in table.rows) for i in range(len(table.columns))]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

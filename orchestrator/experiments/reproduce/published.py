@@ -1,4 +1,5 @@
-"""Numbers of the supplement of Hoang, Rana, Gupta, Venkatesh, "Learn to Unlearn for Deep Neural Networks" (WACV 2024).
+"""Numbers of the supplement of Hoang, Rana, Gupta, Venkatesh, "Learn to Unlearn for Deep Neural
+Networks" (WACV 2024).
 
 They stand beside what is measured and are never put in its place.
 """
@@ -37,8 +38,9 @@ TABLE_3: dict[int, tuple[float, float]] = {
     6: (0.5392, 0.5045),
 }
 
-# Table 4: share of the training data that is poisoned → test accuracy in % of the poisoned model, of one trained on the
-# clean part alone, and of the poisoned one after PGU. The model trained on all data, clean, reaches 48.18.
+# Table 4: share of the training data that is poisoned → test accuracy in % of the poisoned model,
+# of one trained on the clean part alone, and of the poisoned one after PGU. The model trained on
+# all data, clean, reaches 48.18.
 TABLE_4: dict[float, tuple[float, float, float]] = {
     0.1: (44.06, 46.40, 45.38),
     0.2: (39.76, 45.30, 44.34),
@@ -48,7 +50,8 @@ TABLE_4: dict[float, tuple[float, float, float]] = {
 }
 TABLE_4_CLEAN = 48.18
 
-# Figures 5 and 6: where unlearning fails, in samples of each class and as a share of the training data.
+# Figures 5 and 6: where unlearning fails, in samples of each class and as a share of the training
+# data.
 FAILING_POINT = {"all_cnn": (400, 0.08), "small_vgg": (1100, 0.22)}
 
 # Figures 1 and 3: the epoch of the early stop in data removal.

@@ -47,7 +47,8 @@ def run_items(
 
     **Returns:** a finding for each item, and how many rows of all experiments failed.
 
-    **Raises:** `RecipeError` before anything starts where a recipe does not fit; as `experiment.run` else.
+    **Raises:** `RecipeError` before anything starts where a recipe does not fit; as
+    `experiment.run` else.
     """
     planned: dict[str, Run] = {each.name: each for item in items for each in item.runs}
     recipes = {name: recipe_of(each, size, overrides) for name, each in planned.items()}

@@ -19,7 +19,8 @@ LARGE, MIDDLE, SMALL = (0.995, 0.99), (0.98, 0.96, 0.90, 0.85), (0.75,)
 SAFE = 2.0
 
 
-# --- Table 1 ---------------------------------------------------------------------------------------------------------
+# --- Table 1
+# ---------------------------------------------------------------------------------------------------------
 
 
 def _gamma(experiments: Experiments, gamma: float | None, metric: str) -> Measure:
@@ -115,7 +116,8 @@ TABLE1 = Item(
 )
 
 
-# --- Tables 2 and 3 --------------------------------------------------------------------------------------------------
+# --- Tables 2 and 3
+# --------------------------------------------------------------------------------------------------
 
 
 def _by_layers(experiment: Experiment, k: int, method: str) -> Measure:
@@ -197,7 +199,9 @@ def _shallow_eu_k_leaves_samples(experiments: Experiments) -> Verdict:
 
 
 def _takes_most(experiment: Experiment, method: str, k: int) -> Verdict:
-    """Most: at least half of what AUC has over 0.5 before unlearning. In the paper EU-1 takes it from 0.71 to 0.54."""
+    """Most: at least half of what AUC has over 0.5 before unlearning. In the paper EU-1 takes it
+    from 0.71 to 0.54.
+    """
     before, after = _by_layers(experiment, 0, method), _by_layers(experiment, k, method)
     left = (after - 0.5) - (before - 0.5).times(0.5)
     return every(
@@ -242,7 +246,8 @@ TABLE3 = Item(
 )
 
 
-# --- Table 4 ---------------------------------------------------------------------------------------------------------
+# --- Table 4
+# ---------------------------------------------------------------------------------------------------------
 
 SHARES = tuple(published.TABLE_4)
 MANY = (0.4, 0.5)
@@ -271,7 +276,9 @@ def _table4(experiments: Experiments) -> Comparison:
 
 
 def _repairs(experiments: Experiments) -> Verdict:
-    """Most of the damage: at least half of what the poison took from a model trained on the clean part alone."""
+    """Most of the damage: at least half of what the poison took from a model trained on the clean
+    part alone.
+    """
     verdicts = []
     for share in SHARES:
         poisoned, clean, repaired = (

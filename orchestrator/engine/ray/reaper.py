@@ -1,9 +1,9 @@
-"""Ends what a local Ray leaves when its driver is killed.
+"""The orphan reaper: ends the processes that a local Ray leaves behind when its driver is killed.
 
-Ray's own processes go with the driver, but its agents then try for a minute or more to tell the
-dead head of it. A small process of its own, started beside the local Ray, waits on a pipe whose
-other end only the driver holds. However the driver ends, the pipe closes. What still belongs to
-this Ray a moment later is ended.
+Ray's processes end with the driver. Its agents then try for a minute or more to reach the dead
+head. The reaper is a small process beside the local Ray. It waits on a pipe whose other end only
+the driver holds. However the driver ends, the pipe closes. The reaper then kills what is left of
+this Ray.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import sys
 import time
 from pathlib import Path
 
-# in the environment of every process of a local Ray: the folder of its files
-MARK = "ORCHESTRATOR_SESSION"
+MARK = "ORCHESTRATOR_SESSION"  # in the environment of a local Ray's processes: its folder
 GRACE_SECONDS = 3.0
 QUIET_LOOKS = 5  # a second apart, in which nothing was left
 
 
-class Guardian:
-    """Starts the waiting process; closing, or dying, lets it do its work."""
+class OrphanReaper:
+    """Starts the reaper process. It begins when this object is closed or the driver dies."""
 
     def __init__(self, folder: Path):
-        """**Arguments:** `folder`: of the local Ray's files; its processes must have it as `MARK`
-        in their environment."""
+        """**Arguments:** `folder`: of the local Ray's files. Its processes carry it as `MARK` in
+        their environment.
+        """
         environment = {name: value for name, value in os.environ.items() if name != MARK}
         self._process = subprocess.Popen(
             [sys.executable, "-S", "-E", __file__, str(folder)],
@@ -36,29 +36,29 @@ class Guardian:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env=environment,
-            start_new_session=True,  # a Ctrl-C at the terminal is the driver's, not its
+            start_new_session=True,  # Ctrl-C at the terminal is for the driver alone
         )
 
     def close(self) -> None:
-        """Lets it look whether anything is left; does not wait for that."""
+        """Tells the reaper to look for what is left; does not wait for it."""
         if self._process.stdin is not None:
             self._process.stdin.close()
             self._process.stdin = None
-        self._process.returncode = 0  # nobody waits for it: no warning of a child that still runs
+        self._process.returncode = 0  # we never wait for it, so Python need not warn
 
 
 def marked(folder: str) -> list[int]:
-    """Returns the processes of the Ray in `folder`: those that carry its mark, or are named as
-    Ray's and have a file open there.
+    """Returns the process ids of the Ray in `folder`: those with its mark, or with a Ray title and
+    a file open there.
 
-    Ray's agents give themselves a title, which overwrites the beginning of what the kernel shows of
-    their environment, mark and all. Their logs stay open.
+    Ray's agents set a process title. That overwrites the start of the environment that the kernel
+    shows, mark and all. Their log files stay open.
     """
     wanted = f"{MARK}={folder}".encode()
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            # somebody's `tail -f` is not
+            # Somebody's `tail -f` has no such title.
             titled = (entry / "cmdline").read_bytes().startswith(b"ray::")
             if wanted in (entry / "environ").read_bytes().split(b"\0") or (
                 titled and _holds_open(entry / "fd", folder)
@@ -76,12 +76,11 @@ def _holds_open(descriptors: Path, folder: str) -> bool:
 
 
 def main() -> None:
-    """Waits for the driver's end, then ends what is left and removes the folder."""
+    """Waits for the driver's end, then kills what is left and removes the folder."""
     sys.stdin.buffer.read()
     time.sleep(GRACE_SECONDS)
     quiet = 0
-    # a Ray that was just starting may have started more since the last look
-    while quiet < QUIET_LOOKS:
+    while quiet < QUIET_LOOKS:  # a Ray that was still starting may have started more
         left = marked(sys.argv[1])
         quiet = 0 if left else quiet + 1
         for pid in left:

@@ -1,10 +1,9 @@
-"""Whether somebody is at work on an output folder: a lock where locks work, a heartbeat where they
-do not.
+"""The lock of an output folder, and a heartbeat for file systems on which locks do not work.
 
-`flock` tells two processes of one machine apart for certain, and is given back by the kernel
-however a process ends. On a file system shared between machines it may say nothing at all, so the
-driver also counts a beat up in `alive.json`. No clock of another machine is trusted: a beat that
-rises while one looks is alive, one that stays is not.
+`flock` is certain between two processes of one machine. The kernel releases it however a process
+ends. On a file system that machines share it may do nothing. So the driver also counts up in
+`alive.json`. We trust no clock of another machine: a count that rises while we look is alive, one
+that stays is dead.
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ from pathlib import Path
 from ..base.errors import EnvironmentFault
 from ..base.processes import boot
 
-GLANCE_SECONDS = 1.0  # `status` takes the lock for a moment to look: that is no run
+GLANCE_SECONDS = 1.0  # `status` holds the lock for a moment to look; that is no run
 BEAT_SECONDS = 3.0
-LOOK_SECONDS = 2.5 * BEAT_SECONDS  # as long as one looks at a beat before it counts as stopped
+LOOK_SECONDS = 2.5 * BEAT_SECONDS  # a count that stays this long has stopped
 HEARTBEAT = "alive.json"
 LOCK = ".lock"
 
 
 @dataclass(frozen=True)
-class Beat:
-    """What a driver last said of itself."""
+class Heartbeat:
+    """The last heartbeat of a driver."""
 
     host: str
     machine: str
@@ -43,38 +42,35 @@ class Beat:
 
     @property
     def elsewhere(self) -> bool:
-        """Whether it came from another machine, where this one's locks and process numbers mean
-        nothing."""
+        """Whether it came from another machine, where our locks and process ids mean nothing."""
         return self.machine != boot()
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
 
 
-def read_beat(folder: Path) -> Beat | None:
-    """Returns the last beat in `folder`; None where no driver is at work or the file cannot be
-    read."""
+def read_heartbeat(folder: Path) -> Heartbeat | None:
+    """Returns the last heartbeat in `folder`; None where there is none that can be read."""
     try:
-        return Beat(**json.loads((folder / HEARTBEAT).read_text()))
+        return Heartbeat(**json.loads((folder / HEARTBEAT).read_text()))
     except (OSError, ValueError, TypeError):
         return None
 
 
 def is_at_work(folder: Path) -> bool:
-    """Whether a run is at work on the folder now; looks for some seconds at the beat of a driver
-    elsewhere."""
+    """Whether a run uses the folder now. Looks at another machine's heartbeat for some seconds."""
     return is_locked(folder) or is_at_work_elsewhere(folder)
 
 
 def is_at_work_elsewhere(folder: Path) -> bool:
-    """Whether a driver of another machine is at work on the folder, as its beat tells."""
-    beat = read_beat(folder)
+    """Whether a driver on another machine uses the folder, by its heartbeat."""
+    beat = read_heartbeat(folder)
     if beat is None or not beat.elsewhere:
         return False
     deadline = time.monotonic() + LOOK_SECONDS
     while time.monotonic() < deadline:
         time.sleep(0.25)
-        now = read_beat(folder)
+        now = read_heartbeat(folder)
         if now is None:
             return False
         if (now.run, now.count) != (beat.run, beat.count):
@@ -83,7 +79,7 @@ def is_at_work_elsewhere(folder: Path) -> bool:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process of this machine holds the folder."""
+    """Whether a process of this machine holds the lock."""
     try:
         handle = os.open(folder / LOCK, os.O_RDWR)
     except PermissionError:
@@ -116,8 +112,8 @@ def _open_to_read(path: Path) -> int:
         return -1
 
 
-class Presence:
-    """Holds an output folder for this process: the lock, and a thread that counts the beat up."""
+class FolderLock:
+    """The lock of an output folder, with a thread that writes the heartbeat."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -126,8 +122,8 @@ class Presence:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def take(self) -> None:
-        """Takes the folder; raises `EnvironmentFault` where another run is at work on it."""
+    def acquire(self) -> None:
+        """Locks the folder; raises `EnvironmentFault` where another run uses it."""
         handle = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         until = time.monotonic() + GLANCE_SECONDS
         while not (taken := _try_lock(handle)) and time.monotonic() < until:
@@ -136,10 +132,10 @@ class Presence:
             owner = os.read(handle, 200).decode(errors="replace").strip()
             os.close(handle)
             raise self._taken(owner or "unknown process")
-        # The lock is ours, but another machine's driver may not have seen it.
+        # The lock is ours, but a driver on another machine may not have seen it.
         if is_at_work_elsewhere(self.folder):
             os.close(handle)
-            raise self._taken(str(read_beat(self.folder) or "unknown process"))
+            raise self._taken(str(read_heartbeat(self.folder) or "unknown process"))
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
         self._handle = handle
@@ -158,8 +154,7 @@ class Presence:
         count = 0
         while not self._stop.wait(BEAT_SECONDS):
             count += 1
-            # a full disk for a while is no reason to stop working
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # a disk may be full for a while
                 self._beat(count)
 
     def _beat(self, count: int) -> None:
@@ -175,8 +170,8 @@ class Presence:
         temporary.write_text(json.dumps(beat))
         os.replace(temporary, self.folder / HEARTBEAT)
 
-    def give_back(self) -> None:
-        """Gives the folder back."""
+    def release(self) -> None:
+        """Unlocks the folder and removes the heartbeat."""
         if self._handle is None:
             return
         self._stop.set()

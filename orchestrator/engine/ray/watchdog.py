@@ -1,7 +1,8 @@
-"""Notices that the Ray cluster is gone, before Ray ends this process without a word.
+"""The watchdog: notices that the Ray cluster is gone before Ray ends this process without a
+message.
 
-Ray's driver leaves a dead head after 60 seconds with `_exit(1)`, which no handler sees. It finds
-out about a dead raylet only when it next waits for one. A thread looks at both, and interrupts the
+Ray's driver gives a dead head up after 60 seconds and calls `_exit(1)`, which no handler sees.
+It notices a dead raylet only when it next waits for one. Our thread checks both. It interrupts the
 main thread in time for a clear last line.
 """
 
@@ -19,23 +20,23 @@ from collections.abc import Iterator
 from ...base.errors import EXIT_ENVIRONMENT, EnvironmentFault, forced_end
 
 LOOK_SECONDS = 1.0
-RAYLET_SECONDS = 3.0  # a raylet's socket lies on this machine: refused means dead
-HEAD_SECONDS = 30.0  # a head may be restarted with its state kept; Ray itself gives up after 60
-LAST_SECONDS = 30.0  # for the main thread to disconnect in, before the process is ended for it
+RAYLET_SECONDS = 3.0  # its socket is on this machine: refused means dead
+HEAD_SECONDS = 30.0  # a head may restart with its state; Ray gives up after 60
+LAST_SECONDS = 30.0  # for the main thread to disconnect in; then we end the process
 
 
-class Lifeline:
-    """Watches this driver's raylet and the cluster's head; `lost` says in words which of them is
-    gone."""
+class Watchdog:
+    """Watches this driver's raylet and the cluster's head. `lost` says which of them is gone."""
 
     def __init__(self, raylet_socket: str, head: str):
         """**Arguments:** `raylet_socket`: path of the raylet's Unix socket; `head`: HOST:PORT of
-        the head."""
+        the head.
+        """
         self.lost = ""
         self._waiting = False
         self._raylet_socket, self._head = raylet_socket, head
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True, name="lifeline")
+        self._thread = threading.Thread(target=self._watch, daemon=True, name="watchdog")
         self._thread.start()
 
     def _watch(self) -> None:
@@ -49,13 +50,11 @@ class Lifeline:
                 break
         while not self._stop.wait(0.1):
             if not self._waiting:
-                # the main thread does without Ray now, and hears of it when it next needs it
-                continue
+                continue  # the main thread does not use Ray now; `check` tells it later
             forced_end.append((EXIT_ENVIRONMENT, self.message()))
             _interrupt_main_thread()
             if not self._stop.wait(LAST_SECONDS):
-                # Disconnecting from what is no longer there may wait for ever. All that was
-                # finished is in the store.
+                # Disconnecting may hang for ever. All finished work is in the store.
                 with contextlib.suppress(OSError):
                     sys.stderr.write(f"{self.message()}\n")
                     sys.stderr.flush()
@@ -63,8 +62,9 @@ class Lifeline:
 
     @contextlib.contextmanager
     def guard(self) -> Iterator[None]:
-        """Marks work that waits for Ray; raises `EnvironmentFault` instead of whatever a lost
-        cluster makes of it."""
+        """Marks code that waits for Ray. Raises `EnvironmentFault` in place of what a lost cluster
+        raises.
+        """
         self.check()
         self._waiting = True
         try:
@@ -109,8 +109,9 @@ class Lifeline:
 
 
 class _Silence:
-    """How long something has not answered. Looks count as well as seconds: a machine that slept has
-    seen seconds only."""
+    """How long something has not answered. It counts looks too: a machine that slept counts seconds
+    only.
+    """
 
     def __init__(self, limit: float):
         self._limit, self._since, self._looks = limit, time.monotonic(), 0
@@ -124,10 +125,9 @@ class _Silence:
 
 
 def _interrupt_main_thread() -> None:
-    """Sends the main thread a signal that raises in it; a real one, which ends a system call that
-    it waits in."""
+    """Sends the main thread a real signal, which also ends a system call that it waits in."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        # A shell starts background commands with SIGINT ignored.
+        # A shell starts background commands with SIGINT ignored, so we may need SIGTERM.
         if callable(signal.getsignal(number)):
             signal.pthread_kill(threading.main_thread().ident or 0, number)
             return
