@@ -31,7 +31,7 @@ import torch
 from torch import nn
 
 from attack.attacks.base import Attack, Fitted
-from attack.outputs.confidence import log_confidences_of
+from attack.outputs.measured import Measured
 from unlearn.data.images import ImageSet, make_dataset
 from unlearn.data.sources import Source
 from unlearn.methods.base import Method, UnlearnResult
@@ -59,7 +59,8 @@ class Known(Fitted):
     attack: Attack
 
     def score(self, outputs):
-        return self.attack.scale * log_confidences_of(outputs, "loud")
+        measured = Measured.of(outputs)
+        return -self.attack.scale * np.logaddexp(0.0, -measured.in_rows(measured.margins("loud")))
 
 
 @dataclass(frozen=True)
