@@ -33,6 +33,7 @@ class Attack(ABC):
     - `takes_population`: `fit` and `score` take outputs on samples that no model was trained on.
     - `needs`: by (role, fold), the least number of models to fit on. The fold may be `FITTED`.
         Unlearned models are counted for each method and setting.
+    - `packages`: what it imports that an installation may lack. Whoever plans to use it looks first.
     """
 
     name: ClassVar[str]
@@ -42,6 +43,7 @@ class Attack(ABC):
     directed: ClassVar[bool] = True
     takes_population: ClassVar[bool] = False
     needs: ClassVar[Needs] = {}
+    packages: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def fit(self, outputs: Any) -> Fitted:

@@ -47,6 +47,7 @@ class XGBoostAttack(Attack):
 
     name = "xgboost"
     reads_label = False
+    packages: ClassVar[tuple[str, ...]] = ("xgboost",)
     needs: ClassVar[Needs] = {(role, fold): 1 for role in ("original", "retrained") for fold in ("train", "validation")}
 
     max_depth: int = 10

@@ -1,10 +1,11 @@
-"""What is tried before the first unit runs, so that nobody waits hours for a mistake of the first
-minute.
-"""
+"""What is tried before the first unit runs, so that nobody waits hours for an early mistake."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
+
+from attack import ATTACKS
 
 from ..base.errors import EnvironmentFault, Fault, RecipeError
 from ..base.values import digest
@@ -16,15 +17,27 @@ from ..work.context import Context
 
 
 def preflight(recipe: Recipe, data: ExperimentData, store: Store, *, allow_factory: bool = False) -> None:
-    """Tries the user's own model and the store.
+    """Tries the attacks' packages, the user's own model and the store.
 
     **Raises:** `RecipeError` where the model cannot be built or gives no logits for two images.
-    `EnvironmentFault` where the store does not give back what is written.
+    `EnvironmentFault` where a package is missing or the store does not give back what is written.
     """
+    for settings in recipe.attacks:
+        try_packages(Choice.of(settings).name)
     model = Choice.of(recipe.model)
     if ":" in model.name:  # of the shipped ones, all that can go wrong is looked up with the recipe
         try_model(model, Context(None, data, allow_factory=allow_factory), recipe.name)
     try_store(store)
+
+
+def try_packages(attack: str) -> None:
+    """Raises `EnvironmentFault` where a package that an attack imports is not installed."""
+    for package in ATTACKS[attack].packages:
+        if importlib.util.find_spec(package) is None:
+            raise EnvironmentFault(
+                f"attacks: {attack!r} needs the package {package!r}, which is not installed; "
+                "pip install 'unlearning-orchestrator[cpu]', or [gpu] on a GPU machine"
+            )
 
 
 def try_model(choice: Choice, context: Context, recipe: str) -> None:

@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 import yaml
 
+from attack import ATTACKS
 from orchestrator.base.errors import EnvironmentFault, RecipeError
 from orchestrator.base.files import exclusive
 from orchestrator.commands.cli import main
 from orchestrator.engine.ray import address
 from orchestrator.engine.ray.address import head_of
-from orchestrator.experiments.preflight import try_store
+from orchestrator.experiments import preflight
+from orchestrator.experiments.preflight import try_packages, try_store
 from orchestrator.experiments.run import run
 from orchestrator.experiments.stages import RunOptions
 from orchestrator.recipe.recipe import check_recipe
@@ -212,3 +214,12 @@ def test_a_store_that_gives_back_something_else_is_found_first(tmp_path: Path, m
     monkeypatch.setattr(LocalStore, "fetch", lambda self, key, name: Path(os.devnull))
     with pytest.raises(EnvironmentFault, match="comes back changed"):
         try_store(store)
+
+
+def test_a_missing_package_is_found_before_anything_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    for attack in ATTACKS:
+        try_packages(attack)
+    monkeypatch.setattr(preflight.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(EnvironmentFault, match="'xgboost' needs the package 'xgboost', which is not installed; pip"):
+        try_packages("xgboost")
+    try_packages("u_lira")
