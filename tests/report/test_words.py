@@ -93,7 +93,7 @@ def test_details_hold_every_measure_and_the_worst_samples_by_id() -> None:
     assert measures.head == ("AUC", "AUC − Retrain's", "F1")
     assert measures.rows[1][1][1] == ("0.020", "[-0.100, 0.100]")
     assert distances.head == ("KLoM, mean", "KLoM, 95th percentile", "Forgetting quality, mean score")
-    assert "below it (↓)" in samples.note
+    assert "Below it (↓)" in samples.note
     assert samples.rows == ()
     [part] = samples.parts  # one for each row that has any
     assert part.title == report.rows[1].label
