@@ -8,6 +8,7 @@ reader's light or dark setting.
 from __future__ import annotations
 
 import io
+import logging
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -101,6 +102,8 @@ class Figure:
 
 @contextmanager
 def _style() -> Iterator[None]:
+    # Without a home folder it warns of its cache, which is no concern of whoever reads results.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     import matplotlib
 
     # The object-oriented canvas is used throughout, so no backend of the caller's is touched.
