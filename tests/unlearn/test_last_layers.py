@@ -11,7 +11,7 @@ from torch import nn
 from unlearn import ArrayLoader, CFk, EUk, Scenario, Training, accuracy, build_model, load_dataset, make_split, train
 from unlearn.methods import METHODS, Method, MethodDidNothing, UnlearnError
 from unlearn.methods import last_layers as module
-from unlearn.methods.features import chain_of, frozen_length
+from unlearn.methods.cut import chain_of, cut
 from unlearn.methods.last_layers import trainable_modules
 from unlearn.methods.retrain import Retrain
 
@@ -173,7 +173,7 @@ def test_any_loader_will_do(trained, digits, split):
     assert set(result.history[0]) >= {"forget_accuracy", "validation_accuracy"}
 
 
-def test_a_module_without_a_known_chain_is_trained_whole(digits, split):
+def test_a_module_without_a_known_chain_is_trained_the_same(digits, split):
     class Wrapped(nn.Module):
         def __init__(self):
             super().__init__()
@@ -191,12 +191,25 @@ def test_a_module_without_a_known_chain_is_trained_whole(digits, split):
 
 
 def test_the_frozen_part_ends_before_the_first_dropout():
-    model = model_of()
-    chain = chain_of(model)
-    assert chain[frozen_length(chain, [model.linear2])] is model.dropout
+    model = model_of().train()
+    for norm in (model.norm1, model.norm2, model.norm3, model.norm4):
+        norm.eval()
+    parts = cut(model, list(model.linear2.parameters()), torch.randn(3, 1, 8, 8))
+    assert parts.suffix[0] is model.dropout
     nested = nn.Sequential(OrderedDict(a=nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU()), b=nn.Conv2d(2, 2, 1)))
     assert [type(part).__name__ for part in chain_of(nested)] == ["Conv2d", "ReLU", "Conv2d"]
-    assert frozen_length(chain_of(nested), [nested.b]) == 2
+    assert len(cut(nested, [nested.b.weight], torch.randn(3, 1, 8, 8)).prefix) == 2
+
+
+def test_the_frozen_part_ends_before_normalisation_that_learns():
+    model = model_of().train()
+    model.dropout.p = 0.0
+    for norm in (model.norm1, model.norm2, model.norm4):
+        norm.eval()
+    before = model.norm3.running_mean.clone()
+    parts = cut(model, list(model.linear2.parameters()), torch.randn(3, 1, 8, 8))
+    assert parts.suffix[0] is model.norm3
+    assert torch.equal(model.norm3.running_mean, before), "trying the halves leaves statistics as they were"
 
 
 def test_the_chain_of_resnet18_is_its_forward_pass():

@@ -5,7 +5,16 @@ import torchvision
 from torch import nn
 
 from unlearn import build_model
-from unlearn.models.layers import blocks, deepest_layers, projectable_layers, weight_matrix_shape
+from unlearn.methods.last_layers import trainable_modules
+from unlearn.models.layers import deepest, depths, projectable_layers, weight_matrix_shape
+
+
+def blocks(model):
+    return [list(block.layers) for block in depths(model, "blocks")]
+
+
+def deepest_layers(model, k, unit="layers"):
+    return [name for depth in deepest(model, k, unit, "top_k") for name in depth.layers]
 
 
 def test_nested_layers_are_found_in_definition_order() -> None:
@@ -66,3 +75,27 @@ def test_impossible_depths_are_told(k: int, unit: str) -> None:
 def test_weights_are_seen_as_matrices() -> None:
     assert weight_matrix_shape(nn.Conv2d(6, 4, (3, 2), groups=2)) == (2, 2, 18)
     assert weight_matrix_shape(nn.Linear(5, 7)) == (1, 7, 5)
+
+
+def test_every_method_means_the_same_by_layers_and_blocks() -> None:
+    """Wrapped or not, ResNet-18 has six blocks for PGU and for EU-k and CF-k."""
+    inner = torchvision.models.resnet18(num_classes=10)
+    wrapped = nn.Sequential(nn.Identity(), inner)
+    for k in range(1, 7):
+        projected = [name.removeprefix("1.") for name in deepest_layers(wrapped, k, "blocks")]
+        assert projected == deepest_layers(inner, k, "blocks")
+        trained = {id(module) for module in trainable_modules(wrapped, k, "blocks")}
+        assert trained == {id(module) for module in trainable_modules(inner, k, "blocks")}
+        layers = {name for name, module in projectable_layers(inner).items() if id(module) in trained}
+        assert layers == set(projected)
+    for k in (1, 4, 21):
+        trained = {id(module) for module in trainable_modules(wrapped, k, "layers")}
+        layers = [name for name, module in projectable_layers(wrapped).items() if id(module) in trained]
+        assert layers == deepest_layers(wrapped, k)
+
+
+def test_other_kinds_of_layers_count_too() -> None:
+    """PGU cannot move a transposed convolution; as a step of depth it counts as for EU-k."""
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ConvTranspose2d(2, 2, 3), nn.Flatten(), nn.Linear(8, 2))
+    assert deepest_layers(model, 2) == ["1", "3"]
+    assert trainable_modules(model, 2, "layers")[0] is model[1]

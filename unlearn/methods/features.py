@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -15,36 +15,6 @@ from ..core.seeds import stream
 from ..training.loop import autocast
 from ..training.predict import evaluating
 from ..training.whole_image import whole_image_products
-
-
-def chain_of(model: nn.Module) -> list[nn.Module] | None:
-    """The modules whose composition is the model's forward pass, or None where that is not known.
-
-    It is known for `nn.Sequential`, also nested, and for models with a method `chain()` that lists
-    them.
-    """
-    listed = getattr(model, "chain", None)
-    if callable(listed):
-        parts = list(listed())
-    elif isinstance(model, nn.Sequential) and type(model).forward is nn.Sequential.forward:
-        parts = list(model)
-    else:
-        return None
-    return [module for part in parts for module in (chain_of(part) or [part])]
-
-
-def frozen_length(chain: Sequence[nn.Module], active: Sequence[nn.Module]) -> int:
-    """How many modules at the start of `chain` give the same output every time while only `active`
-    are trained.
-
-    The first one that is trained, or that holds a dropout, ends the frozen part.
-    """
-    changing = {id(module) for module in active}
-    for length, part in enumerate(chain):
-        for module in part.modules():
-            if id(module) in changing or isinstance(module, nn.modules.dropout._DropoutNd):
-                return length
-    return len(chain)
 
 
 class FeatureLoader:

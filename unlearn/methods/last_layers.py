@@ -18,6 +18,7 @@ from ..core.errors import MethodDidNothing, UnlearnError
 from ..core.seeds import check_seed, seeded
 from ..data.loader import ArrayLoader
 from ..models.classes import drop_classes
+from ..models.layers import deepest
 from ..models.reset import reset
 from ..moments.basis import CoreBasis
 from ..moments.fisher import Fisher
@@ -27,30 +28,25 @@ from ..training.loop import Job, fit
 from ..training.predict import accuracy
 from ..training.recipe import Training
 from .base import Card, Choice, Method, Needs, Range, UnlearnResult
-from .features import FeatureLoader, chain_of, compute, frozen_length, room_for_features
+from .cut import cut
+from .features import FeatureLoader, compute, room_for_features
 
-_LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
-_NORMS = (nn.modules.batchnorm._NormBase,)  # batch and instance normalisation: the ones with running statistics
+_NORMS = (nn.modules.batchnorm._NormBase,)  # the kinds with running statistics
+_PROBE = 3  # images that the halves of a model are tried with, in two sizes of batch
 
 
 def trainable_modules(model: nn.Module, k: int, unit: str) -> list[nn.Module]:
-    """The modules from the k-th last layer on, in definition order, normalisation between and after
-    them included.
+    """The modules from the k-th last layer or block on, in definition order.
 
-    **Arguments:** `unit` is `layers` (convolution and linear layers wherever they are nested) or
-    `blocks` (those children of the model itself that hold such layers: for ResNet-18 the stem, four
-    stages and the classifier).
+    Normalisation between and after them is included.
+
+    **Arguments:** `k`, `unit` as of `unlearn.models.layers.deepest`.
 
     Raises `UnlearnError` where the model has fewer than `k`.
     """
-    modules = list(model.modules())
-    layers: list[nn.Module] = [module for module in modules if isinstance(module, _LAYERS)]
-    if unit == "blocks":
-        layers = [child for child in model.children() if any(isinstance(module, _LAYERS) for module in child.modules())]
-    if not 1 <= k <= len(layers):
-        raise UnlearnError(f"k: {k} is not allowed; the model has {len(layers)} {unit}, so give 1 to {len(layers)}")
-    first = next(i for i, module in enumerate(modules) if module is layers[-k])
-    return modules[first:]
+    start = deepest(model, k, unit)[0].start
+    names = [name for name, _ in model.named_modules()]
+    return list(model.modules())[names.index(start) :]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,14 +131,6 @@ class _LastLayers(Training, Method):
         watched = {name: loader for name, loader in evaluated.items() if loader is not None}
         notes: list[str] = []
         changing: nn.Module = result
-        if isinstance(retain, ArrayLoader) and retain.augment is None:
-            changing, retain, watched, notes = self._compute_prefix(result, active, retain, watched)
-
-        def report(row: dict[str, Any]) -> None:
-            row.update({f"{name}_accuracy": accuracy(changing, loader) for name, loader in watched.items()})
-            if on_epoch is not None:
-                on_epoch(row)
-
         modes = [(module, module.training) for module in result.modules()]
         frozen_norms = [
             module for module in result.modules() if isinstance(module, _NORMS) and not any(module is a for a in active)
@@ -152,6 +140,16 @@ class _LastLayers(Training, Method):
             result.train()
             for norm in frozen_norms:
                 norm.eval()
+
+        if isinstance(retain, ArrayLoader) and retain.augment is None:
+            set_mode()
+            moving = [parameter for parameter in result.parameters() if id(parameter) in trained]
+            changing, retain, watched, notes = self._compute_prefix(result, moving, retain, watched)
+
+        def report(row: dict[str, Any]) -> None:
+            row.update({f"{name}_accuracy": accuracy(changing, loader) for name, loader in watched.items()})
+            if on_epoch is not None:
+                on_epoch(row)
 
         history = fit(Job(changing, retain, self, self.seed, set_mode, report), graphs)
         for module, mode in modes:
@@ -166,18 +164,18 @@ class _LastLayers(Training, Method):
         return UnlearnResult(drop_classes(result, tuple(forget_classes)), history, None, notes)
 
     def _compute_prefix(
-        self, model: nn.Module, active: list[nn.Module], retain: ArrayLoader, watched: dict[str, Loader]
+        self, model: nn.Module, moving: list[nn.Parameter], retain: ArrayLoader, watched: dict[str, Loader]
     ) -> tuple[nn.Module, Loader, dict[str, Loader], list[str]]:
         """Replaces images by what the frozen first part makes of them:
 
         the part left to train, and loaders for it.
         """
-        chain = chain_of(model)
-        length = frozen_length(chain, active) if chain else 0
-        if chain is None or length == 0:
-            return model, retain, watched, []
         device = device_of(model)
-        prefix = nn.Sequential(*chain[:length])
+        images = retain.normalise(retain.images[:_PROBE])
+        parts = cut(model, moving, images) if len(images) == _PROBE else None
+        if parts is None:
+            return model, retain, watched, []
+        prefix = parts.prefix
         example, _ = compute(prefix, [(retain.normalise(retain.images[:1]), retain.labels[:1])], device, self.precision)
         needed = retain.dataset_size * example.numel() * example.element_size()
         if needed > room_for_features(device):
@@ -190,7 +188,7 @@ class _LastLayers(Training, Method):
 
         stored = {name: features(loader, shuffle=False) for name, loader in watched.items()}
         retained = features(retain.replace(shuffle=False), shuffle=True)
-        return nn.Sequential(*chain[length:]), retained, {**stored}, []
+        return parts.suffix, retained, {**stored}, []
 
 
 @dataclass(frozen=True, kw_only=True)

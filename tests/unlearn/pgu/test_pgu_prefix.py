@@ -10,10 +10,10 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from unlearn import build_model, second_moments
+from unlearn.methods.cut import cut
 from unlearn.methods.pgu import run as pgu_run
-from unlearn.methods.pgu.prefix import cut
 from unlearn.methods.pgu.run import _InputSide
-from unlearn.models.layers import deepest_layers
+from unlearn.models.layers import deepest
 from unlearn.moments.basis import Projector
 
 from .net import batches, ten_steps
@@ -45,7 +45,7 @@ NETS = {
 @pytest.mark.parametrize("k", [1, 2])
 def test_the_halves_compute_what_the_whole_does(make, k: int) -> None:
     net = prepared(make())
-    moving = [net.get_submodule(name).weight for name in deepest_layers(net, k)]
+    moving = [net.get_submodule(name).weight for depth in deepest(net, k) for name in depth.layers]
     images = images_of(8)
     parts = cut(net, moving, images[:2])
     assert parts is not None

@@ -16,7 +16,7 @@ from torch import nn
 
 from ...core.batches import EpochCallback, Loader, device_of
 from ...core.errors import IncompatibleMoments, UnlearnError
-from ...models.layers import deepest_layers, projectable_layers
+from ...models.layers import deepest, projectable_layers
 from ...moments.basis import CoreBasis
 from ...moments.fisher import Fisher
 from ...moments.moments import SecondMoments, second_moments
@@ -182,10 +182,11 @@ class PGU(Settings, Method):
             unknown = [name for name in self.gamma if name not in layers]
             if unknown:
                 raise UnlearnError(f"gamma: {unknown[0]!r} is no layer of the model; it has {', '.join(layers)}")
-        try:
-            names = list(layers) if self.top_k is None else deepest_layers(model, self.top_k, self.details.unit)
-        except ValueError as error:
-            raise UnlearnError(str(error)) from None
+        names = list(layers)
+        if self.top_k is not None:
+            chosen = deepest(model, self.top_k, self.details.unit, "top_k")
+            wanted = {name for depth in chosen for name in depth.layers}
+            names = [name for name in names if name in wanted]
         if not names:
             raise UnlearnError("model: it has no convolution or linear layer to unlearn in")
         owners: dict[int, str] = {}

@@ -21,12 +21,13 @@ from ...moments.basis import CoreBasis, Projector
 from ...training.loop import autocast
 from ...training.predict import accuracy
 from ..base import UnlearnResult
+from ..cut import cut
 from ..features import FeatureLoader, compute, room_for_features
 from .losses import depoisoning_terms, forgetting_terms
-from .prefix import cut
 from .settings import Settings
 
 _EVALUATION_BATCH = 512
+_PROBE = 3  # images that the halves of a model are tried with, in two sizes of batch
 
 
 class Run:
@@ -93,7 +94,7 @@ class Run:
             return whole
         modes = {module: module.training for module in self.model.modules()}
         self._set_modes()
-        parts = cut(self.model, list(self.weights.values()), images[:2])
+        parts = cut(self.model, list(self.weights.values()), images[:_PROBE])
         for module, mode in modes.items():
             module.training = mode
         if parts is None:

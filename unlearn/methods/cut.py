@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ...core.seeds import seeded
+from ..core.seeds import seeded
+from ..models.layers import layers_of
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,11 @@ def cut(model: nn.Module, moving: Collection[Tensor], example: Tensor) -> Cut | 
     modules; nothing is copied.
     """
     weights = {id(weight) for weight in moving}
-    for tracer in (_Tracer(weights, inside=True), _Tracer(weights, inside=False)):
+    for attempt in (_by_chain, _inside, _outside):
         try:
-            graph = tracer.trace(model)
-            parts = _split(model, graph, weights, example)
+            parts = attempt(model, weights, example)
+            if parts is None and attempt is _by_chain:
+                continue
             if parts is None or _agrees(model, parts, example):
                 return parts
         except Exception:
@@ -50,6 +52,57 @@ def cut(model: nn.Module, moving: Collection[Tensor], example: Tensor) -> Cut | 
             # only slower.
             continue
     return None
+
+
+def chain_of(model: nn.Module) -> list[nn.Module] | None:
+    """The modules whose composition is the model's forward pass, or None where that is not known.
+
+    It is known for `nn.Sequential`, also nested, and for models with a method `chain()` that lists
+    them.
+    """
+    listed = getattr(model, "chain", None)
+    if callable(listed):
+        parts = list(listed())
+    elif isinstance(model, nn.Sequential) and type(model).forward is nn.Sequential.forward:
+        parts = list(model)
+    else:
+        return None
+    return [module for part in parts for module in (chain_of(part) or [part])]
+
+
+def _by_chain(model: nn.Module, weights: set[int], example: Tensor) -> Cut | None:
+    """Cuts a chain ahead of the first part that changes, if nothing inside that part is frozen.
+
+    The halves are plain modules: captured steps of one model then fit the next one.
+    """
+    chain = chain_of(model) or []
+    length = next((i for i, part in enumerate(chain) if not _fixed(part, weights)), len(chain))
+    if not 0 < length < len(chain):
+        return None
+    if not all(id(layer.weight) in weights for layer in layers_of(chain[length]).values()):
+        return None
+    return Cut(nn.Sequential(*chain[:length]), nn.Sequential(*chain[length:]))
+
+
+def _inside(model: nn.Module, weights: set[int], example: Tensor) -> Cut | None:
+    return _split(model, _Tracer(weights, inside=True).trace(model), weights, example)
+
+
+def _outside(model: nn.Module, weights: set[int], example: Tensor) -> Cut | None:
+    return _split(model, _Tracer(weights, inside=False).trace(model), weights, example)
+
+
+def _fixed(module: nn.Module, weights: set[int]) -> bool:
+    """Whether a module gives the same output for the same input every time.
+
+    It does not where it holds a moving weight or a dropout, or learns the statistics of batches.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.modules.dropout._DropoutNd):
+            return False
+        if isinstance(part, nn.modules.batchnorm._NormBase) and part.training:
+            return False
+    return not any(id(parameter) in weights for parameter in module.parameters())
 
 
 class _Tracer(fx.Tracer):
@@ -98,9 +151,7 @@ def _split(model: nn.Module, graph: fx.Graph, weights: set[int], example: Tensor
 def _constant(model: nn.Module, node: fx.Node, weights: set[int]) -> bool:
     """Whether a node whose inputs do not change gives the same output every time."""
     if node.op == "call_module":
-        module = model.get_submodule(str(node.target))
-        random = any(isinstance(part, nn.modules.dropout._DropoutNd) for part in module.modules())
-        return not random and not any(id(parameter) in weights for parameter in module.parameters())
+        return _fixed(model.get_submodule(str(node.target)), weights)
     if node.op == "get_attr":
         value: Any = model
         for name in str(node.target).split("."):
@@ -150,11 +201,12 @@ def _agrees(model: nn.Module, parts: Cut, example: Tensor) -> bool:
     batch size down, or miss a value changed in place after the cut.
     """
     modes = {module: module.training for part in (model, parts.prefix, parts.suffix) for module in part.modules()}
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
         for evaluating in (False, True):
             for module, mode in modes.items():
                 module.training = mode and not evaluating
-            for images in (example, example[:1]):
+            for images in (example, example[:-1]):
                 with torch.no_grad():
                     with seeded(1):
                         whole = model(images)
@@ -168,3 +220,6 @@ def _agrees(model: nn.Module, parts: Cut, example: Tensor) -> bool:
     finally:
         for module, mode in modes.items():
             module.training = mode
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
