@@ -207,7 +207,9 @@ class _Planner:
     def _basis(self, original: Unit) -> Unit:
         """Their decomposition without the forget set: one for every γ, criterion and top-k."""
         moments = self._moments(original)
-        spec = BasisSpec(moments.key, original.key, self.data.split_digest)
+        # As published: whole classes are taken off as they were summed, samples as they are.
+        augment = self.training.augment if self.data.split.forget_classes else None
+        spec = BasisSpec(moments.key, original.key, self.data.split_digest, augment)
         return Unit(spec, f"basis {original.name}", Label(source=original.label.source), (moments, original))
 
     def _fisher(self, original: Unit, statistic: str) -> Unit:

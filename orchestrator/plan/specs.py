@@ -101,6 +101,7 @@ class BasisSpec(Spec):
     moments: str
     model: str
     split: str
+    augment: str | None = field(default=None, metadata=LATER)  # of the forget set's images
 
 
 @dataclass(frozen=True)

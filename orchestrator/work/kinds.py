@@ -65,8 +65,8 @@ def execute_basis(unit: Unit[BasisSpec], context: Context, attempt: Attempt) -> 
     """Decomposes G(D) − G(D_f). Needs the forget set and the stored moments only."""
     moments = SecondMoments.load(context.store.fetch(unit.spec.moments, "moments.safetensors"))
     model = context.load_model(unit.spec.model)
-    forget = context.loader("train", context.data.split.forget)
-    basis = (moments - second_moments(model, forget)).decompose()
+    forget = context.loader("train", context.data.split.forget, augment=unit.spec.augment, seed=1)
+    basis = moments.decompose(minus=second_moments(model, forget, layers=moments.parts))
     basis.save(attempt.path("basis.safetensors"))
     return BasisFacts(list(basis.warnings))
 

@@ -6,7 +6,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from unlearn import CoreBasis, SecondMoments
+from unlearn import (
+    ArrayLoader,
+    CoreBasis,
+    Scenario,
+    SecondMoments,
+    Training,
+    build_model,
+    load_dataset,
+    make_split,
+    second_moments,
+    train,
+)
 from unlearn.methods import IncompatibleMoments
 from unlearn.moments.basis import Projector
 from unlearn.moments.sums import ThinMoment
@@ -119,7 +130,7 @@ def test_small_negative_eigenvalues_are_clipped_and_large_ones_told() -> None:
     spoiled = basis_of(-0.5)
     assert len(spoiled.warnings) == 1
     assert "layer: an eigenvalue of -0.5 beside a largest of 9" in spoiled.warnings[0]
-    assert "other data, or another model's?" in spoiled.warnings[0]
+    assert "more was subtracted than the moments held" in spoiled.warnings[0]
 
 
 def test_subtracting_other_data_is_seen() -> None:
@@ -166,3 +177,36 @@ def test_an_empty_projector_is_the_whole_space_or_nothing() -> None:
     gradient = torch.ones(2, 3)
     assert torch.equal(Projector(None, False).residual(gradient), gradient)
     assert torch.equal(Projector(None, True).residual(gradient), torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize("classes", [(0, 1, 2, 3, 4), (7,)], ids=["half of the classes", "one class"])
+def test_classes_are_taken_off_as_they_were_summed(classes: tuple[int, ...]) -> None:
+    """Totals are summed under augmentation. With the forget set augmented too, what is left is the retain set's."""
+    data = load_dataset("digits", limit={"train": 1400, "test": 100})
+    split = make_split(data, Scenario(kind="classes", classes=classes), 0)
+    model = build_model("small_vgg", num_classes=10, in_channels=1, image_size=8, width=0.125, seed=0)
+    options = {"mean": data.mean, "std": data.std, "batch_size": 64}
+
+    def loader(rows, augment, seed):
+        return ArrayLoader(data.train.images, data.train.labels, rows, augment=augment, seed=seed, **options)
+
+    train(model, loader(None, "crop_flip", 0), Training(epochs=3, batch_size=64), seed=0)
+    total = second_moments(model, loader(None, "crop_flip", 0))
+    assert total.augment == "crop_flip"
+    # What the retain set's moments are, over many draws.
+    passes = [second_moments(model, loader(split.retain, "crop_flip", seed)) for seed in range(10, 15)]
+    gamma, outside = 0.9, {}
+    for augment in ("crop_flip", None):
+        basis = total.decompose(minus=second_moments(model, loader(split.forget, augment, 1)))
+        shares = []
+        for name in total.parts:
+            core = basis.core(name, gamma, "energy")[0].double()
+            matrix = sum(each.matrices[name] for each in passes)[0]
+            inside = (core.T @ matrix @ core).diagonal().sum()
+            shares.append(1.0 - float(inside / matrix.diagonal().sum()))
+        outside[augment] = max(shares)
+        if augment:
+            assert basis.warnings == [], "random augmentation is no fault of the data"
+    assert outside["crop_flip"] < 1.5 * (1 - gamma)
+    if len(classes) > 1:
+        assert outside[None] > 2 * outside["crop_flip"]

@@ -20,9 +20,11 @@ from ..core.tensor_files import read_tensors, write_tensors
 from .sums import ThinMoment
 
 CRITERIA = ("singular", "energy")
-# Negative eigenvalues up to this share of the largest are rounding; larger ones mean that the wrong
-# data was subtracted.
+# Negative eigenvalues up to this share of the largest are rounding. Larger ones mean that more was
+# subtracted than the moments held.
 ROUNDING = 1e-5
+# As above, where images were augmented at random: those subtracted are not quite those summed.
+AUGMENTED = 0.05
 # What float32 products leave where an eigenvalue should be nought, as a share of the largest: at
 # most this.
 NOISE = 1e-7
@@ -91,6 +93,7 @@ class CoreBasis:
         data_digest: str = "",
         *,
         device: str | torch.device | None = None,
+        rounding: float = ROUNDING,
     ) -> CoreBasis:
         """Decomposes second moments in float64, one layer at a time (see
         `SecondMoments.decompose`).
@@ -103,10 +106,10 @@ class CoreBasis:
         for name, part in parts:
             vectors[name], values[name] = _decompose(part, target)
             smallest, largest = _range(values[name])
-            if smallest < -ROUNDING * max(largest, 1e-300):
+            if smallest < -rounding * max(largest, 1e-300):
                 warnings.append(
-                    f"{name}: an eigenvalue of {smallest:.3g} beside a largest of {largest:.3g}: more was subtracted than the moments held; "
-                    "was it other data, or another model's?"
+                    f"{name}: an eigenvalue of {smallest:.3g} beside a largest of {largest:.3g}: "
+                    "more was subtracted than the moments held; it counts as 0"
                 )
         return cls(vectors, values, model_digest, data_digest, warnings)
 

@@ -21,9 +21,10 @@ from ..core.errors import IncompatibleMoments
 from ..core.memory import keep_freed_memory
 from ..core.numerics import deterministic_convolutions, full_float32
 from ..core.tensor_files import read_tensors, write_tensors
+from ..data.loader import ArrayLoader
 from ..models.layers import Projectable, projectable_layers, weight_matrix_shape
 from ..training.predict import evaluating
-from .basis import CoreBasis
+from .basis import AUGMENTED, ROUNDING, CoreBasis
 from .conv_sums import ShiftSum, can_shift
 from .sums import Accumulator, PatchSum, RowSum, ThinMoment, combine
 
@@ -40,12 +41,14 @@ class SecondMoments:
     - `count`: samples that were seen (those subtracted are taken off).
     - `model_digest`: of the weights that they were computed with. `data_digest`: of the images, in
         any order.
+    - `augment`: how the images were augmented, where their loader says so.
     """
 
     parts: Mapping[str, Tensor | ThinMoment]
     count: int
     model_digest: str
     data_digest: str = ""
+    augment: str | None = None
 
     @property
     def matrices(self) -> dict[str, Tensor]:
@@ -113,7 +116,7 @@ class SecondMoments:
     def _combined(self, other: SecondMoments, sign: int) -> SecondMoments:
         parts = {name: combine(part, other.parts[name], sign) for name, part in self.parts.items()}
         digest = combined(self.data_digest, other.data_digest, sign)
-        return SecondMoments(parts, self.count + sign * other.count, self.model_digest, digest)
+        return SecondMoments(parts, self.count + sign * other.count, self.model_digest, digest, self.augment)
 
     def _check(self, other: SecondMoments, allow_model_change: bool = False) -> None:
         if set(self.parts) != set(other.parts):
@@ -163,7 +166,8 @@ class SecondMoments:
             self._check(minus)
             parts = ((name, combine(part, minus.parts[name], -1)) for name, part in self.parts.items())
             data = combined(self.data_digest, minus.data_digest, -1)
-        return CoreBasis.of(parts, self.model_digest, data, device=device)
+        rounding = ROUNDING if self.augment is None else AUGMENTED
+        return CoreBasis.of(parts, self.model_digest, data, device=device, rounding=rounding)
 
     def save(self, path: str | Path) -> None:
         """Writes the moments as safetensors, whole or not at all.
@@ -178,7 +182,12 @@ class SecondMoments:
             else:
                 tensors[f"dense/{name}"] = part
         digests = {"model_digest": self.model_digest, "data_digest": self.data_digest}
-        write_tensors(path, "second_moments", tensors, {"layers": list(self.parts), "count": self.count, **digests})
+        write_tensors(
+            path,
+            "second_moments",
+            tensors,
+            {"layers": list(self.parts), "count": self.count, "augment": self.augment, **digests},
+        )
 
     @classmethod
     def load(cls, path: str | Path, *, model: nn.Module | None = None, data: Loader | None = None) -> SecondMoments:
@@ -195,7 +204,7 @@ class SecondMoments:
                 parts[name] = tensors[f"dense/{name}"]
             else:
                 parts[name] = ThinMoment(tensors[f"rows/{name}"], tensors[f"signs/{name}"])
-        moments = cls(parts, facts["count"], facts["model_digest"], facts["data_digest"])
+        moments = cls(parts, facts["count"], facts["model_digest"], facts["data_digest"], facts.get("augment"))
         if model is not None:
             moments.check_model(model)
         if data is not None:
@@ -275,7 +284,8 @@ def second_moments(
     finally:
         for handle in handles:
             handle.remove()
-    return SecondMoments(parts, count, digest_model(model), as_text(data))
+    augment = loader.augment if isinstance(loader, ArrayLoader) else None
+    return SecondMoments(parts, count, digest_model(model), as_text(data), augment)
 
 
 def _feed(name: str, total: Accumulator, reached: set[str]) -> Callable[..., None]:

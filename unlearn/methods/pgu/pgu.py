@@ -16,6 +16,7 @@ from torch import nn
 
 from ...core.batches import EpochCallback, Loader, device_of
 from ...core.errors import IncompatibleMoments, UnlearnError
+from ...data.loader import ArrayLoader
 from ...models.layers import deepest, projectable_layers
 from ...moments.basis import CoreBasis
 from ...moments.fisher import Fisher
@@ -145,7 +146,12 @@ class PGU(Settings, Method):
         monitor: Mapping[str, Loader] | None,
         on_epoch: EpochCallback | None,
     ) -> UnlearnResult:
-        basis = self._basis(model, moments, forget, names)
+        if forget_classes and isinstance(forget, ArrayLoader) and isinstance(moments, SecondMoments):
+            # A whole class takes much of the moments with it, so it is taken off as it was summed.
+            subtracted: Loader = forget.replace(augment=moments.augment)
+        else:
+            subtracted = forget
+        basis = self._basis(model, moments, subtracted, names)
         missing = [name for name in names if name not in basis.vectors]
         extra = (
             int(bool(forget_classes) and self.criterion == "singular")
