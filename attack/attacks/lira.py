@@ -16,12 +16,15 @@ from .references import FittedLikelihoodRatio, fit_likelihood_ratio
 
 @dataclass(frozen=True)
 class LiRA(Attack):
-    """Per sample, Gaussians of φ over models trained with it (originals) and without it (retrained).
+    """Per sample, Gaussians of φ over models trained with it (originals) and without it
+    (retrained).
 
     **Arguments:**
 
-    - `mode`: `online` scores by the log-likelihood ratio; `offline` by the one-sided tail of the OUT Gaussian.
-    - `variance`: `per_sample`, `fixed` (one within-sample variance a side, for few models), or `auto`: fixed below 64 models.
+    - `mode`: `online` scores by the log-likelihood ratio; `offline` by the one-sided tail of the
+        OUT Gaussian.
+    - `variance`: `per_sample`, `fixed` (one within-sample variance a side, for few models), or
+        `auto`: fixed below 64 models.
 
     Models of the test fold are never fitted on.
     """

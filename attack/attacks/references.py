@@ -1,4 +1,5 @@
-"""What the per-sample attacks share: reference models by sample, taken from the train and validation folds only."""
+"""What the per-sample attacks share: reference models by sample, taken from the train and
+validation folds only."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ FEW_MODELS = 8
 
 @dataclass(frozen=True)
 class Side:
-    """Values of one role's reference models on every sample: `models` keys `(M,)`, `values` float64 `(M, S)`."""
+    """Values of one role's reference models on every sample: `models` keys `(M,)`, `values` float64
+    `(M, S)`."""
 
     models: np.ndarray
     values: np.ndarray
@@ -34,7 +36,8 @@ class Side:
         return np.where(np.isnan(self.values), 0.0, self.values).sum(axis=0)
 
     def mean_without(self, model: int) -> np.ndarray:
-        """Returns each sample's mean over the models, float64 `(S,)`, without this one (−1: none to leave out).
+        """Returns each sample's mean over the models, float64 `(S,)`, without this one (−1: none to
+        leave out).
 
         **Raises:** `ValueError` where no model is left.
         """
@@ -57,7 +60,8 @@ def sides(
 
     **Arguments:** `of_margin`: what to keep of φ, element by element.
 
-    **Raises:** `ValueError` where a role has fewer than two models outside the test fold, or one in two folds.
+    **Raises:** `ValueError` where a role has fewer than two models outside the test fold, or one in
+    two folds.
     """
     found = []
     for role in roles:
@@ -76,7 +80,8 @@ def sides(
 
 
 def own_places(outputs: Measured, models: np.ndarray) -> np.ndarray:
-    """Returns where each model of `outputs` is among reference models, by their keys; −1 where it is not there."""
+    """Returns where each model of `outputs` is among reference models, by their keys; −1 where it
+    is not there."""
     return positions(outputs.keys(), models)
 
 
@@ -91,7 +96,8 @@ def few_models_notes(*counted: tuple[str, int]) -> list[str]:
 
 @dataclass(frozen=True)
 class FittedLikelihoodRatio(Fitted):
-    """Gaussians of φ with (IN) and without (OUT) the sample, and the score they give. IN is None offline."""
+    """Gaussians of φ with (IN) and without (OUT) the sample, and the score they give. IN is None
+    offline."""
 
     attack: Attack
     samples: np.ndarray
@@ -100,7 +106,8 @@ class FittedLikelihoodRatio(Fitted):
     notes: list[str]
 
     def score(self, outputs: pa.Table | Measured) -> np.ndarray:
-        """Returns log N(φ; IN) − log N(φ; OUT), or offline −log of the OUT Gaussian's upper tail; float64 `(rows,)`.
+        """Returns log N(φ; IN) − log N(φ; OUT), or offline −log of the OUT Gaussian's upper tail;
+        float64 `(rows,)`.
 
         A model that is itself among the references is left out of them for its own rows.
         """
@@ -126,7 +133,8 @@ class FittedLikelihoodRatio(Fitted):
 def fit_likelihood_ratio(
     outputs: Measured, attack: Attack, roles: tuple[str, str], variance: str, offline: bool = False
 ) -> FittedLikelihoodRatio:
-    """Fits Gaussians of φ for each sample: IN from models of `roles[0]`, OUT from those of `roles[1]`, each from its own side."""
+    """Fits Gaussians of φ for each sample: IN from models of `roles[0]`, OUT from those of
+    `roles[1]`, each from its own side."""
     needed = roles[1:] if offline else roles
     found = sides(outputs, attack.name, needed, lambda margin: margin)
     gaussians = [Gaussians.fit(side.models, side.values, variance) for side in found]
@@ -140,9 +148,11 @@ def fit_likelihood_ratio(
 
 
 def single_method(outputs: Measured, attack: str) -> Measured:
-    """Returns the outputs without the unlearned models of `retrain`, which are references and no method's.
+    """Returns the outputs without the unlearned models of `retrain`, which are references and no
+    method's.
 
-    **Raises:** `ValueError` where unlearned models of several methods or settings are left: they are not to be mixed.
+    **Raises:** `ValueError` where unlearned models of several methods or settings are left: they
+    are not to be mixed.
     """
     groups = {(m[METHOD], m[PARAMS]) for m in outputs.models if m[ROLE] == "unlearned"}
     methods = sorted(group for group in groups if group[0] != "retrain")

@@ -1,4 +1,5 @@
-"""RMIA: robust membership inference by pairwise likelihood ratios (Zarifzadeh et al. 2024, arXiv 2312.03262)."""
+"""RMIA: robust membership inference by pairwise likelihood ratios (Zarifzadeh et al. 2024, arXiv
+2312.03262)."""
 
 from __future__ import annotations
 
@@ -15,27 +16,30 @@ from .base import FITTED, FITTED_FOLDS, Attack, Fitted, Needs
 from .references import Side, few_models_notes, own_places, sides
 
 LEAST = 1e-300  # of probabilities
+LOOKED_UP = 1024  # ratios at a time
 
 NO_POPULATION = (
-    "no population samples: z are the forget samples under retrained models, which makes the score a rank of p(x|θ)/p(x) "
-    "without calibration to the model under attack"
+    "no population samples: z are the forget samples under retrained models. "
+    "The score is then a rank of p(x|θ)/p(x), without calibration to the model under attack"
 )
 
 
 @dataclass(frozen=True)
 class RMIA(Attack):
-    """Score(x, θ) = Pr_z[ (p(x|θ)/p(x)) / (p(z|θ)/p(z)) ≥ γ ], where p(x|θ) is the softmax of x's label.
+    """Score(x, θ) = Pr_z[ (p(x|θ)/p(x)) / (p(z|θ)/p(z)) ≥ γ ]. p(x|θ) is the softmax of x's label.
 
     **Arguments:**
 
-    - `gamma`: how much likelier x must be than z. Larger values tie more rows at 0, so 1 tells most apart.
-    - `mode`: p(x) is the mean over reference models: `online` half originals (IN) and half retrained (OUT); `offline`
-        ½((1 + a)·OUT mean + 1 − a), which needs no model trained on x.
+    - `gamma`: how much likelier x must be than z. Larger values tie more rows at 0, so 1 tells most
+        apart.
+    - `mode`: p(x) is the mean over reference models. `online`: half originals (IN), half retrained
+        (OUT). `offline`: ½((1 + a)·OUT mean + 1 − a), which needs no model trained on x.
     - `a`: of the offline form, in [0, 1].
-    - `references`: reference models of a role, the first by id; 0 takes all of the train and validation folds.
+    - `references`: reference models of a role, the first by id; 0 takes all of the train and
+        validation folds.
 
-    The z are population samples that no model was trained on. A table of forget samples has none: without `population`
-    they are forget samples under retrained models, and the fitted attack says so in its notes.
+    The z are population samples that no model was trained on. A table of forget samples has none.
+    Without `population` they are forget samples under retrained models; a note says so.
     """
 
     name = "rmia"
@@ -57,7 +61,8 @@ class RMIA(Attack):
 
         **Arguments:**
 
-        - `outputs`: the forget samples' table. `population`: the same models' outputs on samples that none was trained on.
+        - `outputs`: the forget samples' table. `population`: the same models' outputs on samples
+            that none was trained on.
 
         **Raises:** `ValueError` where a role has fewer than two models there.
         """
@@ -86,7 +91,8 @@ class _References:
     attack: RMIA
 
     def ratio(self, measured: Measured) -> np.ndarray:
-        """Returns p(x|θ)/p(x), float64 `(M, S)`; a model that is a reference is left out of its own p(x)."""
+        """Returns p(x|θ)/p(x), float64 `(M, S)`; a model that is a reference is left out of its own
+        p(x)."""
         columns, found = measured.places(self.samples), _probability(measured.margins(RMIA.name))
         own = [own_places(measured, side.models) for side in self.sides]
         for line, places in enumerate(zip(*own, strict=True)):
@@ -101,7 +107,8 @@ class _References:
 
     @cached_property
     def outside_ratios(self) -> np.ndarray:
-        """p(z|θ′)/p(z) of every sample under every retrained reference model, each left out of its own p(z); ascending."""
+        """p(z|θ′)/p(z) of every sample under every retrained reference model, each left out of its
+        own p(z); ascending."""
         outside, *inside = self.sides
         found = []
         for model, values in enumerate(outside.values):
@@ -124,7 +131,8 @@ class FittedRMIA(Fitted):
     def score(self, outputs: pa.Table | Measured, population: pa.Table | Measured | None = None) -> np.ndarray:
         """Returns the share of z that each row beats by a factor γ, float64 `(rows,)`, in [0, 1].
 
-        **Arguments:** `population`: the outputs of the models under attack on the population samples, where `fit` had them.
+        **Arguments:** `population`: the outputs of the models under attack on the population
+        samples, where `fit` had them.
         """
         measured = Measured.of(outputs)
         found = self.references.ratio(measured) if len(measured) else np.empty((0, 0))
@@ -157,15 +165,24 @@ class FittedRMIA(Fitted):
 
 def _share_beaten(ratio: np.ndarray, ordered: np.ndarray, gamma: float) -> np.ndarray:
     """Returns the share of the ascending `ordered` that each ratio beats; NaN stays NaN."""
-    # Looked up in their own order: a search through millions of values at random waits for memory at every step.
+    # Looked up in their own order, a block at a time, each within the part of `ordered` that it can
+    # lie in. A search through millions of values at random waits for memory at every step.
     order = np.argsort(ratio)
-    found = np.empty(len(ratio))
-    found[order] = np.searchsorted(ordered, ratio[order] / gamma, side="right") / len(ordered)
-    return np.where(np.isnan(ratio), np.nan, found)
+    wanted = ratio[order] / gamma
+    blocks = [wanted[start : start + LOOKED_UP] for start in range(0, len(wanted), LOOKED_UP)]
+    lows = np.searchsorted(ordered, [block[0] for block in blocks], side="left")
+    highs = np.searchsorted(ordered, [block[-1] for block in blocks], side="right")
+    beaten = np.empty(len(ratio))
+    for number, (block, low, high) in enumerate(zip(blocks, lows, highs, strict=True)):
+        inside = np.searchsorted(ordered[low:high], block, side="right")
+        beaten[order[number * LOOKED_UP : (number + 1) * LOOKED_UP]] = low + inside
+    return np.where(np.isnan(ratio), np.nan, beaten / len(ordered))
 
 
 def _probability(margin: np.ndarray) -> np.ndarray:
     """Returns p_y for φ."""
-    # Floored where float64 would round to zero, so that a ratio of two impossible events stays defined.
-    with np.errstate(invalid="ignore"):  # NaN where a model lacks a sample
-        return np.maximum(np.exp(-np.logaddexp(0.0, -margin)), LEAST)
+    from scipy.special import expit  # loaded only where it is used: SciPy takes a while to import
+
+    # Floored where float64 would round to zero, so that a ratio of two impossible events stays
+    # defined.
+    return np.maximum(expit(margin), LEAST)

@@ -1,4 +1,5 @@
-"""The simplest baselines: one number a row, cut at one threshold for all samples (Yeom et al. 2018; Song & Mittal 2021)."""
+"""The simplest baselines: one number a row, cut at one threshold for all samples (Yeom et al. 2018;
+Song & Mittal 2021)."""
 
 from __future__ import annotations
 
@@ -73,7 +74,8 @@ class EntropyThreshold(_Threshold):
     name = "entropy_threshold"
     reads_label = False
     needed = "entropy"
-    directed = False  # confidently wrong outputs are as sharp as members': it does not know the label
+    # confidently wrong outputs are as sharp as members': it does not know the label
+    directed = False
 
     def values(self, outputs: pa.Table | Measured) -> np.ndarray:
         """Returns minus the entropy of each row, in nats."""

@@ -1,4 +1,5 @@
-"""U-LiRA: can unlearned models be told from models that never saw the sample? (Hayes et al. 2024, arXiv 2403.01218)"""
+"""U-LiRA: can unlearned models be told from models that never saw the sample? (Hayes et al. 2024,
+arXiv 2403.01218)"""
 
 from __future__ import annotations
 
@@ -16,20 +17,24 @@ from .references import FittedLikelihoodRatio, fit_likelihood_ratio, single_meth
 
 @dataclass(frozen=True)
 class ULiRA(Attack):
-    """Per sample, Gaussians of φ over models that were trained with it and unlearned (IN), and that never saw it (OUT).
+    """Per sample, Gaussians of φ over unlearned models (IN) and over retrained models (OUT).
 
-    The pool gives both without further training: each original unlearned once, and the retrained models. It is fitted anew
-    for each method. The model under attack is held out of the fit: models of the test fold are never in it, and a model
+    IN models were trained with the sample and unlearned; OUT models never saw it. The pool gives
+    both without further training: each original unlearned once, and the retrained models.
+    The attack is fitted anew for each method.
+
+    The model under attack is held out of the fit. Models of the test fold are never in it. A model
     of another fold is left out of the Gaussians that score it.
 
-    Retrain has no row of its own here: its models are the OUT side, and none of them was made by unlearning. `audit` puts each
-    method's fitted attacker to Retrain's models too, and gives the difference as `u_lira/auc_minus_retrain`. A method that
-    forgets exactly has AUC 0.5 here and a difference of 0; in the difference the luck of the retrained models that both are
-    compared with cancels.
+    Retrain has no row of its own here, since none of its models was made by unlearning. Instead
+    each method's attacker is asked about Retrain's models too: `u_lira/auc_minus_retrain`.
+    A method that forgets exactly has AUC 0.5 and a difference of 0. In the difference the luck of
+    the retrained models that both are compared with cancels.
 
     **Arguments:**
 
-    - `variance`: `per_sample`, `fixed` (one within-sample variance a side, for few models), or `auto`: fixed below 64 models.
+    - `variance`: `per_sample`, `fixed` (one within-sample variance a side, for few models), or
+        `auto`: fixed below 64 models.
     """
 
     name = "u_lira"
@@ -46,7 +51,8 @@ class ULiRA(Attack):
     def fit(self, outputs: pa.Table | Measured) -> FittedLikelihoodRatio:
         """Fits on unlearned (IN) and retrained models (OUT) of the train and validation folds.
 
-        **Raises:** `ValueError` where a role has fewer than two models there, or unlearned rows are of several methods.
+        **Raises:** `ValueError` where a role has fewer than two models there, or unlearned rows are
+        of several methods.
         """
         measured = single_method(Measured.of(outputs, fold=FITTED_FOLDS), self.name)
         return fit_likelihood_ratio(measured, self, ("unlearned", "retrained"), self.variance)

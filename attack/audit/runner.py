@@ -1,4 +1,5 @@
-"""How attacks that read logits are fitted and scored from a source: in this process, a piece at a time where they allow it."""
+"""How attacks that read logits are fitted and scored from a source: in this process, a piece at a
+time where they allow it."""
 
 from __future__ import annotations
 
@@ -20,21 +21,25 @@ class Runner(Protocol):
     """Fits and scores attacks that read logits."""
 
     def path(self, attack: type[Attack]) -> str:
-        """Returns what results say of where an attack of this class was fitted: `in_process` or `distributed`."""
+        """Returns what results say of where an attack of this class was fitted: `in_process` or
+        `distributed`."""
         ...
 
     def fit(self, attacks: Sequence[Attack], source: Source, measured: Measured, models: np.ndarray) -> list[Fitted]:
-        """Returns each of `attacks`, of one class, fitted on the outputs of the models at these indices of `measured`."""
+        """Returns each of `attacks`, of one class, fitted on the outputs of the models at these
+        indices of `measured`."""
         ...
 
     def score(self, fitted: Fitted, source: Source, measured: Measured, models: np.ndarray) -> dict[int, np.ndarray]:
-        """Returns the scores of each of these models, float64 `(S,)` in the order of `measured.samples`."""
+        """Returns the scores of each of these models, float64 `(S,)` in the order of
+        `measured.samples`."""
         ...
 
 
 @dataclass(frozen=True)
 class InProcess:
-    """Fits in this process, on the train and validation folds' rows in memory, and scores piece by piece.
+    """Fits in this process, on the train and validation folds' rows in memory, and scores piece by
+    piece.
 
     **Arguments:** `threads`, `device`: of XGBoost; None leaves the threads to the attack.
     """
@@ -49,7 +54,8 @@ class InProcess:
         roles = sorted({measured.models[m][ROLE] for m in models})
         unlearned = {(m[METHOD], m[PARAMS]) for m in (measured.models[i] for i in models) if m[ROLE] == "unlearned"}
         pieces = source.pieces(roles=roles, folds=("train", "validation"))
-        # No name holds the pieces beside the table, and what is not fitted on is let go of piece by piece.
+        # No name holds the pieces beside the table, and what is not fitted on is let go of piece by
+        # piece.
         table = pa.concat_tables(_of_method(piece, unlearned) for piece in pieces).unify_dictionaries()
         return attacks[0].fit_each(table, attacks, threads=self.threads, device=self.device)
 
@@ -60,7 +66,8 @@ class InProcess:
 
 
 def _of_method(piece: pa.Table, unlearned: set[tuple[str, str]]) -> pa.Table:
-    """Returns the rows without those of unlearned models of another method: an attack for one method sees no other's."""
+    """Returns the rows without those of unlearned models of another method: an attack for one
+    method sees no other's."""
     if not unlearned:
         return piece
     [(method, params)] = unlearned
@@ -69,7 +76,8 @@ def _of_method(piece: pa.Table, unlearned: set[tuple[str, str]]) -> pa.Table:
 
 
 class Coded(NamedTuple):
-    """Scores of rows: `model`, indices int32 or int64 into a list of models, `sample` ids int64, `score`; each `(rows,)`."""
+    """Scores of rows: `model`, indices int32 or int64 into a list of models, `sample` ids int64,
+    `score`; each `(rows,)`."""
 
     model: np.ndarray
     sample: np.ndarray
@@ -79,7 +87,8 @@ class Coded(NamedTuple):
 def gathered(
     scored: Iterable[tuple[pa.Table, np.ndarray]], measured: Measured, models: np.ndarray
 ) -> dict[int, np.ndarray]:
-    """Returns scores by model, from an iterable of (table with the identity columns and `sample_id`, scores of its rows).
+    """Returns scores by model, from an iterable of (table with the identity columns and
+    `sample_id`, scores of its rows).
 
     **Raises:** `ValueError` where a model under attack has a sample without a score.
     """
@@ -94,7 +103,8 @@ def gathered(
 
 
 def by_model(scored: Iterable[Coded], measured: Measured, models: np.ndarray) -> dict[int, np.ndarray]:
-    """Returns the scores of each of `models`, float64 `(S,)`, from those of rows in any order; others' are passed over.
+    """Returns the scores of each of `models`, float64 `(S,)`, from those of rows in any order;
+    others' are passed over.
 
     **Arguments:** `scored`: coded by indices into `measured.models`.
 
@@ -118,6 +128,7 @@ def by_model(scored: Iterable[Coded], measured: Measured, models: np.ndarray) ->
 
 
 def scores_of(scores: dict[int, np.ndarray], measured: Measured, models: np.ndarray) -> Scores:
-    """Returns the scores of some models as `evaluate` takes them; models go by their numbers, which sort as their ids do."""
+    """Returns the scores of some models as `evaluate` takes them; models go by their numbers, which
+    sort as their ids do."""
     values = np.concatenate([scores[int(m)] for m in models])
     return Scores(values, np.repeat(models, len(measured.samples)), np.tile(measured.samples, len(models)))

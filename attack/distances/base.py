@@ -1,4 +1,5 @@
-"""Distances between unlearned and retrained models, sample by sample: metrics that name no single model a member."""
+"""Distances between unlearned and retrained models, sample by sample: metrics that name no single
+model a member."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from ..registry import Registry
 
 @dataclass(frozen=True)
 class Divergence:
-    """A distance for each sample. `samples` int64 `(S,)`, `values` float64 `(S,)`, and the `summary` that a table shows."""
+    """A distance for each sample. `samples` int64 `(S,)`, `values` float64 `(S,)`, and the
+    `summary` that a table shows."""
 
     samples: np.ndarray
     values: np.ndarray
@@ -29,7 +31,8 @@ class Divergence:
 
 
 class PerSampleDivergence(ABC):
-    """A frozen dataclass whose fields are its settings; `headline` names the number of its summary that a table leads with."""
+    """A frozen dataclass whose fields are its settings; `headline` names the number of its summary
+    that a table leads with."""
 
     name: ClassVar[str]
     headline: ClassVar[str]
@@ -42,9 +45,11 @@ class PerSampleDivergence(ABC):
 def margins(
     unlearned: pa.Table | Measured, retrained: pa.Table | Measured, name: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the sample ids, and the margins z_y − logsumexp(z_{≠y}) of both groups, each float64 `(models, S)`.
+    """Returns the sample ids, and the margins z_y − logsumexp(z_{≠y}) of both groups, each float64
+    `(models, S)`.
 
-    **Raises:** `ValueError` where a group has fewer than two models, or the groups have not the same samples.
+    **Raises:** `ValueError` where a group has fewer than two models, or the groups have not the
+    same samples.
     """
     groups = [Measured.of(outputs) for outputs in (unlearned, retrained)]
     matrices = [group.margins(name) for group in groups]

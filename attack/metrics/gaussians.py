@@ -1,4 +1,5 @@
-"""Per-sample Gaussians of φ over one side's models, with the model under attack left out of its own reference."""
+"""Per-sample Gaussians of φ over one side's models, with the model under attack left out of its own
+reference."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ from functools import cached_property
 import numpy as np
 
 VARIANCE_FLOOR = 1e-12
-PER_SAMPLE_MODELS = 64  # Carlini et al. 2022, section VI: below this a variance per sample is too noisy
+# Carlini et al. 2022, section VI: below this a variance per sample is too noisy
+PER_SAMPLE_MODELS = 64
 VARIANCES = ("auto", "per_sample", "fixed")
 
 
@@ -32,7 +34,8 @@ class Gaussians:
 
     @classmethod
     def fit(cls, models: np.ndarray, values: np.ndarray, variance: str) -> Gaussians:
-        """Fits the side. `variance` is `auto`, `per_sample` or `fixed`; `auto` is fixed below 64 models."""
+        """Fits the side. `variance` is `auto`, `per_sample` or `fixed`; `auto` is fixed below 64
+        models."""
         known = ~np.isnan(values)
         count = known.sum(axis=0)
         filled = np.where(known, values, 0.0)
@@ -49,7 +52,8 @@ class Gaussians:
         return bool((self.squares <= VARIANCE_FLOOR).all())
 
     def at(self, columns: np.ndarray | slice, model: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns mean and variance of samples, float64 `(columns,)` each, fitted without one model.
+        """Returns mean and variance of samples, float64 `(columns,)` each, fitted without one
+        model.
 
         **Arguments:** `columns`: which samples. `model`: the one to leave out, −1 for none.
 
@@ -75,7 +79,8 @@ class Gaussians:
 
     @cached_property
     def _fixed_variance(self) -> np.ndarray:
-        """Within-sample variance pooled over samples, `(M + 1,)`: without each model, and (last, so index −1) with all."""
+        """Within-sample variance pooled over samples, `(M + 1,)`: without each model, and (last, so
+        index −1) with all."""
         pooled = np.empty(len(self.models) + 1)
         pooled[-1] = _pooled(self.squares, self.count)
         for index, own in enumerate(self.values):
@@ -90,7 +95,8 @@ class Gaussians:
 def _pooled(squares: np.ndarray, count: np.ndarray) -> float:
     usable = count > 1
     freedom = float((count[usable] - 1).sum())
-    return float(squares[usable].sum()) / freedom if freedom else math.nan  # refused by `at`, which counts models
+    # refused by `at`, which counts models
+    return float(squares[usable].sum()) / freedom if freedom else math.nan
 
 
 def log_density(values: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:

@@ -19,7 +19,8 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def phi(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns the logit-scaled confidence φ = log p_y − log Σ_{c≠y} p_c = z_y − logsumexp(z_{c≠y}), float64 `(rows,)`.
+    """Returns the logit-scaled confidence φ = log p_y − log Σ_{c≠y} p_c = z_y − logsumexp(z_{c≠y}),
+    float64 `(rows,)`.
 
     **Arguments:** `logits`: `(rows, C)`, C ≥ 2. `labels`: the label's column, integers `(rows,)`.
 
@@ -46,7 +47,8 @@ def phi(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def log_confidence(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns log p_y, float64 `(rows,)`: minus the cross-entropy. `labels` are columns of the logits."""
+    """Returns log p_y, float64 `(rows,)`: minus the cross-entropy. `labels` are columns of the
+    logits."""
     margin = phi(logits, labels)
     # log p_y = −log(1 + exp(−φ)), which keeps what softmax would round away for confident rows.
     return -np.logaddexp(0.0, -margin)
@@ -67,9 +69,10 @@ def probabilities(table: pa.Table, forget_classes: Sequence[int] = ()) -> np.nda
 
     **Arguments:**
 
-    - `forget_classes`: in class removal, classes whose logits are dropped *before* the softmax, for every model alike: an
-        unlearned model has no such outputs, so originals and retrained models are renormalised over the kept classes too.
-        Classes that the table already holds no column of are passed over.
+    - `forget_classes`: in class removal, classes whose logits are dropped *before* the softmax, for
+        every model alike: an unlearned model has no such outputs, so originals and retrained models
+        are renormalised over the kept classes too. Classes that the table already holds no column
+        of are passed over.
 
     **Raises:** `ValueError` where a logit is not finite, or no class is left.
     """

@@ -1,6 +1,8 @@
-"""φ and the entropy of every model on every sample: what one pass over the logits leaves, and most attacks work on.
+"""φ and the entropy of every model on every sample: what one pass over the logits leaves, and most
+attacks work on.
 
-Attacks that read these take a table or a `Measured`. `Measured.of` is their door: behind it there is one form only.
+Attacks that read these take a table or a `Measured`. `Measured.of` is their door: behind it there
+is one form only.
 """
 
 from __future__ import annotations
@@ -25,11 +27,13 @@ class Measured:
 
     **Arguments:**
 
-    - `models`: (role, method, params, model_id, fold) of each, `M` of them. `samples`, `labels`: int64 `(S,)`.
+    - `models`: (role, method, params, model_id, fold) of each, `M` of them. `samples`, `labels`:
+        int64 `(S,)`.
     - `phi`: logit-scaled confidence, float64 `(M, S)`, NaN where the label's class has no logit.
     - `entropy`: in nats, float64 `(M, S)`.
     - `present`: which cells of the grid there is a row for, bool `(M, S)`. None: all.
-    - `rows`: the cell of each row of the table that it was made from, int64 `(rows,)`. None: all, in the grid's order.
+    - `rows`: the cell of each row of the table that it was made from, int64 `(rows,)`. None: all,
+        in the grid's order.
 
     The grid's order is that of the first model's samples, then the second's, and so on.
     """
@@ -94,7 +98,8 @@ class Measured:
         return len(self.models) * len(self.samples) if self.present is None else int(self.present.sum())
 
     def where(self, **allowed: str | Sequence[str]) -> np.ndarray:
-        """Returns the indices of the models whose identity has one of the values allowed, for example `role="original"`."""
+        """Returns the indices of the models whose identity has one of the values allowed, for
+        example `role="original"`."""
         wanted = {n: {values} if isinstance(values, str) else set(values) for n, values in allowed.items()}
         kept = [
             index
@@ -104,7 +109,8 @@ class Measured:
         return np.asarray(kept, dtype=np.int64)
 
     def only(self, models: np.ndarray) -> Measured:
-        """Returns the models at these indices, in the grid's order; a view where they follow each other."""
+        """Returns the models at these indices, in the grid's order; a view where they follow each
+        other."""
         if len(models) and (np.diff(models) == 1).all():
             part: slice | np.ndarray = slice(int(models[0]), int(models[-1]) + 1)
         else:
@@ -123,7 +129,8 @@ class Measured:
         return np.asarray([f"{model[ROLE]}/{model[MODEL_ID]}" for model in self.models], dtype=object)
 
     def margins(self, attack: str) -> np.ndarray:
-        """Returns φ, float64 `(M, S)`, for an attack that reads the label's own logit; NaN where there is no row.
+        """Returns φ, float64 `(M, S)`, for an attack that reads the label's own logit; NaN where
+        there is no row.
 
         **Raises:** `ValueError` where a label's class was dropped from the logits.
         """
@@ -144,7 +151,8 @@ class Measured:
         return grid.reshape(-1) if self.present is None else np.asarray(grid[self.present])
 
     def places(self, known: np.ndarray) -> np.ndarray | slice:
-        """Returns where each sample is among the sorted `known`: all of it as it is, or indices int64 `(S,)`.
+        """Returns where each sample is among the sorted `known`: all of it as it is, or indices
+        int64 `(S,)`.
 
         **Raises:** `ValueError` naming the first that is not known.
         """
@@ -163,7 +171,8 @@ def _phi(table: pa.Table, logits: np.ndarray) -> np.ndarray:
 
 
 def identified(table: pa.Table) -> tuple[list[tuple[str, ...]], np.ndarray]:
-    """Returns the models of a table, in the order of appearance, and each row's index among them, int64 `(rows,)`."""
+    """Returns the models of a table, in the order of appearance, and each row's index among them,
+    int64 `(rows,)`."""
     group = np.zeros(len(table), dtype=np.int64)
     columns = []
     for name in IDENTITY:
