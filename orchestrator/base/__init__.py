@@ -1,1 +1,2 @@
-"""What every room may use: errors, files, text, provenance, processes. It imports nothing of ours."""
+"""What every room may use: errors, files, text, provenance, processes. It imports nothing of
+ours."""

@@ -1,4 +1,5 @@
-"""The command line. Nothing heavy is imported before a command is chosen, so that `--help` answers at once."""
+"""The command line. Nothing heavy is imported before a command is chosen, so that `--help` answers
+at once."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ from ..base.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_USAGE, UserEr
 from .common import print_json
 from .ending import safe_streams
 
-# Command → (module below `orchestrator.commands`, one line of help). The module has `arguments(parser)` and `main(args)`.
+# Command → (module below `orchestrator.commands`, one line of help). The module has
+# `arguments(parser)` and `main(args)`.
 COMMANDS = {
     "run": ("run", "run a whole experiment; running it again resumes"),
     "search": ("search", "find good settings of a method within a budget, then measure them"),
@@ -92,7 +94,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parses the arguments; units may also come after options, which argparse alone does not take."""
+    """Parses the arguments; units may also come after options, which argparse alone does not
+    take."""
     parser = build_parser()
     args, rest = parser.parse_known_args(argv)
     if rest and hasattr(args, "units") and not any(word.startswith("-") for word in rest):
@@ -134,7 +137,8 @@ def _run(module: ModuleType, args: argparse.Namespace) -> int:
 def _answering_signals() -> Iterator[None]:
     """Has SIGTERM and SIGINT interrupt what is inside, and end it by force where it does not end.
 
-    In another thread than the main one, signals stay as they are: Python lets the main thread alone answer.
+    In another thread than the main one, signals stay as they are: Python lets the main thread alone
+    answer.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -155,7 +159,8 @@ def _answering_signals() -> Iterator[None]:
 
 
 def _end_after_signal(reader: int) -> None:
-    """Ends the process some seconds after a signal, also where the main thread is in C code and answers none."""
+    """Ends the process some seconds after a signal, also where the main thread is in C code and
+    answers none."""
     while number := os.read(reader, 1):
         if number[0] in (signal.SIGTERM, signal.SIGINT):
             _end_later()
@@ -182,9 +187,11 @@ def _failed(args: argparse.Namespace, line: str, error: Exception) -> int:
 
 
 def console() -> NoReturn:
-    """Runs one command as this process's whole purpose: a signal in its last moments, too, ends it with a code of ours.
+    """Runs one command as this process's whole purpose: a signal in its last moments, too, ends it
+    with a code of ours.
 
-    Without this, SIGTERM while the interpreter takes itself down reads as −15: a job queue would call a finished run killed.
+    Without this, SIGTERM while the interpreter takes itself down reads as −15: a job queue would
+    call a finished run killed.
     """
     known = [EXIT_INTERRUPTED]  # what the process ends with
 
@@ -194,7 +201,8 @@ def console() -> NoReturn:
     for number in (signal.SIGTERM, signal.SIGINT):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, end_at_once)
-    # Registered first, so run last of all: Python puts the default action back only where a handler of its own is set.
+    # Registered first, so run last of all: Python puts the default action back only where a handler
+    # of its own is set.
     atexit.register(_ignore_signals)
     safe_streams()
     try:
@@ -229,7 +237,8 @@ def _ignore_signals() -> None:
 
 
 def _interrupt(number: int, frame: Any) -> None:
-    """Ends what runs, in order; a second signal, or that taking too long, ends it at once. Either way it can be resumed."""
+    """Ends what runs, in order; a second signal, or that taking too long, ends it at once. Either
+    way it can be resumed."""
     global _interrupted
     if _interrupted:
         _end_now()

@@ -1,4 +1,5 @@
-"""What a search makes small, which settings are best, and why: pure functions of measured numbers."""
+"""What a search makes small, which settings are best, and why: pure functions of measured
+numbers."""
 
 from __future__ import annotations
 
@@ -6,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# Worse than anything that can be measured: an objective is at most 0.5 within the bound and 1.5 beyond it.
+# Worse than anything that can be measured: an objective is at most 0.5 within the bound and 1.5
+# beyond it.
 FAILED = 2.0
 BEYOND = 0.5
 FINISHED, STOPPED, BROKEN = "finished", "stopped", "failed"
@@ -43,8 +45,8 @@ def objective(auc_gap: float, error_rise: float, bound: float | None) -> float:
     - `error_rise`: percentage points of error over no unlearning; may be negative.
     - `bound`: the most that the error may rise by, in points; None for any rise.
 
-    Within the bound it is the gap itself. Beyond the bound it is 0.5 and a hundredth for each point too many: a setting
-    beyond the bound is worse than every setting within it, and the worse the further it is beyond.
+    Within the bound it is the gap itself. Beyond the bound it is 0.5 plus 0.01 for each point too
+    many. So a setting beyond the bound is worse than every setting within it.
     """
     if bound is None or error_rise <= bound:
         return auc_gap
@@ -52,7 +54,8 @@ def objective(auc_gap: float, error_rise: float, bound: float | None) -> float:
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Returns which of `points` no other point beats: is no larger in both numbers and smaller in one.
+    """Returns which of `points` no other point beats: is no larger in both numbers and smaller in
+    one.
 
     The indices come in the order of the first number; of equal points all are kept.
     """
@@ -66,7 +69,8 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
 def front_of(trials: Sequence[Mapping[str, Any]]) -> list[int]:
     """Returns the trials on the Pareto front of error rise and AUC gap, by error rise.
 
-    Only settings measured on all models take part: on fewer, chance alone would make some of them look best.
+    Only settings measured on all models take part: on fewer, chance alone would make some of them
+    look best.
     """
     finished = [i for i, trial in enumerate(trials) if trial["status"] == FINISHED]
     front = pareto_front([(trials[i]["error_rise"], trials[i]["auc_gap"]) for i in finished])
@@ -74,9 +78,11 @@ def front_of(trials: Sequence[Mapping[str, Any]]) -> list[int]:
 
 
 def winner_of(trials: Sequence[Mapping[str, Any]]) -> int | None:
-    """Returns the trial with the least objective among those within the bound that were measured on all models.
+    """Returns the trial with the least objective among those within the bound that were measured on
+    all models.
 
-    Of equal ones the one whose error rises less, then the one that was drawn first. None where there is no such trial.
+    Of equal ones the one whose error rises less, then the one that was drawn first. None where
+    there is no such trial.
     """
     eligible = [i for i, trial in enumerate(trials) if trial["status"] == FINISHED and trial["within_bound"]]
     return min(eligible, key=lambda i: (trials[i]["objective"], trials[i]["error_rise"], i), default=None)

@@ -41,7 +41,8 @@ class _File:
 def _remote(path: str, field: str) -> list[_File]:
     from pyarrow import fs
 
-    base, _, query = path.partition("?")  # options such as endpoint_override follow the question mark
+    # options such as endpoint_override follow the question mark
+    base, _, query = path.partition("?")
     suffix = f"?{query}" if query else ""
     head, _, tail = base.rpartition("/")
     has_pattern = any(character in tail for character in "*[")

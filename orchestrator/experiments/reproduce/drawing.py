@@ -21,7 +21,8 @@ DASHES = ((0, (4, 2)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
 def lines_figure(
     name: str, title: str, x: str, y: str, series: Series, levels: Mapping[str, float], caption: str
 ) -> Figure:
-    """Returns a figure of one panel: lines with bands of their 95 % intervals, and dashed levels."""
+    """Returns a figure of one panel: lines with bands of their 95 % intervals, and dashed
+    levels."""
     return Figure(name, title, f"{caption} Bands are 95 % intervals over models.", (lines_panel(x, y, series, levels),))
 
 

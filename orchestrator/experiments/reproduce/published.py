@@ -38,9 +38,9 @@ TABLE_3: dict[int, tuple[float, float]] = {
     6: (0.5392, 0.5045),
 }
 
-# Table 4: share of the training data that is poisoned → test accuracy in % of the poisoned model,
-# of one trained on the clean part alone, and of the poisoned one after PGU. The model trained on
-# all data, clean, reaches 48.18.
+# Table 4: share of the training data that is poisoned → test accuracy in %. It is that of the
+# poisoned model, of one trained on the clean part alone, and of the poisoned one after PGU. The
+# model trained on all data, clean, reaches 48.18.
 TABLE_4: dict[float, tuple[float, float, float]] = {
     0.1: (44.06, 46.40, 45.38),
     0.2: (39.76, 45.30, 44.34),

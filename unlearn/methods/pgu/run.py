@@ -140,7 +140,7 @@ class Run:
         if method.early_stop == "gap" and _gap(history[0]) > 0:
             raise NothingToForget(
                 f"early_stop: 'gap' is passed before the first step (forget accuracy {history[0]['forget_accuracy']:.3f}, validation accuracy "
-                f"{history[0]['validation_accuracy']:.3f}): the model does not know the forget set better than unseen data; use early_stop=None"
+                f"{history[0]['validation_accuracy']:.3f}); the model does not know the forget set better than unseen data; use early_stop=None"
             )
         for step in range(method.passes()):
             previous = self._copy() if method.early_stop else {}
