@@ -21,6 +21,23 @@ def kept_classes(num_classes: int, dropped: tuple[int, ...]) -> Tensor:
     return torch.tensor(kept, dtype=torch.int64)
 
 
+def last_linear(model: nn.Module) -> tuple[str, nn.Linear]:
+    """Returns the name and the module of the last linear layer. Raises `ValueError` where there is none."""
+    found = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if not found:
+        raise ValueError("model: it has no linear layer to take classes from")
+    return found[-1]
+
+
+def with_module(model: nn.Module, name: str, module: nn.Module) -> nn.Module:
+    """Puts `module` in the place of the one called `name`, in place; returns the model, or `module` where it is all."""
+    if not name:
+        return module
+    parent, _, key = name.rpartition(".")
+    setattr(model.get_submodule(parent), key, module)
+    return model
+
+
 def drop_classes(model: nn.Module, classes: tuple[int, ...]) -> nn.Module:
     """Takes the rows of `classes` out of the last linear layer of `model`, in place, and returns
     `model`.
@@ -32,10 +49,7 @@ def drop_classes(model: nn.Module, classes: tuple[int, ...]) -> nn.Module:
     """
     if not classes:
         return model
-    last = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)][-1:]
-    if not last:
-        raise ValueError("model: it has no linear layer to take classes from")
-    name, linear = last[0]
+    name, linear = last_linear(model)
     kept = kept_classes(linear.out_features, tuple(classes)).to(linear.weight.device)
     weight, bias = linear.weight, linear.bias
     smaller = nn.Linear(
@@ -45,8 +59,4 @@ def drop_classes(model: nn.Module, classes: tuple[int, ...]) -> nn.Module:
     if bias is not None:
         smaller.bias = nn.Parameter(bias.detach()[kept].clone(), requires_grad=bias.requires_grad)
     smaller.train(linear.training)
-    if not name:
-        return smaller
-    parent, _, key = name.rpartition(".")
-    setattr(model.get_submodule(parent), key, smaller)
-    return model
+    return with_module(model, name, smaller)

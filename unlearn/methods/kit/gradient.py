@@ -14,7 +14,7 @@ from ..base import Needs
 from .task import KitMethod, Task
 from .work import Item, Objective
 
-SCHEDULES = ("constant", "cosine", "exponential")
+SCHEDULES = ("constant", "cosine", "exponential", "triangle")
 BATCH_NORMS = ("train", "frozen")
 
 
@@ -31,10 +31,18 @@ class Phase(Training):
     def rate(self, epoch: int) -> float:
         """The learning rate of pass `epoch` = 0, 1, …:
 
-        `cosine` goes from `lr` to 0 (or `final_lr`).
+        `cosine` goes from `lr` to 0 (or `final_lr`). `triangle` rises to `lr` over the first half
+        of the passes and falls again.
         """
         if self.schedule == "constant" or self.epochs == 0:
             return self.lr
+        if self.schedule == "triangle":
+            rise = math.ceil(self.epochs / 2)
+            return (
+                self.lr * (epoch + 1) / rise
+                if epoch < rise
+                else self.lr * (self.epochs - epoch) / (self.epochs - rise + 1)
+            )
         if self.schedule == "cosine":
             low = self.final_lr or 0.0
             return low + (self.lr - low) * 0.5 * (1.0 + math.cos(math.pi * epoch / self.epochs))
@@ -50,8 +58,8 @@ class GradientMethod(KitMethod):
 
     - `optimizer`: `sgd`, `adam` or `adamw`; `momentum` is of SGD. `weight_decay` is coupled but for
         `adamw`.
-    - `lr`, `final_lr`, `schedule`: `constant`, `cosine` (to `final_lr`, or 0) or `exponential` (to
-        `final_lr`), by the pass. `epochs`: passes.
+    - `lr`, `final_lr`, `schedule`: `constant`, `cosine` (to `final_lr`, or 0), `exponential` (to
+        `final_lr`) or `triangle` (up and down), by the pass. `epochs`: passes.
     - `batch_size`: samples of a step.
     - `batch_norm`: `train` lets normalisation take its statistics from the batches and learn them;
         `frozen` keeps them.

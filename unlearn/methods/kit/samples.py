@@ -7,6 +7,8 @@ they come; where a method needs to mix them or to look samples up, they are read
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -178,3 +180,21 @@ def paired(retain: Samples, forget: Samples, epoch: int) -> Iterator[tuple[Batch
     often as it takes.
     """
     yield from zip(retain.batches(epoch), forget.rounds(epoch), strict=False)
+
+
+def together(sets: list[Samples], epoch: int, batch_size: int) -> Iterator[Batch]:
+    """One pass over several sets at once: each batch has its share of every set, each sample comes once.
+
+    **Arguments:** `batch_size`: samples of a batch of all sets together.
+    """
+    steps = max(1, math.ceil(sum(samples.size for samples in sets) / batch_size))
+    passes = [samples.batches(epoch, batch_size=math.ceil(samples.size / steps)) for samples in sets]
+    for parts in itertools.zip_longest(*passes):
+        there = [part for part in parts if part is not None]
+        yield Batch(
+            images=torch.cat([part.images for part in there]),
+            labels=torch.cat([part.labels for part in there]),
+            rows=torch.cat([part.rows for part in there]),
+            forgotten=torch.cat([part.forgotten for part in there]),
+            part="mixed",
+        )

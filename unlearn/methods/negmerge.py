@@ -1,0 +1,131 @@
+"""NegMerge: several models fine-tuned on the forget set agree on what to take away."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..core.seeds import stream
+from ..training.predict import accuracy
+from .base import Card, Choice, Needs, Preset, Range
+from .kit import Batch, GradientMethod, Network, Task
+
+_PART = 16  # names the random stream
+_SCALES = tuple(step / 20 for step in range(1, 41))  # 0.05 to 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class NegMerge(GradientMethod):
+    """θ ← θ0 − λ·τ, τ = mean_i(τ_i)·[all τ_i have one sign], τ_i = θ_i − θ0 of n models fine-tuned on D_f.
+
+    The n settings are the first of 27, in an order from the seed: `epochs` × {0.8, 1, 1.2}, `weight_decay` ×
+    {1, 0.5, 0.1} and label smoothing {0, ½, 1}·`smoothing`.
+
+    **Arguments**, beside those of `GradientMethod`:
+
+    - `models` (n), 1 to 27. `smoothing`: the largest label smoothing.
+    - `scale` (λ); null takes the largest of 0.05 … 2 that keeps the share `keep` of the validation accuracy.
+    """
+
+    name: ClassVar[str] = "negmerge"
+    access: ClassVar[str] = "forget"
+    card: ClassVar[Card] = Card(
+        "NegMerge",
+        "θ ← θ0 − λ·mean_i(θ_i − θ0)·[all signs agree]",
+        "Kim, Han, Choi, NegMerge: Sign-Consensual Weight Merging, ICML 2025, 2410.05583",
+        "n times about 50 passes over the forget set",
+        (
+            "Written from the paper and a replication; the authors released no code.",
+            "Only weights are merged. The replication also negates running variances, which may then be negative.",
+        ),
+    )
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "negmerge-resnet": Preset({"lr": 0.05, "epochs": 50}, "ArisKaralis/Resnet_MU, a replication, CIFAR-10"),
+    }
+    ranges: ClassVar[Mapping[str, Range | Choice]] = {"lr": Range(1e-3, 0.1, log=True), "models": Choice((3, 9, 27))}
+
+    lr: float = 0.05
+    epochs: int = 50
+    weight_decay: float = 1e-4
+    batch_norm: str = "frozen"
+    models: int = 27
+    smoothing: float = 0.1
+    scale: float | None = None
+    keep: float = 0.95
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.models <= 27:
+            raise ValueError(f"models: {self.models!r} is not allowed; give 1 to 27")
+        if not 0 <= self.smoothing < 1:
+            raise ValueError(f"smoothing: {self.smoothing!r} is not allowed; give 0 to less than 1")
+        if not 0 < self.keep <= 1:
+            raise ValueError(f"keep: {self.keep!r} is not allowed; give a number above 0, at most 1")
+
+    def needs(self) -> Needs:
+        """The forget set; validation data where the scale is to be found."""
+        return replace(super().needs(), validation=self.scale is None)
+
+    def passes(self) -> int:
+        """Passes over the forget set, of all models together."""
+        return self.models * self.epochs
+
+    def settings(self) -> list[tuple[int, float, float]]:
+        """(epochs, weight decay, label smoothing) of each model."""
+        every = list(itertools.product((1.0, 0.8, 1.2), (1.0, 0.5, 0.1), (0.0, 0.5, 1.0)))
+        chosen = [every[i] for i in stream(self.seed, _PART).permutation(len(every))[: self.models]]
+        return [(round(e * self.epochs), d * self.weight_decay, s * self.smoothing) for e, d, s in chosen]
+
+    def run(self, task: Task) -> None:
+        """Fine-tunes, merges and takes away."""
+        start = {name: weight.detach().clone() for name, weight in task.named_parameters().items()}
+        tuned = [self._tuned(task, *setting) for setting in self.settings()]
+        away = consensus([{name: model[name] - first for name, first in start.items()} for model in tuned])
+        scale = self._scale(task, start, away) if self.scale is None else self.scale
+        _take(task, start, away, scale)
+        share = sum(int((part != 0).sum()) for part in away.values()) / sum(part.numel() for part in away.values())
+        task.report({"epoch": 1, "scale": scale, "consensus": share})
+
+    def _tuned(self, task: Task, epochs: int, decay: float, smoothing: float) -> dict[str, Tensor]:
+        model = copy.deepcopy(task.original)
+
+        def objective(network: Network, batch: Batch) -> Tensor:
+            return F.cross_entropy(network(batch.images), batch.labels, label_smoothing=smoothing)
+
+        phase = self.phase(epochs=epochs, weight_decay=decay)
+        self.fit(task, task.forget.batches, objective, phase=phase, model=model)
+        return {name: weight.detach() for name, weight in model.named_parameters()}
+
+    def _scale(self, task: Task, start: Mapping[str, Tensor], away: Mapping[str, Tensor]) -> float:
+        assert task.validation is not None
+        least = self.keep * accuracy(task.original, task.validation)
+        best = _SCALES[0]
+        for scale in _SCALES:
+            _take(task, start, away, scale)
+            if accuracy(task.model, task.validation) < least:
+                break
+            best = scale
+        return best
+
+
+def consensus(vectors: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Returns the mean of the vectors where all have one sign, else 0, by parameter name."""
+    found = {}
+    for name in vectors[0]:
+        each = torch.stack([vector[name] for vector in vectors])
+        agree = (each > 0).all(dim=0) | (each < 0).all(dim=0)
+        found[name] = torch.where(agree, each.mean(dim=0), 0.0)
+    return found
+
+
+def _take(task: Task, start: Mapping[str, Tensor], away: Mapping[str, Tensor], scale: float) -> None:
+    with torch.no_grad():
+        for name, weight in task.named_parameters().items():
+            weight.copy_(start[name] - scale * away[name])

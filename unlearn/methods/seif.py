@@ -1,0 +1,94 @@
+"""Seif (CFW): the third place of the NeurIPS 2023 unlearning competition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..core.errors import UnlearnError
+from .base import Card, Choice, Preset, Range
+from .kit import Batch, GradientMethod, Network, Task
+
+LAYERS = ("first", "all")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seif(GradientMethod):
+    """Adds noise to convolutions, trains on D_r, and adds a little noise again before the last epoch.
+
+    **Arguments**, beside those of `GradientMethod`:
+
+    - `noise`, `last_noise`: deviations of the noise at the start and before the last epoch.
+    - `layers`: `first` puts it on the first convolution alone, as released code does on a ResNet; `all` on every one.
+    - `class_weights`: weigh each sample by the inverse of its class's frequency in D_r.
+    """
+
+    name: ClassVar[str] = "seif"
+    access: ClassVar[str] = "retain"
+    card: ClassVar[Card] = Card(
+        "Seif (CFW)",
+        "θ_conv + 0.6·N(0, 1); min CE(D_r), weighted by class; θ_conv + 0.005·N(0, 1) before the last epoch",
+        "Third place, NeurIPS 2023 Machine Unlearning Challenge; Cadet et al., DeepUnlearn, 2410.01276",
+        "4 passes over the retain set",
+        (
+            "Class weights weigh samples. Released code multiplies a mean by one number, which changes no direction.",
+            "The original was not to be had: written from DeepUnlearn's description.",
+        ),
+    )
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "seif-deepunlearn": Preset({"lr": 7e-4, "epochs": 4}, "DeepUnlearn munl/unlearning/kgltop4"),
+    }
+    ranges: ClassVar[Mapping[str, Range | Choice]] = {
+        "lr": Range(1e-4, 0.1, log=True),
+        "noise": Range(0.01, 1.0, log=True),
+        "layers": Choice(LAYERS),
+    }
+
+    lr: float = 7e-4
+    schedule: str = "cosine"
+    epochs: int = 4
+    noise: float = 0.6
+    last_noise: float = 0.005
+    layers: str = "first"
+    class_weights: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.layers not in LAYERS:
+            raise ValueError(f"layers: {self.layers!r} is not allowed; allowed are {', '.join(LAYERS)}")
+        if self.noise < 0 or self.last_noise < 0:
+            raise ValueError(f"noise, last_noise: {self.noise!r}, {self.last_noise!r}; give 0 or more")
+
+    def run(self, task: Task) -> None:
+        """Confuses and repairs."""
+        weights = self._weights(task) if self.class_weights else None
+
+        def objective(network: Network, batch: Batch) -> Tensor:
+            return F.cross_entropy(network(batch.images), batch.labels, weight=weights)
+
+        def confuse(epoch: int) -> None:
+            if epoch == self.epochs - 1:
+                self._confuse(task, self.last_noise)
+
+        self._confuse(task, self.noise)
+        confuse(0)
+        self.fit(task, task.retain.batches, objective, after_epoch=confuse)
+
+    def _confuse(self, task: Task, deviation: float) -> None:
+        found = [module for module in task.model.modules() if isinstance(module, nn.modules.conv._ConvNd)]
+        if not found:
+            raise UnlearnError("model: seif puts noise on convolutions, and this model has none")
+        with torch.no_grad():
+            for module in found[:1] if self.layers == "first" else found:
+                module.weight.add_(deviation * torch.randn_like(module.weight))
+
+    def _weights(self, task: Task) -> Tensor:
+        counts = torch.zeros(task.num_classes, device=task.device)
+        for _, labels in task.retain.plain():
+            counts += torch.bincount(labels.to(task.device), minlength=task.num_classes)
+        return counts.sum() / (task.num_classes * counts.clamp(min=1))
