@@ -1,10 +1,11 @@
-"""AMUN: fine-tuning on the nearest adversarial image of each forget sample, with the label that the model gives it."""
+"""AMUN: fine-tuning on the nearest adversarial image of each forget sample, with the label that the
+model gives it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -23,13 +24,15 @@ _MOST = 30.0  # a radius in pixels at which any image is another one
 class AMUN(GradientMethod):
     """Fine-tunes on D_r ∪ D_f ∪ D_A, D_A being the nearest adversarial image of each sample of D_f.
 
-    The radius of the attack grows from `epsilon` until the model as given takes the image for another class. That class
-    is the label. D_f keeps its own labels.
+    The radius of the attack grows from `epsilon` until the model as given takes the image for
+    another class. That class is the label. D_f keeps its own labels.
 
     **Arguments**, beside those of `GradientMethod`:
 
-    - `data`: `amun` as above; `adversarial` leaves D_f out; `without_retain` is D_f ∪ D_A; `adversarial_only` is D_A.
-    - `epsilon`: the first Euclidean radius, in pixels of [0, 1]; `growth`: its factor; `attack_steps` of each attack.
+    - `data`: `amun` as above; `adversarial` leaves D_f out; `without_retain` is D_f ∪ D_A;
+        `adversarial_only` is D_A.
+    - `epsilon`: the first Euclidean radius, in pixels of [0, 1]; `growth`: its factor;
+        `attack_steps` of each attack.
     """
 
     name: ClassVar[str] = "amun"
@@ -52,6 +55,7 @@ class AMUN(GradientMethod):
         "amun-tuning": Preset({"lr": 0.01, "epochs": 10}, "Ali-E/AMUN hyperparam_tune.py"),
     }
     ranges: ClassVar[Mapping[str, Range | Choice]] = {"lr": Range(1e-4, 0.1, log=True), "epochs": Choice((2, 5, 10))}
+    examples: ClassVar[Mapping[str, Any]] = {"attack_steps": 5}
 
     lr: float = 0.01
     data: str = "amun"
@@ -105,7 +109,8 @@ class AMUN(GradientMethod):
         self.fit(task, items, objective)
 
     def nearest(self, task: Task) -> tuple[Tensor, Tensor, Tensor]:
-        """Adversarial images, the labels that the model gives them, and the radius of each; none where none is found."""
+        """Adversarial images, the labels that the model gives them, and the radius of each; none
+        where none is found."""
         teacher, scale = task.teacher(), Pixels.of(task.forget)
         images, true = task.forget.kept
         moved, labels, radii = images.clone(), true.clone(), torch.zeros(len(true), device=images.device)

@@ -1,4 +1,5 @@
-"""Boundary unlearning: the forget set is pushed over the nearest border, or into a class that is then dropped."""
+"""Boundary unlearning: the forget set is pushed over the nearest border, or into a class that is
+then dropped."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ class _Boundary(GradientMethod):
 class BoundaryShrink(_Boundary):
     """Trains CE(f(x), ŷ) on D_f, where ŷ is what the model as given takes an adversarial x' for.
 
-    x' is one step of size ε up the loss in pixel space, rounded to 8 bits. Samples with ŷ = y are left out and counted.
+    x' is one step of size ε up the loss in pixel space, rounded to 8 bits. Samples with ŷ = y are
+    left out and counted.
 
     **Arguments**, beside those of `GradientMethod`: `epsilon` (ε), in pixels of [0, 1].
     """
@@ -98,7 +100,8 @@ class BoundaryShrink(_Boundary):
 
 @dataclass(frozen=True, kw_only=True)
 class BoundaryExpand(_Boundary):
-    """Gives the last layer one more output, trains D_f to it, and takes it out again. Fields: `GradientMethod`'s."""
+    """Gives the last layer one more output, trains D_f to it, and takes it out again. Fields:
+    `GradientMethod`'s."""
 
     name: ClassVar[str] = "boundary_expand"
     card: ClassVar[Card] = Card(
@@ -119,7 +122,8 @@ class BoundaryExpand(_Boundary):
         mode = last.training
         task.model = with_module(task.model, name, _with_rows(last, 1))
         extra = torch.full_like(task.forget.kept[1], last.out_features)
-        monitor, task.monitor = task.monitor, {}  # accuracies mean nothing while the output is there
+        # accuracies mean nothing while the output is there
+        monitor, task.monitor = task.monitor, {}
         self.fit(task, lambda epoch: task.forget.batches(epoch, labels=extra), self._objective)
         _, grown = last_linear(task.model)
         task.model = with_module(task.model, name, _with_rows(grown, -1).train(mode))

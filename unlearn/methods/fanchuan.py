@@ -16,14 +16,17 @@ from .kit import Batch, GradientMethod, Network, Task, cross_entropy
 
 @dataclass(frozen=True, kw_only=True)
 class Fanchuan(GradientMethod):
-    """First KL(uniform ‖ p) on D_f, then `rounds` times a contrast of D_f with D_r and a pass of CE on D_r.
+    """First KL(uniform ‖ p) on D_f, then `rounds` times a contrast of D_f with D_r and a pass of CE
+    on D_r.
 
-    The contrast is the mean of −log softmax over the retain batch of z_f·z_rᵀ/T. Its mean over all pairs is least where
-    a forget sample is equally like every retain sample. z_r takes no gradient.
+    The contrast is the mean of −log softmax over the retain batch of z_f·z_rᵀ/T. Its mean over all
+    pairs is least where a forget sample is equally like every retain sample. z_r takes no gradient.
 
-    **Arguments**, beside those of `GradientMethod`, whose `lr` is that of the retain passes at a batch of 64:
+    **Arguments**, beside those of `GradientMethod`, whose `lr` is that of the retain passes at a
+    batch of 64:
 
-    - `uniform_lr`, `contrast_lr` (falling as a cosine to 1e-6 over all rounds), `temperature` (T), `rounds`.
+    - `uniform_lr`, `contrast_lr` (falling as a cosine to 1e-6 over all rounds), `temperature` (T),
+        `rounds`.
     """
 
     name: ClassVar[str] = "fanchuan"
@@ -99,5 +102,6 @@ def uniform_divergence(logits: Tensor) -> Tensor:
 
 
 def contrast_loss(forgotten: Tensor, kept: Tensor, temperature: float) -> Tensor:
-    """The mean over pairs of −log softmax over the retain batch of z_f·z_rᵀ/T; z_r takes no gradient."""
+    """The mean over pairs of −log softmax over the retain batch of z_f·z_rᵀ/T; z_r takes no
+    gradient."""
     return -F.log_softmax(forgotten @ kept.detach().T / temperature, dim=1).mean()

@@ -1,4 +1,5 @@
-"""Fisher forgetting: noise on each weight, the more the less the weight matters to the retained data."""
+"""Fisher forgetting: noise on each weight, the more the less the weight matters to the retained
+data."""
 
 from __future__ import annotations
 
@@ -17,10 +18,12 @@ from .kit import KitMethod, Task
 
 @dataclass(frozen=True, kw_only=True)
 class FisherForgetting(KitMethod):
-    """θ ← θ + σ·N(0, 1) with σ² = α·min(1/(F_r + 1e-8), 1e3), F_r the expected Fisher diagonal of the retained data.
+    """θ ← θ + σ·N(0, 1) with σ² = α·min(1/(F_r + 1e-8), 1e3), F_r the expected Fisher diagonal of
+    the retained data.
 
-    Weights of two dimensions or more take the mean of σ² over their inputs (dimension 1). σ² is 10 times that in the last
-    layer, where 1/F is cut at 1e2, and in one-dimensional weights. Rows of forgotten classes are drawn about 0.
+    Weights of two dimensions or more take the mean of σ² over their inputs (dimension 1). σ² is 10
+    times that in the last layer, where 1/F is cut at 1e2, and in one-dimensional weights. Rows of
+    forgotten classes are drawn about 0.
 
     **Arguments:** `alpha` (α); `seed` of the noise.
     """

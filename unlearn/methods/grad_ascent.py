@@ -1,4 +1,5 @@
-"""Gradient ascent on the forget set: training run backwards, with no retain data to hold the model together."""
+"""Gradient ascent on the forget set: training run backwards, with no retain data to hold the model
+together."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from .kit import Batch, GradientMethod, Network, Task, cross_entropy
 
 @dataclass(frozen=True, kw_only=True)
 class GradAscent(GradientMethod):
-    """θ ← θ + η·∇CE(D_f). Beside the fields of `GradientMethod`: `clip`, the largest norm of the gradient, or None."""
+    """θ ← θ + η·∇CE(D_f). Beside the fields of `GradientMethod`: `clip`, the largest norm of the
+    gradient, or None."""
 
     name: ClassVar[str] = "grad_ascent"
     access: ClassVar[str] = "forget"

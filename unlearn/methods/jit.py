@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,11 +15,14 @@ from .kit import Batch, GradientMethod, Network, Task
 
 @dataclass(frozen=True, kw_only=True)
 class JIT(GradientMethod):
-    """Minimises (1/n)·Σ_k Σ_x ‖f(x) − sg f(x + ε_k)‖₂ / ‖ε_k‖₂ on D_f, with ε ~ N(0, σ²); sg takes no gradient.
+    """Minimises (1/n)·Σ_k Σ_x ‖f(x) − sg f(x + ε_k)‖₂ / ‖ε_k‖₂ on D_f, with ε ~ N(0, σ²); sg takes
+    no gradient.
 
-    x + ε is clamped to the range of the batch; ‖ε_k‖ is that of the clamped step. Labels are never read.
+    x + ε is clamped to the range of the batch; ‖ε_k‖ is that of the clamped step. Labels are never
+    read.
 
-    **Arguments**, beside those of `GradientMethod`: `sigma` (σ), in units of normalised images; `draws` (n).
+    **Arguments**, beside those of `GradientMethod`: `sigma` (σ), in units of normalised images;
+    `draws` (n).
     """
 
     name: ClassVar[str] = "jit"
@@ -43,6 +46,7 @@ class JIT(GradientMethod):
         "lr": Range(1e-5, 1e-1, log=True),
         "sigma": Range(0.01, 1.0, log=True),
     }
+    examples: ClassVar[Mapping[str, Any]] = {"lr": 1e-4}
 
     lr: float = 3e-4
     momentum: float = 0.0

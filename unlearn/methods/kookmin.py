@@ -17,10 +17,12 @@ from .kit.mask import summed_gradient
 
 @dataclass(frozen=True, kw_only=True)
 class Kookmin(GradientMethod):
-    """Draws anew the share of each convolution's weights on which D_f and D_r agree least, then trains on D_r.
+    """Draws anew the share of each convolution's weights on which D_f and D_r agree least, then
+    trains on D_r.
 
-    g = Σ ∇(CE_r − CE_f) over D_f and as many retain samples. In each convolution the weights with the smallest |g| are
-    drawn anew (Kaiming, fan out), and the gradient of the others is multiplied by `brake`.
+    g = Σ ∇(CE_r − CE_f) over D_f and as many retain samples. In each convolution the weights with
+    the smallest |g| are drawn anew (Kaiming, fan out), and the gradient of the others is multiplied
+    by `brake`.
 
     **Arguments**, beside those of `GradientMethod`: `redrawn`, the share of weights drawn anew;
     `brake`.

@@ -1,4 +1,5 @@
-"""L1-sparse: fine-tuning on the retain set with a penalty on the size of the weights that fades away."""
+"""L1-sparse: fine-tuning on the retain set with a penalty on the size of the weights that fades
+away."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from .kit import Batch, GradientMethod, Network, Task, cross_entropy
 
 @dataclass(frozen=True, kw_only=True)
 class L1Sparse(GradientMethod):
-    """Minimises CE(D_r) + γ_e·‖θ‖₁, with γ_e = γ·(1 − e/(E − E₀)) in epochs e < E − E₀ and 0 in the last E₀.
+    """Minimises CE(D_r) + γ_e·‖θ‖₁, with γ_e = γ·(1 − e/(E − E₀)) in epochs e < E − E₀ and 0 in the
+    last E₀.
 
     All parameters count, those of normalisation and biases too.
 

@@ -12,7 +12,8 @@ from .ssd import SSD
 
 @dataclass(frozen=True, kw_only=True)
 class LFSSD(SSD):
-    """SSD with the importance E|∂‖f(x)‖²/∂θ| in place of the Fisher diagonal. The fields are those of `SSD`."""
+    """SSD with the importance E|∂‖f(x)‖²/∂θ| in place of the Fisher diagonal. The fields are those
+    of `SSD`."""
 
     name: ClassVar[str] = "lfssd"
     card: ClassVar[Card] = Card(

@@ -19,10 +19,12 @@ _OTHER = 20  # names the random stream
 
 @dataclass(frozen=True, kw_only=True)
 class MUMis(GradientMethod):
-    """Minimises the mean over D_f of ‖∇ₓf_y‖² − ‖∇ₓf_c'‖², c' another class drawn at random for each sample.
+    """Minimises the mean over D_f of ‖∇ₓf_y‖² − ‖∇ₓf_c'‖², c' another class drawn at random for
+    each sample.
 
-    The loss has no lower bound. The method stops after the epoch in which the accuracy on the forget set is no longer
-    above that on held-out samples. The fields are those of `GradientMethod`; there is no momentum.
+    The loss has no lower bound. The method stops after the epoch in which the accuracy on the
+    forget set is no longer above that on held-out samples. The fields are those of
+    `GradientMethod`; there is no momentum.
     """
 
     name: ClassVar[str] = "mu_mis"

@@ -17,7 +17,8 @@ from .kit import Batch, GradientMethod, Network, Task, cross_entropy, paired
 class NegGradPlus(GradientMethod):
     """Minimises α·[CE(B_r) + (w/2)·‖θ − θ0‖²] − (1 − α)·CE(B_f).
 
-    **Arguments**, beside those of `GradientMethod`: `alpha` (α) in [0, 1]; `anchor` (w), the pull to the model as given.
+    **Arguments**, beside those of `GradientMethod`: `alpha` (α) in [0, 1]; `anchor` (w), the pull
+    to the model as given.
     """
 
     name: ClassVar[str] = "neggrad_plus"

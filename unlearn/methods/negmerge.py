@@ -6,7 +6,7 @@ import copy
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -23,15 +23,17 @@ _SCALES = tuple(step / 20 for step in range(1, 41))  # 0.05 to 2
 
 @dataclass(frozen=True, kw_only=True)
 class NegMerge(GradientMethod):
-    """θ ← θ0 − λ·τ, τ = mean_i(τ_i)·[all τ_i have one sign], τ_i = θ_i − θ0 of n models fine-tuned on D_f.
+    """θ ← θ0 − λ·τ, τ = mean_i(τ_i)·[all τ_i have one sign], τ_i = θ_i − θ0 of n models fine-tuned
+    on D_f.
 
-    The n settings are the first of 27, in an order from the seed: `epochs` × {0.8, 1, 1.2}, `weight_decay` ×
-    {1, 0.5, 0.1} and label smoothing {0, ½, 1}·`smoothing`.
+    The n settings are the first of 27, in an order drawn from the seed. They are the products of
+    three lists: `epochs` × {0.8, 1, 1.2}; `weight_decay` × {1, 0.5, 0.1}; `smoothing` × {0, ½, 1}.
 
     **Arguments**, beside those of `GradientMethod`:
 
     - `models` (n), 1 to 27. `smoothing`: the largest label smoothing.
-    - `scale` (λ); null takes the largest of 0.05 … 2 that keeps the share `keep` of the validation accuracy.
+    - `scale` (λ); null takes the largest of 0.05 … 2 that keeps the share `keep` of the validation
+        accuracy.
     """
 
     name: ClassVar[str] = "negmerge"
@@ -50,6 +52,7 @@ class NegMerge(GradientMethod):
         "negmerge-resnet": Preset({"lr": 0.05, "epochs": 50}, "ArisKaralis/Resnet_MU, a replication, CIFAR-10"),
     }
     ranges: ClassVar[Mapping[str, Range | Choice]] = {"lr": Range(1e-3, 0.1, log=True), "models": Choice((3, 9, 27))}
+    examples: ClassVar[Mapping[str, Any]] = {"models": 3}
 
     lr: float = 0.05
     epochs: int = 50

@@ -1,4 +1,5 @@
-"""OrthoGrad: ascent on the forget set along directions in which no retain sample of the batch changes."""
+"""OrthoGrad: ascent on the forget set along directions in which no retain sample of the batch
+changes."""
 
 from __future__ import annotations
 
@@ -19,14 +20,15 @@ Vector = dict[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class OrthoGrad(GradientMethod):
-    """θ ← θ − η·(α·ḡ_r − (1 − α)·g⊥), g⊥ = g_f − Q·Qᵀ·g_f, Q from the QR of the gradients of n retain samples.
+    """θ ← θ − η·(α·ḡ_r − (1 − α)·g⊥), g⊥ = g_f − Q·Qᵀ·g_f, Q from the QR of the gradients of n
+    retain samples.
 
     **Arguments**, beside those of `GradientMethod`:
 
     - `alpha` (α) in [0, 1]: the share of descent on the retain samples; 0 is pure ascent.
     - `retain_batch` (n): 0 projects nothing out, which is GradAscent.
-    - `whole`: project the whole gradient at once. Else each tensor by itself, as released, where a tensor of n numbers or
-        fewer keeps no gradient at all.
+    - `whole`: project the whole gradient at once. Else each tensor by itself, as released, where a
+        tensor of n numbers or fewer keeps no gradient at all.
     """
 
     name: ClassVar[str] = "ortho_grad"
@@ -91,7 +93,8 @@ class OrthoGrad(GradientMethod):
 def without(gradient: Vector, rows: Vector, whole: bool) -> Vector:
     """Returns `gradient` less its part in the span of `rows`.
 
-    **Arguments:** `rows`: parameter name → `(n, numel)`. `whole`: of the whole vector, else tensor by tensor.
+    **Arguments:** `rows`: parameter name → `(n, numel)`. `whole`: of the whole vector, else tensor
+    by tensor.
     """
     if whole:
         names = list(gradient)
@@ -103,7 +106,8 @@ def without(gradient: Vector, rows: Vector, whole: bool) -> Vector:
 
 
 def _less(vector: Tensor, rows: Tensor) -> Tensor:
-    # Rows may be dependent or zero: singular vectors of what is not rounding span them, where a bare QR would not.
+    # Rows may be dependent or zero: singular vectors of what is not rounding span them, where a
+    # bare QR would not.
     _, sizes, basis = torch.linalg.svd(rows.double(), full_matrices=False)
     basis = basis[sizes > 1e-7 * sizes.max().clamp(min=1e-300)]
     exact = vector.double()

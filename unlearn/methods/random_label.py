@@ -1,4 +1,5 @@
-"""Random labels: the forget set is trained with labels drawn at random, the retain set with its own."""
+"""Random labels: the forget set is trained with labels drawn at random, the retain set with its
+own."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ class RandomLabel(GradientMethod):
 
     - `labels`: `any` draws from all classes, the true one among them; `wrong` from the others.
     - `redraw`: new labels each `epoch`, or `once` for all epochs.
-    - `order`: `forget_first` passes over all of D_f, then all of D_r; `mixed` shuffles both together.
+    - `order`: `forget_first` passes over all of D_f, then all of D_r; `mixed` shuffles both
+        together.
     """
 
     name: ClassVar[str] = "random_label"

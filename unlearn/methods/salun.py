@@ -18,8 +18,8 @@ from .random_label import RandomLabel
 class SalUn(RandomLabel):
     """RandomLabel on the ⌊ρ·P⌋ weights with the largest |Σ_{x ∈ D_f} ∂CE/∂θ| of the model as given.
 
-    Other weights keep their bits: neither momentum nor weight decay reaches them. Beside the fields of `RandomLabel`:
-    `ratio` (ρ) in (0, 1].
+    Other weights keep their bits: neither momentum nor weight decay reaches them. Beside the fields
+    of `RandomLabel`: `ratio` (ρ) in (0, 1].
     """
 
     name: ClassVar[str] = "salun"

@@ -19,12 +19,14 @@ LAYERS = ("first", "all")
 
 @dataclass(frozen=True, kw_only=True)
 class Seif(GradientMethod):
-    """Adds noise to convolutions, trains on D_r, and adds a little noise again before the last epoch.
+    """Adds noise to convolutions, trains on D_r, and adds a little noise again before the last
+    epoch.
 
     **Arguments**, beside those of `GradientMethod`:
 
     - `noise`, `last_noise`: deviations of the noise at the start and before the last epoch.
-    - `layers`: `first` puts it on the first convolution alone, as released code does on a ResNet; `all` on every one.
+    - `layers`: `first` puts it on the first convolution alone, as released code does on a ResNet;
+        `all` on every one.
     - `class_weights`: weigh each sample by the inverse of its class's frequency in D_r.
     """
 

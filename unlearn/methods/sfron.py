@@ -1,11 +1,12 @@
-"""SFRon: ascent on the forget set where it matters more than the rest, between steps of descent on the retain set."""
+"""SFRon: ascent on the forget set where it matters more than the rest, between steps of descent on
+the retain set."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +17,17 @@ from .kit import Batch, GradientMethod, Network, Task, cross_entropy, per_sample
 
 @dataclass(frozen=True, kw_only=True)
 class SFRon(GradientMethod):
-    """Every `every` steps: max α_t·Σ w_i·ℓ_i on B_f, on the mask [F_f/F_r ≥ τ]. Every step: min CE(B_r).
+    """Every `every` steps: max α_t·Σ w_i·ℓ_i on B_f, on the mask [F_f/F_r ≥ τ]. Every step: min
+    CE(B_r).
 
     w_i ∝ ℓ_i^−λ sums to 1 over the batch and takes no gradient; α_t = α·½·(1 + cos(π·t/T)).
 
     **Arguments**, beside those of `GradientMethod`:
 
-    - `iterations` (T): steps of descent; they are divided among `epochs` passes, by which the rate falls.
-    - `every`, `alpha` (α), `lam` (λ), `threshold` (τ) and `clip`, the largest norm of the masked ascent gradient.
+    - `iterations` (T): steps of descent; they are divided among `epochs` passes, by which the rate
+        falls.
+    - `every`, `alpha` (α), `lam` (λ), `threshold` (τ) and `clip`, the largest norm of the masked
+        ascent gradient.
     - `beta`: after each step slow ← (1 − β)·slow + β·θ, and the result is slow. 1 keeps no average.
     """
 
@@ -64,6 +68,7 @@ class SFRon(GradientMethod):
         "alpha": Range(1.0, 500.0, log=True),
         "threshold": Range(0.1, 10.0, log=True),
     }
+    examples: ClassVar[Mapping[str, Any]] = {"iterations": 30, "epochs": 2}
 
     schedule: str = "cosine"
     epochs: int = 15

@@ -1,4 +1,5 @@
-"""Influence unlearning: one Newton step away from the forget set, with the Fisher matrix of the retain set."""
+"""Influence unlearning: one Newton step away from the forget set, with the Fisher matrix of the
+retain set."""
 
 from __future__ import annotations
 
@@ -19,20 +20,23 @@ from .kit.mask import summed_gradient
 
 RECURSIONS = ("exact", "released")
 Vector = dict[str, Tensor]
-_RELATIVE = 1e-6  # the residual at which conjugate gradients stop, as a share of the right-hand side
+# the residual at which conjugate gradients stop, as a share of the right-hand side
+_RELATIVE = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
 class WoodFisher(KitMethod):
     """θ ← θ + α·(λI + F̂)⁻¹·v, with F̂ = (1/N)·Σ g_i g_iᵀ over N retain samples.
 
-    v = (1/n)·Σ_f g − (n_f/(n·n_r))·Σ_r g, with n = n_f + n_r, is the change of the gradient when D_f is taken out.
+    v = (1/n)·Σ_f g − (n_f/(n·n_r))·Σ_r g, with n = n_f + n_r, is the change of the gradient when
+    D_f is taken out.
 
     **Arguments:**
 
     - `alpha` (α); `damping` (λ); `samples` (N), drawn once from `seed`, all where there are fewer.
-    - `recursion`: `exact` solves the system by conjugate gradients, which takes no memory for N gradients. `released` is
-        the recursion of public code, which only rescales its first gradient; it assumes λ = 1.
+    - `recursion`: `exact` solves the system by conjugate gradients, which takes no memory for N
+        gradients. `released` is the recursion of public code, which only rescales its first
+        gradient; it assumes λ = 1.
     """
 
     name: ClassVar[str] = "wood_fisher"
@@ -43,8 +47,8 @@ class WoodFisher(KitMethod):
         "Izzo, Smart, Chaudhuri, Zou, AISTATS 2021; Singh, Alistarh, WoodFisher, NeurIPS 2020; as in Jia et al., 2023",
         "one pass over both sets, and a pass over N samples for each step of conjugate gradients",
         (
-            "The recursion in public code (OPTML and two copies) never applies F̂⁻¹ to its own vector: all that it changes "
-            "lies along the first sample's gradient. `recursion: released` gives that.",
+            "Public code (OPTML and two copies) never applies F̂⁻¹ to its own vector. All that it "
+            "changes lies along the first sample's gradient. `recursion: released` gives that.",
         ),
     )
     presets: ClassVar[Mapping[str, Preset]] = {

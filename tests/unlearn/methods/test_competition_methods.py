@@ -131,7 +131,7 @@ def test_the_average_of_sfron_stays_behind_the_model() -> None:
 
 
 def test_sfron_forgets() -> None:
-    found = run(SFRon(lr=0.01, iterations=60, epochs=3, alpha=5.0)).model
+    found = run(SFRon(lr=0.01, iterations=60, epochs=3, alpha=100.0)).model
     assert loss_on(found, forget()) > loss_on(trained(), forget()) + 0.3
 
 
@@ -155,9 +155,9 @@ def test_the_loss_of_mu_mis_on_a_linear_model_is_its_closed_form() -> None:
 
 
 def test_mu_mis_stops_once_the_forget_set_is_known_no_better_than_unseen_samples() -> None:
-    result = run(MUMis(lr=2e-3, epochs=40))
+    result = run(MUMis(lr=0.05, epochs=20))
     assert result.stopped_at == len(result.history)
-    assert result.stopped_at < 40
+    assert result.stopped_at < 20
     assert loss_on(result.model, forget()) > loss_on(trained(), forget()) + 0.3
 
 
