@@ -79,7 +79,12 @@ class Kookmin(GradientMethod):
 
     def chosen(self, task: Task) -> dict[str, Tensor]:
         """Where each convolution's weight is drawn anew: exactly round(redrawn·n) of them."""
-        names = [f"{name}.weight" for name, m in task.model.named_modules() if isinstance(m, nn.modules.conv._ConvNd)]
+        convolutions = [
+            f"{name}.weight"
+            for name, module in task.model.named_modules()
+            if isinstance(module, nn.modules.conv._ConvNd)
+        ]
+        names = [name for name in convolutions if name in task.named_parameters()]
         if not names:
             raise UnlearnError("model: kookmin draws convolutions anew, and this model has none")
         kept = summed_gradient(task.original, _first(task.retain, task.forget.size), per_sample_cross_entropy)

@@ -75,17 +75,19 @@ class OrthoGrad(GradientMethod):
             return cross_entropy(network(item[0].images), item[0].labels)
 
         def adjust(item: tuple[Batch, Batch | None]) -> None:
-            weights = task.named_parameters()
-            up = {name: weight.grad for name, weight in weights.items() if weight.grad is not None}
-            each: Vector = {}
+            gradients = {
+                name: weight.grad for name, weight in task.named_parameters().items() if weight.grad is not None
+            }
+            up, each = dict(gradients), {}
             if item[1] is not None:
                 with evaluating(task.model):
                     parts = list(per_sample_gradients(task.model, item[1].images, item[1].labels))
                 each = {name: torch.cat([part[name].flatten(1) for part in parts]) for name in up}
                 up = without(up, each, self.whole)
             for name, part in up.items():
-                down = each[name].mean(dim=0).view_as(part) if each else 0.0
-                weights[name].grad = self.alpha * down - (1 - self.alpha) * part
+                down = each[name].mean(dim=0).view_as(part) if each else torch.zeros_like(part)
+                # In place: fused optimisers take a gradient to have its weight's memory format.
+                gradients[name].copy_(self.alpha * down - (1 - self.alpha) * part)
 
         self.fit(task, items, objective, adjust=adjust)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -50,6 +50,7 @@ class Seif(GradientMethod):
         "noise": Range(0.01, 1.0, log=True),
         "layers": Choice(LAYERS),
     }
+    examples: ClassVar[Mapping[str, Any]] = {"noise": 0.05, "lr": 0.01}
 
     lr: float = 7e-4
     schedule: str = "cosine"

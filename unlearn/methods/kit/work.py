@@ -59,7 +59,8 @@ class ObjectiveWork:
         momentum and weight decay would do to it. Parameters that it does not name are left alone
         altogether.
     - `clip`: the largest norm of the whole gradient.
-    - `adjust`: called with the item when gradients are there, before they are clipped and used.
+    - `adjust`: called with the item when gradients are there, before they are clipped and used. It
+        must change them in place: fused optimisers need a weight's own memory format.
     """
 
     def __init__(
