@@ -22,7 +22,8 @@ def kept_classes(num_classes: int, dropped: tuple[int, ...]) -> Tensor:
 
 
 def last_linear(model: nn.Module) -> tuple[str, nn.Linear]:
-    """Returns the name and the module of the last linear layer. Raises `ValueError` where there is none."""
+    """Returns the name and the module of the last linear layer. Raises `ValueError` where there is
+    none."""
     found = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not found:
         raise ValueError("model: it has no linear layer to take classes from")
@@ -30,7 +31,8 @@ def last_linear(model: nn.Module) -> tuple[str, nn.Linear]:
 
 
 def with_module(model: nn.Module, name: str, module: nn.Module) -> nn.Module:
-    """Puts `module` in the place of the one called `name`, in place; returns the model, or `module` where it is all."""
+    """Puts `module` in the place of the one called `name`, in place; returns the model, or `module`
+    where it is all."""
     if not name:
         return module
     parent, _, key = name.rpartition(".")

@@ -183,7 +183,8 @@ def paired(retain: Samples, forget: Samples, epoch: int) -> Iterator[tuple[Batch
 
 
 def together(sets: list[Samples], epoch: int, batch_size: int) -> Iterator[Batch]:
-    """One pass over several sets at once: each batch has its share of every set, each sample comes once.
+    """One pass over several sets at once: each batch has its share of every set, each sample comes
+    once.
 
     **Arguments:** `batch_size`: samples of a batch of all sets together.
     """
