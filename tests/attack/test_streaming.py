@@ -8,8 +8,10 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,10 +25,11 @@ from attack.attacks.xgboost import FittedXGBoost
 from attack.outputs.fragments import Fragment, deal, fragments, label_classes_of, models_of, pieces, softmax_width
 from attack.outputs.measured import identified
 from attack.outputs.table import rows_where
-from orchestrator.engine.attacker import trainer
+from orchestrator.engine.attacker import trainer, worker
 from orchestrator.engine.attacker.fit import choose_path, fit_all_distributed, fit_distributed, gpus_for
 from orchestrator.engine.attacker.scores import score_distributed
-from orchestrator.engine.attacker.trainer import CandidateTrainer, Trained, Wanted
+from orchestrator.engine.attacker.trainer import CandidateTrainer, Part, Trained, Wanted
+from orchestrator.engine.attacker.worker import WorkerPlan
 
 from .build import area, pool
 
@@ -224,6 +227,71 @@ def test_trials_and_workers_that_begin_again_lose_and_repeat_nothing(monkeypatch
         idle.cancel(), again.cancel()
 
     asyncio.run(scenario())
+
+
+class InThisProcess:
+    """A `CandidateTrainer` as its handle looks to workers and trials, without Ray: its calls answer with futures."""
+
+    def __init__(self, label_classes: int):
+        self._desk = CandidateTrainer(label_classes)
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+        self.train, self.next = (SimpleNamespace(remote=self._call(m)) for m in (self._desk.train, self._desk.next))
+        self._waiting: list[Any] = []
+        self._ended = False
+
+    def _call(self, method: Any) -> Any:
+        def remote(*given: Any) -> Any:
+            self._waiting.append(asyncio.run_coroutine_threadsafe(method(*given), self._loop))
+            if self._ended:
+                self._waiting[-1].cancel()
+            return self._waiting[-1]
+
+        return remote
+
+    def end(self) -> None:
+        """As where the driver kills the actor: whoever waits for it is told that it died."""
+        self._ended = True
+        for future in list(self._waiting):
+            future.cancel()
+
+
+def test_a_worker_trains_what_is_wanted_until_the_driver_ends_it(
+    table: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.exceptions import RayActorError
+
+    def get(future: Any) -> Any:
+        try:
+            return future.result()
+        except CancelledError:
+            raise RayActorError from None
+
+    monkeypatch.setattr(worker.ray, "get", get)
+    handle = InThisProcess(label_classes=4)
+    plan = WorkerPlan("one_hot", 4, 4, handle, False, 1, None, None, 1.0)
+    spool = Spool(tmp_path, 4, 4, "one_hot")
+    spool.fill(iter([prepared(rows_where(table, role=worker.ROLES, fold=("train", "validation")), ())]))
+    training = spool.matrix("train", False, None, 1)
+    validation = spool.matrix("validation", False, training, 1)
+    labels = spool.targets("validation").astype(bool)
+
+    def part(scores: np.ndarray) -> Part:
+        return Part(labels, scores[: len(labels)], spool.lowest, spool.highest, False, 1.0)
+
+    thread = threading.Thread(target=worker.serve, args=(plan, training, validation, part))
+    thread.start()
+    attacks = [ATTACK, XGBoostAttack(max_depth=2, rounds=5)]
+    fitted = [get(handle.train.remote(number, attack)) for number, attack in enumerate(attacks)]
+    assert thread.is_alive()
+    handle.end()
+    thread.join(timeout=30)
+    assert not thread.is_alive()
+    for found, attack in zip(fitted, attacks, strict=True):
+        alone = attack.fit(table)
+        assert found.attack == attack
+        assert abs(found.validation_f1 - alone.validation_f1) < 0.02
+        assert abs(area(table, found.score(table), "original") - area(table, alone.score(table), "original")) < 0.01
 
 
 def test_a_candidate_without_a_threshold_is_told_to_whoever_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

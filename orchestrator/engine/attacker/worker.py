@@ -97,16 +97,20 @@ def train_worker(config: dict[str, WorkerPlan]) -> None:
         def part(scores: np.ndarray) -> Part:
             return Part(labels, scores[: len(labels)], spool.lowest, spool.highest, external, plan.share)
 
-        _serve(plan, rank, context.get_world_size(), training, validation, part)
+        serve(plan, training, validation, part)
         train.report({})  # once: each report waits for a poll of the controller
 
 
-def _serve(
-    plan: WorkerPlan, rank: int, workers: int, training: Any, validation: Any, part: Callable[[np.ndarray], Part]
-) -> None:
-    """Trains what is wanted. Rank 0 alone talks to the trainer: all workers must train the same."""
+def serve(plan: WorkerPlan, training: Any, validation: Any, part: Callable[[np.ndarray], Part]) -> None:
+    """Trains what is wanted until the driver ends the trainer.
+
+    Rank 0 of XGBoost's collective alone talks to the trainer, since all workers must train the same.
+
+    **Arguments:** `training`, `validation`: XGBoost's matrices. `part`: from scores to this worker's part.
+    """
     import xgboost  # slow to import: 7 s on a cold machine
 
+    rank, workers = xgboost.collective.get_rank(), xgboost.collective.get_world_size()
     device: dict[str, Any] = {"device": "cuda"} if plan.use_gpu else {"nthread": plan.threads}
     trained: Trained | None = None
     while True:
