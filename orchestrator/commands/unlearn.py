@@ -56,8 +56,10 @@ def main(args: argparse.Namespace) -> int:
     from ..recipe.choices import Choice
     from ..recipe.recipe import expand_methods, load_recipe
     from ..records.progress import Progress
+    from ..work.checkpoint import load_weights
     from ..work.context import Context
     from ..work.devices import check_device
+    from ..work.first_look import look_at, remarks, told_accuracy
     from ..work.kinds import method_inputs
     from ..work.weights_file import WeightsFile
     from .common import print_json
@@ -72,7 +74,13 @@ def main(args: argparse.Namespace) -> int:
     data = load_data(recipe, None, progress.counting("decoding images"), allow_factory=args.allow_factory)
     context = Context(None, data, device=args.device, allow_factory=args.allow_factory)
     model = context.new_model(Choice.of(recipe.model), seed=0)
-    _load_weights(model, args.model)
+    for note in load_weights(model, args.model):
+        progress.say(f"{args.model}: {note}")
+    for note in (
+        *remarks(look_at(model, context, [method])),
+        *told_accuracy(model, context),
+    ):
+        progress.say(note)
     given = method_inputs(method, context, recipe.seed)
     progress.say(
         f"{point.name} on {args.model}: forgetting {len(data.split.forget):,} of {len(data.dataset.train.labels):,} samples"
@@ -108,39 +116,6 @@ def _point(points: list[Point], wanted: str | None, recipe: str) -> Point:
         names = ", ".join(dict.fromkeys(point.name for point in points)) or "none"
         raise RecipeError([Fault("--method", wanted, "not in the recipe", names)], recipe)
     return chosen[0]
-
-
-def _load_weights(model: nn.Module, path: Path) -> None:
-    """Loads weights without executing anything that the file might carry."""
-    import pickle
-
-    import torch
-    from safetensors.torch import load_file
-
-    try:
-        state = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
-    except FileNotFoundError:
-        raise UserError(f"--model: {str(path)!r}: no such file") from None
-    except pickle.UnpicklingError:
-        raise UserError(
-            f"--model: {str(path)!r}: holds more than weights; save model.state_dict() instead of the whole model"
-        ) from None
-    except Exception as error:
-        raise UserError(
-            f"--model: {str(path)!r}: not readable as weights ({type(error).__name__}); it may be cut short"
-        ) from None
-    weights: dict[str, Any] = dict(state.get("state_dict", state)) if isinstance(state, dict) else {}
-    try:
-        model.load_state_dict(weights)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise UserError(
-            f"--model: {str(path)!r}: does not fit the recipe's model: {lines[-1] if lines else error}"
-        ) from None
 
 
 def _moments(path: Path | None, model: nn.Module, context: Any, augment: str | None, progress: Any) -> Any:

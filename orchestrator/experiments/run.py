@@ -14,6 +14,8 @@ from ..engine import Engine, InlineEngine
 from ..plan.data import ExperimentData, load_data
 from ..plan.plan import Plan, check_stored_models, make_plan
 from ..plan.units import STAGES, Outcome, Unit, default_threads
+from ..recipe.choices import Choice
+from ..recipe.recipe import expand_methods
 from ..recipe.sections import Recipe
 from ..records.folder import OutputFolder
 from ..records.mlflow_writer import Tracker
@@ -22,6 +24,7 @@ from ..records.progress import Progress
 from ..store import CorruptObject, Store, open_store
 from ..work.context import Context
 from ..work.execute import HEAL_LIMIT
+from ..work.first_look import look_at, remarks
 from .outputs import write_outputs
 from .preflight import preflight
 from .results import collect, environment, write_results
@@ -74,6 +77,8 @@ class _Run:
         plan = make_plan(self.recipe, data)
         if self.recipe.shadows.reuse_only:
             check_stored_models(plan, sum(store.has(unit.key) for unit in plan.stages["train"]))
+        if not self._all_stored(plan, store):
+            self._look_at_model(data)
         self.folder.write_recipe(self.recipe, store.uri)
         self.folder.log_begin(self.recipe.name)
         self.failures = self.folder.failures()
@@ -89,6 +94,14 @@ class _Run:
         except BaseException:
             tracker.close("FAILED")
             raise
+
+    def _look_at_model(self, data: ExperimentData) -> None:
+        """Tries the recipe's model before the first unit; raises `UserError` where it cannot be worked with."""
+        context = Context(None, data, allow_factory=self.options.allow_factory)
+        methods = [point.method for point in expand_methods(self.recipe)]
+        looked = look_at(context.new_model(Choice.of(self.recipe.model), self.recipe.seed), context, methods)
+        for remark in remarks(looked):
+            self.progress.say(remark)
 
     @staticmethod
     def _all_stored(plan: Plan, store: Store) -> bool:

@@ -21,6 +21,7 @@ from ..plan.data import ExperimentData
 from ..plan.facts import ModelFacts, facts_of
 from ..recipe.choices import Choice
 from ..store import Attempt, Store
+from .tensors import tensors_of
 
 
 class Context:
@@ -114,5 +115,4 @@ class Context:
 
 def save_model(attempt: Attempt, model: nn.Module) -> None:
     """Writes a model's weights as safetensors into an attempt."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(state, attempt.path("model.safetensors"))
+    save_file(tensors_of(model), attempt.path("model.safetensors"))

@@ -73,8 +73,9 @@ class WeightsFile:
         """Writes the weights and how they came about, each whole or not at all."""
         from safetensors.torch import save
 
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        write_synced(self.path, save(tensors, MADE_BY))
+        from .tensors import tensors_of
+
+        write_synced(self.path, save(tensors_of(model), MADE_BY))
         write_synced(self.report, json.dumps(finite(document), indent=1).encode())
 
 

@@ -18,6 +18,7 @@ from ..core.batches import EpochCallback, Loader
 from ..core.errors import UnlearnError
 from ..core.seeds import stream
 from ..data.scenario import KINDS, Split
+from ..models.probe import Probe
 from ..moments.basis import CoreBasis
 from ..moments.fisher import Fisher
 from ..moments.moments import SecondMoments
@@ -226,6 +227,9 @@ class Method(ABC):
         if split.kind not in self.scenarios:
             allowed = " or ".join(kind for kind in KINDS if kind in self.scenarios)
             raise UnlearnError(f"scenario.kind: {split.kind!r} is not allowed; {self.name} is for {allowed}")
+
+    def check_model(self, model: nn.Module, looked: Probe) -> None:  # noqa: B027
+        """Raises `UnlearnError` where this configuration cannot work on a model, as `looked` found it."""
 
     def passes(self) -> int:
         """About how many passes over the data the method makes; for estimates of time."""

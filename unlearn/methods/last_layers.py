@@ -19,6 +19,7 @@ from ..core.seeds import check_seed, seeded
 from ..data.loader import ArrayLoader
 from ..models.classes import drop_classes
 from ..models.layers import deepest
+from ..models.probe import Probe, probe_with
 from ..models.reset import reset
 from ..moments.basis import CoreBasis
 from ..moments.fisher import Fisher
@@ -79,6 +80,13 @@ class _LastLayers(Training, Method):
         """The retain set."""
         return Needs(access="retain", graphs=True, batch_size=self.batch_size, augment=self.augment)
 
+    def check_model(self, model: nn.Module, looked: Probe) -> None:
+        """Raises `UnlearnError` where the last `k` layers defined are not those that run last."""
+        active = trainable_modules(model, self.k, self.unit)
+        inside = {id(part) for module in active for part in module.modules()}
+        chosen = [name for name, part in model.named_modules() if id(part) in inside and name in looked.defined]
+        looked.require_deepest(chosen, f"k: {self.k}")
+
     def passes(self) -> int:
         """Passes over the retain set."""
         return self.epochs
@@ -117,6 +125,11 @@ class _LastLayers(Training, Method):
             raise UnlearnError(f"retain: {self.name} trains on the retain set; give its loader")
         result = copy.deepcopy(model)
         active = trainable_modules(result, self.k, self.unit)
+        looked = probe_with(result, retain)
+        if looked is not None:
+            self.check_model(result, looked)
+            if forget_classes and num_classes is not None:
+                looked.require_head(result, num_classes)
         trained = {id(parameter) for module in active for parameter in module.parameters()}
         before = [parameter.detach().clone() for parameter in result.parameters() if id(parameter) in trained]
         if self.reinitialise:

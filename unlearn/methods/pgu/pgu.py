@@ -18,6 +18,7 @@ from ...core.batches import EpochCallback, Loader, device_of
 from ...core.errors import IncompatibleMoments, UnlearnError
 from ...data.loader import ArrayLoader
 from ...models.layers import deepest, projectable_layers
+from ...models.probe import Probe, probe_with
 from ...moments.basis import CoreBasis
 from ...moments.fisher import Fisher
 from ...moments.moments import SecondMoments, second_moments
@@ -130,6 +131,11 @@ class PGU(Settings, Method):
         self._check_inputs(validation, monitor, forget_classes)
         result = copy.deepcopy(model)
         names = self._moving_layers(result)
+        looked = probe_with(result, forget) if self.top_k is not None or forget_classes else None
+        if looked is not None:
+            self.check_model(result, looked)
+        if looked is not None and forget_classes and num_classes is not None:
+            looked.require_head(result, num_classes)
         # A caller's autocast would round moments, spaces and steps that are to be float32.
         with autocast(device_of(model), "float32"):
             return self._run(model, result, names, forget, moments, validation, forget_classes, monitor, on_epoch)
@@ -166,6 +172,12 @@ class PGU(Settings, Method):
                 f"the moments do not hold {', '.join(missing[:5])}: frozen, as nothing shields their inputs"
             )
         return run.run()
+
+    def check_model(self, model: nn.Module, looked: Probe) -> None:
+        """Raises `UnlearnError` where the layers that would move are not those that run last."""
+        names = self._moving_layers(model)
+        if self.top_k is not None:
+            looked.require_deepest(names, f"top_k: {self.top_k}")
 
     def _check_inputs(self, validation: Any, monitor: Any, forget_classes: tuple[int, ...]) -> None:
         if self.early_stop == "gap" and validation is None:

@@ -1,0 +1,100 @@
+"""Checkpoints of the user's own: their weights, whatever they are wrapped in, without executing anything they carry."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ..base.errors import UserError
+
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "weights", "params", "ema")
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.")
+
+
+def load_weights(model: nn.Module, path: Path) -> list[str]:
+    """Loads a checkpoint into a model, in place.
+
+    A mapping around the weights (`{"net": …}`) and a prefix that all names share (`module.` of DataParallel, `_orig_mod.` of
+    torch.compile) are taken off where the model has none.
+
+    **Returns:** what was taken off, one sentence each.
+
+    **Raises:** `UserError`, one line, where the file cannot be read, holds more than weights, or does not fit the model.
+    """
+    state, notes = _unwrapped(_read(path), path)
+    wanted = model.state_dict()
+    state, taken = _without_prefixes(state, set(wanted))
+    if taken:
+        notes.append(f"the prefix {taken!r} was taken off all names")
+    missing = [name for name in wanted if name not in state]
+    unknown = [name for name in state if name not in wanted]
+    shapes = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
+    if missing or unknown or shapes:
+        parts = [_few(missing, "lacks"), _few(unknown, "has no place for")]
+        if shapes:
+            name = shapes[0]
+            parts.append(f"{name} is {tuple(state[name].shape)} instead of {tuple(wanted[name].shape)}")
+        told = "; ".join(part for part in parts if part)
+        raise UserError(f"--model: {str(path)!r}: does not fit the recipe's model: {told}")
+    model.load_state_dict(state)
+    return notes
+
+
+def _few(names: list[str], what: str) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    who = "it lacks" if what == "lacks" else "the model has no place for"
+    return f"{who} {', '.join(names[:3])}{more}"
+
+
+def _read(path: Path) -> Any:
+    try:
+        return load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"--model: {str(path)!r}: no such file") from None
+    except pickle.UnpicklingError:
+        raise UserError(
+            f"--model: {str(path)!r}: holds more than weights; save model.state_dict() instead of the whole model"
+        ) from None
+    except Exception as error:
+        raise UserError(
+            f"--model: {str(path)!r}: not readable as weights ({type(error).__name__}); it may be cut short"
+        ) from None
+
+
+def _unwrapped(content: Any, path: Path) -> tuple[dict[str, Tensor], list[str]]:
+    """Returns the mapping of names to tensors that a checkpoint holds, and what lay around it."""
+    notes: list[str] = []
+    for _ in range(3):
+        if not isinstance(content, Mapping) or not content:
+            break
+        if all(isinstance(value, Tensor) for value in content.values()):
+            return {str(name): value for name, value in content.items()}, notes
+        inner = [name for name in WRAPPERS if isinstance(content.get(name), Mapping)]
+        if not inner:
+            break
+        notes += [f"the weights were taken from {inner[0]!r}"]
+        content = content[inner[0]]
+    shown = ", ".join(map(str, list(content)[:5])) if isinstance(content, Mapping) else type(content).__name__
+    raise UserError(
+        f"--model: {str(path)!r}: holds no weights by name ({shown or 'nothing'}); save model.state_dict(), "
+        f"alone or under one of {', '.join(WRAPPERS)}"
+    )
+
+
+def _without_prefixes(state: dict[str, Tensor], wanted: set[str]) -> tuple[dict[str, Tensor], str]:
+    taken = ""
+    while not set(state) & wanted:
+        prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in state)), "")
+        if not prefix:
+            break
+        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+        taken += prefix
+    return state, taken

@@ -1,0 +1,177 @@
+"""A model of anyone's is tried on two images first: it works, or one line says why it cannot."""
+
+from __future__ import annotations
+
+import copy
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from unlearn import PGU, EUk, UnlearnError, accuracy, second_moments
+from unlearn.models.probe import Probe, probe, probe_with
+
+X = torch.randn(24, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+Y = torch.arange(24) % 4
+LOADER = [(X[i : i + 8], Y[i : i + 8]) for i in range(0, 24, 8)]
+
+
+class Net(nn.Module):
+    """A body, a head, and whatever a case changes."""
+
+    def __init__(self, classes: int = 4, wrap: Any = None, head_first: bool = False, spare: bool = False):
+        super().__init__()
+        if head_first:
+            self.head = nn.Linear(16, classes)
+        self.body = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 16), nn.ReLU())
+        if not head_first:
+            self.head = nn.Linear(16, classes)
+        if spare:
+            self.spare = nn.Linear(16, 3)
+        self.wrap = wrap
+
+    def forward(self, x: Tensor) -> Any:
+        logits = self.head(self.body(x))
+        return logits if self.wrap is None else self.wrap(logits)
+
+
+torch.manual_seed(0)
+SOUND = Net().eval()
+
+
+def with_nan(model: nn.Module) -> nn.Module:
+    with torch.no_grad():
+        next(iter(model.parameters()))[0] = float("nan")
+    return model
+
+
+REFUSED = {
+    "tuple": (
+        Net(wrap=lambda z: (z, z)),
+        "returns a tuple; logits (n, 4) are needed: give a wrapper that returns the part",
+    ),
+    "dict": (
+        Net(wrap=lambda z: {"logits": z}),
+        "returns a dict; logits (n, 4) are needed: give a wrapper that returns its 'logits'",
+    ),
+    "object": (Net(wrap=lambda z: SimpleNamespace(logits=z)), "give a wrapper that returns its .logits"),
+    "number": (Net(wrap=lambda z: 3.0), "returns a float"),
+    "1000 outputs": (Net(classes=1000), "2 images come out as (2, 1000); logits (2, 4) are needed"),
+    "maps": (Net(wrap=lambda z: z[..., None]), "come out as (2, 4, 1)"),
+    "classes said": (Net(wrap=lambda z: z.argmax(1, keepdim=True).expand(2, 4)), "returns torch.int64"),
+    "nan": (with_nan(Net()), "body.0.weight holds NaN or infinity"),
+    "overflow": (Net(wrap=lambda z: z / 0.0), "its logits of two images hold NaN or infinity"),
+    "bfloat16": (Net().to(torch.bfloat16), "its weights are bfloat16, convert it by model.float()"),
+    "channels": (
+        nn.Sequential(nn.Conv2d(3, 4, 8), nn.Flatten()),
+        "cannot run on images of 1x8x8 float32 (RuntimeError",
+    ),
+    "bug": (Net(wrap=lambda z: z.nothing), "AttributeError: 'Tensor' object has no attribute 'nothing'"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_model_that_gives_no_logits_is_one_line(case: str) -> None:
+    model, words = REFUSED[case]
+    with pytest.raises(UnlearnError) as caught:
+        probe(model, X[:2], 4)
+    assert words in str(caught.value)
+    assert str(caught.value).startswith("model: ")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    model = Net().train()
+    model.body[0].weight.requires_grad_(False)
+    model.body.eval()
+    state, generator = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    probe(model, X[:2], 4)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert torch.equal(generator, torch.get_rng_state())
+    assert [p.requires_grad for p in model.parameters()] == [False, True, True, True, True, True]
+    assert [m.training for m in (model, model.body, model.head)] == [True, False, True]
+    assert all(p.grad is None for p in model.parameters())
+    assert not any(m._forward_hooks for m in model.modules())
+
+
+def look(model: nn.Module) -> Probe:
+    return probe(model.eval(), X[:2], 4)
+
+
+def test_layers_are_found_in_the_order_in_which_they_run() -> None:
+    found = look(Net(head_first=True, spare=True))
+    assert found.defined == ("head", "body.0", "body.3", "spare")
+    assert found.executed == ("body.0", "body.3", "head")
+    assert found.unused == ("spare",)
+    frozen = Net()
+    frozen.requires_grad_(False)
+    assert look(frozen).unused == (), "a frozen layer is not an unused one"
+
+
+def test_attention_counts_its_last_layer_and_what_projection_leaves_alone_is_named() -> None:
+    class Attending(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up = nn.ConvTranspose2d(1, 2, 2)
+            self.first = nn.Conv1d(9, 8, 1)
+            self.attend = nn.MultiheadAttention(18, 2, batch_first=True)
+            self.head = nn.Linear(18, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            tokens = self.first(self.up(x).flatten(2).transpose(1, 2).unflatten(1, (9, 9)).flatten(2))
+            return self.head(self.attend(tokens, tokens, tokens)[0].mean(1))
+
+    found = look(Attending())
+    assert found.executed == ("up", "first", "attend.out_proj", "head")
+    assert found.left_alone == ("up", "first", "attend")
+    assert found.unused == ()
+
+
+@pytest.mark.parametrize("method", [EUk(k=1, epochs=1, lr=0.01), PGU(gamma=0.9, top_k=1, epochs=1, early_stop=None)])
+@pytest.mark.parametrize(
+    ("options", "words"), [({"head_first": True}, "head runs after body.3"), ({"spare": True}, "spare has no part")]
+)
+def test_the_deepest_layers_are_never_the_wrong_ones(method: Any, options: dict[str, bool], words: str) -> None:
+    torch.manual_seed(0)
+    model = Net(**options).eval()
+    given = {"forget": LOADER, "retain": LOADER, "moments": second_moments(model, LOADER)}
+    with pytest.raises(UnlearnError, match=words):
+        method.unlearn(model, **given)
+    sound = {**given, "moments": second_moments(SOUND, LOADER)}
+    assert isinstance(method.unlearn(SOUND, **sound).model, Net)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"spare": True}, "spare is the last linear layer defined, but head makes the logits"),
+        ({"head_first": True}, "body.3 is the last linear layer defined, but head makes the logits"),
+        ({"classes": 6}, "head has 6 outputs for 4 classes"),
+        ({}, ""),
+    ],
+)
+def test_classes_are_taken_from_the_layer_that_makes_the_logits(options: dict[str, Any], words: str) -> None:
+    model = Net(**options).eval()
+    found = probe(model, X[:2])
+    if not words:
+        found.require_head(model, 4)
+        return
+    with pytest.raises(UnlearnError, match=words):
+        found.require_head(model, 4)
+
+
+def test_a_loader_that_can_be_read_only_once_is_not_touched() -> None:
+    once = iter(LOADER)
+    assert probe_with(SOUND, once) is None
+    assert len(list(once)) == 3
+    with pytest.raises(UnlearnError, match="holds no images"):
+        probe_with(SOUND, [])
+
+
+def test_labels_in_a_column_are_labels_and_other_shapes_are_refused() -> None:
+    column = [(x, y[:, None]) for x, y in LOADER]
+    assert accuracy(SOUND, column) == accuracy(SOUND, LOADER)
+    with pytest.raises(ValueError, match=r"labels: shape \(8, 4\) is not allowed"):
+        accuracy(SOUND, [(x, nn.functional.one_hot(y, 4)) for x, y in LOADER])
