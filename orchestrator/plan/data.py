@@ -128,7 +128,15 @@ def load_data(
 
 
 def _load_dataset(recipe: Recipe, store: Store | None, on_progress: Progress | None, keep: bool) -> ImageDataset:
-    options = {k: v for k, v in recipe.dataset.items() if k not in ("source", "limit")}
+    decoded = _decoded(recipe, store, on_progress, keep)
+    try:
+        return decoded.normalised(recipe.dataset.get("mean"), recipe.dataset.get("std"))
+    except ValueError as error:
+        raise RecipeError([fault_from(error, "dataset", recipe.dataset)], recipe.name) from None
+
+
+def _decoded(recipe: Recipe, store: Store | None, on_progress: Progress | None, keep: bool) -> ImageDataset:
+    options = {k: v for k, v in recipe.dataset.items() if k not in ("source", "limit", "mean", "std")}
     source, limit = recipe.dataset["source"], recipe.dataset.get("limit")
     try:
         identity = fingerprint(source, **options)

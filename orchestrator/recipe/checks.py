@@ -27,7 +27,8 @@ def _section_faults(recipe: Recipe) -> list[Fault]:
             Fault("dataset.source", source, "no such data source", ", ".join(SOURCES), nearest(source or "", SOURCES))
         )
     else:
-        found += option_faults(SOURCES[source], dataset, "dataset", extra={"limit": int | dict[str, int] | None})
+        extra = {"limit": int | dict[str, int] | None, "mean": list[float] | None, "std": list[float] | None}
+        found += option_faults(SOURCES[source], dataset, "dataset", extra=extra)
         found += _limit_faults(dataset.get("limit"))
     found += option_faults(Scenario, recipe.scenario, "scenario")
     found += option_faults(Training, recipe.training, "training")

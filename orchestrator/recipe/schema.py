@@ -32,6 +32,12 @@ def recipe_schema() -> dict[str, Any]:
                     properties["limit"] = {
                         "anyOf": [{"type": "integer"}, {"type": "object", "additionalProperties": {"type": "integer"}}]
                     }
+                    numbers = {
+                        "type": "array",
+                        "items": {"type": "number"},
+                        "description": "one for each channel, in [0, 1]",
+                    }
+                    properties |= {"mean": numbers, "std": numbers}
                 definitions[f"{section}.{name}"] = {
                     **variant,
                     "properties": properties,

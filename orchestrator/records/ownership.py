@@ -44,7 +44,7 @@ class Owner:
         document = recipe.model_dump(mode="json")
         # Not where the images lie: a data set that has moved is the same, and its units say so
         # themselves.
-        document["dataset"] = {name: document["dataset"].get(name) for name in ("source", "limit")}
+        document["dataset"] = {name: document["dataset"].get(name) for name in ("source", "limit", "mean", "std")}
         parts = ("name", "seed", "dataset", "scenario", "model", "training")
         return cls("experiment", {name: _digest(document[name]) for name in parts})
 

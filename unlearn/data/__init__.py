@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..core import _torchvision  # noqa: F401  (declares torchvision's operators before anything imports it)
@@ -65,7 +65,13 @@ def _source(source: str, options: Mapping[str, Any]) -> Source:
 
 
 def load_dataset(
-    source: str, *, limit: Limit | None = None, on_progress: Progress | None = None, **options: Any
+    source: str,
+    *,
+    limit: Limit | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    on_progress: Progress | None = None,
+    **options: Any,
 ) -> ImageDataset:
     """Reads a dataset into memory, decoded, as uint8.
 
@@ -74,11 +80,12 @@ def load_dataset(
     - `source`: a name in `SOURCES`; `options` are that source's fields.
     - `limit`: `{"train": n, "test": n}`, each optional: the first n rows; a bare number limits
         `train`.
+    - `mean`, `std`: what a model of yours was trained with, in [0, 1] for each channel; None takes those of the training images.
     - `on_progress`: called with (images done, images in all) while decoding.
 
     Raises `ValueError` with one line for a source, option, path, column or image that is wrong.
     """
-    return _source(source, options).load(limit=limit, on_progress=on_progress)
+    return _source(source, options).load(limit=limit, on_progress=on_progress).normalised(mean, std)
 
 
 def fingerprint(source: str, **options: Any) -> str:

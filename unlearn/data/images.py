@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -98,6 +98,7 @@ class ImageDataset:
     - `num_classes`: labels are below this.
     - `class_names`: one for each class.
     - `mean`, `std`: per channel of `train`, in [0, 1]; what loaders normalise by.
+    - `given_statistics`: whether those two were given instead of computed.
 
     Raises `ValueError` where the parts do not fit each other.
     """
@@ -109,6 +110,7 @@ class ImageDataset:
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    given_statistics: bool = False
 
     def __post_init__(self) -> None:
         if self.train.images.shape[1:] != self.test.images.shape[1:]:
@@ -144,6 +146,32 @@ class ImageDataset:
         """1 for greyscale, 3 for colour."""
         return int(self.train.images.shape[3])
 
+    def normalised(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> ImageDataset:
+        """Returns the same images, to be normalised by the `mean` and `std` that are given, in [0, 1] per channel.
+
+        None keeps what was computed. Raises `ValueError` where one is not a number for each channel, or `std` is not above 0.
+        """
+        if mean is None and std is None:
+            return self
+        given = {"mean": mean, "std": std}
+        found: dict[str, tuple[float, ...]] = {}
+        for name, values in given.items():
+            if values is None:
+                found[name] = getattr(self, name)
+                continue
+            plain = not isinstance(values, str) and all(
+                isinstance(v, int | float) and not isinstance(v, bool) and np.isfinite(v) for v in values
+            )
+            if not plain or len(values) != self.channels or (name == "std" and min(values) <= 0):
+                above = " above 0" if name == "std" else ""
+                raise ValueError(
+                    f"dataset.{name}: {values!r} is not allowed; give {self.channels} numbers{above}, one a channel"
+                )
+            found[name] = tuple(float(v) for v in values)
+        if (found["mean"], found["std"]) == (self.mean, self.std):
+            return self
+        return replace(self, **found, given_statistics=True)  # type: ignore[arg-type]
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 over shapes, pixels and labels of both parts, in hexadecimal.
@@ -155,6 +183,8 @@ class ImageDataset:
             sha.update(repr(images.images.shape).encode())
             sha.update(np.ascontiguousarray(images.images).data)
             sha.update(np.ascontiguousarray(images.labels).data)
+        if self.given_statistics:
+            sha.update(repr((self.mean, self.std)).encode())
         return sha.hexdigest()
 
     def to_arrays(self) -> dict[str, np.ndarray]:
@@ -168,6 +198,7 @@ class ImageDataset:
             "mean": self.mean,
             "std": self.std,
             "digest": self.digest,
+            **({"given_statistics": True} if self.given_statistics else {}),
         }
         return {
             "train_images": self.train.images,
