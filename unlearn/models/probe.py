@@ -24,6 +24,7 @@ class Probe:
 
     - `defined`: the convolution and linear layers by name, in definition order. `executed`: in the order of their last run.
     - `unused`: layers that the logits do not depend on.
+    - `feeds`: of each layer that runs after layers defined behind it, those of them that it depends on.
     - `left_alone`: modules with weights that projection does not reach, such as transposed convolutions and attention.
     """
 
@@ -31,28 +32,26 @@ class Probe:
     executed: tuple[str, ...]
     unused: tuple[str, ...]
     left_alone: tuple[str, ...]
+    feeds: Mapping[str, frozenset[str]]
 
     def require_deepest(self, names: Iterable[str], what: str) -> None:
-        """Makes sure that `names` are the layers that run last.
+        """Makes sure that what runs on the outputs of `names` is among `names` itself, as it is for the deepest layers.
 
-        **Raises:** `UnlearnError` where other layers run after them, or the logits do not depend on one. Layers that are
-        defined in another order than they run in would else be taken for shallow ones.
+        **Raises:** `UnlearnError` where another layer runs on them, or the logits do not depend on one. Layers that are
+        defined in another order than they run in would else be taken for shallow ones. Branches beside each other have none.
         """
-        chosen = [name for name in names if name in self.defined]
-        for name in chosen:
-            if name in self.unused:
-                raise UnlearnError(
-                    f"model: {name} has no part in the logits, so {what} must not count it; remove it from the model"
-                )
-        running = [name for name in chosen if name in self.executed]
-        last = self.executed[len(self.executed) - len(running) :]
-        later = [name for name in last if name not in running]
-        if later:
-            early = next(name for name in running if name not in last)
+        chosen = {name for name in names if name in self.defined}
+        for name in sorted(chosen & set(self.unused)):
             raise UnlearnError(
-                f"model: {later[-1]} runs after {early} but is defined before it, so {what} would take the wrong layers; "
-                "define layers in the order in which they run"
+                f"model: {name} has no part in the logits, so {what} must not count it; remove it from the model"
             )
+        for later, before in self.feeds.items():
+            early = sorted(before & chosen)
+            if later not in chosen and early:
+                raise UnlearnError(
+                    f"model: {later} runs after {early[-1]} but is defined before it, so {what} would take the wrong layers; "
+                    "define layers in the order in which they run"
+                )
 
     def require_head(self, model: nn.Module, num_classes: int) -> None:
         """Makes sure that the linear layer defined last makes the logits, as taking classes out of a model needs.
@@ -63,9 +62,10 @@ class Probe:
         if not linear:
             raise UnlearnError("model: it has no linear layer to take classes from")
         head = linear[-1]
-        makes = [name for name in self.executed if name not in self.unused]
-        if head in self.unused or (makes and makes[-1] != head):
-            maker = makes[-1] if makes else "another layer"
+        after = [later for later, before in self.feeds.items() if head in before]
+        if head in self.unused or after:
+            used = [name for name in self.executed if name not in self.unused]
+            maker = (after or used or ["another layer"])[-1]
             raise UnlearnError(
                 f"model: {head or 'it'} is the last linear layer defined, but {maker} makes the logits; "
                 "define the layer that makes them last to forget whole classes"
@@ -88,7 +88,7 @@ def probe(model: nn.Module, images: Tensor, num_classes: int | None = None) -> P
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise UnlearnError(f"model: {name} holds NaN or infinity; give weights of a training that went well")
     layers = {name: module for name, module in model.named_modules() if isinstance(module, _LAYERS)}
-    runs: dict[str, int] = {}
+    runs: dict[str, _Run] = {}
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     modes = [(module, module.training) for module in model.modules()]
     hooks = [module.register_forward_hook(_count(runs, inside)) for module, inside in _watched(model, layers)]
@@ -102,7 +102,9 @@ def probe(model: nn.Module, images: Tensor, num_classes: int | None = None) -> P
             weights = [layer.weight for layer in layers.values()]
             gradients: list[Any] = [None] * len(weights)
             if logits.requires_grad and weights:
-                gradients = list(torch.autograd.grad(logits.sum(), weights, allow_unused=True))
+                gradients = list(torch.autograd.grad(logits.sum(), weights, retain_graph=True, allow_unused=True))
+            executed = tuple(sorted(runs, key=lambda name: runs[name].place))
+            feeds = _feeds(runs, list(layers))
     finally:
         for hook in hooks:
             hook.remove()
@@ -111,9 +113,8 @@ def probe(model: nn.Module, images: Tensor, num_classes: int | None = None) -> P
         for module, mode in modes:
             module.training = mode
     unused = tuple(name for name, gradient in zip(layers, gradients, strict=True) if gradient is None)
-    executed = tuple(sorted(runs, key=runs.__getitem__))
     left_alone = tuple(name for name, module in model.named_modules() if isinstance(module, _LEFT_ALONE))
-    return Probe(tuple(layers), executed, unused, left_alone)
+    return Probe(tuple(layers), executed, unused, left_alone, feeds)
 
 
 def probe_with(model: nn.Module, loader: Loader, num_classes: int | None = None) -> Probe | None:
@@ -145,12 +146,44 @@ def _watched(model: nn.Module, layers: Mapping[str, nn.Module]) -> list[tuple[nn
     return found
 
 
-def _count(runs: dict[str, int], names: list[str]) -> Callable[..., None]:
+@dataclass(frozen=True)
+class _Run:
+    """The last run of a layer: when it was, and what went in and came out."""
+
+    place: int
+    given: Any
+    result: Any
+
+
+def _count(runs: dict[str, _Run], names: list[str]) -> Callable[..., None]:
     def hook(module: nn.Module, given: Any, result: Any) -> None:
         for name in names:
-            runs[name] = max(runs.values(), default=0) + 1
+            runs[name] = _Run(len(runs) if not runs else max(run.place for run in runs.values()) + 1, given, result)
 
     return hook
+
+
+def _feeds(runs: Mapping[str, _Run], defined: list[str]) -> dict[str, frozenset[str]]:
+    """Returns, of each layer that runs after some that are defined behind it, those whose outputs it depends on."""
+    found = {}
+    for place, name in enumerate(defined):
+        behind = [other for other in defined[place + 1 :] if name in runs and other in runs]
+        earlier = {other: _tensor(runs[other].result) for other in behind if runs[other].place < runs[name].place}
+        given = _tensor(runs[name].given) if earlier else None
+        known = {other: tensor for other, tensor in earlier.items() if tensor is not None}
+        if given is None or not known:
+            continue
+        gradients = torch.autograd.grad(given.sum(), list(known.values()), retain_graph=True, allow_unused=True)
+        used = frozenset(other for other, gradient in zip(known, gradients, strict=True) if gradient is not None)
+        if used:
+            found[name] = used
+    return found
+
+
+def _tensor(value: Any) -> Tensor | None:
+    """Returns the first tensor with a gradient in what a module was given or gave back."""
+    values = value if isinstance(value, tuple | list) else (value,)
+    return next((each for each in values if isinstance(each, Tensor) and each.requires_grad), None)
 
 
 def _forward(model: nn.Module, images: Tensor) -> Any:
