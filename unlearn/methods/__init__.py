@@ -36,6 +36,10 @@ _BUILT_IN = {
     "fanchuan": "unlearn.methods.fanchuan:Fanchuan",
     "kookmin": "unlearn.methods.kookmin:Kookmin",
     "seif": "unlearn.methods.seif:Seif",
+    "delete": "unlearn.methods.delete:DELETE",
+    "bad_teacher": "unlearn.methods.bad_teacher:BadTeacher",
+    "lotus": "unlearn.methods.lotus:LoTUS",
+    "unsir": "unlearn.methods.unsir:UNSIR",
     "retrain": "unlearn.methods.retrain:Retrain",
 }
 

@@ -54,9 +54,9 @@ class Needs:
 
     **Arguments:**
 
-    - `access`: `forget` (the forget set alone), `moments` (and stored second moments of the
-        training data), `fisher` (and its stored Fisher diagonal), `retain_share` (and a share of
-        the retain set) or `retain` (all of it).
+    - `access`: the data that it sees beside the forget set. `forget` is none. `moments` and `fisher`
+        are stored statistics of the training data: second moments, or the Fisher diagonal.
+        `retain_share` is a share of the retain set, `retain` all of it.
     - `share`: the share of the retain set that is handed over, in [0, 1]. It is drawn once, from
         the seed.
     - `validation`: held-out samples. `monitor`: loaders `retain` and `test` that are only

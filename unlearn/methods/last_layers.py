@@ -110,8 +110,8 @@ class _LastLayers(Training, Method):
 
         Batch normalisation ahead of those layers keeps its statistics; dropout is active as in
         training. Where `retain` is an `ArrayLoader`, it is batched, shuffled and augmented as the
-        fields say, and without augmentation the frozen first part of the model is computed only
-        once. Other loaders are taken as they come.
+        fields say. Without augmentation the frozen first part of the model is computed only once.
+        Other loaders are taken as they come.
 
         **Arguments:** `forget`, `validation` and `monitor` are only evaluated. `moments` and
             `fisher` are not used. `graphs` as of `train`.
@@ -209,8 +209,8 @@ class EUk(_LastLayers):
     """EU-k, exact unlearning of the last `k` layers: they are initialised again and trained on the
     retain set.
 
-    **Arguments:** `k` layers (or blocks, by `unit`) from the end; `seed` of their initialisation,
-    of the order of the data and of dropout; the others as in `Training`.
+    **Arguments:** `k` layers (or blocks, by `unit`) from the end. `seed` is of their
+    initialisation, of the order of the data and of dropout. The others are as in `Training`.
 
     Raises `ValueError` for values that are not allowed.
     """

@@ -35,6 +35,7 @@ __all__ = [
     "EpochCallback",
     "Job",
     "Loader",
+    "StopTraining",
     "TrainingDiverged",
     "Work",
     "autocast",
@@ -69,6 +70,10 @@ class Work(Protocol):
 
     def close(self) -> None:
         """Called once, when training ends."""
+
+
+class StopTraining(Exception):
+    """Raised by `on_epoch` to end a training of one model after the pass that is over."""
 
 
 @dataclass
@@ -116,7 +121,7 @@ def fit(job: Job, graphs: Graphs | None = None) -> list[dict[str, Any]]:
     `unlearn.training.train.train`.
     """
     history: list[dict[str, Any]] = []
-    with seeded(job.seed), _surroundings([job]):
+    with seeded(job.seed), _surroundings([job]), contextlib.suppress(StopTraining):
         for _ in _steps(job, history, graphs or Graphs()):
             pass
     return history

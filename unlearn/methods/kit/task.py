@@ -22,7 +22,7 @@ from ...moments.basis import CoreBasis
 from ...moments.fisher import Fisher, fisher_diagonal
 from ...moments.moments import SecondMoments
 from ...training.graphs import Graphs
-from ...training.loop import Job, TrainingDiverged, Work, fit
+from ...training.loop import Job, StopTraining, TrainingDiverged, Work, fit
 from ...training.predict import accuracy
 from ...training.recipe import Training
 from ..base import Method, UnlearnResult
@@ -128,7 +128,7 @@ class Task:
         mask: Mapping[str, Tensor] | None = None,
         clip: float | None = None,
         adjust: Callable[[Item], None] | None = None,
-        after_epoch: Callable[[int], None] | None = None,
+        after_epoch: Callable[[int], bool | None] | None = None,
     ) -> None:
         """Trains with the shared loop: `items(epoch)` yields what each step of a pass works on.
 
@@ -139,7 +139,8 @@ class Task:
         - `batch_norm`: `train` lets normalisation learn the statistics of the batches; `frozen`
             keeps them.
         - `model`: None for the task's own. `mask`, `clip`, `adjust`: see `ObjectiveWork`.
-        - `after_epoch`: called with the number of the pass (1, 2, …) when it is over.
+        - `after_epoch`: called with the number of the pass (1, 2, …) when it is over; a true answer
+            ends the training.
         """
         trained = self.model if model is None else model
         passed = len(self.history)
@@ -151,10 +152,10 @@ class Task:
                     module.eval()
 
         def report(row: dict[str, Any]) -> None:
-            if after_epoch is not None:
-                after_epoch(row["epoch"])
             if trained is self.model:
                 self.report({**row, "epoch": passed + row["epoch"]})
+            if after_epoch is not None and after_epoch(row["epoch"]):
+                raise StopTraining
 
         def work() -> Work:
             assert objective is not None
