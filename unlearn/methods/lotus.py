@@ -78,8 +78,7 @@ class LoTUS(GradientMethod):
         difference = accuracy(task.model, task.forget.plain()) - unseen
         if difference <= STOP:
             raise NothingToForget(
-                "validation: the model knows the forget set no better than unseen data "
-                f"(accuracy {difference:+.3f})"
+                f"validation: the model knows the forget set no better than unseen data (accuracy {difference:+.3f})"
             )
 
         def items(epoch: int) -> Iterator[tuple[Batch, float]]:
