@@ -23,9 +23,9 @@ STOP = -0.01  # how far below validation accuracy the accuracy on the forget set
 class LoTUS(GradientMethod):
     """min −Σ t·log p on D_f and a share of D_r, where t are Gumbel softmax samples of the teacher.
 
-    On D_r the samples are hard. On D_f their temperature is τ = exp(α·d), set before every epoch. Here
-    d is the accuracy of the student on D_f less that of the teacher on validation data. Where whole
-    classes are forgotten the latter counts as 0. The run ends once d is −0.01 or less.
+    On D_r the samples are hard. On D_f their temperature is τ = exp(α·d), set before every epoch.
+    Here d is the accuracy of the student on D_f less that of the teacher on validation data. Where
+    whole classes are forgotten the latter counts as 0. The run ends once d is −0.01 or less.
 
     **Arguments**, beside those of `GradientMethod`: `alpha` (α), `retain_share`.
     """
