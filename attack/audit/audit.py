@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -16,9 +16,12 @@ from ..attacks.registry import ATTACKS
 from ..distances.base import DIVERGENCES
 from ..distances.compare import DEFAULT_DIVERGENCES, Distances, distances, equal_count, first_of
 from ..metrics.areas import Areas
+from ..metrics.evidence import Rule
 from ..metrics.measure import Measure
 from ..metrics.row import NO_UNLEARN, PRIMARY, RETRAIN, Attacker, Row
+from ..metrics.verdict import DEFAULT_RULE
 from ..outputs.measured import FOLD, METHOD, MODEL_ID, PARAMS, ROLE, Measured
+from ..outputs.sets import FORGET, by_set, halves, parents_of
 from ..outputs.sources import Source, as_source
 from .check import Examination, Problem, check
 from .doubts import over_unlearned
@@ -26,7 +29,16 @@ from .judged import judged, tuned_threshold
 from .population import partners, population_problems
 from .rows import Scored, build_row
 from .runner import InProcess, Runner, scores_of
-from .verdicts import judge_rows
+from .verdicts import (
+    RowFacts,
+    is_constant,
+    judge_rows,
+    mean_confidence,
+    nothing_done,
+    single_samples,
+    upside_down,
+    with_verdict,
+)
 
 RETRAIN_PLACE = 1  # among the groups
 
@@ -76,8 +88,10 @@ def audit(
     num_classes: int | None = None,
     bootstrap: int = 2000,
     population: Source | pa.Table | Iterable[pa.Table] | Examination | None = None,
+    unseen: tuple[Source | None, Source | None] = (None, None),
     examined: Examination | None = None,
     runner: Runner | None = None,
+    rule: Rule = DEFAULT_RULE,
 ) -> Audit:
     """Attacks the originals (`no_unlearn`), fresh retrained models (`retrain`) and each method of an outputs table.
 
@@ -90,20 +104,30 @@ def audit(
         XGBoost is tuned over its candidates.
     - `divergences`: per-sample distances to the retrained models, of `DIVERGENCES`; left out where labels have no logit.
     - `num_classes`: of labels, where the logits have fewer columns. `seed`, `bootstrap`: of attacks and intervals.
-    - `population`: the same models' outputs on samples that none was trained on, the z of RMIA; or what `Examination.of` found in them.
+    - `population`: the same models' outputs on samples that none was trained on, the z of RMIA; or what `Examination.of`
+        found in them. `unseen`: two parts of such outputs. The first is the z where `population` is not given and it has all
+        models; forget samples are compared with the second. Without `examined`, the column `set` of `outputs` gives both.
+    - `rule`: what counts as forgotten.
     - `examined`: what `Examination.of(outputs)` found, where it was asked already; its survey is used up. `runner`: fits and scores attacks that
         read logits; the default does so in this process.
 
     **Raises:** `ValueError` naming every problem of the input, before anything is fitted.
     """
     source = as_source(outputs)
-    examined = examined or Examination.of(source, num_classes)
+    if examined is None:
+        sets = by_set(source)
+        if FORGET in sets:
+            source, unseen = sets[FORGET], halves(sets)
+        examined = Examination.of(source, num_classes)
     problems = examined.problems(names)
     others: Examination | None = None
-    if population is not None:
-        given = population
+    given = population if population is not None else unseen[0]
+    if given is not None and any(name in ATTACKS and ATTACKS[name].takes_population for name in names):
         others = given if isinstance(given, Examination) else Examination.of(as_source(given), num_classes)
-        problems += population_problems(examined, others, names)
+        unfit = population_problems(examined, others, names)
+        if unfit and population is None:
+            others, unfit = None, [replace(problem, fatal=False) for problem in unfit]
+        problems += unfit
     if any(problem.fatal for problem in problems):
         raise ValueError("\n".join(str(problem) for problem in problems if problem.fatal))
     measured = examined.measured()
@@ -116,10 +140,11 @@ def audit(
         bootstrap,
         runner or InProcess(),
         None if others is None else others.measured(),
+        None if unseen[1] is None else Examination.of(unseen[1], num_classes).measured(),
         Audit(notes=[str(problem) for problem in problems], questions=list(examined.doubts)),
         errors=examined.errors,
     )
-    return run.everything(divergences)
+    return run.everything(divergences, rule)
 
 
 @dataclass
@@ -134,10 +159,11 @@ class _Run:
     bootstrap: int
     runner: Runner
     population: Measured | None
+    unseen: Measured | None
     found: Audit
     errors: dict[tuple[str, ...], float] = field(default_factory=dict)  # of each model on the forget set, in percent
 
-    def everything(self, divergences: Sequence[str]) -> Audit:
+    def everything(self, divergences: Sequence[str], rule: Rule) -> Audit:
         self.groups = _groups(self.measured)
         self.negative = self.measured.where(role="retrained", fold="test")
         self.scored: list[list[Scored]] = [[] for _ in self.groups]
@@ -156,15 +182,41 @@ class _Run:
             )
             distances = self._distances(group, divergences) if len(group.test) else None
             self.found.rows.append(build_row(row, scored, distances, retrain, lambda _: self.seed, self.bootstrap))
-        verdicts = judge_rows(self.found.rows)
+        # Without z, RMIA ranks forget samples only, and so reverses direction on damaged models.
+        silent = [name for name in self.names if ATTACKS[name].takes_population and self.population is None]
+        self.found.notes += [f"{name}: decides nothing without outputs on unseen images" for name in silent]
+        parents = parents_of(self.source)
+        facts = [
+            self._facts(group, parents, scored, rule) for group, scored in zip(self.groups, self.scored, strict=True)
+        ]
+        verdicts = judge_rows(facts, rule, silent)
         self.found.rows = [
-            row if verdict is None else replace(row, verdict=verdict.told(len(self.names)))
+            with_verdict(row, verdict) if row.models else row
             for row, verdict in zip(self.found.rows, verdicts, strict=True)
         ]
-        for row, verdict in zip(self.found.rows, verdicts, strict=True):
-            self.found.questions += over_unlearned(row.method, "" if verdict is None else verdict.word)
+        self.found.questions += over_unlearned(NO_UNLEARN, "over_unlearned" if upside_down(facts) else "")
         self.found.notes = sorted(set(self.found.notes))
         return self.found
+
+    def _facts(
+        self, group: Group, parents: Mapping[tuple[str, ...], str], scored: Sequence[Scored], rule: Rule
+    ) -> RowFacts:
+        """Returns what the verdict on a group needs to know."""
+        measured = self.measured
+        keys = [measured.models[m] for m in group.test]
+        known = all(key in parents for key in keys)
+        places = group.test if self.unseen is None else partners(measured, self.unseen)[group.test]
+        return RowFacts(
+            group.method,
+            tuple(key[MODEL_ID] for key in keys),
+            tuple(parents[key] for key in keys) if known else None,
+            {found.attack: found.areas for found in scored},
+            {found.attack: found.retrain for found in scored if found.retrain is not None},
+            {},
+            single_samples(measured, group.test, measured.where(role="retrained"), rule.tail_fpr, self.seed),
+            mean_confidence(measured, self.unseen, group.test, places),
+            is_constant(measured, group.test),
+        )
 
     def _attack(self, name: str) -> None:
         """Fits one attack once, or for each method where it is of that kind, and scores every group."""
@@ -181,19 +233,24 @@ class _Run:
                     self._evaluate(name, index, fitted, scores, threshold, seconds)
             return
         for index, group in enumerate(self.groups):
-            if len(group.test) and len(group.fitting):
+            measured, fitting = self.measured, group.fitting
+            if group.method == NO_UNLEARN and ATTACKS[name].reads == "confidences":
+                # What the attack makes of a method that does nothing: its reading before unlearning.
+                measured = nothing_done(self.measured)
+                fitting = measured.where(role="unlearned", method=NO_UNLEARN)
+            if len(group.test) and len(fitting):
                 started = time.perf_counter()
-                fitted = self._fitted(name, np.concatenate([base, group.fitting]))
+                fitted = self._fitted(name, np.unique(np.concatenate([base, fitting])), measured)
                 # Retrain's models have nothing to fit on. The method's attacker is asked about them too:
                 # as retrained models outside the fit they have 0.5 there, but for the luck of the models.
                 reference = self.groups[RETRAIN_PLACE].test
-                scores = self._scores(name, fitted, np.concatenate([self.negative, group.test, reference]))
-                members = np.asarray([m for m in group.fitting if self.measured.models[m][FOLD] == "validation"], int)
-                threshold = self._threshold(name, fitted, members)
+                scores = self._scores(name, fitted, np.concatenate([self.negative, group.test, reference]), measured)
+                members = np.asarray([m for m in fitting if measured.models[m][FOLD] == "validation"], int)
+                threshold = self._threshold(name, fitted, members, measured)
                 seconds = time.perf_counter() - started
                 self._evaluate(name, index, fitted, scores, threshold, seconds, reference)
 
-    def _fitted(self, name: str, models: np.ndarray) -> Fitted:
+    def _fitted(self, name: str, models: np.ndarray, measured: Measured | None = None) -> Fitted:
         attack = ATTACKS[name]
         given = dict(self.settings.get(name, {}))
         if "seed" in attack.setting_names():
@@ -201,7 +258,7 @@ class _Run:
         # Of settings that are given none is tuned, so candidates may become the same.
         attempts = list(dict.fromkeys(attack(**{**each, **given}) for each in attack.candidates() or [{}]))
         if attack.reads == "confidences":
-            chosen = self.measured.only(models)
+            chosen = (measured or self.measured).only(models)
             more = {"population": self.population} if self._with_population(name) else {}
             fitted = [attempt.fit(chosen, **more) for attempt in attempts]
         else:
@@ -211,7 +268,9 @@ class _Run:
     def _with_population(self, name: str) -> bool:
         return self.population is not None and ATTACKS[name].takes_population
 
-    def _scores(self, name: str, fitted: Fitted, models: np.ndarray) -> dict[int, np.ndarray]:
+    def _scores(
+        self, name: str, fitted: Fitted, models: np.ndarray, measured: Measured | None = None
+    ) -> dict[int, np.ndarray]:
         """Returns the scores of each of the models, `(S,)` in the order of the samples."""
         if ATTACKS[name].reads != "confidences":
             return self.runner.score(fitted, self.source, self.measured, models)
@@ -221,17 +280,20 @@ class _Run:
         def score(m: int) -> np.ndarray:
             # Its own rows of the population by their numbers: ids alone do not tell unlearned models of two methods apart.
             more = {} if others is None or places is None else {"population": others.only(places[[m]])}
-            return np.asarray(fitted.score(self.measured.only(np.asarray([m])), **more), dtype=np.float64)
+            mine = (measured or self.measured).only(np.asarray([m]))
+            return np.asarray(fitted.score(mine, **more), dtype=np.float64)
 
         # Model by model, so that what scoring takes does not grow with their number.
         return {int(m): score(m) for m in models}
 
-    def _threshold(self, name: str, fitted: Fitted, members: np.ndarray) -> float | None:
+    def _threshold(
+        self, name: str, fitted: Fitted, members: np.ndarray, measured: Measured | None = None
+    ) -> float | None:
         """Returns the attacker's threshold; where it has none, one tuned on `members` of the validation fold."""
         others = self.measured.where(role="retrained", fold="validation")
 
         def scores() -> list[np.ndarray]:
-            found = self._scores(name, fitted, np.concatenate([members, others]))
+            found = self._scores(name, fitted, np.concatenate([members, others]), measured)
             return [np.concatenate([found[int(m)] for m in side]) for side in (members, others)]
 
         threshold, notes = tuned_threshold(name, fitted, len(members), len(others), scores)

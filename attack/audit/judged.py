@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..attacks.base import Fitted
-from ..attacks.registry import ATTACKS, directed
+from ..attacks.registry import ATTACKS
 from ..metrics.evaluation import Evaluation, Scores, evaluate
 from ..metrics.roc import best_f1
 from ..metrics.row import PRIMARY
@@ -25,7 +25,7 @@ def judged(
 ) -> tuple[Evaluation, dict[str, dict[str, Any]]]:
     """Returns how well the attack `name` tells two groups of models apart, and its curves: `roc` and `confidence`.
 
-    **Arguments:** as of `evaluate`; what a low score means follows from the attack.
+    **Arguments:** as of `evaluate`.
     """
     evaluation = evaluate(
         positive,
@@ -33,8 +33,6 @@ def judged(
         threshold=threshold,
         seed=seed,
         bootstrap=bootstrap,
-        directed=directed(name),
-        per_method=ATTACKS[name].per_method,
     )
     return evaluation, curves(evaluation, positive, negative, probabilities=name == PRIMARY)
 

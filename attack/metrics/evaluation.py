@@ -1,7 +1,7 @@
 """How well an attack tells a method's models from retrained ones, with intervals over models.
 
 Rows of one model are correlated, so an interval over rows would be far too narrow: models are the units. An AUC and rates at a
-low false-positive rate are bootstrapped; what is a mean over models, or follows from two of them, has Student's t (`student`).
+low false-positive rate are bootstrapped; what is a mean over models, or follows from two of them, has Student's t (`t_intervals`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from .bootstrap import (
 )
 from .roc import Roc, roc
 from .t_intervals import Shares, combined_interval, share_interval
-from .verdict import Reading, judge_one
 
 LOW_FPRS = (0.01, 0.001, 0.0001)
 RARE_FPR = 0.005  # below it, the interval holds only if no model in hundreds stands out: docs/results/attack
@@ -46,16 +45,15 @@ class Scores:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an attack achieves: metrics by name (None where not measurable), 95 % intervals, the curve, and in words what it says alone.
+    """What an attack achieves: metrics by name (None where not measurable), 95 % intervals, the curve.
 
-    A row's verdict is of all its attacks, and knows what they make of models never unlearned: `attack.audit.verdicts`. `notes` say
-    which intervals are not to be relied on, and why.
+    `notes` say which intervals are not to be relied on, and why. What a row's attacks mean together is
+    for `attack.audit.verdicts` to say.
     """
 
     metrics: dict[str, Any]
     ci: dict[str, list[float]]
     roc: Roc
-    verdict: str
     areas: Areas = field(repr=False)
     notes: tuple[str, ...] = ()
 
@@ -67,8 +65,6 @@ def evaluate(
     threshold: float | None = None,
     seed: int = 0,
     bootstrap: int = 2000,
-    directed: bool = True,
-    per_method: bool = False,
 ) -> Evaluation:
     """Compares members' scores with non-members'.
 
@@ -77,8 +73,6 @@ def evaluate(
     - `positive`: rows of the models under test. `negative`: rows of retrained models.
     - `threshold`: the attacker's tuned threshold; None leaves the thresholded metrics out (None).
     - `seed`, `bootstrap`: of those intervals that are resampled, over models on both sides.
-    - `directed`: high scores mean "trained on". False for attacks that do not know which way a model errs: those that do not
-        know the label, and those fitted on the method's own models (`per_method`, U-LiRA), where they mean "unlearned".
 
     **Raises:** `ValueError` where a side is empty or a score is NaN.
     """
@@ -100,10 +94,7 @@ def evaluate(
         intervals = _resampled_intervals(members, others, areas, curve, seed, bootstrap)
         if threshold is not None:
             intervals |= _thresholded_intervals(members, others, threshold)
-    interval = (intervals["auc"][0], intervals["auc"][1]) if "auc" in intervals else None
-    found = judge_one(Reading("", area, interval, fewest, directed, per_method))
-    metrics["streisand"] = found.word == "over-unlearned"
-    return Evaluation(metrics, intervals, curve, found.told(), areas, _notes(intervals, curve, areas.matrix.shape[1]))
+    return Evaluation(metrics, intervals, curve, areas, _notes(intervals, curve, areas.matrix.shape[1]))
 
 
 def paired_difference(

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from .measure import Measure
+from .verdict import Verdict
 
 PRIMARY = "xgboost"  # the attack whose metrics have no prefix in results
 NO_UNLEARN, RETRAIN = "no_unlearn", "retrain"  # the two reference rows of every result
@@ -75,7 +76,8 @@ class Row:
     - `sources`: the trained models that its models were made from, in order. Empty where they are not known.
     - `attacks`, `worst_samples`: by attack; `worst_samples` also by distance.
     - `distance_models`: how many models its distances were measured on.
-    - `verdict`: in words. `error`: why the row failed, empty where it is done.
+    - `verdict`: in words. `judged`: the same, typed; None in results of a version that judged by other rules.
+    - `error`: why the row failed, empty where it is done.
     """
 
     method: str
@@ -91,6 +93,7 @@ class Row:
     distance_models: int | None = None
     notes: tuple[str, ...] = ()
     verdict: str = ""
+    judged: Verdict | None = None
     error: str = ""
 
     def __getitem__(self, metric: str) -> Measure:
@@ -128,7 +131,10 @@ class Row:
             "sources": list(self.sources),
             "distance_models": self.distance_models,
             "error": self.error,
+            "judgement": None if self.judged is None else self.judged.to_json(),
         }
+        if self.judged is not None:
+            found["metrics"]["verdict_word"] = self.judged.word
         return found | {name: value for name, value in optional.items() if value not in (None, [], "")}
 
     def _in_order(self, by_model: Mapping[str, float]) -> list[float]:
@@ -148,6 +154,8 @@ class Row:
         sources = tuple(str(name) for name in document.get("sources") or ())
         metrics = {}
         for name, value in names.items():
+            if name == "verdict_word":  # a word, which `judged` holds
+                continue
             bounds = intervals.get(name)
             whole = bounds if bounds and len(bounds) == 2 and None not in bounds else None
             values = by_model.get(name) or ()
@@ -171,6 +179,7 @@ class Row:
             distance_models=document.get("distance_models"),
             notes=tuple(str(note) for note in document.get("notes") or ()),
             verdict=document.get("verdict") or "",
+            judged=Verdict.from_json(document["judgement"]) if document.get("judgement") else None,
             error=document.get("error") or "",
         )
 

@@ -1,197 +1,325 @@
-"""The verdict on one row: what AUCs and their intervals say about forgetting. Decided here and nowhere else."""
+"""The verdict on a row: one word, its reason, and the numbers behind both. Decided here only.
+
+`docs/explanation/what-the-words-mean.md` states the rule, its simulated error rates and the reason
+of each guard.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast, get_args
 
-CHANCE = 0.5
+import numpy as np
 
+from .evidence import LEAST_MODELS, AttackEvidence, Evidence, Rule, UnseenEvidence
+from .leak import failing_models, holm, models_needed
+from .t_intervals import TAIL
 
-# Of two models a side the 95 % interval holds the true AUC in 62 % of cases, of three in 89 % (docs/LOG.md).
-LEAST_MODELS = 3
+VerdictWord = Literal["forgot", "remembers", "over_unlearned", "damaged", "undecided"]
 
-
-WIDEST = 0.2  # an interval wider than this says nothing about chance, though it holds 0.5
-
-
-Word = Literal["forgot", "remembers", "told apart", "over-unlearned", "undecided"]
-
-
-# From the least to the most grave. What is not decided outranks "forgot": one attack that might succeed leaves a claim open.
-GRAVITY: tuple[Word, ...] = ("forgot", "undecided", "told apart", "over-unlearned", "remembers")
-
-
-TITLES: dict[Word, str] = {
+TITLES: dict[VerdictWord, str] = {
     "forgot": "Forgot",
     "remembers": "Did not forget",
-    "told apart": "Told apart",
-    "over-unlearned": "Over-unlearned (Streisand effect)",
+    "over_unlearned": "Over-unlearned (Streisand effect)",
+    "damaged": "Damaged",
     "undecided": "Not decided",
 }
+DEFAULT_RULE = Rule()
+MOST_MODELS = 1000  # a longer wish is no help
+OWN_DIRECTION = ("traces", "models", "unseen")  # evidence that looks for too much confidence only
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What one attack measured of one row: its AUC against retrained models and the 95 % interval, None where there is none.
+class Leak:
+    """The share of an attack's leak that is left, with its 95 % interval, `auc`, and Retrain's AUC.
 
-    **Arguments:**
-
-    - `models`: on the side that has fewer of them; None where that is not known.
-    - `directed`: a high score means "trained on". `per_method`: the attack was fitted on the method's own models.
-        `reads_label`: it reads the label's own logit, so that it knows how confident a model is of the label.
+    `sees`: the attack tells models that were never unlearned from retrained ones. One that does not
+    see has no share and decides nothing.
     """
 
     attack: str
     auc: float
-    interval: tuple[float, float] | None
-    models: int | None = None
-    directed: bool = True
-    per_method: bool = False
-    reads_label: bool = True
+    retrain_auc: float
+    sees: bool
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
 
-    def __str__(self) -> str:
-        bounds = "" if self.interval is None else f" [{self.interval[0]:.3f}, {self.interval[1]:.3f}]"
-        return f"AUC {self.auc:.3f}{bounds}"
+    def text(self, name: str) -> str:
+        """Returns the share in words, with the attack's name."""
+        if self.value is None:
+            return f"{name} sees nothing even before unlearning"
+        shown = f"{name} {percent(self.value)}"
+        if self.low is None or self.high is None:
+            return shown
+        return f"{shown} [{percent(self.low)}, {percent(self.high)}]"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A word, the readings that decide it, and why: `because` goes on from the readings as text.
-
-    `blind`: the attack does not recognise even models that were never unlearned, so that its 0.5 says nothing.
-    """
-
-    word: Word
-    grounds: tuple[Reading, ...]
-    because: str
-    blind: bool = False
-
-    @property
-    def title(self) -> str:
-        few = self.word == "undecided" and any(_too_few(reading) for reading in self.grounds)
-        return TITLES[self.word] + (f" (fewer than {LEAST_MODELS} models)" if few else "")
-
-    def sentence(self, name: Callable[[str], str] | None = None) -> str:
-        """Returns the readings and what they mean. **Arguments:** `name`: returns what an attack is called; None leaves it out."""
-        shown = [f"{name(reading.attack)} {reading}" if name else str(reading) for reading in self.grounds]
-        if len(shown) == 1:
-            return shown[0] + self.because
-        return f"{', '.join(shown[:-1])} and {shown[-1]}" + self.because.replace(" includes ", " include ", 1)
-
-    def told(self, attacks: int = 1) -> str:
-        """Returns title and sentence as `results.json` has them, with the attack that decides where several are run."""
-        first = self.grounds[0]
-        text = f"{self.title}: {replace(self, grounds=(first,)).sentence()}"
-        return text if attacks == 1 else f"{text} ({first.attack})"
-
-
-def judge(
-    measured: Sequence[Reading], before: Mapping[str, Reading] | None = None, *, yardstick: bool = False
-) -> Verdict | None:
-    """Returns the gravest of what a row's attacks say; None where there are none.
+    """A word, the reason as a clause, and what both rest on.
 
     **Arguments:**
 
-    - `before`: by attack, what it measured of models that were never unlearned.
-    - `yardstick`: the row is of retrained models, which had nothing to forget: a blind attack may say so of them.
-
-    One attack that succeeds is enough to break a claim of forgetting. A blind one says nothing beside others that see. Where
-    they contradict each other on the direction, those that read the label's logit decide it: they measure the confidence
-    itself, where trees that never saw such outputs guess.
+    - `leaks`: of every attack, in the order given.
+    - `strongest`: the attack that tells the models apart best, None where none sees anything.
+    - `failing`: places of the models under test whose own leak exceeds the tolerance.
+    - `needed`: about how many models a side would decide; None where the word is decided, or no number would do.
+    - `samples`: the share of forget samples that stand out one by one; None where not measured.
+    - `gap`, `shift`: of forget samples against unseen images, and of unseen images themselves.
     """
-    each = [judge_one(reading, (before or {}).get(reading.attack), yardstick=yardstick) for reading in measured]
-    said = [verdict for verdict in each if not verdict.blind] or each
-    if not said:
-        return None
-    word = max((verdict.word for verdict in said), key=GRAVITY.index)
-    if word == "remembers" and not _of_readers(said, "remembers") and _of_readers(said, "over-unlearned"):
-        found = max(_of_readers(said, "over-unlearned"), key=_distance)
-        return replace(
-            found,
-            because=f"{found.because} Attacks that do not read the label's logit take the samples for recognised.",
+
+    word: VerdictWord
+    reason: str
+    leaks: tuple[Leak, ...] = ()
+    strongest: str | None = None
+    failing: tuple[int, ...] = ()
+    needed: int | None = None
+    samples: float | None = None
+    gap: float | None = None
+    shift: float | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def title(self) -> str:
+        return TITLES[self.word]
+
+    def sentence(self, name: Callable[[str], str] | None = None) -> str:
+        """Returns the reason, the strongest attack, and what would decide. `name`: what an attack is called."""
+        called = name or (lambda attack: attack)
+        said = [f"{self.reason}."]
+        for leak in self.leaks:
+            if leak.attack == self.strongest:
+                aucs = f"AUC {leak.auc:.3f} where Retrain has {leak.retrain_auc:.3f}"
+                said.append(f"The strongest attack, {called(leak.attack)}, has {aucs}.")
+        seen = [leak.text(called(leak.attack)) for leak in self.leaks if leak.sees]
+        said += [f"Left of the leak: {_listed(seen)}."] if seen else []
+        if self.needed is not None and self.needed <= MOST_MODELS:
+            said.append(f"About {self.needed} models a side would decide.")
+        elif self.needed is not None:
+            said.append(f"More than {MOST_MODELS:,} models a side would be needed to decide.")
+        return " ".join(said)
+
+    def told(self) -> str:
+        """Returns title and sentence, as `results.json` has them."""
+        return f"{self.title}: {self.sentence()}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns JSON data that `from_json` makes the same verdict of."""
+        numbers = ("strongest", "needed", "samples", "gap", "shift")
+        return {
+            "word": self.word,
+            "reason": self.reason,
+            "leaks": [dict(vars(leak)) for leak in self.leaks],
+            "failing": list(self.failing),
+            "notes": list(self.notes),
+            **{name: getattr(self, name) for name in numbers},
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Verdict:
+        """Returns what `to_json` wrote.
+
+        **Raises:** `ValueError` where the word is none of those known.
+        """
+        word = document.get("word")
+        if word not in get_args(VerdictWord):
+            raise ValueError(f"verdict: word: {word!r} is not allowed; allowed are {', '.join(get_args(VerdictWord))}")
+        return cls(
+            cast(VerdictWord, word),
+            str(document.get("reason", "")),
+            tuple(Leak(**leak) for leak in document.get("leaks") or ()),
+            document.get("strongest"),
+            tuple(document.get("failing") or ()),
+            document.get("needed"),
+            document.get("samples"),
+            document.get("gap"),
+            document.get("shift"),
+            tuple(document.get("notes") or ()),
         )
-    alike = [verdict for verdict in said if verdict.word == word]
-    if word == "forgot" or alike[0].blind:
-        return replace(alike[0], grounds=tuple(reading for verdict in alike for reading in verdict.grounds))
-    if word == "undecided":
-        return alike[0]
-    return max(alike, key=_distance)
 
 
-def judge_one(reading: Reading, before: Reading | None = None, *, yardstick: bool = False) -> Verdict:
-    """Returns what one attack says of a row; see `judge`."""
+def judge(evidence: Evidence, rule: Rule = DEFAULT_RULE) -> Verdict:
+    """Returns the verdict on a row."""
+    return _Case(evidence, rule).verdict()
 
-    def found(word: Word, because: str, blind: bool = False) -> Verdict:
-        return Verdict(word, (reading,), because, blind)
 
-    if reading.interval is None:
-        return found("undecided", ", but with one model on a side there is no interval.")
-    if _too_few(reading):
-        return found(
-            "undecided",
-            f" is over {reading.models} models on a side, whose intervals miss the truth too often; "
-            f"give each side {LEAST_MODELS} or more.",
-        )
-    low, high = reading.interval
-    if low > CHANCE and reading.directed:
-        return found("remembers", " lies above 0.5, so the attacker still recognises the forget set.")
-    if high < CHANCE and reading.directed:
-        return found(
-            "over-unlearned",
-            " lies below 0.5, so forget samples stand out by too little confidence; "
-            "an attacker who turns the score round finds them.",
-        )
-    if high < CHANCE and reading.per_method:
-        return found(
-            "undecided",
-            " lies below 0.5, which an attack fitted on the method's own models gives by chance only; use more models.",
-        )
-    if not includes_chance(low, high):
-        return found(
-            "told apart",
-            f" lies {'above' if low > CHANCE else 'below'} 0.5, so the models differ from retrained ones, "
-            "by too little or too much forgetting.",
-        )
-    if not narrow(low, high):
-        return found(
-            "undecided",
-            " includes 0.5, but is so wide that strong recognition is not ruled out; more models narrow it.",
-        )
-    if before is not None and before.interval is not None:
-        if includes_chance(*before.interval) and not yardstick:
-            return found(
+class _Case:
+    """One row on its way to a word."""
+
+    def __init__(self, evidence: Evidence, rule: Rule):
+        self.evidence, self.rule = evidence, rule
+        self.seeing = [found for found in evidence.attacks if found.sees]
+        unseen = evidence.unseen
+        self.unseen: UnseenEvidence | None = unseen if unseen is not None and unseen.sees else None
+        self.failing: tuple[int, ...] = ()
+        self.high: list[str] = []  # evidence of memory that holds after correction for its number
+        self.low: list[str] = []  # directed attacks that find forget samples below Retrain's
+
+    def verdict(self) -> Verdict:
+        """Returns the word. The first rule that applies gives it."""
+        if self.evidence.constant:
+            return self._said("damaged", "The outputs are the same for all images")
+        if not self.evidence.attacks:
+            return self._said("undecided", "No attack could be measured")
+        if self.evidence.models < LEAST_MODELS:
+            few = f"{self.evidence.models} independent models on a side are too few"
+            return self._said("undecided", f"{few}; give each side {LEAST_MODELS} or more")
+        if not self.seeing:
+            return self._said("undecided", "No attack tells even models that were never unlearned from retrained ones")
+        self._weigh()
+        return self._of_steady() if self._steady() else self._of_moved()
+
+    def _weigh(self) -> None:
+        """Tests all evidence of memory and corrects for its number; then that of too little confidence."""
+        tested = {found.attack: found.ratio.p_above(0.0) for found in self.seeing}
+        if self.evidence.traces is not None:
+            tested["traces"] = self.evidence.traces.p_value
+        directed = [found for found in self.seeing if found.directed]
+        if directed and not self.evidence.reference:
+            clearest = min(directed, key=lambda found: found.ratio.p_denominator).sides
+            by_model = [side.mean(axis=1) for side in (clearest.method, clearest.retrain, clearest.before)]
+            each = failing_models(by_model[0], by_model[1], by_model[2], self.rule.tolerance) * len(by_model[0])
+            tested["models"] = min(1.0, float(each.min()))
+            self.failing = tuple(int(place) for place in np.flatnonzero(each < TAIL))
+        if self.unseen is not None:
+            tested["unseen"] = self.unseen.gap.p_above(0.0)
+        self.high = _holding(tested)
+        self.low = _holding({found.attack: found.ratio.p_below(0.0) for found in directed})
+
+    def _steady(self) -> bool:
+        """Says whether unseen images are treated as by Retrain, as far as was measured."""
+        if self.unseen is None:
+            return True
+        tolerance, shift = self.rule.tolerance, self.unseen.shift
+        return shift.p_below(-tolerance) >= TAIL and shift.p_above(tolerance) >= TAIL
+
+    def _of_steady(self) -> Verdict:
+        undirected = [found.attack for found in self.seeing if not found.directed]
+        sure = [name for name in self.high if name not in undirected]
+        if sure or (self.high and not self.low):
+            return self._said("remembers", self._memory())
+        if not self.low:
+            return self._equivalent()
+        if self.unseen is None:
+            return self._said(
                 "undecided",
-                " includes 0.5, but so does that of models never unlearned: the attack is too weak here.",
-                blind=True,
+                "Forget samples score lower than under Retrain. Without outputs on unseen images, damage "
+                "cannot be told from over-unlearning",
             )
-        if (before.interval[0] > CHANCE and high >= before.auc) or (before.interval[1] < CHANCE and low <= before.auc):
-            return found(
+        if self.unseen.gap.p_below(0.0) < TAIL:
+            return self._said(
+                "over_unlearned", "Forget samples stand out against unseen images by too little confidence"
+            )
+        return self._said(
+            "undecided", "Forget samples score lower than under Retrain, but do not stand out against unseen images"
+        )
+
+    def _of_moved(self) -> Verdict:
+        """Decides where unseen images moved too: only comparisons under the same models count."""
+        assert self.unseen is not None
+        gap = self.unseen.gap
+        if "unseen" in self.high:
+            return self._said("remembers", "Forget samples stand out against unseen images under the same models")
+        if gap.p_below(-self.rule.tolerance) < TAIL:
+            return self._said(
+                "over_unlearned", "Forget samples stand out against unseen images by too little confidence"
+            )
+        if self.unseen.shift.value < 0.0:
+            return self._said("damaged", "Unseen images lost confidence as forget samples did")
+        if self.high:
+            return self._said(
+                "undecided", "All outputs grew more confident, on unseen images too, which attacks mistake for memory"
+            )
+        return self._equivalent()
+
+    def _equivalent(self) -> Verdict:
+        """Decides between "forgot", which must be shown, and "undecided"."""
+        tolerance, fpr, found = self.rule.tolerance, self.rule.tail_fpr, self.evidence.traces
+        ratios = [attack.ratio for attack in self.seeing] + ([] if self.unseen is None else [self.unseen.gap])
+        if any(ratio.p_below(tolerance) >= TAIL or ratio.p_above(-tolerance) >= TAIL for ratio in ratios):
+            return self._said("undecided", self._open())
+        if found is None:
+            return self._said("undecided", "Single samples could not be examined")
+        if found.share - max(fpr, found.chance) > fpr + 1e-9:
+            return self._said(
                 "undecided",
-                f" includes 0.5, but also the {before.auc:.3f} of models never unlearned; more models narrow it.",
+                f"{percent(found.share)} of the forget samples stand out one by one, where chance gives {percent(found.chance)}",
             )
-    return found("forgot", " includes 0.5: forgotten, as far as this can tell.")
+        if self.evidence.bent:
+            told = _listed(self.evidence.bent)
+            return self._said(
+                "undecided", f"{told} tells Retrain itself from other retrained models, so the yardstick is in doubt"
+            )
+        return self._said(
+            "forgot", f"No attack finds more than {percent(tolerance)} of the leak, and no single samples stand out"
+        )
+
+    def _open(self) -> str:
+        """Returns how much of the leak may be left, or how far too low the scores may be."""
+        known = [(found.ratio.value, found.ratio.interval()) for found in self.seeing]
+        if any(interval is None for _, interval in known):
+            return "The leak before unlearning is hardly measured"
+        value, high = max(((value, interval[1]) for value, interval in known if interval), key=lambda one: one[1])
+        if high >= self.rule.tolerance:
+            return f"{percent(max(value, 0.0))} of the leak may be left, up to {percent(high)}"
+        value, low = min(((value, interval[0]) for value, interval in known if interval), key=lambda one: one[1])
+        if low <= -self.rule.tolerance:
+            return f"Forget samples may score lower than under Retrain, by up to {percent(-low)} of the leak"
+        return "How forget samples compare with unseen images is not narrowed to the tolerance"
+
+    def _memory(self) -> str:
+        """Returns what still remembers, the clearest evidence first."""
+        found = self.evidence.traces
+        if any(attack.attack in self.high for attack in self.seeing):
+            return "An attack still recognises the forget set"
+        if "traces" in self.high and found is not None:
+            return f"{percent(found.share)} of the forget samples stand out one by one, where chance gives {percent(found.chance)}"
+        if "models" in self.high:
+            return f"{len(self.failing)} of the models under test still remember"
+        return "Forget samples stand out against unseen images under the same models"
+
+    def _said(self, word: VerdictWord, reason: str) -> Verdict:
+        leaks = tuple(_leak(found) for found in self.evidence.attacks)
+        seen = [leak for leak in leaks if leak.sees]
+        strongest = max(seen, key=lambda leak: abs(leak.auc - leak.retrain_auc), default=None)
+        needed = None
+        if word == "undecided" and self.evidence.models >= LEAST_MODELS and seen:
+            now, tolerance = self.evidence.models, self.rule.tolerance
+            each = [models_needed(leak.value or 0.0, _ends(leak), now, tolerance) for leak in seen]
+            needed = None if None in each else max(count for count in each if count is not None)
+            needed = needed if needed != now else None
+        samples = None if self.evidence.traces is None else self.evidence.traces.share
+        gap, shift = (None, None) if self.unseen is None else (self.unseen.gap.value, self.unseen.shift.value)
+        return Verdict(
+            word, reason, leaks, strongest.attack if strongest else None, self.failing, needed, samples, gap, shift
+        )
 
 
-def includes_chance(low: float, high: float) -> bool:
-    """Says whether the interval of an AUC holds 0.5."""
-    return low <= CHANCE <= high
+def percent(share: float) -> str:
+    """Returns a share as a whole percentage, of small ones with one decimal."""
+    value = 100.0 * share
+    text = f"{value:.0f}" if abs(value) >= 10.0 or value == 0.0 else f"{value:.1f}"
+    return text.replace("-", "−") + " %"
 
 
-def narrow(low: float, high: float) -> bool:
-    """Says whether the interval of an AUC is narrow enough for the 0.5 in it to mean something."""
-    return high - low <= WIDEST + 1e-9  # such as [0.45, 0.65], whose difference rounds to more than 0.2
+def _leak(found: AttackEvidence) -> Leak:
+    auc, retrain = float(found.sides.method.mean()), float(found.sides.retrain.mean())
+    if not found.sees:
+        return Leak(found.attack, auc, retrain, False)
+    low, high = found.ratio.interval() or (None, None)
+    return Leak(found.attack, auc, retrain, True, found.ratio.value, low, high)
 
 
-def _of_readers(verdicts: Sequence[Verdict], word: Word) -> list[Verdict]:
-    """Returns those of attacks that read the label's logit and say `word`."""
-    return [verdict for verdict in verdicts if verdict.word == word and verdict.grounds[0].reads_label]
+def _ends(leak: Leak) -> tuple[float, float] | None:
+    return None if leak.low is None or leak.high is None else (leak.low, leak.high)
 
 
-def _distance(verdict: Verdict) -> float:
-    return abs(verdict.grounds[0].auc - CHANCE)
+def _holding(p_values: Mapping[str, float]) -> list[str]:
+    """Returns the evidence that holds after Holm's correction."""
+    return [name for name, p in zip(p_values, holm(list(p_values.values())), strict=True) if p < TAIL]
 
 
-def _too_few(reading: Reading) -> bool:
-    return reading.models is not None and reading.models < LEAST_MODELS
+def _listed(items: Sequence[str]) -> str:
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"

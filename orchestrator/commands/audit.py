@@ -142,9 +142,14 @@ def main(args: argparse.Namespace) -> int:
 def _audit(args: argparse.Namespace, source: Source, settings: dict[str, dict[str, Any]], folder: OutputFolder) -> int:
     from attack.audit.audit import audit
     from attack.audit.check import Examination
+    from attack.outputs.sets import FORGET, by_set, halves
 
     started = time.perf_counter()
     with _told():
+        sets = by_set(source)
+        if FORGET not in sets:
+            raise ValueError(f"set: there are outputs of {', '.join(sets)} only; give those of forget samples too")
+        source = sets[FORGET]
         examined = Examination.of(source, args.num_classes)
         names, left_out = _names(args.attacks, examined)
         values = 0 if examined.survey is None else examined.survey.feature_values()
@@ -158,6 +163,7 @@ def _audit(args: argparse.Namespace, source: Source, settings: dict[str, dict[st
             settings=settings,
             num_classes=args.num_classes,
             population=population,
+            unseen=halves(sets),
             examined=examined,
             runner=runner,
         )

@@ -152,6 +152,8 @@ def _listed(kind: str, spec: Mapping[str, Any]) -> float:
         return float(len(spec["outputs"]))
     if kind == "score":
         return float(len(spec["fit"]) + len(spec["positive"]) + len(spec["negative"]))
+    if kind == "traces":
+        return float(len(spec["models"]) + len(spec["retrained"]))
     if kind == "distance":
         return float(len(spec["tested"]) + len(spec["negative"]) + len(spec["models"]) + len(spec["retrained"]))
     return 0.0

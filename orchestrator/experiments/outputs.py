@@ -6,6 +6,7 @@ import json
 import os
 import re
 import uuid
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from ..plan.units import Unit
 from ..records.checksums import Checksums
 from ..store import Store
 from ..work.outputs import model_table
+
+LAYOUT = 2  # of the files: raised where their columns change, so that older ones are written again
+UNSEEN = "unseen.parquet"
 
 
 def write_outputs(plan: Plan, store: Store, folder: Path) -> list[Path]:
@@ -36,12 +40,13 @@ def write_outputs(plan: Plan, store: Store, folder: Path) -> list[Path]:
         if store.has(unit.key):
             groups.setdefault(_file_name(unit), []).append(unit)
     folder.mkdir(parents=True, exist_ok=True)
+    parents = {unit.label.source: unit.name for unit in plan.stages["train"] if unit.label.role == "original"}
     written = []
     for name, units in groups.items():
         path = folder / name
-        content = digest([[u.key, plain(asdict(u.label))] for u in units])
+        content = digest([LAYOUT, *([u.key, plain(asdict(u.label))] for u in units)])
         if not _is_current(path, content) or not checksums.intact([path]):
-            _write_group(path, store, units, content)
+            _write_group(path, store, units, content, parents)
             checksums.record([path])
         written.append(path)
     for stale in set(checksums.recorded()) - set(written):
@@ -50,7 +55,7 @@ def write_outputs(plan: Plan, store: Store, folder: Path) -> list[Path]:
     return written
 
 
-def _write_group(path: Path, store: Store, units: list[Unit], content: str) -> None:
+def _write_group(path: Path, store: Store, units: list[Unit], content: str, parents: Mapping[int | None, str]) -> None:
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         writer: pq.ParquetWriter | None = None
@@ -65,6 +70,9 @@ def _write_group(path: Path, store: Store, units: list[Unit], content: str) -> N
                 method=label.method,
                 params=canonical(label.params),
             )
+            if unit.kind != "unseen" and label.role == "unlearned" and label.method != "retrain":
+                parent = pa.repeat(pa.scalar(parents.get(label.source), pa.string()), len(table))
+                table = table.append_column("parent", parent)
             if writer is None:
                 # Beside what the table says of its columns: without it a class-removal audit reads
                 # another class's logit.
@@ -90,6 +98,8 @@ def _is_current(path: Path, content: str) -> bool:
 
 def _file_name(unit: Unit) -> str:
     label = unit.label
+    if unit.kind == "unseen":
+        return UNSEEN
     if label.role != "unlearned":
         return f"{label.role}.parquet"
     params = json.loads(canonical(label.params))

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from attack import ATTACKS
 from attack.audit.rows import build_row
-from attack.audit.verdicts import judge_rows
+from attack.audit.verdicts import judge_rows, with_verdict
 from attack.distances.compare import Distances
 from attack.metrics.areas import Areas
+from attack.metrics.evidence import Rule
 from attack.metrics.measure import Measure, mean_measure
 from attack.metrics.row import NO_UNLEARN, PRIMARY, RETRAIN
 from attack.metrics.row import Row as ResultRow
@@ -32,6 +33,7 @@ from ..recipe.sections import Recipe
 from ..store import Store
 from ..work.incremental import failing_point
 from ..work.scoring import same_attacker, stored_score
+from ..work.traces import row_facts
 
 SCHEMA_VERSION = 1
 
@@ -50,12 +52,22 @@ def collect(
     samples = {f"error_{name}": len(indices) for name, indices in counts.items()}
     collected = _Collected(plan, store, failures, samples)
     rows = [collected.row(row) for row in plan.rows]
-    verdicts = judge_rows(rows)
-    rows = [
-        row if verdict is None else replace(row, verdict=verdict.told(len(row.attacks)))
-        for row, verdict in zip(rows, verdicts, strict=True)
+    return _judged(plan, store, rows), _curves(plan, store)
+
+
+def _judged(plan: Plan, store: Store, rows: Sequence[ResultRow]) -> list[ResultRow]:
+    """Returns the rows with their verdicts, where there is something to judge."""
+    originals = [unit.name for unit in plan.stages["train"] if unit.label.role == "original"]
+    facts = [row_facts(row, store, originals) for row in plan.rows]
+    scores = [unit for row in plan.rows for unit in row.scores]
+    # Without z, RMIA ranks forget samples only, and so reverses direction on damaged models.
+    silent = {u.label.attack for u in scores if ATTACKS[u.label.attack].takes_population and not u.spec.population}
+    rule = Rule(plan.recipe.verdict.tolerance, plan.recipe.verdict.tail_fpr)
+    verdicts = judge_rows(facts, rule, silent)
+    return [
+        with_verdict(row, verdict) if known.areas else row
+        for row, known, verdict in zip(rows, facts, verdicts, strict=True)
     ]
-    return rows, _curves(plan, store)
 
 
 def _curves(plan: Plan, store: Store) -> dict[str, Any]:

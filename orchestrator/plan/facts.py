@@ -87,6 +87,24 @@ class AttackFacts(Facts):
     notes: Sequence[str] = ()
 
 
+@dataclass(frozen=True)
+class TracesFacts(Facts):
+    """What a row's models give away besides their attacks. Lists are in the order of the sorted model ids.
+
+    **Arguments:** `share`, `below`, `chance`, `p_value`, `found`: see `attack.metrics.traces`; None where there were too
+    few models. `forget`, `unseen`: mean φ of each model; None where it could not be measured.
+    """
+
+    constant: bool
+    share: float | None = None
+    below: float | None = None
+    chance: float | None = None
+    p_value: float | None = None
+    found: Sequence[int] = ()
+    forget: Sequence[float] | None = None
+    unseen: Sequence[float] | None = None
+
+
 F = TypeVar("F", bound=Facts)
 
 

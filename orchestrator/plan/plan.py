@@ -30,8 +30,10 @@ from .specs import (
     Outputs,
     OutputsSpec,
     ScoreSpec,
+    TracesSpec,
     TrainSpec,
     UnlearnSpec,
+    UnseenSpec,
 )
 from .units import STAGES, Label, Unit, default_threads, seed_for
 
@@ -51,11 +53,13 @@ class Row:
     companions: tuple[Unit, ...] = ()  # outputs of this method's models from the other folds (U-LiRA fits on them)
     scores: tuple[Unit, ...] = ()
     distance: Unit | None = None  # None where the recipe has no retrained models to measure one to
+    unseen: tuple[Unit, ...] = ()  # outputs of the models attacked on unseen images
+    traces: Unit | None = None  # None where there are no retrained models
 
     @property
     def measures(self) -> tuple[Unit, ...]:
-        """The units of the last stage: one for each attack, and the distances."""
-        return self.scores if self.distance is None else (*self.scores, self.distance)
+        """The units of the last stage: one for each attack, the distances, and what single samples give away."""
+        return (*self.scores, *(unit for unit in (self.distance, self.traces) if unit is not None))
 
 
 @dataclass(frozen=True)
@@ -107,11 +111,14 @@ class _Planner:
         references = tuple(self._outputs(u, "unlearned", "test", "retrain") for u in self.references)
         rows.append(Row("retrain", {}, references, tuple(self.references)))
         rows.extend(self._method_row(point) for point in expand_methods(self.recipe))
-        rows = [self._scored(row, population, references, attackers) for row in rows]
-        rows = self._with_distances(rows, population)
+        rows = [replace(row, unseen=self._unseen(row.targets)) for row in rows]
+        z = self._unseen(population) if any(ATTACKS[a["name"]].takes_population for a in self.recipe.attacks) else ()
+        rows = [self._scored(row, population, references, attackers, z) for row in rows]
+        rows = self._with_traces(self._with_distances(rows, population), population)
         unlearn = [u for row in rows for u in row.producers if u.kind == "unlearn"]
         unlearn += [n for row in rows for o in row.companions for n in o.needs if n.kind == "unlearn"]
-        outputs = [*population, *(o for row in rows for o in (*row.targets, *row.companions))]
+        outputs = [*population, *(o for row in rows for o in (*row.targets, *row.companions)), *z]
+        outputs += [o for row in rows for o in row.unseen]
         stages = {
             "train": _distinct([*self.originals, *self.retrained, *self.references]),
             "unlearn": _distinct(unlearn),
@@ -229,6 +236,22 @@ class _Planner:
         cost = len(data.split.forget) + (len(data.split.retain) + len(data.split.test) if measured else 0)
         return Unit(spec, f"outputs {model.name}", label, (model,), cost)
 
+    def _unseen(self, outputs: Sequence[Unit]) -> tuple[Unit, ...]:
+        """Returns the outputs of the same models on unseen images; none where whole classes are removed.
+
+        φ is not defined for a class that has no logit.
+        """
+        data, limit = self.data, self.recipe.outputs.test
+        if not limit or len(data.kept_classes) < data.dataset.num_classes:
+            return ()
+        cost = min(limit, len(data.split.val) + len(data.split.test))
+        found = []
+        for unit in outputs:
+            [model] = unit.needs
+            spec = UnseenSpec(model.key, data.split_digest, limit)
+            found.append(Unit(spec, f"unseen {model.name}", unit.label, (model,), cost))
+        return tuple(found)
+
     def _attackers(self, population: tuple[Unit, ...]) -> dict[str, list[Unit]]:
         """Returns the fitted candidates of each attack that is fitted once for all methods."""
         found: dict[str, list[Unit]] = {}
@@ -248,14 +271,19 @@ class _Planner:
         return found
 
     def _scored(
-        self, row: Row, population: tuple[Unit, ...], references: tuple[Unit, ...], attackers: dict[str, list[Unit]]
+        self,
+        row: Row,
+        population: tuple[Unit, ...],
+        references: tuple[Unit, ...],
+        attackers: dict[str, list[Unit]],
+        z: tuple[Unit, ...],
     ) -> Row:
         negatives = tuple(o for o in population if o.label.role == "retrained" and o.label.fold == "test")
         scores = []
         for settings in self.recipe.attacks:
             name = settings["name"]
-            if ATTACKS[name].per_method and row.method in ("no_unlearn", "retrain"):
-                continue  # it needs models unlearned from every original: these two rows have none
+            if ATTACKS[name].per_method and row.method == "retrain":
+                continue  # it needs models unlearned from every original: this row has none
             options = {k: v for k, v in settings.items() if k != "name"}
             if "seed" in option_names(ATTACKS[name]):
                 options = {"seed": self.recipe.seed, **options}
@@ -264,20 +292,25 @@ class _Planner:
             own, reference = (row.companions, references) if ATTACKS[name].per_method else ((), ())
             # The same for every row where the attack is: only then may AUCs be subtracted.
             fit = [*population, *own] if not candidates else []
+            labelled = _labelled(fit)
+            if ATTACKS[name].per_method and row.method == "no_unlearn":
+                labelled = tuple(nothing_done(outputs) for outputs in labelled)
+            unseen = (*z, *row.unseen) if z and ATTACKS[name].takes_population else ()
             spec = ScoreSpec(
                 attack=name,
                 params=build(ATTACKS[name], options),
                 candidates=tuple(unit.key for unit in candidates),
-                fit=_labelled(fit),
+                fit=labelled,
                 positive=judged_ones(row.targets),
                 negative=judged_ones(negatives),
                 reference=judged_ones(reference),
                 seed=seed_for(self.recipe.seed, "bootstrap"),
                 measures=MEASURES,
                 code=code_of(ATTACKS[name]),
+                population=(*_labelled(z), *_under_test(row.unseen)) if unseen else (),
             )
             label = Label(attack=name, method=row.method, params=row.params)
-            needs = dict.fromkeys((*candidates, *fit, *row.targets, *negatives, *reference))
+            needs = dict.fromkeys((*candidates, *fit, *row.targets, *negatives, *reference, *unseen))
             scores.append(Unit(spec, f"{name} on {row.method}{_short(row.params)}", label, tuple(needs)))
         return replace(row, scores=tuple(scores))
 
@@ -315,6 +348,41 @@ class _Planner:
             name = f"distances of {row.method}{_short(row.params)}"
             found.append(replace(row, distance=Unit(spec, name, label, tuple(needs))))
         return found
+
+    def _with_traces(self, rows: Sequence[Row], population: tuple[Unit, ...]) -> list[Row]:
+        """Returns the rows with the unit that looks at single samples and unseen images."""
+        retrained = [o for o in population if o.label.role == "retrained"]
+        if not retrained:
+            return list(rows)
+        found = []
+        for row in rows:
+            spec = TracesSpec(
+                models=_under_test(row.targets),
+                retrained=_labelled(retrained),
+                unseen=_under_test(row.unseen),
+                tail_fpr=self.recipe.verdict.tail_fpr,
+                seed=self.recipe.seed,
+            )
+            name = f"traces of {row.method}{_short(row.params)}"
+            label = Label(method=row.method, params=row.params)
+            needs = dict.fromkeys((*row.targets, *retrained, *row.unseen))
+            found.append(replace(row, traces=Unit(spec, name, label, tuple(needs))))
+        return found
+
+
+def nothing_done(outputs: Outputs) -> Outputs:
+    """Returns an original's outputs as those of a method that does nothing; models under attack stay what they are.
+
+    An attack that is fitted on a method's own models so has a reading of what there was to forget.
+    """
+    return (
+        outputs._replace(role="unlearned") if (outputs.role, outputs.fold == "test") == ("original", False) else outputs
+    )
+
+
+def _under_test(outputs: Sequence[Unit]) -> tuple[Outputs, ...]:
+    """Returns outputs as those of models under test, whatever they are elsewhere."""
+    return tuple(Outputs(o.key, "unlearned", "test", o.label.model_id) for o in outputs)
 
 
 def _code_of_model(name: str) -> str:

@@ -167,6 +167,16 @@ class OutputsSpec(Spec):
 
 
 @dataclass(frozen=True)
+class UnseenSpec(Spec):
+    """Logits of one model on the first `limit` images of the test set, half of each of its halves."""
+
+    kind: ClassVar[str] = "unseen"
+    model: str
+    split: str
+    limit: int
+
+
+@dataclass(frozen=True)
 class AttackSpec(Spec):
     """One candidate of an attack, fitted on `outputs`."""
 
@@ -182,7 +192,7 @@ class ScoreSpec(Spec):
     """One row's models (`positive`) held against retrained ones (`negative`) by one attack.
 
     The attacker is the best of `candidates`, units that are fitted already, or is fitted on `fit`. `reference` are Retrain's
-    models, where each row has an attacker of its own.
+    models, where each row has an attacker of its own. `population` are outputs of all of them on unseen images.
     """
 
     kind: ClassVar[str] = "score"
@@ -196,6 +206,7 @@ class ScoreSpec(Spec):
     seed: int
     measures: int
     code: str = field(default="", metadata=LATER)
+    population: tuple[Outputs, ...] = field(default=(), metadata=LATER)
 
 
 @dataclass(frozen=True)
@@ -210,6 +221,18 @@ class DistanceSpec(Spec):
     originals: tuple[Outputs, ...]
     divergences: tuple[tuple[str, PerSampleDivergence], ...]
     measures: int
+
+
+@dataclass(frozen=True)
+class TracesSpec(Spec):
+    """What one row's models give away of single samples, against retrained ones, and how they treat unseen images."""
+
+    kind: ClassVar[str] = "traces"
+    models: tuple[Outputs, ...]
+    retrained: tuple[Outputs, ...]
+    unseen: tuple[Outputs, ...]
+    tail_fpr: float
+    seed: int
 
 
 @dataclass(frozen=True)

@@ -108,6 +108,36 @@ class Resources(Strict):
         return value
 
 
+class Verdict(Strict):
+    """What counts as forgotten."""
+
+    tolerance: Annotated[
+        float, Field(gt=0, lt=1, description="share of an attack's leak that may be left in a method called forgotten")
+    ] = 0.25
+    tail_fpr: Annotated[
+        float,
+        Field(
+            gt=0,
+            lt=0.5,
+            description="false-positive rate of the search for single samples; the share of samples found may exceed "
+            "what chance finds by as much",
+        ),
+    ] = 0.01
+
+
+class Kept(Strict):
+    """Logits that are kept besides the forget set's."""
+
+    test: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="unseen images of the test set: half of them calibrate RMIA, half are compared with forget "
+            "samples; 0 leaves damage and over-unlearning undecided",
+        ),
+    ] = 2000
+
+
 class Search(Strict):
     """What `orchestrator search` looks for; `run` ignores it."""
 
@@ -148,3 +178,5 @@ class Recipe(Strict):
     resources: Resources = Resources()
     # Left out where there is none: recipes without a search are the experiments that they were.
     search: Annotated[Search | None, Field(exclude_if=lambda search: search is None)] = None
+    verdict: Annotated[Verdict, Field(exclude_if=lambda verdict: verdict == Verdict())] = Verdict()
+    outputs: Annotated[Kept, Field(exclude_if=lambda kept: kept == Kept())] = Kept()

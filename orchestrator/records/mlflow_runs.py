@@ -138,6 +138,7 @@ class MlflowRuns:
                 "method": row["method"],
                 "status": row["status"],
                 "verdict": row["verdict"][:4000],
+                "verdict_word": str(row["metrics"].get("verdict_word") or ""),
             }
             run_id, done = self._child(key, f"{row['method']} {shown}".strip(), tags, stamp)
             if done:
@@ -145,7 +146,7 @@ class MlflowRuns:
             # Few columns: intervals of the main number only; results.json has them all.
             low, high = row["ci"].get("auc", (None, None))
             values = {**row["metrics"], "auc_low": low, "auc_high": high}
-            metrics = [(_metric_name(n), float(v), stamp, 0) for n, v in values.items() if v is not None]
+            metrics = [(_metric_name(n), float(v), stamp, 0) for n, v in values.items() if isinstance(v, int | float)]
             self._log(run_id, {"method": row["method"], **_flat(row["params"], "")}, metrics, tags)
             self._end_child(key, run_id, "FINISHED" if row["status"] == "done" else "FAILED", stamp or None)
         for name in ("results.json", "report.html"):

@@ -9,13 +9,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from attack.audit.verdicts import judge_rows
 from attack.metrics.row import Row, auc_attack, auc_names
-from attack.metrics.verdict import Verdict, includes_chance
+from attack.metrics.verdict import Verdict, VerdictWord
 
 from ..base.errors import UserError
 from ..base.text import varying_names
 from . import words
+
+WORDS: dict[VerdictWord, words.Verdict] = {
+    "forgot": "forgot",
+    "remembers": "remembers",
+    "over_unlearned": "over-unlearned",
+    "damaged": "damaged",
+    "undecided": "undecided",
+}
 
 
 class ResultsError(UserError, ValueError):
@@ -24,10 +31,11 @@ class ResultsError(UserError, ValueError):
 
 @dataclass(frozen=True)
 class Judgement:
-    """One word about a row, and the sentence behind it."""
+    """One word about a row, the sentences behind it, and the verdict that both come from."""
 
     word: words.Verdict
     sentence: str
+    verdict: Verdict | None = None
 
 
 @dataclass(frozen=True)
@@ -158,26 +166,15 @@ class Report:
 
     @cached_property
     def powerless(self) -> bool:
-        """Whether no attack recognises even the models that were never unlearned, so that nothing can be learned about forgetting."""
+        """Whether no attack recognises even models that were never unlearned, so that nothing can be learned."""
         row = self.method("no_unlearn")
-        if row is None:
-            return False
-        found = [bounds for name in self.auc_names if (bounds := row.bounds(name))]
-        return bool(found) and all(includes_chance(low, high) for low, high in found)
+        judged = None if row is None else row.row.judged
+        return judged is not None and bool(judged.leaks) and not any(leak.sees for leak in judged.leaks)
 
     @cached_property
     def judgements(self) -> tuple[Judgement, ...]:
-        """What the attacks' AUC and intervals mean for each row; `attack.audit.verdicts` decides, as it does for `results.json`."""
-        verdicts = judge_rows([row.row for row in self.rows])
-        return tuple(self._judgement(row, verdict) for row, verdict in zip(self.rows, verdicts, strict=True))
-
-    def _judgement(self, row: ResultRow, verdict: Verdict | None) -> Judgement:
-        if not row.done:
-            return Judgement("failed", row.error)
-        if verdict is None:
-            return Judgement("undecided", "No attack could be measured.")
-        several = len(self.auc_names) > 1
-        return Judgement(verdict.word, verdict.sentence(words.attack_name if several else None))
+        """The verdict on each row, as the results have it: nothing is judged a second time."""
+        return tuple(_judgement(row) for row in self.rows)
 
     def best_of(self, rows: Sequence[ResultRow]) -> ResultRow | None:
         """Returns the row to lead with: forgot at the least test error; where none forgot, the AUC nearest 0.5."""
@@ -242,6 +239,16 @@ class Report:
                 order.append(middle)
                 pending += [(low, middle), (middle, high)]
         return [rows[i] for i in dict.fromkeys(order)]
+
+
+def _judgement(row: ResultRow) -> Judgement:
+    if not row.done:
+        return Judgement("failed", row.error)
+    verdict = row.row.judged
+    if verdict is None:
+        reason = row.row.verdict or "Nothing was judged."
+        return Judgement("undecided", f"{reason} (not judged by this version's rule; run it again to judge it)")
+    return Judgement(WORDS[verdict.word], verdict.sentence(words.attack_name), verdict)
 
 
 def _label(row: Row, varying: Sequence[str]) -> str:

@@ -29,29 +29,29 @@ def headline(report: Report) -> str:
     if not rows:
         return "No unlearning method was run; the reference rows show what the attack can see."
     counts: Counter[str] = Counter(report.judgements[row.index].word for row in rows)
+    return " ".join([_counted(rows[0].label, counts), *_strongest(report, rows)])
+
+
+def _counted(label: str, counts: Counter[str]) -> str:
+    """Returns how many settings each word was said of."""
+    number = counts.total()
     if len(counts) == 1:
-        word, n = counts.most_common(1)[0]
-        everyone = rows[0].label if n == 1 else f"All {n} unlearning settings"
+        word = next(iter(counts))
+        everyone, one = (label, True) if number == 1 else (f"All {number} unlearning settings", False)
         said = {
-            "forgot": "forgot the forget set, as far as these attacks can tell",
-            "remembers": "still {} the forget set".format("remembers" if n == 1 else "remember"),
-            "told apart": "{} told apart from retrained models, by too little or too much forgetting".format(
-                "is" if n == 1 else "are"
-            ),
-            "over-unlearned": "{} over-unlearned: forget samples stand out by too little confidence".format(
-                "is" if n == 1 else "are"
-            ),
-            "undecided": "remain{} undecided: these models and attacks do not suffice to tell".format(
-                "s" if n == 1 else ""
-            ),
+            "forgot": "forgot the forget set: every attack that sees anything is within the tolerance of retraining",
+            "remembers": f"still {'remembers' if one else 'remember'} the forget set",
+            "over-unlearned": f"{'is' if one else 'are'} over-unlearned: forget samples stand out by too little confidence",
+            "damaged": f"{'is' if one else 'are'} damaged: unseen images lost confidence as forget samples did",
+            "undecided": f"{'remains' if one else 'remain'} undecided: these models and attacks do not suffice to tell",
             "failed": "failed",
         }
         return f"{everyone} {said[word]}."
     parts = {
         "forgot": "forgot",
         "remembers": "still {} the forget set",
-        "told apart": "told apart from retrained models",
         "over-unlearned": "over-unlearned",
+        "damaged": "damaged",
         "undecided": "could not be decided",
         "failed": "failed",
     }
@@ -60,7 +60,23 @@ def headline(report: Report) -> str:
         for word, text in parts.items()
         if counts[word]
     ]
-    return f"Of {len(rows)} unlearning settings, {words.listed(said_parts)}."
+    return f"Of {number} unlearning settings, {words.listed(said_parts)}."
+
+
+def _strongest(report: Report, rows: Sequence[ResultRow]) -> list[str]:
+    """Names the attack that tells any setting's models from retrained ones best, whatever its word."""
+    found = [
+        (abs(leak.auc - leak.retrain_auc), leak, row.label)
+        for row in rows
+        if (verdict := report.judgements[row.index].verdict) is not None
+        for leak in verdict.leaks
+        if leak.sees
+    ]
+    if not found:
+        return []
+    _, leak, label = max(found, key=lambda one: one[0])
+    name = words.attack_name(leak.attack)
+    return [f"The strongest attack is {name}: AUC {leak.auc:.3f} on {label}, where Retrain has {leak.retrain_auc:.3f}."]
 
 
 def cards(report: Report) -> list[Card]:
@@ -137,57 +153,56 @@ def _speed(row: ResultRow) -> str:
     )
 
 
+def _of_retrain(report: Report, retrain: ResultRow | None) -> list[tuple[bool, str]]:
+    """Says first whether the yardstick is straight: everything else is measured by it."""
+    if retrain is None:
+        missing = any(not row.baseline for row in report.rows)
+        text = "There is no finished Retrain row, so errors and leaks have nothing to be compared with."
+        return [(True, text)] if missing else []
+    judgement = report.judgements[retrain.index]
+    if judgement.verdict is None or retrain.value(report.primary) is None:
+        return []
+    shown = f"Models retrained without the forget set stand at AUC {retrain.text(report.primary)}"
+    if judgement.word == "forgot":
+        return [(False, f"{shown}: the yardstick is straight, and its width is what chance alone does.")]
+    return [(True, f"{shown}. {judgement.verdict.reason}. No row is called forgotten on a crooked yardstick.")]
+
+
+def _of_no_unlearning(report: Report, before: ResultRow | None) -> list[tuple[bool, str]]:
+    """Says what there was to forget, and which attacks see nothing of it."""
+    if before is None or before.value(report.primary) is None:
+        return []
+    shown = f"Before unlearning the attack reaches AUC {before.text(report.primary)}"
+    if report.powerless:
+        text = (
+            f"{shown}. No attack recognises even models that were never unlearned, so nothing can be decided. "
+            "Train longer, forget more samples, or use more shadow models."
+        )
+        return [(True, text)]
+    verdict = report.judgements[before.index].verdict
+    blind = [] if verdict is None else [words.attack_name(leak.attack) for leak in verdict.leaks if not leak.sees]
+    found = [(False, f"{shown}: this is what there was to forget.")]
+    if blind:
+        sees = "sees" if len(blind) == 1 else "see"
+        found.append((True, f"{words.listed(blind)} {sees} nothing even before unlearning, and so decides nothing."))
+    return found
+
+
 def yardsticks(report: Report) -> list[tuple[bool, str]]:
     """Returns what the reference rows say about how far the verdicts carry, as (needs attention, sentence)."""
-    found: list[tuple[bool, str]] = []
-    name = report.primary
-    before, retrain = report.method("no_unlearn"), report.method("retrain")
-    if before is not None and before.value(name) is not None:
-        shown = f"Before unlearning the attack reaches AUC {before.text(name)}"
-        if report.powerless:
-            found.append(
-                (
-                    True,
-                    f"{shown}: it does not recognise even models that were never unlearned, so an AUC near 0.5 proves nothing here. Train longer, forget more samples, or use more shadow models.",
-                )
-            )
-        elif before.bounds(name):
-            found.append((False, f"{shown}: this is what there was to forget."))
-        else:
-            found.append(
-                (True, f"{shown}, without an interval: at least three models on each side are needed for a verdict.")
-            )
-    if retrain is not None and retrain.value(name) is not None:
-        bounds = retrain.bounds(name)
-        shown = f"Models retrained without the forget set, attacked in the same way, stand at AUC {retrain.text(name)}"
-        if bounds is None:
-            found.append((True, f"{shown}, without an interval."))
-        elif bounds[0] <= words.CHANCE <= bounds[1]:
-            found.append((False, f"{shown}: the yardstick is straight, and its width is what chance alone does."))
-        else:
-            found.append(
-                (
-                    True,
-                    f"{shown}, which leaves 0.5 out although nothing was remembered: chance between so few models, or a bias. Read the other verdicts with that much doubt.",
-                )
-            )
-    elif retrain is None and any(not row.baseline for row in report.rows):
-        found.append((True, "There is no finished Retrain row, so errors have nothing to be compared with."))
-    others = [name for name in report.auc_names if name != "auc"]
+    retrain, before = report.method("retrain"), report.method("no_unlearn")
+    found = [*_of_retrain(report, retrain), *_of_no_unlearning(report, before)]
     if report.auc_names == ("auc",):
         found.append(
             (
                 False,
-                "Only the population attack was run: one classifier for all samples. Attacks on single samples (U-LiRA, RMIA) can find what it overlooks.",
+                "Only the population attack was run: one classifier for all samples. Attacks on single samples "
+                "(LiRA, U-LiRA, RMIA) can find what it overlooks.",
             )
         )
-    elif others and "auc" in report.auc_names:
-        found.append(
-            (
-                False,
-                f"A verdict needs all attacks to agree: {words.listed([words.attack_name(report.attack_of(n)) for n in report.auc_names])} were run, and one that succeeds is enough to break a claim.",
-            )
-        )
+    elif len(report.auc_names) > 1:
+        names = words.listed([words.attack_name(report.attack_of(n)) for n in report.auc_names])
+        found.append((False, f"{names} were run. Forgotten means all of them; one that succeeds breaks the claim."))
     models = sorted({row.models for row in report.rows if row.done and row.models})
     if models:
         found.append(

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 STYLES = {
     "forgot": "green",
     "remembers": "red",
-    "told apart": "red",
     "over-unlearned": "magenta",
+    "damaged": "magenta",
     "undecided": "yellow",
     "failed": "red",
 }

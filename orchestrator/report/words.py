@@ -47,13 +47,16 @@ ATTACKS = {
 PARAMETERS = {"gamma": "γ", "alpha": "α", "lambda": "λ", "beta": "β", "temperature": "T"}
 BASELINES = ("no_unlearn", "retrain")
 
-Verdict = Literal["forgot", "remembers", "told apart", "over-unlearned", "undecided", "failed"]
+Verdict = Literal["forgot", "remembers", "over-unlearned", "damaged", "undecided", "failed"]
 VERDICTS: dict[Verdict, tuple[str, str]] = {
-    "forgot": ("✓", "no attack here tells its models from retrained ones"),
-    "remembers": ("✗", "an attack still recognises the forget set as training data"),
-    "told apart": ("✗", "an attack tells its models from retrained ones, by too little or too much forgetting"),
-    "over-unlearned": ("!", "forget samples stand out by too little confidence (Streisand effect): they can be found"),
-    "undecided": ("?", "too few models, or too weak an attack, to decide"),
+    "forgot": ("✓", "every attack that sees anything finds less than the tolerance, shown by its interval"),
+    "remembers": ("✗", "an attack, single samples or single models still show the forget set as training data"),
+    "over-unlearned": (
+        "!",
+        "forget samples stand out against unseen images by too little confidence (Streisand effect)",
+    ),
+    "damaged": ("!", "unseen images lost confidence as forget samples did: damage is not forgetting"),
+    "undecided": ("?", "neither is shown; the text says how much of the leak may be left"),
     "failed": ("–", "did not finish; the reason is given"),
 }
 
@@ -79,9 +82,18 @@ GLOSSARY = (
         "enough its interval begins at 0, and below 1 % it takes the retrained models that were measured for what all are like.",
     ),
     (
+        "Leak left",
+        "the part of an attack's success that unlearning did not remove: (AUC − Retrain's AUC) ÷ (AUC before "
+        "unlearning − Retrain's AUC). 0 is Retrain, 1 is no unlearning.",
+    ),
+    (
         "Streisand effect",
-        "an AUC clearly under 0.5: forgetting was overdone, the samples stand out by unusually low confidence, and an attacker who turns the "
-        "score round finds them. That is a failure, not a better result.",
+        "forget samples stand out against unseen images by too little confidence. An attacker who turns the score "
+        "round finds them. That is a failure, not a better result.",
+    ),
+    (
+        "Damaged",
+        "all outputs lost confidence, on unseen images too. Forget samples then look forgotten, but so does everything.",
     ),
     (
         "Error",
@@ -116,6 +128,7 @@ METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
         Metric("auc", "AUC", "fraction", "chance"),
+        Metric("leak_left", "Leak left", "fraction"),
         Metric("tpr_at_fpr_0.01", "TPR at 1 % FPR", "fraction"),
         Metric("tpr_at_fpr_0.001", "TPR at 0.1 % FPR", "fraction"),
         Metric("error_forget", "Error D_f", "percent", "retrain", "%", r"Error $D_f$"),

@@ -14,7 +14,7 @@ from unlearn import CoreBasis, Fisher, SecondMoments, fisher_diagonal, predict, 
 from unlearn.methods.base import Method, share_of
 
 from ..base.values import Record
-from ..plan.facts import BasisFacts, Facts, ModelFacts, OutputsFacts, UnlearnFacts, facts_of
+from ..plan.facts import BasisFacts, Facts, ModelFacts, OutputsFacts, TracesFacts, UnlearnFacts, facts_of
 from ..plan.specs import (
     AttackSpec,
     BasisSpec,
@@ -24,8 +24,10 @@ from ..plan.specs import (
     OutputsSpec,
     PlainSpec,
     ScoreSpec,
+    TracesSpec,
     TrainSpec,
     UnlearnSpec,
+    UnseenSpec,
 )
 from ..plan.units import Unit
 from ..recipe.options import option_names
@@ -34,6 +36,7 @@ from .context import Context, save_model
 from .incremental import unlearn_in_steps
 from .outputs import write_fragment
 from .scoring import fit_candidate, measure_distances, score_row
+from .traces import measure_traces
 
 ATTACKERS = 8  # fitted ones that a worker keeps: rows with the same attacker have it fitted once
 
@@ -168,6 +171,17 @@ def execute_outputs(unit: Unit[OutputsSpec], context: Context, attempt: Attempt)
     return OutputsFacts(errors, len(labels), int(logits.shape[1]))
 
 
+def execute_unseen(unit: Unit[UnseenSpec], context: Context, attempt: Attempt) -> OutputsFacts:
+    """Logits of one model on images that it was not trained on: `validation` calibrates attacks, `test` is compared with."""
+    split, half = context.data.split, unit.spec.limit // 2
+    val, test = split.val[:half], split.test[: unit.spec.limit - half]
+    ids = np.concatenate([val, test])
+    logits, labels = predict(context.load_model(unit.spec.model), context.loader("test", ids, batch_size=512))
+    sets = np.repeat(["validation", "test"], [len(val), len(test)])
+    write_fragment(attempt.path("outputs.parquet"), ids, labels.numpy(), logits.numpy(), sets=sets)
+    return OutputsFacts({}, len(ids), int(logits.shape[1]))
+
+
 def execute_attack(unit: Unit[AttackSpec], context: Context, attempt: Attempt) -> Facts:
     """Fits one candidate of an attack in this process."""
     return fit_candidate(unit.spec, context.store, attempt)
@@ -181,6 +195,11 @@ def execute_score(unit: Unit[ScoreSpec], context: Context, attempt: Attempt) -> 
 def execute_distance(unit: Unit[DistanceSpec], context: Context, attempt: Attempt) -> Any:
     """Measures how far one method's models are from retrained ones, sample by sample."""
     return measure_distances(unit, context.store)
+
+
+def execute_traces(unit: Unit[TracesSpec], context: Context, attempt: Attempt) -> TracesFacts:
+    """Looks at single samples and unseen images of one row's models."""
+    return measure_traces(unit.spec, context.store)
 
 
 def execute_sleep(unit: Unit[PlainSpec], context: Context, attempt: Attempt) -> Facts:
@@ -202,5 +221,7 @@ KINDS: dict[str, Callable[[Any, Context, Attempt], Any]] = {
     "attack": execute_attack,
     "score": execute_score,
     "distance": execute_distance,
+    "unseen": execute_unseen,
+    "traces": execute_traces,
     "sleep": execute_sleep,
 }

@@ -82,14 +82,16 @@ def score_row(
     spec = unit.spec
     candidate = best_candidate(store, list(spec.candidates)) if spec.candidates else ""
     known = spec.identity()
-    alike = [candidate, *(known[name] for name in SAME_ATTACKER)]
+    # Of the unseen images, those of the models under test are a row's own, and nothing is fitted on them.
+    shared = [list(item) for item in spec.population if item.role != "unlearned"]
+    alike = [candidate, *(known[name] for name in SAME_ATTACKER), *([shared] if shared else [])]
     ready = cached(f"attacker {digest(alike)}", lambda: _ready(spec, store, candidate))
-    positive, negative = _scored(ready.fitted, store, spec.positive, "unlearned"), ready.negative
+    positive, negative = _scored(ready.fitted, spec, store, spec.positive, "unlearned"), ready.negative
     evaluation, curves = judged(spec.attack, positive, negative, threshold=ready.facts.threshold, seed=spec.seed)
     attempt.path("curves.json").write_text(json.dumps(curves))
     attempt.path(AREAS).write_text(json.dumps(evaluation.areas.to_json()))
     if spec.reference:
-        reference = _scored(ready.fitted, store, spec.reference, "unlearned")
+        reference = _scored(ready.fitted, spec, store, spec.reference, "unlearned")
         areas = Areas.of(reference.by_model()[1], negative.by_model()[1], evaluation.areas.negative_models)
         attempt.path(REFERENCE).write_text(json.dumps(areas.to_json()))
     models = sorted(model_id for _, model_id in spec.positive)
@@ -104,22 +106,29 @@ def _ready(spec: ScoreSpec, store: Store, candidate: str) -> _Ready:
         fitted = ATTACKS[spec.attack].load(store.folder(candidate))
         facts = Attacker.from_json({**meta, "params": meta["spec"]["params"]})
     else:
-        fitted = spec.params.fit(pa.concat_tables(labelled_tables(store, spec.fit)))
+        fitted = spec.params.fit(pa.concat_tables(labelled_tables(store, spec.fit)), **_population(spec, store))
         threshold, notes = _threshold(spec, store, fitted)
         told = (*fitted.notes, *notes)
         facts = Attacker("in_process", settings_of(spec.params), fitted.validation_f1, threshold, told)
-    return _Ready(fitted, facts, _scored(fitted, store, spec.negative, "retrained"))
+    return _Ready(fitted, facts, _scored(fitted, spec, store, spec.negative, "retrained"))
 
 
-def _scored(fitted: Fitted, store: Store, items: Sequence[Judged], role: str) -> Scores:
+def _scored(fitted: Fitted, spec: ScoreSpec, store: Store, items: Sequence[Judged], role: str) -> Scores:
     """Returns the scores of models of the test fold."""
     sides = [Outputs(key, role, "test", model_id) for key, model_id in items]
     table = pa.concat_tables(labelled_tables(store, sides))
     return Scores(
-        np.asarray(fitted.score(table), dtype=np.float64),
+        np.asarray(fitted.score(table, **_population(spec, store)), dtype=np.float64),
         np.asarray(table["model_id"].to_pylist()),
         table["sample_id"].to_numpy(),
     )
+
+
+def _population(spec: ScoreSpec, store: Store) -> dict[str, pa.Table]:
+    """Returns the unseen images that calibrate an attack, as its keyword; nothing where it takes none."""
+    if not spec.population:
+        return {}
+    return {"population": pa.concat_tables(labelled_tables(store, spec.population, only="validation"))}
 
 
 def stored_score(unit: Unit[ScoreSpec], store: Store, sources: Mapping[str, str]) -> Scored:
@@ -189,6 +198,7 @@ def _threshold(spec: ScoreSpec, store: Store, fitted: Fitted) -> tuple[float | N
 
     def scores() -> list[np.ndarray]:
         tables = [pa.concat_tables(labelled_tables(store, side)) for side in sides]
-        return [np.asarray(fitted.score(table), dtype=np.float64) for table in tables]
+        more = _population(spec, store)
+        return [np.asarray(fitted.score(table, **more), dtype=np.float64) for table in tables]
 
     return tuned_threshold(spec.attack, fitted, len(sides[0]), len(sides[1]), scores)

@@ -204,8 +204,8 @@ def by_signed_area(real: Any) -> Any:
     return lambda positive, negative, count=10: sorted(real(positive, negative, 1000), key=lambda w: -w["auc"])[:count]
 
 
-def including_chance(real: Any) -> Any:
-    return lambda reading: real(dataclasses.replace(reading, interval=(0.4, 0.6)))
+def never_below(real: Any) -> Any:
+    return lambda self, tau: 1.0 if tau <= 0.0 else real(self, tau)
 
 
 def by_row_number(real: Any) -> Any:

@@ -111,10 +111,3 @@ def test_worst_samples_are_named_by_id() -> None:
         list(a.scores[a.sample_ids == worst[1]["sample_id"]]), list(b.scores[b.sample_ids == worst[1]["sample_id"]])
     )
     assert worst[1]["auc"] == pytest.approx(by_hand)
-
-
-def test_an_attack_without_a_direction_never_says_streisand() -> None:
-    generator = np.random.default_rng(0)
-    low, high = side(generator, 8, -2.0), side(generator, 8, 0.0)
-    assert evaluate(low, high).metrics["streisand"] is True
-    assert evaluate(low, high, directed=False).metrics["streisand"] is False

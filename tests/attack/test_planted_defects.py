@@ -28,6 +28,7 @@ import attack.metrics.areas
 import attack.metrics.bootstrap
 import attack.metrics.evaluation
 import attack.metrics.gaussians
+import attack.metrics.leak
 import attack.metrics.roc
 import attack.outputs.measured
 import attack.outputs.survey
@@ -52,12 +53,12 @@ from .defects import (
     first_fragment_again,
     first_fragment_left_out,
     fragments_from_the_end,
-    including_chance,
     keys_of_the_next_model,
     labels_forgotten,
     last_edge_dropped,
     log_p_for_phi,
     measured_anyway,
+    never_below,
     no_rate_is_perfect,
     of_another_model,
     on_the_test_fold,
@@ -293,7 +294,7 @@ DEFECTS: dict[str, tuple[Plant, Callable[[], None]]] = {
         measures.worst_samples_stand_out,
     ),
     "verdict: below chance taken for forgotten": (
-        replaced(evaluation, "judge_one", including_chance),
+        replaced(attack.metrics.leak.Ratio, "p_below", never_below),
         measures.over_unlearning_is_called_by_its_name,
     ),
     # the streamed path

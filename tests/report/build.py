@@ -8,9 +8,28 @@ from typing import Any
 
 import numpy as np
 
+from attack.audit.verdicts import with_verdict
 from attack.metrics.evaluation import Scores, evaluate, worst_samples
+from attack.metrics.row import Row
+from attack.metrics.verdict import Leak, Verdict, VerdictWord
 
 MODELS, SAMPLES = 5, 60
+
+
+def verdict(word: VerdictWord, reason: str = "As planted", **attacks: tuple[float, float | None]) -> Verdict:
+    """Returns a verdict with leaks. **Arguments:** `attacks`: AUC and share left of each; None: it sees nothing."""
+    leaks = []
+    for name, (auc, left) in attacks.items():
+        ends = (None, None) if left is None else (left - 0.1, left + 0.1)
+        leaks.append(Leak(name, auc, 0.5, left is not None, left, *ends))
+    seen = [leak for leak in leaks if leak.sees]
+    strongest = max(seen, key=lambda leak: abs(leak.auc - 0.5), default=None)
+    return Verdict(word, reason, tuple(leaks), strongest.attack if strongest else None)
+
+
+def judged(row: dict[str, Any], found: Verdict) -> dict[str, Any]:
+    """Returns a row of `results.json` with its verdict, as `Row.to_json` writes it."""
+    return with_verdict(Row.from_json(row), found).to_json()
 
 
 def scores(generator: np.random.Generator, shift: float) -> Scores:
@@ -80,7 +99,7 @@ def row(
         "ci": intervals,
         "status": "done",
         "seconds": metrics["seconds_per_model"],
-        "verdict": evaluation.verdict,
+        "verdict": "",
         "models": MODELS,
         "worst_samples": {
             "xgboost": worst_samples(tested, retrained),
@@ -96,7 +115,11 @@ def row(
             }
         },
     }
-    return result, curves
+    word: VerdictWord = "remembers" if shift > 0.3 else "over_unlearned" if shift < -0.3 else "forgot"
+    attacks: dict[str, tuple[float, float | None]] = {"xgboost": (metrics["auc"], shift / 1.3)}
+    if lira:
+        attacks["u_lira"] = (metrics["u_lira/auc"], shift / 1.3)
+    return {**result, **judged(result, verdict(word, **attacks))}, curves
 
 
 def failed(method: str, params: dict[str, Any], error: str) -> dict[str, Any]:

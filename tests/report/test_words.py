@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from attack.metrics.verdict import Verdict, VerdictWord
 from orchestrator.report import summary, words
 from orchestrator.report.figures.histories import mean_while_all
 from orchestrator.report.rows import Report
@@ -26,43 +27,40 @@ def report_of(*cells: tuple[str, dict[str, Any], dict[str, Any]]) -> Report:
 BEFORE = ("no_unlearn", {"auc": 0.7}, {"auc": [0.65, 0.75]})
 
 
-@pytest.mark.parametrize(
-    ("auc", "interval", "word"),
-    [
-        (0.7, [0.65, 0.75], "remembers"),
-        (0.52, [0.48, 0.56], "forgot"),
-        (0.52, [0.5, 0.56], "forgot"),
-        (0.3, [0.2, 0.4], "over-unlearned"),
-        (0.7, None, "undecided"),
-        (None, None, "undecided"),
-    ],
-)
-def test_the_word_follows_the_interval(auc: float | None, interval: list[float] | None, word: str) -> None:
-    report = report_of(BEFORE, ("pgu", {"auc": auc}, {"auc": interval} if interval else {}))
-    assert report.judgements[1].word == word
-
-
-def test_one_attack_that_succeeds_breaks_the_claim() -> None:
-    metrics, ci = {"auc": 0.5, "u_lira/auc": 0.6}, {"auc": [0.45, 0.55], "u_lira/auc": [0.56, 0.64]}
-    judgement = report_of(BEFORE, ("pgu", metrics, ci)).judgements[1]
-    assert judgement.word == "told apart"
-    assert "U-LiRA" in judgement.sentence
-    assert "0.600 [0.560, 0.640]" in judgement.sentence
+def judged_report(*rows: tuple[str, Verdict]) -> Report:
+    """Returns a report of rows given as (method, verdict)."""
+    plain = {"params": {}, "status": "done", "metrics": {"auc": 0.5}, "ci": {"auc": [0.45, 0.55]}, "models": 5}
+    return Report(build.document([build.judged({**plain, "method": m}, found) for m, found in rows]))
 
 
 @pytest.mark.parametrize(
-    ("auc", "u_lira", "word"),
+    ("word", "shown"),
     [
-        ([0.3, 0.4], [0.7, 0.8], "over-unlearned"),  # told apart by too much forgetting, as the other attack knows
-        ([0.6, 0.7], [0.7, 0.8], "remembers"),
-        ([0.45, 0.55], [0.3, 0.4], "undecided"),  # below chance, an attack fitted on the method's own models only errs
-        ([0.45, 0.55], [0.7, 0.8], "told apart"),
-        ([0.45, 0.55], [0.45, 0.55], "forgot"),
+        ("forgot", "forgot"),
+        ("remembers", "remembers"),
+        ("over_unlearned", "over-unlearned"),
+        ("damaged", "damaged"),
+        ("undecided", "undecided"),
     ],
 )
-def test_an_attack_without_a_direction_does_not_say_which_way(auc: list[float], u_lira: list[float], word: str) -> None:
-    metrics = {"auc": sum(auc) / 2, "u_lira/auc": sum(u_lira) / 2}
-    assert report_of(BEFORE, ("pgu", metrics, {"auc": auc, "u_lira/auc": u_lira})).judgements[1].word == word
+def test_the_word_is_that_of_the_results(word: VerdictWord, shown: str) -> None:
+    judgement = judged_report(("pgu", build.verdict(word, "Because", u_lira=(0.6, 0.4)))).judgements[0]
+    assert judgement.word == shown
+    assert judgement.sentence.startswith("Because. The strongest attack, U-LiRA, has AUC 0.600")
+    assert shown in words.VERDICTS
+
+
+def test_results_of_an_older_version_are_not_judged_by_another_rule() -> None:
+    judgement = report_of(BEFORE, ("pgu", {"auc": 0.5}, {"auc": [0.45, 0.55]})).judgements[1]
+    assert judgement.word == "undecided"
+    assert "not judged by this version" in judgement.sentence
+
+
+def test_the_headline_names_the_strongest_attack_whatever_the_word() -> None:
+    """An attack at 0.99 does not hide behind a graver word that rests on another attack."""
+    mild = build.verdict("over_unlearned", xgboost=(0.458, -0.2), u_lira=(0.99, 1.2))
+    text = summary.headline(judged_report(("retrain", build.verdict("forgot")), ("pgu", mild)))
+    assert "The strongest attack is U-LiRA: AUC 0.990 on PGU" in text
 
 
 def test_details_hold_every_measure_and_the_worst_samples_by_id() -> None:
@@ -104,21 +102,23 @@ def test_details_hold_every_measure_and_the_worst_samples_by_id() -> None:
 
 
 def test_an_attack_that_sees_nothing_before_unlearning_proves_nothing_after_it() -> None:
-    report = report_of(
-        ("no_unlearn", {"auc": 0.51}, {"auc": [0.45, 0.57]}),
-        ("retrain", {"auc": 0.5}, {"auc": [0.45, 0.55]}),
-        ("pgu", {"auc": 0.5}, {"auc": [0.45, 0.55]}),
-        ("eu_k", {"auc": 0.8}, {"auc": [0.75, 0.85]}),
-    )
-    assert [judgement.word for judgement in report.judgements] == ["undecided", "forgot", "undecided", "remembers"]
-    assert any(attention and "proves nothing" in text for attention, text in summary.yardsticks(report))
+    blind = build.verdict("undecided", "No attack tells anything", xgboost=(0.51, None))
+    report = judged_report(("no_unlearn", blind), ("retrain", build.verdict("forgot")), ("pgu", blind))
+    assert report.powerless
+    assert any(attention and "nothing can be decided" in text for attention, text in summary.yardsticks(report))
+    mixed = build.verdict("remembers", xgboost=(0.51, None), lira=(0.9, 1.0))
+    found = summary.yardsticks(judged_report(("no_unlearn", mixed), ("retrain", build.verdict("forgot"))))
+    assert (True, "XGBoost sees nothing even before unlearning, and so decides nothing.") in found
 
 
-def test_a_crooked_yardstick_is_pointed_out() -> None:
-    report = report_of(
-        BEFORE, ("retrain", {"auc": 0.56}, {"auc": [0.52, 0.6]}), ("pgu", {"auc": 0.5}, {"auc": [0.45, 0.55]})
-    )
-    assert any(attention and "leaves 0.5 out" in text for attention, text in summary.yardsticks(report))
+def test_a_crooked_yardstick_is_pointed_out_first() -> None:
+    crooked = build.verdict("undecided", "rmia tells Retrain's models from other retrained ones", rmia=(0.6, 0.4))
+    before = build.verdict("remembers", rmia=(0.9, 1.0))
+    report = judged_report(("no_unlearn", before), ("retrain", crooked), ("pgu", build.verdict("undecided")))
+    attention, text = summary.yardsticks(report)[0]
+    assert attention
+    assert "crooked yardstick" in text
+    assert "tells Retrain's models" in text
 
 
 def test_marks_are_nearest_to_the_aim_and_reference_rows_stay_out() -> None:
@@ -157,10 +157,13 @@ def test_a_selection_keeps_the_references_and_the_best(limit: int, per_method: i
 def test_the_best_row_forgot_at_the_least_test_error() -> None:
     report = report_of(
         BEFORE,
-        ("pgu", {"auc": 0.5, "error_test": 15.0}, {"auc": [0.45, 0.55]}),
-        ("pgu", {"auc": 0.53, "error_test": 9.0}, {"auc": [0.48, 0.58]}),
-        ("pgu", {"auc": 0.6, "error_test": 7.0}, {"auc": [0.55, 0.65]}),
+        ("pgu", {"auc": 0.5, "error_test": 15.0}, {}),
+        ("pgu", {"auc": 0.53, "error_test": 9.0}, {}),
+        ("pgu", {"auc": 0.6, "error_test": 7.0}, {}),
     )
+    words_of = ("remembers", "forgot", "forgot", "remembers")
+    rows = [build.judged(r, build.verdict(w)) for r, w in zip(report.results["rows"], words_of, strict=True)]  # type: ignore[arg-type]
+    report = Report(build.document(rows))
     best = report.best_of(report.rows[1:])
     assert best is not None
     assert best.index == 2
@@ -183,28 +186,19 @@ def test_the_mean_over_models_ends_where_the_first_model_ends() -> None:
 
 def test_the_headline_counts_every_row_once() -> None:
     report = Report(build.sweep()[0])
-    assert (
-        summary.headline(report)
-        == "Of 6 unlearning settings, 2 forgot, 2 still remember the forget set, 1 over-unlearned and 1 failed."
-    )
+    counted = "Of 6 unlearning settings, 2 forgot, 2 still remember the forget set, 1 over-unlearned and 1 failed."
+    assert summary.headline(report).startswith(counted)
 
 
-@pytest.mark.parametrize(
-    ("word", "n"), list(itertools.product(["forgot", "remembers", "over-unlearned", "undecided", "failed"], [1, 3]))
-)
+@pytest.mark.parametrize(("word", "n"), list(itertools.product([*get_args(VerdictWord), "failed"], [1, 3])))
 def test_the_headline_is_a_sentence_whatever_came_out(word: str, n: int) -> None:
-    intervals = {"forgot": [0.4, 0.6], "remembers": [0.6, 0.8], "told apart": [0.6, 0.8], "over-unlearned": [0.1, 0.3]}
-    auc = "u_lira/auc" if word == "told apart" else "auc"
-    rows = [
-        {
-            "method": "pgu",
-            "params": {"gamma": 0.9 + i / 100},
-            "status": "failed" if word == "failed" else "done",
-            "metrics": {auc: 0.5},
-            "ci": {auc: intervals[word]} if word in intervals else {},
-        }
-        for i in range(n)
-    ]
+    rows = []
+    for i in range(n):
+        plain = {"method": "pgu", "params": {"gamma": 0.9 + i / 100}, "metrics": {"auc": 0.5}, "ci": {}}
+        if word == "failed":
+            rows.append({**plain, "status": "failed"})
+        else:
+            rows.append(build.judged({**plain, "status": "done"}, build.verdict(word)))  # type: ignore[arg-type]
     text = summary.headline(Report(build.document(rows)))
     assert text.endswith(".")
     assert "{" not in text

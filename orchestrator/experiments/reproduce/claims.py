@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from attack.metrics.chance import LEAST_MODELS, WIDEST, includes_chance, narrow
 from attack.metrics.measure import Measure
-from attack.metrics.verdict import LEAST_MODELS, WIDEST, includes_chance, narrow
 
 from .measure import Experiment
 

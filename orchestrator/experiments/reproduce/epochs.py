@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from attack.metrics.chance import LEAST_MODELS
 from attack.metrics.measure import Measure
 from attack.metrics.row import Row
-from attack.metrics.verdict import LEAST_MODELS
 
 from ...report.figures.drawing import Figure
 from .claims import FAILS, HOLDS, OPEN, Claim, Verdict, above, chance, decisive, every, some, within

@@ -1,0 +1,101 @@
+"""Samples that still stand out one by one, and whether forget samples differ from unseen ones.
+
+A mean over samples hides a few that are remembered in full. So each sample's φ is compared over
+models: those under test against retrained ones, by the likelihood ratio of two Gaussians.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+DRAWS = 999  # relabellings behind a p-value; the least is 1 in 1,000
+
+
+@dataclass(frozen=True)
+class Traces:
+    """What single samples give away.
+
+    **Arguments:**
+
+    - `share`: the share of samples whose φ is higher than a false-positive rate of `fpr` allows.
+    - `below`: the same share for φ that is too low.
+    - `chance`: the mean share where models under test are like retrained ones; about `fpr`.
+    - `p_value`: how often chance gives as large a share.
+    - `found`: places of the samples that stand out, the clearest first.
+    """
+
+    share: float
+    below: float
+    chance: float
+    p_value: float
+    found: tuple[int, ...]
+
+
+def traces(
+    method: np.ndarray,
+    retrained: np.ndarray,
+    *,
+    fpr: float = 0.01,
+    seed: int = 0,
+    draws: int = DRAWS,
+    both: bool = False,
+) -> Traces:
+    """Compares φ of each sample between models under test and retrained ones.
+
+    For Gaussians of one variance the likelihood ratio rises with the mean over models. So its threshold
+    at a false-positive rate is that of Student's t. Chance is measured by relabelling models, which
+    keeps what the samples of one model have in common.
+
+    **Arguments:** φ, float64 `(models, S)`, at least two models on each side. `fpr`: in (0, 0.5).
+    `both`: a value that is too low counts as one that is too high.
+
+    **Raises:** `ValueError` where a side has fewer than two models.
+    """
+    if min(len(method), len(retrained)) < 2:
+        raise ValueError("models: traces compare two groups of at least 2 models each")
+    values = np.concatenate([method, retrained])
+    values = values - values.mean(axis=0)
+    squares = (values**2).sum(axis=0)
+    chosen = np.zeros((1, len(values)))
+    chosen[0, : len(method)] = 1.0
+    statistic = _students(chosen, values, squares)[0]
+    limit = _limit(fpr / 2.0 if both else fpr, len(values) - 2)
+    generator = np.random.default_rng(seed)
+    shuffled = np.zeros((draws, len(values)))
+    places = np.argsort(generator.random((draws, len(values))), axis=1)[:, : len(method)]
+    np.put_along_axis(shuffled, places, 1.0, axis=1)
+    below, drawn = statistic < -limit, _students(shuffled, values, squares)
+    if both:
+        statistic, drawn = np.abs(statistic), np.abs(drawn)
+    found = np.flatnonzero(statistic > limit)
+    count, chance = len(found), (drawn > limit).sum(axis=1)
+    return Traces(
+        share=count / len(statistic),
+        below=float(below.mean()),
+        chance=float(chance.mean() / len(statistic)),
+        p_value=float((1 + (chance >= count).sum()) / (1 + draws)),
+        found=tuple(int(i) for i in found[np.argsort(-statistic[found], kind="stable")]),
+    )
+
+
+def _students(chosen: np.ndarray, values: np.ndarray, squares: np.ndarray) -> np.ndarray:
+    """Returns Student's t of each sample for each choice of models, float64 `(choices, S)`.
+
+    **Arguments:** `chosen`: 1 for models of the first group, `(choices, models)`. `values`: centred by sample.
+    """
+    models, mine = len(values), float(chosen[0].sum())
+    theirs = models - mine
+    mean = chosen @ values / mine
+    apart = mean * models / theirs  # the other group's mean follows, since all values of a sample sum to 0
+    inside = squares - mine * theirs / models * apart**2
+    error = np.sqrt(np.maximum(inside, 0.0) / (models - 2) * (1.0 / mine + 1.0 / theirs))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(error > 1e-12, apart / error, np.where(np.abs(apart) > 1e-12, np.sign(apart) * np.inf, 0.0))
+
+
+def _limit(fpr: float, freedom: int) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, 1.0 - fpr))
