@@ -29,6 +29,8 @@ PACE = {
     "attack": 0.5,
     "score": 0.25,
     "distance": 0.01,
+    "unseen": 0.002,
+    "traces": 0.01,
 }
 
 
@@ -43,6 +45,8 @@ def seconds_of(unit: Unit) -> float:
         return PACE["attack"] * len(unit.spec.outputs)
     if unit.kind == "score":
         return PACE["score"] * sum(len(getattr(unit.spec, name)) for name in ("fit", "positive", "negative"))
+    if unit.kind == "traces":
+        return PACE["traces"] * (len(unit.spec.models) + len(unit.spec.retrained))
     if unit.kind == "distance":
         return PACE["distance"] * sum(
             len(getattr(unit.spec, name)) for name in ("tested", "negative", "models", "retrained")

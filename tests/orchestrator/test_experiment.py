@@ -63,9 +63,7 @@ def test_rows_and_metrics(finished: RunResult) -> None:
             assert 0 <= metrics[name] <= 100
         assert isinstance(metrics["streisand"], bool)
         assert metrics["tpr_at_fpr_0.001"] is None, "100 negatives cannot measure one in a thousand"
-        assert row["verdict"].startswith("Not decided (fewer than 3 models): AUC 0."), (
-            "two models a side decide nothing"
-        )
+        assert row["verdict"].startswith("Not decided: 2 independent models on a side are too few")
         assert metrics["streisand"] is False
     assert {judgement.word for judgement in Report.load(finished.folder).judgements} == {"undecided"}
     assert rows[0]["metrics"]["seconds_per_model"] is None

@@ -30,10 +30,12 @@ def test_counts(tiny: dict[str, Any]) -> None:
     # 5 originals, 5 retrained, and 2 for the Retrain row, which the attacker never sees in any fold.
     assert len(plan.stages["train"]) == 12
     assert len(plan.stages["unlearn"]) == 3 * 2
-    assert len(plan.stages["outputs"]) == 12 + 3 * 2
+    outputs = [unit.kind for unit in plan.stages["outputs"]]
+    assert outputs.count("outputs") == 12 + 3 * 2
+    assert outputs.count("unseen") == 5 * 2, "of the models under attack; no attack here is calibrated on them"
     assert [row.method for row in plan.rows] == ["no_unlearn", "retrain", "pgu", "pgu", "eu_k"]
     assert all(len(row.targets) == 2 for row in plan.rows)
-    assert [unit.kind for unit in plan.stages["score"]] == ["score", "distance"] * 5
+    assert [unit.kind for unit in plan.stages["score"]] == ["score", "distance", "traces"] * 5
 
 
 def test_planning_twice_gives_the_same_keys(tiny: dict[str, Any]) -> None:

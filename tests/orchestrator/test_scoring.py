@@ -14,13 +14,15 @@ import pytest
 
 from attack import ATTACKS
 from attack.audit.audit import audit
-from attack.audit.verdicts import judge_rows, reading_of
+from attack.metrics.areas import Areas
 from attack.metrics.evaluation import Scores
-from attack.metrics.row import Row
+from attack.metrics.evidence import AttackEvidence, Evidence
+from attack.metrics.leak import Sides
 from attack.metrics.tiny import tiny_scores
-from attack.metrics.verdict import judge_one
+from attack.metrics.verdict import judge
 from attack.outputs.table import logits_matrix, rows_where
 from orchestrator.experiments.results import error_measure
+from orchestrator.plan.plan import nothing_done
 from orchestrator.plan.specs import Judged, Outputs, ScoreSpec
 from orchestrator.plan.units import Unit
 from orchestrator.work.outputs import write_fragment
@@ -54,11 +56,14 @@ class Fragments:
         own = [item for item in self.items if item.model_id.startswith(f"{method}-")]
         pool_of = [item for item in self.items if item.role != "unlearned"]
         companions = [item for item in own if item.role == "unlearned" and item.fold != "test"]
+        fit = (*pool_of, *(companions if ATTACKS[attack].per_method else ()))
+        if ATTACKS[attack].per_method and method == "original":
+            fit = tuple(nothing_done(item) for item in fit)
         return ScoreSpec(
             attack=attack,
             params=ATTACKS[attack](),
             candidates=(),
-            fit=(*pool_of, *(companions if ATTACKS[attack].per_method else ())),
+            fit=fit,
             positive=tuple(Judged(item.key, item.model_id) for item in own if item.fold == "test"),
             negative=tuple(Judged(i.key, i.model_id) for i in pool_of if i.role == "retrained" and i.fold == "test"),
             reference=(),
@@ -69,13 +74,12 @@ class Fragments:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_and_an_audit_say_the_same_of_the_same_outputs(name: str, tmp_path: Path) -> None:
-    """Also of an over-unlearned method, where U-LiRA's score says "unlearned" and must not be read as the Streisand effect."""
+    """Also of an over-unlearned method. U-LiRA has a reading of models that were never unlearned, too."""
     table = pool(
         models=16, samples=40, shift=2.0, unlearned={"keeps": 2.0, "overdoes": -3.0}, difficulty=0.5, references=False
     )
     store: Any = Fragments(tmp_path, table)
     found = audit(table, [name], SEED)
-    mine: list[dict[str, Any]] = []
     for index, row in enumerate(each.to_json() for each in found.rows):
         if name not in row["attacks"]:
             continue
@@ -85,13 +89,11 @@ def test_a_recipe_and_an_audit_say_the_same_of_the_same_outputs(name: str, tmp_p
         scored = score_row(unit, store, attempt)
         prefix = f"{name}/"
         expected = {key.removeprefix(prefix): v for key, v in row["metrics"].items() if key.startswith(prefix)}
-        expected.pop("auc_minus_retrain", None)
+        for other in ("auc_minus_retrain", "leak_left"):
+            expected.pop(other, None)
         assert scored["metrics"] == pytest.approx(expected, nan_ok=True)
         assert scored["metrics"]["precision"] is not None
-        assert set(scored["ci"]) == {key.removeprefix(prefix) for key in row["ci"]} - {"auc_minus_retrain"}
-        mine.append({"method": row["method"], "status": "done", "said": row["verdict"]})
-        mine[-1] |= {"models": len(unit.spec.positive), "retrained_models": len(unit.spec.negative)}
-        mine[-1] |= {"metrics": {f"{prefix}auc": scored["metrics"]["auc"]}, "ci": {f"{prefix}auc": scored["ci"]["auc"]}}
+        assert set(scored["ci"]) == {key.removeprefix(prefix) for key in row["ci"]} - {"auc_minus_retrain", "leak_left"}
         for key in ("threshold", "validation_f1", "notes"):
             assert scored["attack"][key] == pytest.approx(row["attacks"][name][key]), key
         curves = json.loads((tmp_path / "curves.json").read_text())
@@ -99,14 +101,11 @@ def test_a_recipe_and_an_audit_say_the_same_of_the_same_outputs(name: str, tmp_p
             theirs = next(c for c in found.curves[kind] if c["row"] == index)
             for part, values in curves[kind].items():
                 assert values == pytest.approx(theirs[part]), (kind, part)
-    assert [verdict and verdict.told() for verdict in judge_rows([Row.from_json(row) for row in mine])] == [
-        row["said"] for row in mine
-    ]
 
 
 def test_a_score_that_means_unlearned_is_never_called_streisand(tmp_path: Path) -> None:
     """Models under attack that retrained ones are taken for: below 0.5 U-LiRA's AUC says nothing of over-unlearning."""
-    table = pool(models=16, samples=40, shift=2.0, unlearned={"early": 3.0}, difficulty=0.5, references=False)
+    table = pool(models=24, samples=40, shift=2.0, unlearned={"early": 3.0}, difficulty=0.5, references=False)
     swap = {"early": "retrained", "retrained": "early"}
     store: Any = Fragments(tmp_path, table)
     spec = store.spec("u_lira", "early")
@@ -122,8 +121,9 @@ def test_a_score_that_means_unlearned_is_never_called_streisand(tmp_path: Path) 
     spec = replace(spec, positive=swapped(spec.positive), negative=swapped(spec.negative))
     found = score_row(SimpleNamespace(spec=spec), store, SimpleNamespace(path=lambda f: tmp_path / f))  # type: ignore[arg-type]
     assert found["ci"]["auc"][1] < 0.5
-    assert found["metrics"]["streisand"] is False
-    assert judge_one(reading_of("u_lira", found["metrics"]["auc"], found["ci"]["auc"], 4)).word == "undecided"
+    areas = Areas.from_json(json.loads((tmp_path / "areas.json").read_text())).matrix
+    sides = Sides(areas, np.full_like(areas, 0.5), 1.0 - areas)
+    assert judge(Evidence([AttackEvidence("u_lira", sides, directed=False)])).word == "undecided"
 
 
 def test_errors_have_intervals_of_their_mean_and_none_is_no_certainty() -> None:

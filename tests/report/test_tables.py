@@ -45,6 +45,8 @@ def test_csv_gives_every_number_back_exactly(written: Path, sweep: Sweep) -> Non
                 assert read[name] == "", f"{name} was not measured and must be empty"
             elif isinstance(value, bool):
                 assert read[name] == str(value).lower()
+            elif name == "verdict_word":
+                assert read["verdict"].replace("-", "_") == value
             else:
                 assert float(read[name]) == value
         for name, (low, high) in row["ci"].items():
@@ -82,7 +84,7 @@ def test_latex_is_balanced_and_its_lines_are_of_equal_width(written: Path) -> No
     for line in body.splitlines():
         if line.endswith(r"\\"):
             spanned = sum(int(n) - 1 for n in re.findall(r"\\multicolumn\{(\d+)\}", line))
-            assert len(re.findall(r"(?<!\\)&", line)) + spanned == 11, line
+            assert len(re.findall(r"(?<!\\)&", line)) + spanned == 12, line
             assert not line.startswith("["), "LaTeX takes this for an argument of the line before"
 
 
@@ -178,6 +180,7 @@ def two(tmp_path: Path) -> list[Path]:
     second = json.loads(json.dumps(first))
     second["recipe"]["training"]["epochs"] = 80
     second["rows"][3]["metrics"]["auc"], second["rows"][3]["ci"]["auc"] = 0.9, [0.88, 0.92]
+    second["rows"][3] = build.judged(second["rows"][3], build.verdict("remembers", xgboost=(0.9, 0.9)))
     del second["rows"][6]
     second["rows"].append(build.row(8, "pgu", {"gamma": 0.5, "lr": 0.05}, 0.1, (1.0, 1.0, 1.0))[0])
     return [build.write(tmp_path / name, document) for name, document in (("a", first), ("b", second))]
