@@ -1,4 +1,5 @@
-"""From what was measured of each row to its verdict. Runs and audits both come here, and nowhere else."""
+"""From what was measured of each row to its verdict. Runs and audits both come here, and nowhere
+else."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ class RowFacts:
 
     - `models`: ids of the models under test, sorted, as the lines of its areas are.
     - `parents`: the id of the original that each was made from; None where it is not known.
-    - `areas`: by attack. `references`: of Retrain's models under an attack that was fitted for this row.
+    - `areas`: by attack. `references`: of Retrain's models under an attack that was fitted for this
+        row.
     - `attackers`: what names the fitted attacker; AUCs by different ones are never subtracted.
     - `traces`, `confidence`, `constant`: see `Evidence`; None where not measured.
     """
@@ -57,7 +59,8 @@ def judge_rows(rows: Sequence[RowFacts], rule: Rule = DEFAULT_RULE, silent: Coll
 
 
 def upside_down(rows: Sequence[RowFacts]) -> bool:
-    """Says whether models never unlearned score lower than Retrain's by a directed attack: labels or roles may be wrong."""
+    """Says whether models never unlearned score lower than Retrain's by a directed attack: labels
+    or roles may be wrong."""
     before, retrain = (next((r for r in rows if r.method == m), RowFacts(m)) for m in (NO_UNLEARN, RETRAIN))
     found = _Rows(before, retrain)
     attacks = [attack for attack in found.attacks(found.before) if attack.directed and attack.sides.models > 1]
@@ -96,7 +99,8 @@ class _Rows:
         return replace(found, word="undecided", reason=reason, needed=None)
 
     def attacks(self, row: RowFacts) -> list[AttackEvidence]:
-        """Returns what each attack measured of a row, where it can be held against both references."""
+        """Returns what each attack measured of a row, where it can be held against both
+        references."""
         found = []
         parents = self._parents(row)
         for name, areas in row.areas.items():
@@ -107,7 +111,8 @@ class _Rows:
                 named.add(self.retrain.attackers.get(name))
             if name in self.silent or before is None or len(named) > 1:
                 continue
-            if reference is None:  # no models but those that all are compared with: like each other by definition
+            # no models but those that all are compared with: like each other by definition
+            if reference is None:
                 chance = np.full((areas.matrix.shape[1],) * 2, 0.5)
                 sides = Sides(areas.matrix, chance, before.matrix, None, parents)
             else:
@@ -117,7 +122,8 @@ class _Rows:
         return found
 
     def _parents(self, row: RowFacts) -> np.ndarray | None:
-        """Returns for each model the place of its parent among the models never unlearned; others get places below 0."""
+        """Returns for each model the place of its parent among the models never unlearned; others
+        get places below 0."""
         if row.method == NO_UNLEARN:
             return np.arange(len(row.models))
         if row.parents is None:
@@ -149,7 +155,8 @@ def single_samples(
 ) -> Traces | None:
     """Returns what single samples give away; None where a side has fewer than two models.
 
-    It is measured on φ. Where the label's class has no logit, the entropy takes its place, in both directions.
+    It is measured on φ. Where the label's class has no logit, the entropy takes its place, in both
+    directions.
 
     **Arguments:** `models`, `retrained`: indices into `measured.models`.
     """
@@ -163,9 +170,11 @@ def single_samples(
 def mean_confidence(
     measured: Measured, unseen: Measured | None, models: np.ndarray, places: np.ndarray
 ) -> Confidence | None:
-    """Returns the mean φ of each model on forget samples and unseen images; None where it is not known.
+    """Returns the mean φ of each model on forget samples and unseen images; None where it is not
+    known.
 
-    **Arguments:** `models`: indices into `measured.models`. `places`: the same models in `unseen.models`, −1 where missing.
+    **Arguments:** `models`: indices into `measured.models`. `places`: the same models in
+    `unseen.models`, −1 where missing.
     """
     if unseen is None or not len(models) or (places < 0).any():
         return None
@@ -174,7 +183,8 @@ def mean_confidence(
 
 
 def nothing_done(measured: Measured) -> Measured:
-    """Returns the outputs with the originals outside the test fold as models of a method that does nothing.
+    """Returns the outputs with the originals outside the test fold as models of a method that does
+    nothing.
 
     An attack that is fitted on a method's own models so has a reading of what was there to forget.
     Models of other methods are in no role.

@@ -105,7 +105,8 @@ class Evidence:
 
     - `traces`: of the row's samples, against all retrained models.
     - `constant`: the outputs of every model under test are the same for all images.
-    - `reference`: the row is Retrain's own, or that of models never unlearned: no unlearning to judge.
+    - `reference`: the row is Retrain's own, or that of models never unlearned: no unlearning to
+        judge.
     - `bent`: attacks that tell Retrain's models from other retrained ones.
     """
 
@@ -123,7 +124,8 @@ class Evidence:
 
 
 def bent_yardstick(attacks: Sequence[AttackEvidence], level: float = 0.01) -> tuple[str, ...]:
-    """Returns the attacks that tell Retrain's models from other retrained ones, at a family-wise level."""
+    """Returns the attacks that tell Retrain's models from other retrained ones, at a family-wise
+    level."""
     known = [found for found in attacks if found.sides.models > 1]
     ratios = [leak_left(at_chance(found.sides)) for found in known]
     p_values = holm([2.0 * min(ratio.p_above(0.0), ratio.p_below(0.0)) for ratio in ratios])

@@ -26,8 +26,8 @@ class Ratio:
     **Arguments:** `parts`: one array `(units, 2)` for each group of independent models. The first
     column adds its mean to N and the second to D. Units are models, or parents of models.
 
-    Tests and bounds are Fieller's: N − τD is a sum of means for every τ, so Student's t holds
-    where the ratio itself has no variance. Degrees of freedom are Satterthwaite's.
+    Tests and bounds are Fieller's. N − τD is a sum of means for every τ, so Student's t holds for
+    it. The ratio itself has no variance. Degrees of freedom are Satterthwaite's.
     Source: Fieller, Journal of the Royal Statistical Society B 16 (1954).
     """
 
@@ -55,7 +55,8 @@ class Ratio:
 
     @property
     def p_denominator(self) -> float:
-        """The one-sided p-value of "D is not above 0": small where there was something to forget."""
+        """The one-sided p-value of "D is not above 0": small where there was something to
+        forget."""
         return _tail(*self._spread(0.0, 1.0), self.denominator)
 
     def interval(self, tail: float = TAIL) -> tuple[float, float] | None:
@@ -95,15 +96,17 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Sides:
-    """The AUCs of one attack, float64 `(models, retrained models)`, all against the same retrained models.
+    """The AUCs of one attack, float64 `(models, retrained models)`, all against the same retrained
+    models.
 
     **Arguments:**
 
-    - `method`: of the models under test. `retrain`: of Retrain's own. `before`: of models never unlearned.
-    - `retrain_before`: of Retrain's models under the attacker that `before` was scored by. None where
-        one attacker scored all.
-    - `parents`: for each model under test the place of the original that it was made from among the
-        models of `before`, −1 where it is none of them; None where that is not known.
+    - `method`: of the models under test. `retrain`: of Retrain's own. `before`: of models never
+        unlearned.
+    - `retrain_before`: of Retrain's models under the attacker that `before` was scored by. None
+        where one attacker scored all.
+    - `parents`: for each model under test, the place among the models of `before` of the original
+        that it was made from. A stranger has a number below 0. None where parents are not known.
     """
 
     method: np.ndarray
@@ -146,7 +149,8 @@ def change(
     unit: tuple[np.ndarray, np.ndarray],
     parents: np.ndarray | None = None,
 ) -> Ratio:
-    """Returns how far `method` lies from `retrain`, in units of how far two numbers lay apart before.
+    """Returns how far `method` lies from `retrain`, in units of how far two numbers lay apart
+    before.
 
     **Arguments:** one number a model, float64 `(models,)`. `unit`: the numbers of models never
     unlearned and of Retrain's, whose difference is the unit. `parents`: as of `Sides`.
@@ -158,8 +162,8 @@ def change(
 def failing_models(method: np.ndarray, retrain: np.ndarray, before: np.ndarray, tolerance: float) -> np.ndarray:
     """Returns for each model under test the p-value of "its own leak is within the tolerance".
 
-    It is compared with Retrain's models by Student's t for one further model. Where Retrain's models
-    do not differ at all, nothing is known of how far one may lie, and every p-value is 1.
+    It is compared with Retrain's models by Student's t for one further model. Where Retrain's
+    models do not differ at all, nothing is known of how far one may lie, and every p-value is 1.
 
     **Arguments:** the AUC of each model, float64 `(models,)`.
     """
@@ -171,7 +175,8 @@ def failing_models(method: np.ndarray, retrain: np.ndarray, before: np.ndarray, 
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Returns p-values corrected for their number. Source: Holm, Scandinavian Journal of Statistics 6 (1979)."""
+    """Returns p-values corrected for their number. Source: Holm, Scandinavian Journal of Statistics
+    6 (1979)."""
     order = np.argsort(p_values, kind="stable")
     corrected, least = [0.0] * len(order), 0.0
     for place, index in enumerate(order):
@@ -181,7 +186,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def models_needed(value: float, interval: tuple[float, float] | None, models: int, tolerance: float) -> int | None:
-    """Returns how many models a side would likely decide, from how fast an interval narrows; None where none would.
+    """Returns how many models a side would likely decide, from how fast an interval narrows; None
+    where none would.
 
     Either the whole interval comes to lie within ±tolerance, or above 0.
     """
@@ -195,7 +201,8 @@ def models_needed(value: float, interval: tuple[float, float] | None, models: in
 
 
 def _together(method: np.ndarray, before: np.ndarray, parents: np.ndarray | None) -> list[np.ndarray]:
-    """Returns the parts of two groups of models, in one where all models of one are made from the other's."""
+    """Returns the parts of two groups of models, in one where all models of one are made from the
+    other's."""
     if parents is None:
         return [np.stack([method, np.zeros_like(method)], axis=1), np.stack([np.zeros_like(before), before], axis=1)]
     families = np.unique(parents)

@@ -1,4 +1,5 @@
-"""One line of the results, typed. JSON appears only at the border: `Row.from_json` and `Row.to_json`."""
+"""One line of the results, typed. JSON appears only at the border: `Row.from_json` and
+`Row.to_json`."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ WorstSample = Mapping[str, float | None]  # sample_id with auc and score_differe
 
 
 def metric_name(attack: str, metric: str) -> str:
-    """Returns what an attack's metric is called in results: `u_lira/auc`, and `auc` for the primary attack."""
+    """Returns what an attack's metric is called in results: `u_lira/auc`, and `auc` for the primary
+    attack."""
     return metric if attack == PRIMARY else f"{attack}/{metric}"
 
 
@@ -40,8 +42,10 @@ class Attacker:
     **Arguments:**
 
     - `path`: `in_process` or `distributed`. `params`: the settings, tuned ones included.
-    - `validation_f1`, `threshold`: None where the attack has none. `notes`: what the fit has to say.
-    - `rows`: outputs that it was fitted on. `seconds`: of fitting and scoring. Both None where not known.
+    - `validation_f1`, `threshold`: None where the attack has none. `notes`: what the fit has to
+        say.
+    - `rows`: outputs that it was fitted on. `seconds`: of fitting and scoring. Both None where not
+        known.
     """
 
     path: str
@@ -71,12 +75,16 @@ class Row:
 
     **Arguments:**
 
-    - `metrics`: by name; `metric_name` gives an attack's. One that is known but could not be measured has no value.
-    - `models`: how many of its models are under attack. `retrained_models`: how many they were held against.
-    - `sources`: the trained models that its models were made from, in order. Empty where they are not known.
+    - `metrics`: by name; `metric_name` gives an attack's. One that is known but could not be
+        measured has no value.
+    - `models`: how many of its models are under attack. `retrained_models`: how many they were held
+        against.
+    - `sources`: the trained models that its models were made from, in order. Empty where they are
+        not known.
     - `attacks`, `worst_samples`: by attack; `worst_samples` also by distance.
     - `distance_models`: how many models its distances were measured on.
-    - `verdict`: in words. `judged`: the same, typed; None in results of a version that judged by other rules.
+    - `verdict`: in words. `judged`: the same, typed; None in results of a version that judged by
+        other rules.
     - `error`: why the row failed, empty where it is done.
     """
 
@@ -143,10 +151,11 @@ class Row:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any], experiment: str = "") -> Row:
-        """Returns a row of `results.json`. Fields that an older version did not write are at their defaults.
+        """Returns a row of `results.json`. Fields that an older version did not write are at their
+        defaults.
 
-        **Arguments:** `experiment`: names the experiment where rows of several are compared, so that no
-        two of their models are taken for the same one.
+        **Arguments:** `experiment`: names the experiment where rows of several are compared, so
+        that no two of their models are taken for the same one.
         """
         names, intervals, by_model = (document.get(name) or {} for name in ("metrics", "ci", "by_model"))
         count, retrained = document.get("models"), document.get("retrained_models")
@@ -187,8 +196,8 @@ class Row:
 def _model_names(method: str, sources: Sequence[str], count: int, experiment: str) -> list[str]:
     """Returns what the models behind `count` values are called, nothing where that is not known.
 
-    Results of an older version do not name them: they are numbered, since all methods start from the same
-    originals in the same order. Only Retrain's models are others.
+    Results of an older version do not name them: they are numbered, since all methods start from
+    the same originals in the same order. Only Retrain's models are others.
     """
     if sources and len(sources) != count:
         return []

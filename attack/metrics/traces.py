@@ -44,9 +44,9 @@ def traces(
 ) -> Traces:
     """Compares φ of each sample between models under test and retrained ones.
 
-    For Gaussians of one variance the likelihood ratio rises with the mean over models. So its threshold
-    at a false-positive rate is that of Student's t. Chance is measured by relabelling models, which
-    keeps what the samples of one model have in common.
+    For Gaussians of one variance the likelihood ratio rises with the mean over models. So its
+    threshold at a false-positive rate is that of Student's t. Chance is measured by relabelling
+    models, which keeps what the samples of one model have in common.
 
     **Arguments:** φ, float64 `(models, S)`, at least two models on each side. `fpr`: in (0, 0.5).
     `both`: a value that is too low counts as one that is too high.
@@ -83,12 +83,14 @@ def traces(
 def _students(chosen: np.ndarray, values: np.ndarray, squares: np.ndarray) -> np.ndarray:
     """Returns Student's t of each sample for each choice of models, float64 `(choices, S)`.
 
-    **Arguments:** `chosen`: 1 for models of the first group, `(choices, models)`. `values`: centred by sample.
+    **Arguments:** `chosen`: 1 for models of the first group, `(choices, models)`. `values`: centred
+    by sample.
     """
     models, mine = len(values), float(chosen[0].sum())
     theirs = models - mine
     mean = chosen @ values / mine
-    apart = mean * models / theirs  # the other group's mean follows, since all values of a sample sum to 0
+    # the other group's mean follows, since all values of a sample sum to 0
+    apart = mean * models / theirs
     inside = squares - mine * theirs / models * apart**2
     error = np.sqrt(np.maximum(inside, 0.0) / (models - 2) * (1.0 / mine + 1.0 / theirs))
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -65,7 +65,8 @@ class Verdict:
     - `leaks`: of every attack, in the order given.
     - `strongest`: the attack that tells the models apart best, None where none sees anything.
     - `failing`: places of the models under test whose own leak exceeds the tolerance.
-    - `needed`: about how many models a side would decide; None where the word is decided, or no number would do.
+    - `needed`: about how many models a side would decide; None where the word is decided, or no
+        number would do.
     - `samples`: the share of forget samples that stand out one by one; None where not measured.
     - `gap`, `shift`: of forget samples against unseen images, and of unseen images themselves.
     """
@@ -86,7 +87,8 @@ class Verdict:
         return TITLES[self.word]
 
     def sentence(self, name: Callable[[str], str] | None = None) -> str:
-        """Returns the reason, the strongest attack, and what would decide. `name`: what an attack is called."""
+        """Returns the reason, the strongest attack, and what would decide. `name`: what an attack
+        is called."""
         called = name or (lambda attack: attack)
         said = [f"{self.reason}."]
         for leak in self.leaks:
@@ -172,7 +174,8 @@ class _Case:
         return self._of_steady() if self._steady() else self._of_moved()
 
     def _weigh(self) -> None:
-        """Tests all evidence of memory and corrects for its number; then that of too little confidence."""
+        """Tests all evidence of memory and corrects for its number; then that of too little
+        confidence."""
         tested = {found.attack: found.ratio.p_above(0.0) for found in self.seeing}
         if self.evidence.traces is not None:
             tested["traces"] = self.evidence.traces.p_value

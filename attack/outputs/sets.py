@@ -1,4 +1,5 @@
-"""Which outputs are of forget samples and which of unseen images, and what each model was made from.
+"""Which outputs are of forget samples and which of unseen images, and what each model was made
+from.
 
 The optional column `set` says the first: `forget` (the default), `retain`, `validation` or `test`.
 No model was trained on images of the last two. RMIA takes `validation` images as its z, so that
@@ -25,7 +26,8 @@ Model = tuple[str, ...]  # (role, method, params, model_id, fold)
 
 
 def by_set(source: Source) -> dict[str, Source]:
-    """Returns the outputs of each set, in the order of `SETS`; without a column `set`, all are `forget`.
+    """Returns the outputs of each set, in the order of `SETS`; without a column `set`, all are
+    `forget`.
 
     **Raises:** `ValueError` where a set has another name, or a large file mixes several.
     """
@@ -57,8 +59,8 @@ def by_set(source: Source) -> dict[str, Source]:
 def halves(unseen: Mapping[str, Source]) -> tuple[Source | None, Source | None]:
     """Returns the unseen images that calibrate an attack, and those that comparisons are made on.
 
-    These are the sets `validation` and `test`. Where there is only one of them, its samples are dealt
-    in turn, by their ids.
+    These are the sets `validation` and `test`. Where there is only one of them, its samples are
+    dealt in turn, by their ids.
     """
     first, second = unseen.get("validation"), unseen.get("test")
     if first is not None and second is not None:
@@ -73,7 +75,8 @@ def halves(unseen: Mapping[str, Source]) -> tuple[Source | None, Source | None]:
 
 
 def parents_of(source: Source) -> dict[Model, str]:
-    """Returns for each unlearned model the id of the original that it was made from, where a column `parent` says so."""
+    """Returns for each unlearned model the id of the original that it was made from, where a column
+    `parent` says so."""
     found: dict[Model, str] = {}
     for table in _identities(source):
         if "parent" not in table.column_names:

@@ -11,11 +11,14 @@ Truths: `exact` is retraining. In `few in full`, 5 % of the samples keep all of 
 `half and half`, half keep it and half lose it twice. `lowered` lowers forget samples and unseen
 images alike. `forget lowered` lowers forget samples alone, by 60 % of their memory.
 
-Worlds: `plain`; `uneven` (twice the spread between models); `weak` (half of the memory); `heavy`
-(noise of Student's t with 3 degrees of freedom); `no-unseen` (no outputs on unseen images).
+Worlds: `plain` is the base. `uneven` has twice the spread between models, and `weak` half of the
+memory. `heavy` has noise of Student's t with 3 degrees of freedom. `no-unseen` has no outputs on
+unseen images.
 
-The second table compares three intervals of the leak that is left, where its truth is known: 0 for
-exact unlearning, 1 for other models that were never unlearned. It gives how often they miss it.
+The second table compares three intervals of the leak that is left, where its truth is known. That
+is 0 for exact unlearning, and 1 for other models that were never unlearned. The table gives how
+often each interval misses the truth.
+
 A cell takes 1 to 3 minutes on one core. `--output FILE` adds the counts to those of earlier calls
 with other seeds (`--first`); the result does not depend on how repetitions are divided.
 """
@@ -50,7 +53,8 @@ WORDS = get_args(VerdictWord)
 
 @dataclass(frozen=True)
 class World:
-    """What models are like. `memory`: mean rise of φ by training. `spread`: of models' common shifts."""
+    """What models are like. `memory`: mean rise of φ by training. `spread`: of models' common
+    shifts."""
 
     memory: float = 2.0
     spread: float = 0.15
@@ -69,7 +73,8 @@ WORLDS = {
 
 @dataclass(frozen=True)
 class Models:
-    """φ of some models on forget samples `(models, samples)` and on unseen images `(models, 2 Z)`."""
+    """φ of some models on forget samples `(models, samples)` and on unseen images `(models, 2
+    Z)`."""
 
     forget: np.ndarray
     unseen: np.ndarray
@@ -80,7 +85,8 @@ class Models:
 
 
 class Experiment:
-    """One draw of originals, retrained models and attackers, which all truths of a repetition share."""
+    """One draw of originals, retrained models and attackers, which all truths of a repetition
+    share."""
 
     def __init__(self, world: World, models: int, samples: int, generator: np.random.Generator):
         self.world, self.models, self.samples, self.generator = world, models, samples, generator
@@ -96,7 +102,8 @@ class Experiment:
         self.u_before = self.u_areas(self.fit_originals, self.originals), self.u_areas(self.fit_originals, self.retrain)
 
     def draw(self, kept: float | np.ndarray, models: int | None = None, lowered: float = 0.0) -> Models:
-        """Returns models that kept a share of each sample's memory, broadcast to `(models, samples)`."""
+        """Returns models that kept a share of each sample's memory, broadcast to `(models,
+        samples)`."""
         count = models or self.models
         shift = self.generator.normal(0.0, self.world.spread, (count, 1)) - lowered
         forget = self.hardness + shift + self._noise(count, self.samples) + kept * self.memory
@@ -145,7 +152,8 @@ class Experiment:
 
 
 def _log_ratio(phi: np.ndarray, inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
-    """Returns the log-likelihood ratio of Gaussians with a mean for each sample and one variance a side."""
+    """Returns the log-likelihood ratio of Gaussians with a mean for each sample and one variance a
+    side."""
 
     def density(side: np.ndarray) -> np.ndarray:
         variance = side.var(axis=0, ddof=1).mean()

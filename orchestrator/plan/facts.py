@@ -1,4 +1,5 @@
-"""What finished units say of themselves, stored as JSON beside their files: one class for each kind of unit."""
+"""What finished units say of themselves, stored as JSON beside their files: one class for each kind
+of unit."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ class Facts:
 
 @dataclass(frozen=True)
 class Made(Facts):
-    """What every unit says: what it was made from, how long that took, where and when (seconds since 1970)."""
+    """What every unit says: what it was made from, how long that took, where and when (seconds
+    since 1970)."""
 
     kind: str
     name: str
@@ -35,7 +37,8 @@ class Made(Facts):
 
 @dataclass(frozen=True)
 class ModelFacts(Facts):
-    """A model that was trained: how to build it, classes that it no longer has, one entry of `history` a pass."""
+    """A model that was trained: how to build it, classes that it no longer has, one entry of
+    `history` a pass."""
 
     model: Object
     dropped_classes: Sequence[int]
@@ -44,7 +47,8 @@ class ModelFacts(Facts):
 
 @dataclass(frozen=True)
 class UnlearnFacts(ModelFacts):
-    """A model that forgot. `steps` are the rows of forgetting in steps; `basis_seconds` what decomposing took."""
+    """A model that forgot. `steps` are the rows of forgetting in steps; `basis_seconds` what
+    decomposing took."""
 
     stopped_at: int | None
     notes: Sequence[str]
@@ -69,7 +73,8 @@ class BasisFacts(Facts):
 
 @dataclass(frozen=True)
 class OutputsFacts(Facts):
-    """A model's logits: their shape, and its errors in percent, None where there is nothing to measure."""
+    """A model's logits: their shape, and its errors in percent, None where there is nothing to
+    measure."""
 
     errors: Mapping[str, float | None]
     rows: int
@@ -78,7 +83,8 @@ class OutputsFacts(Facts):
 
 @dataclass(frozen=True)
 class AttackFacts(Facts):
-    """A fitted attacker: `in_process` or `distributed`, on how many rows, how good on the validation fold."""
+    """A fitted attacker: `in_process` or `distributed`, on how many rows, how good on the
+    validation fold."""
 
     path: str
     rows: int
@@ -89,10 +95,12 @@ class AttackFacts(Facts):
 
 @dataclass(frozen=True)
 class TracesFacts(Facts):
-    """What a row's models give away besides their attacks. Lists are in the order of the sorted model ids.
+    """What a row's models give away besides their attacks. Lists are in the order of the sorted
+    model ids.
 
-    **Arguments:** `share`, `below`, `chance`, `p_value`, `found`: see `attack.metrics.traces`; None where there were too
-    few models. `forget`, `unseen`: mean φ of each model; None where it could not be measured.
+    **Arguments:** `share`, `below`, `chance`, `p_value`, `found`: see `attack.metrics.traces`; None
+    where there were too few models. `forget`, `unseen`: mean φ of each model; None where it could
+    not be measured.
     """
 
     constant: bool

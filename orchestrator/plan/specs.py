@@ -1,7 +1,8 @@
-"""What a unit's result depends on, one frozen class for each kind of unit. Its JSON form is hashed into the unit's key.
+"""What a unit's result depends on, one frozen class for each kind of unit. Its JSON form is hashed
+into the unit's key.
 
-A field that came after the first version has `metadata=LATER`. It enters the key only where it is not at its default,
-so that what was stored before is found again.
+A field that came after the first version has `metadata=LATER`. It enters the key only where it is
+not at its default, so that what was stored before is found again.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class Spec:
 
     @property
     def shares(self) -> str:
-        """The key of a large input that units have in common: a worker loads it once for all of them."""
+        """The key of a large input that units have in common: a worker loads it once for all of
+        them."""
         return ""
 
 
@@ -70,7 +72,8 @@ class Judged(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainSpec(Spec):
-    """A model trained from scratch. `indices` is `all`, or the digest of the sample ids; `labels` that of changed labels."""
+    """A model trained from scratch. `indices` is `all`, or the digest of the sample ids; `labels`
+    that of changed labels."""
 
     kind: ClassVar[str] = "train"
     dataset: str
@@ -106,7 +109,8 @@ class BasisSpec(Spec):
 
 @dataclass(frozen=True)
 class FisherSpec(Spec):
-    """A Fisher diagonal, or another statistic of its kind, of all training data, whatever will be forgotten."""
+    """A Fisher diagonal, or another statistic of its kind, of all training data, whatever will be
+    forgotten."""
 
     kind: ClassVar[str] = "fisher"
     model: str
@@ -116,7 +120,8 @@ class FisherSpec(Spec):
 
 @dataclass(frozen=True)
 class UnlearnSpec(Spec):
-    """One method with its settings, on one model. Of `moments`, `basis` and `fisher` it has what the method may see."""
+    """One method with its settings, on one model. Of `moments`, `basis` and `fisher` it has what
+    the method may see."""
 
     kind: ClassVar[str] = "unlearn"
     model: str
@@ -137,7 +142,8 @@ class UnlearnSpec(Spec):
 
 @dataclass(frozen=True)
 class StepSpec(Spec):
-    """The model after one step of forgetting in steps: it depends on the steps up to it, not on later ones."""
+    """The model after one step of forgetting in steps: it depends on the steps up to it, not on
+    later ones."""
 
     kind: ClassVar[str] = "step"
     model: str
@@ -163,12 +169,14 @@ class OutputsSpec(Spec):
     model: str
     split: str
     errors: bool
-    classes: tuple[int, ...] = field(default=(), metadata=LATER)  # of the columns, where classes are removed
+    # of the columns, where classes are removed
+    classes: tuple[int, ...] = field(default=(), metadata=LATER)
 
 
 @dataclass(frozen=True)
 class UnseenSpec(Spec):
-    """Logits of one model on the first `limit` images of the test set, half of each of its halves."""
+    """Logits of one model on the first `limit` images of the test set, half of each of its
+    halves."""
 
     kind: ClassVar[str] = "unseen"
     model: str
@@ -191,8 +199,9 @@ class AttackSpec(Spec):
 class ScoreSpec(Spec):
     """One row's models (`positive`) held against retrained ones (`negative`) by one attack.
 
-    The attacker is the best of `candidates`, units that are fitted already, or is fitted on `fit`. `reference` are Retrain's
-    models, where each row has an attacker of its own. `population` are outputs of all of them on unseen images.
+    The attacker is the best of `candidates`, units that are fitted already, or is fitted on `fit`.
+    `reference` are Retrain's models, where each row has an attacker of its own. `population` are
+    outputs of all of them on unseen images.
     """
 
     kind: ClassVar[str] = "score"
@@ -225,7 +234,8 @@ class DistanceSpec(Spec):
 
 @dataclass(frozen=True)
 class TracesSpec(Spec):
-    """What one row's models give away of single samples, against retrained ones, and how they treat unseen images."""
+    """What one row's models give away of single samples, against retrained ones, and how they treat
+    unseen images."""
 
     kind: ClassVar[str] = "traces"
     models: tuple[Outputs, ...]
@@ -237,7 +247,8 @@ class TracesSpec(Spec):
 
 @dataclass(frozen=True)
 class PlainSpec(Spec):
-    """Work that no experiment plans, described by plain data: a decoded dataset, a shared table, a sleep of a benchmark."""
+    """Work that no experiment plans, described by plain data: a decoded dataset, a shared table, a
+    sleep of a benchmark."""
 
     kind: str  # type: ignore[misc]
     values: Mapping[str, Json] = field(default_factory=dict)

@@ -1,4 +1,5 @@
-"""What a row's models give away besides their attacks: single samples, and how unseen images are treated."""
+"""What a row's models give away besides their attacks: single samples, and how unseen images are
+treated."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ def test_measures_cost_more_with_more_models(tiny: dict[str, Any], tmp_path: Pat
     tiny["shadows"] = {"originals": 8, "retrained": 8, "split": [2, 1, 5]}
     plan, digest = plan_of(tiny)
     units = plan.stages["score"]
-    assert {unit.kind for unit in units} == {"score", "distance"}
+    assert {unit.kind for unit in units} == {"score", "distance", "traces"}
     found = estimate(plan, store, digest, slots=2)["stages"]["score"]
     assert found["unit_seconds_left"] == pytest.approx(sum(seconds_of(unit) for unit in units))
 
