@@ -81,18 +81,26 @@ def auc_matrix(positive: list[np.ndarray], negative: list[np.ndarray]) -> np.nda
 
     One common sort, then for each model of the negative side one pass over it.
     """
-    members, others = np.concatenate(positive), np.concatenate(negative)
-    ordered = np.unique(np.concatenate([members, others]))
-    member_place, other_place = np.searchsorted(ordered, members), np.searchsorted(ordered, others)
+    places, distinct = _ranks(np.concatenate([*positive, *negative]))
+    member_place, other_place = np.split(places, [sum(len(p) for p in positive)])
     owner = np.repeat(np.arange(len(positive)), [len(p) for p in positive])
     ends = np.cumsum([0, *(len(n) for n in negative)])
     matrix = np.empty((len(positive), len(negative)))
     for column in range(len(negative)):
         places = other_place[ends[column] : ends[column + 1]]
-        equal = np.bincount(places, minlength=len(ordered))
+        equal = np.bincount(places, minlength=distinct)
         below_or_half = np.cumsum(equal) - 0.5 * equal
         matrix[:, column] = np.bincount(owner, below_or_half[member_place], minlength=len(positive))
     return matrix / np.outer([len(p) for p in positive], [len(n) for n in negative])
+
+
+def _ranks(values: np.ndarray) -> tuple[np.ndarray, int]:
+    """Returns each value's place among the distinct ones, int64, and how many those are."""
+    order = np.argsort(values)
+    ordered = values[order]
+    places = np.empty(len(values), dtype=np.int64)
+    places[order] = np.cumsum(np.append(False, ordered[1:] != ordered[:-1]))
+    return places, int(places[order[-1]]) + 1
 
 
 def best_f1(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float]:

@@ -139,8 +139,8 @@ class Measured:
         if missing:
             raise ValueError(
                 f"{attack}: the label's own logit is needed, but {missing} rows are of classes dropped from the "
-                "logits, or of which no column is known; use xgboost or entropy_threshold, or store the columns' "
-                "classes with the table"
+                "logits, or of which no column is known; use an attack that does not read it, or store the "
+                "columns' classes with the table"
             )
         return self.phi
 

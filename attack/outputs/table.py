@@ -251,7 +251,7 @@ def label_columns(table: pa.Table) -> np.ndarray:
         worst = int(labels.min() if labels.min() < 0 else labels.max())
         raise ValueError(
             f"label: {worst} lies outside 0 … {width - 1}, the columns of the logits; "
-            "where forgotten classes were dropped, use xgboost or entropy_threshold, which do not read the label's logit"
+            "where forgotten classes were dropped, use an attack that does not read the label's logit"
         )
     return labels.astype(np.int64, copy=False)
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attack.metrics.row import PRIMARY
+from attack.metrics.row import metric_name
 
 from ..base.errors import EXIT_UNITS_FAILED, EnvironmentFault, UserError
 from ..base.files import write_synced
@@ -118,13 +118,13 @@ def final_rows(document: dict[str, Any], results: dict[str, Any]) -> list[dict[s
     """
     rows = results["rows"]
     before = next(row["metrics"].get("error_test") for row in rows if row["method"] == "no_unlearn")
-    prefix = "" if document["attack"] == PRIMARY else f"{document['attack']}/"
+    auc_name = metric_name(document["attack"], "auc")
     found = []
     for method in document["methods"]:
         params = {k: v for k, v in method.items() if k != "name"}
         row = next(row for row in rows if row["method"] == method["name"] and row["params"] == params)
         metrics = row["metrics"]
-        auc = metrics.get(f"{prefix}auc")
+        auc = metrics.get(auc_name)
         error = metrics.get("error_test")
         rise = None if error is None or before is None else error - before
         found.append(
@@ -132,7 +132,7 @@ def final_rows(document: dict[str, Any], results: dict[str, Any]) -> list[dict[s
                 "params": params,
                 "status": row["status"],
                 "auc": auc,
-                "auc_interval": row["ci"].get(f"{prefix}auc"),
+                "auc_interval": row["ci"].get(auc_name),
                 "auc_gap": None if auc is None else abs(auc - 0.5),
                 "error_test": error,
                 "error_test_rise": rise,
