@@ -3,12 +3,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 EXTRAS ?= cpu,s3,dev
+WORKERS ?= 2
 comma := ,
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo reproduce-mini test test-all lint prose types check docs install lock clean chaos
+.PHONY: help demo reproduce-mini test test-fast test-all lint prose types check docs install lock clean chaos
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -24,11 +25,17 @@ $(STAMP): pyproject.toml requirements.lock
 demo: $(STAMP)  ## set up and run the demo
 	$(BIN)/orchestrator run demo
 
+# Tests run in parallel. Those that share a Ray, a server or a file stay in one process.
+PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+
 test: $(STAMP)  ## set up and run the tests
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
+
+test-fast: $(STAMP)  ## the tests without Ray, an MLflow server or a browser
+	$(PYTEST) -m "not (slow or ray or mlflow_server or browser)"
 
 test-all: $(STAMP)  ## the slow tests too
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 # Killed and started again it goes on. Needs the images: UNLEARN_DATA=… make reproduce-mini
 reproduce-mini: $(STAMP)  ## the paper's tables and figures at small size, about an hour on two cores

@@ -1,13 +1,82 @@
-"""Shared fixtures. Nothing here writes outside temporary folders or leaves a process behind."""
+"""Fixtures and rules for every test. Nothing here writes outside temporary folders."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # one number of threads, so that bits and margins repeat
+if TYPE_CHECKING:
+    from xdist.scheduler import LoadGroupScheduling
+
+# One thread a process: results repeat to the bit, and parallel tests do not fight for cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray lowers the priority of its workers. Beside busy tests they would hardly run.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
+# A test that uses one of these fixtures, directly or through another one, gets the marker.
+MARKER_OF = {"ray_session": "ray", "cluster": "ray", "head": "ray", "server": "mlflow_server", "browser": "browser"}
+# The tests of a group share one process and so one Ray or one server.
+GROUPS = ("ray", "mlflow_server", "browser")
+
+
+def group_of(item: pytest.Item) -> str | None:
+    """Returns the group of a test, or None where it can run beside any other."""
+    return next((name for name in GROUPS if item.get_closest_marker(name)), None)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks tests by the fixtures that they use, and keeps each group in one process under pytest-xdist."""
+    for item in items:
+        for name in getattr(item, "fixturenames", ()):
+            if name in MARKER_OF:
+                item.add_marker(MARKER_OF[name])
+        group = group_of(item)
+        if group and config.pluginmanager.hasplugin("xdist"):
+            item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: group_of(item) is None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadGroupScheduling | None:
+    """Hands out tests by group, and what has no group by file, so that fixtures of a module are made once."""
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadGroupScheduling
+
+    class GroupsAndFiles(LoadGroupScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            scope = super()._split_scope(nodeid)
+            return scope.partition("::")[0]
+
+    return GroupsAndFiles(config, log)
+
+
+@pytest.fixture(autouse=True)
+def _no_ray_without_its_marker(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails a test that starts Ray in this process and lacks the marker `ray`."""
+    yield
+    ray = sys.modules.get("ray")
+    if ray is not None and request.node.get_closest_marker("ray") is None:
+        assert not ray.is_initialized(), "this test starts Ray: mark it with `ray`"
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The address of the S3 server that all tests of a process share. Each test has its own bucket."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +86,12 @@ def unlearn_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("UNLEARN_DATA does not name a folder of real images")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def browser() -> str:
+    """The path of a Chromium; tests that want one skip, and say so, without it."""
+    for name in ("chromium", "chromium-browser", "google-chrome", "chrome"):
+        if path := shutil.which(name):
+            return path
+    pytest.skip("no Chromium found on PATH: the page is not looked at in a browser")

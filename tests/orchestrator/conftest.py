@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.report.figures import drawing, figures
 from orchestrator.store import LocalStore, Store, open_store
 
 TINY: dict[str, Any] = {
@@ -28,21 +29,23 @@ TINY: dict[str, Any] = {
 }
 
 
+@pytest.fixture(autouse=True, scope="session")
+def few_figures() -> Iterator[None]:
+    """Reports of runs in this process have two coarse figures: drawing takes longer than a tiny run.
+
+    `tests/report` looks at all figures. Commands in processes of their own draw them all.
+    """
+    everything = figures.draw
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drawing, "PNG_DPI", 50)
+        patch.setattr(figures, "draw", lambda report: [f for f in everything(report) if f.name in ("auc", "roc")])
+        yield
+
+
 @pytest.fixture
 def tiny() -> dict[str, Any]:
     """A fresh copy of the tiny recipe's document."""
     return copy.deepcopy(TINY)
-
-
-@pytest.fixture(scope="session")
-def s3_server() -> Iterator[str]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
 
 
 @pytest.fixture

@@ -12,10 +12,12 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from orchestrator.base.values import digest
@@ -204,6 +206,27 @@ def test_two_units_that_need_the_same_parent_make_it_once(
     for thread in threads:
         thread.join()
     assert sorted(made) == ["child-0", "child-1", "child-2", "child-3", "parent"]
+
+
+def test_what_a_failed_unit_held_is_free_for_the_next(
+    data: ExperimentData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A unit that runs out of a device's memory must not keep it: a live traceback holds its frames' tensors."""
+    held: list[weakref.ref[torch.Tensor]] = []
+    kept: list[bool] = []
+
+    def out_of_memory(unit: Unit, context: Context, attempt: Any) -> dict[str, Any]:
+        kept.extend(each() is not None for each in held)
+        on_the_device = torch.zeros(3)
+        held.append(weakref.ref(on_the_device))
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setitem(KINDS, "sleep", out_of_memory)
+    units = [Unit("sleep", {"seconds": 0.0, "i": i}, f"sleep-{i}") for i in range(3)]
+    outcomes = list(execute_each(units, Context(LocalStore(tmp_path / "store"), data)))
+    assert [outcome.failed for outcome in outcomes] == [True] * 3
+    assert outcomes[0].error == "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
+    assert kept == [False] * 3
 
 
 def test_two_experiments_at_the_same_time_train_shared_models_once(tiny: dict[str, Any], tmp_path: Path) -> None:

@@ -58,13 +58,29 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         (["store", "verify", "nowhere"], "no store there"),
     ],
 )
-def test_a_mistake_is_exit_2_and_one_line(args: list[str], words: str, tmp_path: Path) -> None:
-    result = cli(*args, cwd=tmp_path)
-    assert result.returncode == 2
-    assert words in result.stderr
-    assert "Traceback" not in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
-    assert result.stdout == ""
+def test_a_mistake_is_exit_2_and_one_line(
+    args: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = main(args)
+    except SystemExit as stopped:  # argparse's own way
+        code = stopped.code
+    said = capsys.readouterr()
+    check_mistake(code, said.out, said.err, words)
+
+
+def check_mistake(code: int | str | None, out: str, err: str, words: str) -> None:
+    assert code == 2
+    assert words in err
+    assert "Traceback" not in err
+    assert len(err.strip().splitlines()) == 1
+    assert out == ""
+
+
+def test_a_mistake_in_a_process_of_its_own(tmp_path: Path) -> None:
+    result = cli("run", "demo", "--set", "sead=1", cwd=tmp_path)
+    check_mistake(result.returncode, result.stdout, result.stderr, "did you mean 'seed'")
 
 
 def test_a_store_that_cannot_be_written_is_exit_3(recipe_file: Path, tmp_path: Path) -> None:

@@ -11,13 +11,6 @@ from typing import Any
 
 import pytest
 
-BROWSER = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome", "chrome") if (path := shutil.which(name))), None
-)
-pytestmark = pytest.mark.skipif(
-    BROWSER is None, reason="no Chromium found on PATH: the page is not looked at in a browser"
-)
-
 FRAME = """<!doctype html><title>frame</title><body style="margin:0">
 <iframe id="f" src="report.html" style="border:0; width:{width}px; height:900px"></iframe><pre id="found"></pre>
 <script>
@@ -39,10 +32,10 @@ document.getElementById("f").addEventListener("load", function () {{
 </script>"""
 
 
-def browse(url: str, folder: Path) -> tuple[str, str]:
+def browse(browser: str, url: str, folder: Path) -> tuple[str, str]:
     """Returns the document after scripts ran, and what the browser said."""
     command = [
-        str(BROWSER),
+        browser,
         "--headless",
         "--no-sandbox",
         "--disable-gpu",
@@ -68,20 +61,20 @@ def browse(url: str, folder: Path) -> tuple[str, str]:
     return done.stdout, done.stderr
 
 
-def look(folder: Path, width: int) -> tuple[dict[str, Any], str]:
+def look(browser: str, folder: Path, width: int) -> tuple[dict[str, Any], str]:
     """Returns what a window of `width` shows of the report in `folder`, and what the browser said."""
     (folder / "frame.html").write_text(FRAME.format(width=width))
-    dom, said = browse((folder / "frame.html").as_uri(), folder / "profile")
+    dom, said = browse(browser, (folder / "frame.html").as_uri(), folder / "profile")
     return json.loads(re.search(r'<pre id="found">(.*?)</pre>', dom, re.DOTALL).group(1)), said  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("width", [1280, 400])
 @pytest.mark.parametrize("folder", ["written", "crowd"])
 def test_the_page_fits_the_window_and_the_console_is_quiet(
-    folder: str, width: int, request: pytest.FixtureRequest, tmp_path: Path
+    browser: str, folder: str, width: int, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     shutil.copy(request.getfixturevalue(folder) / "report.html", tmp_path / "report.html")
-    found, said = look(tmp_path, width)
+    found, said = look(browser, tmp_path, width)
     assert found["window"] == width
     assert found["width"] <= width, "the page scrolls sideways"
     assert found["wide"] == []
@@ -92,16 +85,16 @@ def test_the_page_fits_the_window_and_the_console_is_quiet(
     assert not [line for line in said.splitlines() if "CONSOLE" in line]
 
 
-def test_the_table_fits_a_printed_page(written: Path, tmp_path: Path) -> None:
+def test_the_table_fits_a_printed_page(browser: str, written: Path, tmp_path: Path) -> None:
     width = 703  # A4 with margins of 12 mm, at 96 dots per inch
     text = (written / "report.html").read_text(encoding="utf-8")
     assert text.count("@media print") == 1
     (tmp_path / "report.html").write_text(text.replace("@media print", "@media all"), encoding="utf-8")
-    found, _ = look(tmp_path, width)
+    found, _ = look(browser, tmp_path, width)
     assert found["table"] <= width
     assert found["wide"] == []
 
 
-def test_the_console_is_listened_to(tmp_path: Path) -> None:
+def test_the_console_is_listened_to(browser: str, tmp_path: Path) -> None:
     (tmp_path / "bad.html").write_text("<!doctype html><script>nonsense()</script>")
-    assert "CONSOLE" in browse((tmp_path / "bad.html").as_uri(), tmp_path / "profile")[1]
+    assert "CONSOLE" in browse(browser, (tmp_path / "bad.html").as_uri(), tmp_path / "profile")[1]

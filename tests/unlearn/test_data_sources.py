@@ -239,32 +239,25 @@ def test_fingerprints_follow_the_contents(files, tmp_path):
 
 
 @pytest.mark.slow
-def test_parquet_reads_s3(files, monkeypatch):
-    pytest.importorskip("moto.server")
-    from moto.server import ThreadedMotoServer
+def test_parquet_reads_s3(files, s3_server, monkeypatch):
     from pyarrow import fs
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            monkeypatch.setenv(name, "test")
-        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        s3 = fs.S3FileSystem(endpoint_override=f"{host}:{port}", scheme="http", allow_bucket_creation=True)
-        s3.create_dir("data")
-        for part in ("train", "test"):
-            with s3.open_output_stream(f"data/set/{part}-0.parquet") as stream:
-                stream.write(Path(files[part]).read_bytes())
-        query = f"endpoint_override={host}%3A{port}&scheme=http&region=us-east-1"
-        options = {part: f"s3://data/set/{part}-*.parquet?{query}" for part in ("train", "test")}
-        remote = load_dataset("parquet", **options, image_column="img")
-        assert remote.digest == load_dataset("parquet", **files).digest
-        assert len(fingerprint("parquet", **options, image_column="img")) == 64
-        with pytest.raises(ValueError, match=r"dataset.train: .* names no file|cannot be"):
-            load_dataset("parquet", train=f"s3://data/set/other-*.parquet?{query}", test=options["test"])
-    finally:
-        server.stop()
+    host, _, port = s3_server.removeprefix("http://").partition(":")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    s3 = fs.S3FileSystem(endpoint_override=f"{host}:{port}", scheme="http", allow_bucket_creation=True)
+    s3.create_dir("data")
+    for part in ("train", "test"):
+        with s3.open_output_stream(f"data/set/{part}-0.parquet") as stream:
+            stream.write(Path(files[part]).read_bytes())
+    query = f"endpoint_override={host}%3A{port}&scheme=http&region=us-east-1"
+    options = {part: f"s3://data/set/{part}-*.parquet?{query}" for part in ("train", "test")}
+    remote = load_dataset("parquet", **options, image_column="img")
+    assert remote.digest == load_dataset("parquet", **files).digest
+    assert len(fingerprint("parquet", **options, image_column="img")) == 64
+    with pytest.raises(ValueError, match=r"dataset.train: .* names no file|cannot be"):
+        load_dataset("parquet", train=f"s3://data/set/other-*.parquet?{query}", test=options["test"])
 
 
 # --- folders ----------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from unlearn.core.seeds import seeded
 from unlearn.models import torchvision_names
 from unlearn.models.classes import drop_classes, kept_classes
 from unlearn.models.reset import reset
+from unlearn.models.resnet18 import BasicBlock
 
 
 def parameters(model: nn.Module) -> int:
@@ -176,3 +177,22 @@ def test_classes_that_cannot_be_dropped_are_refused():
     linear = nn.Linear(2, 3)
     assert drop_classes(linear, ()) is linear
     assert drop_classes(linear, (1,)).weight.shape == (2, 2)
+
+
+@pytest.mark.parametrize("inputs", [3, 4, 8])
+def test_strided_shortcuts_are_convolutions_whatever_the_layout(inputs):
+    """With fewer than 8 channels oneDNN's own backward pass corrupts memory on some CPUs."""
+    ours = BasicBlock(inputs, 8, stride=2).downsample[0]
+    plain = nn.Conv2d(inputs, 8, 1, 2, bias=False).double()
+    plain.load_state_dict(ours.state_dict())
+    given = torch.randn(64, inputs, 9, 9)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        images = given.to(memory_format=layout).requires_grad_()
+        expected = given.double().requires_grad_()
+        out, right = ours(images), plain(expected)
+        assert torch.allclose(out, right.float(), atol=1e-5)
+        upstream = torch.randn_like(right)
+        found = torch.autograd.grad(out, (images, ours.weight), upstream.float())
+        wanted = torch.autograd.grad(right, (expected, plain.weight), upstream)
+        for one, other in zip(found, wanted, strict=True):
+            assert torch.allclose(one, other.float(), atol=1e-3)

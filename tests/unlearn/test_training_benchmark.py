@@ -201,7 +201,7 @@ def test_children_are_no_neighbours(measuring: ModuleType) -> None:
     assert taken >= 0.25 * os.sysconf("SC_CLK_TCK")
 
 
-@pytest.mark.parametrize("script", ["bench.py", "campaign.py"])
+@pytest.mark.parametrize("script", ["bench.py"])
 def test_a_script_runs_from_a_checkout_that_is_not_installed(script: str, tmp_path: Path) -> None:
     """`-S` leaves out what makes an editable installation known; torch and the others are found by their folder."""
     environment = {**os.environ, "PYTHONPATH": str(Path(torch.__file__).parents[1])}

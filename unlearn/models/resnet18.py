@@ -6,6 +6,7 @@ At width 1 it computes what torchvision's does, under the same names.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .width import check_images, scaled
@@ -21,6 +22,18 @@ class _Conv(nn.Conv2d):
 
     def reset_parameters(self) -> None:
         nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The same convolution, without the call that corrupts memory.
+
+        oneDNN's backward pass of a 1×1 convolution with a stride writes past its workspace on CPUs
+        with AVX2 alone, where images are channels-last and have fewer than 8 channels
+        (uxlfoundation/oneDNN issue 6035). Such a convolution only skips pixels, so we skip them first.
+        """
+        if self.kernel_size == (1, 1) and self.stride != (1, 1) and self.in_channels < 8:
+            rows, columns = self.stride
+            return F.conv2d(input[..., ::rows, ::columns], weight, bias)
+        return super()._conv_forward(input, weight, bias)
 
 
 class BasicBlock(nn.Module):
