@@ -24,11 +24,11 @@ class _Conv(nn.Conv2d):
         nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """The same convolution, without the call that corrupts memory.
+        """The same convolution, without a call that corrupts memory.
 
-        oneDNN's backward pass of a 1×1 convolution with a stride writes past its workspace on CPUs
-        with AVX2 alone, where images are channels-last and have fewer than 8 channels
-        (uxlfoundation/oneDNN issue 6035). Such a convolution only skips pixels, so we skip them first.
+        With a stride, a 1×1 convolution only skips pixels. Below 8 channels we skip them first.
+        oneDNN's own backward pass writes past its workspace there, on CPUs without AVX-512 and with
+        images stored channels-last (uxlfoundation/oneDNN issue 6035).
         """
         if self.kernel_size == (1, 1) and self.stride != (1, 1) and self.in_channels < 8:
             rows, columns = self.stride
