@@ -27,8 +27,8 @@ class _Conv(nn.Conv2d):
         """The same convolution, without a call that corrupts memory.
 
         With a stride, a 1×1 convolution only skips pixels. Below 8 channels we skip them first.
-        oneDNN's own backward pass writes past its workspace there, on CPUs without AVX-512 and with
-        images stored channels-last (uxlfoundation/oneDNN issue 6035).
+        There the backward pass of oneDNN writes past its workspace, on CPUs without AVX-512.
+        It takes images stored channels-last to do so. Source: uxlfoundation/oneDNN, issue 6035.
         """
         if self.kernel_size == (1, 1) and self.stride != (1, 1) and self.in_channels < 8:
             rows, columns = self.stride
