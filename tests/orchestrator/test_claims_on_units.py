@@ -211,7 +211,7 @@ def test_two_units_that_need_the_same_parent_make_it_once(
 def test_what_a_failed_unit_held_is_free_for_the_next(
     data: ExperimentData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A unit that runs out of a device's memory must not keep it: a live traceback holds its frames' tensors."""
+    """A unit that runs out of memory must not keep it. A live traceback would hold its tensors."""
     held: list[weakref.ref[torch.Tensor]] = []
     kept: list[bool] = []
 
@@ -222,7 +222,7 @@ def test_what_a_failed_unit_held_is_free_for_the_next(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setitem(KINDS, "sleep", out_of_memory)
-    units = [Unit("sleep", {"seconds": 0.0, "i": i}, f"sleep-{i}") for i in range(3)]
+    units = _units(3)
     outcomes = list(execute_each(units, Context(LocalStore(tmp_path / "store"), data)))
     assert [outcome.failed for outcome in outcomes] == [True] * 3
     assert outcomes[0].error == "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
