@@ -33,7 +33,8 @@ class Attack(ABC):
     - `takes_population`: `fit` and `score` take outputs on samples that no model was trained on.
     - `needs`: by (role, fold), the least number of models to fit on. The fold may be `FITTED`.
         Unlearned models are counted for each method and setting.
-    - `packages`: what it imports that an installation may lack. They are looked for before any work.
+    - `packages`: what it imports that an installation may lack. They are looked for before any
+        work.
     """
 
     name: ClassVar[str]

@@ -1,8 +1,8 @@
-"""Every attack on every method of an outputs table, from one pass over its logits, as the rows of `results.json`."""
+"""Every attack on every method of an outputs table, from one pass over its logits, as the rows of
+`results.json`."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -25,6 +25,7 @@ from ..outputs.sets import FORGET, by_set, halves, parents_of
 from ..outputs.sources import Source, as_source
 from .check import Examination, Problem, check
 from .doubts import over_unlearned
+from .groups import Group, groups_of
 from .judged import judged, tuned_threshold
 from .population import partners, population_problems
 from .rows import Scored, build_row
@@ -45,22 +46,12 @@ RETRAIN_PLACE = 1  # among the groups
 __all__ = ["Audit", "Problem", "audit", "check", "run_attacks"]
 
 
-@dataclass(frozen=True)
-class Group:
-    """The models of one row, as indices: `test` under attack, `everyone` of all folds, `fitting` those that U-LiRA may fit on."""
-
-    method: str
-    params: str
-    everyone: np.ndarray
-    test: np.ndarray
-    fitting: np.ndarray
-
-
 @dataclass
 class Audit:
     """The result rows of an audit, what `curves.json` holds of it, and the notes of its attacks.
 
-    `questions`: what makes one doubt that the outputs are what they are given for; the first thing to tell.
+    `questions`: what makes one doubt that the outputs are what they are given for; the first thing
+    to tell.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -93,23 +84,29 @@ def audit(
     runner: Runner | None = None,
     rule: Rule = DEFAULT_RULE,
 ) -> Audit:
-    """Attacks the originals (`no_unlearn`), fresh retrained models (`retrain`) and each method of an outputs table.
+    """Attacks the originals (`no_unlearn`), fresh retrained models (`retrain`) and each method of
+    an outputs table.
 
-    Retrain's models are rows of role `unlearned`, method `retrain`, fold `test`: models that no attacker was fitted on.
+    Retrain's models are rows of role `unlearned`, method `retrain`, fold `test`: models that no
+    attacker was fitted on.
 
     **Arguments:**
 
     - `outputs`: tables, or a `Source` such as `ParquetFiles`, which is never held whole.
-    - `names`: attacks to run, of `ATTACKS`. `settings`: options of attacks by name; those not given are the defaults, and
-        XGBoost is tuned over its candidates.
-    - `divergences`: per-sample distances to the retrained models, of `DIVERGENCES`; left out where labels have no logit.
-    - `num_classes`: of labels, where the logits have fewer columns. `seed`, `bootstrap`: of attacks and intervals.
-    - `population`: the same models' outputs on samples that none was trained on, the z of RMIA; or what `Examination.of`
-        found in them. `unseen`: two parts of such outputs. The first is the z where `population` is not given and it has all
-        models; forget samples are compared with the second. Without `examined`, the column `set` of `outputs` gives both.
+    - `names`: attacks to run, of `ATTACKS`. `settings`: options of attacks by name; those not given
+        are the defaults, and XGBoost is tuned over its candidates.
+    - `divergences`: per-sample distances to the retrained models, of `DIVERGENCES`; left out where
+        labels have no logit.
+    - `num_classes`: of labels, where the logits have fewer columns. `seed`, `bootstrap`: of attacks
+        and intervals.
+    - `population`: the same models' outputs on samples that none was trained on, the z of RMIA; or
+        what `Examination.of` found in them. `unseen`: two parts of such outputs. The first is the z
+        where `population` is not given and it has all models; forget samples are compared with the
+        second. Without `examined`, the column `set` of `outputs` gives both.
     - `rule`: what counts as forgotten.
-    - `examined`: what `Examination.of(outputs)` found, where it was asked already; its survey is used up. `runner`: fits and scores attacks that
-        read logits; the default does so in this process.
+    - `examined`: what `Examination.of(outputs)` found, where it was asked already; its survey is
+        used up. `runner`: fits and scores attacks that read logits; the default does so in this
+        process.
 
     **Raises:** `ValueError` naming every problem of the input, before anything is fitted.
     """
@@ -161,10 +158,11 @@ class _Run:
     population: Measured | None
     unseen: Measured | None
     found: Audit
-    errors: dict[tuple[str, ...], float] = field(default_factory=dict)  # of each model on the forget set, in percent
+    # of each model on the forget set, in percent
+    errors: dict[tuple[str, ...], float] = field(default_factory=dict)
 
     def everything(self, divergences: Sequence[str], rule: Rule) -> Audit:
-        self.groups = _groups(self.measured)
+        self.groups = groups_of(self.measured)
         self.negative = self.measured.where(role="retrained", fold="test")
         self.scored: list[list[Scored]] = [[] for _ in self.groups]
         for name in self.names:
@@ -173,12 +171,12 @@ class _Run:
         for group, scored in zip(self.groups, self.scored, strict=True):
             row = Row(
                 group.method,
-                _params(group.params),
+                group.settings,
                 models=len(group.test),
                 retrained_models=len(self.negative),
                 sources=self._sources(group),
                 metrics=self._errors(group),
-                verdict="" if len(group.test) else _nothing(group),
+                verdict="" if len(group.test) else group.nothing,
             )
             distances = self._distances(group, divergences) if len(group.test) else None
             self.found.rows.append(build_row(row, scored, distances, retrain, lambda _: self.seed, self.bootstrap))
@@ -219,7 +217,8 @@ class _Run:
         )
 
     def _attack(self, name: str) -> None:
-        """Fits one attack once, or for each method where it is of that kind, and scores every group."""
+        """Fits one attack once, or for each method where it is of that kind, and scores every
+        group."""
         base = self.measured.where(role=("original", "retrained"))
         if not ATTACKS[name].per_method:
             targets = np.unique(np.concatenate([self.negative, *(group.test for group in self.groups)]))
@@ -235,14 +234,16 @@ class _Run:
         for index, group in enumerate(self.groups):
             measured, fitting = self.measured, group.fitting
             if group.method == NO_UNLEARN and ATTACKS[name].reads == "confidences":
-                # What the attack makes of a method that does nothing: its reading before unlearning.
+                # What the attack makes of a method that does nothing: its reading before
+                # unlearning.
                 measured = nothing_done(self.measured)
                 fitting = measured.where(role="unlearned", method=NO_UNLEARN)
             if len(group.test) and len(fitting):
                 started = time.perf_counter()
                 fitted = self._fitted(name, np.unique(np.concatenate([base, fitting])), measured)
-                # Retrain's models have nothing to fit on. The method's attacker is asked about them too:
-                # as retrained models outside the fit they have 0.5 there, but for the luck of the models.
+                # Retrain's models have nothing to fit on. The method's attacker is asked about them
+                # too: as retrained models outside the fit they have 0.5 there, but for the luck of
+                # the models.
                 reference = self.groups[RETRAIN_PLACE].test
                 scores = self._scores(name, fitted, np.concatenate([self.negative, group.test, reference]), measured)
                 members = np.asarray([m for m in fitting if measured.models[m][FOLD] == "validation"], int)
@@ -278,7 +279,8 @@ class _Run:
         places = None if others is None else partners(self.measured, others)
 
         def score(m: int) -> np.ndarray:
-            # Its own rows of the population by their numbers: ids alone do not tell unlearned models of two methods apart.
+            # Its own rows of the population by their numbers: ids alone do not tell unlearned
+            # models of two methods apart.
             more = {} if others is None or places is None else {"population": others.only(places[[m]])}
             mine = (measured or self.measured).only(np.asarray([m]))
             return np.asarray(fitted.score(mine, **more), dtype=np.float64)
@@ -289,7 +291,8 @@ class _Run:
     def _threshold(
         self, name: str, fitted: Fitted, members: np.ndarray, measured: Measured | None = None
     ) -> float | None:
-        """Returns the attacker's threshold; where it has none, one tuned on `members` of the validation fold."""
+        """Returns the attacker's threshold; where it has none, one tuned on `members` of the
+        validation fold."""
         others = self.measured.where(role="retrained", fold="validation")
 
         def scores() -> list[np.ndarray]:
@@ -310,7 +313,8 @@ class _Run:
         seconds: float,
         reference: np.ndarray | None = None,
     ) -> None:
-        """Adds what an attack says of a group. **Arguments:** `reference`: Retrain's models, scored by the same attacker."""
+        """Adds what an attack says of a group. **Arguments:** `reference`: Retrain's models, scored
+        by the same attacker."""
         group, attack = self.groups[index], ATTACKS[name]
         positives, negatives = (scores_of(scores, self.measured, models) for models in (group.test, self.negative))
         evaluation, curves = judged(
@@ -357,7 +361,8 @@ class _Run:
         )
 
     def _errors(self, group: Group) -> dict[str, Measure]:
-        """Returns the error on the forget set, of the models under test; nothing where it is not known."""
+        """Returns the error on the forget set, of the models under test; nothing where it is not
+        known."""
         order = sorted(group.test)
         found = [self.errors[self.measured.models[m]] for m in order if self.measured.models[m] in self.errors]
         if not found or len(found) < len(order):
@@ -367,38 +372,6 @@ class _Run:
 
     def _first_of(self, models: np.ndarray, count: int) -> np.ndarray:
         names = [(self.measured.models[m][FOLD], self.measured.models[m][MODEL_ID]) for m in models]
-        # In the table's order again: no distance depends on it, and rows that follow each other are not copied.
+        # In the table's order again: no distance depends on it, and rows that follow each other are
+        # not copied.
         return np.sort(models[first_of(names, count)])
-
-
-def _nothing(group: Group) -> str:
-    wanted = "role unlearned, method retrain" if group.method == RETRAIN else "this role"
-    return f"Not measured: no models of {wanted} in fold test."
-
-
-def _groups(measured: Measured) -> list[Group]:
-    """Returns no_unlearn, retrain, then each (method, params) of the unlearned rows, sorted."""
-
-    def group(method: str, params: str, everyone: np.ndarray, pool: bool) -> Group:
-        in_test = np.asarray([measured.models[m][FOLD] == "test" for m in everyone], dtype=bool)
-        # Outside the test fold there is nothing to fit on where the models are no product of unlearning.
-        return Group(method, params, everyone, everyone[in_test], everyone[~in_test] if pool else everyone[:0])
-
-    unlearned = measured.where(role="unlearned")
-    groups = [group(NO_UNLEARN, "{}", measured.where(role="original"), False)]
-    groups.append(group(RETRAIN, "{}", measured.where(role="unlearned", method=RETRAIN), False))
-    pairs = {(measured.models[m][METHOD], measured.models[m][PARAMS]) for m in unlearned}
-    groups += [
-        group(method, params, measured.where(role="unlearned", method=method, params=params), True)
-        for method, params in sorted(pairs)
-        if method != RETRAIN
-    ]
-    return groups
-
-
-def _params(text: str) -> dict[str, Any]:
-    try:
-        found = json.loads(text or "{}")
-    except ValueError:
-        return {"params": text}
-    return found if isinstance(found, dict) else {"params": found}

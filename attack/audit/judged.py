@@ -1,4 +1,5 @@
-"""What is said of one attack on one method's models: the same words, measures and curves whoever asks, an audit or a recipe."""
+"""What is said of one attack on one method's models: the same words, measures and curves whoever
+asks, an audit or a recipe."""
 
 from __future__ import annotations
 
@@ -14,7 +15,9 @@ from ..metrics.roc import best_f1
 from ..metrics.row import PRIMARY
 
 CURVE_POINTS = (
-    400  # half of them evenly along the FPR, half by equal factors, for a log-log figure down to one in a million
+    # half of them evenly along the FPR, half by equal factors, for a log-log figure down to one in
+    # a million
+    400
 )
 CORNER_POINTS = 100  # of the corner of very low FPR all points are kept, for the same figure
 CONFIDENCE_BINS = 40
@@ -23,7 +26,8 @@ CONFIDENCE_BINS = 40
 def judged(
     name: str, positive: Scores, negative: Scores, *, threshold: float | None, seed: int, bootstrap: int = 2000
 ) -> tuple[Evaluation, dict[str, dict[str, Any]]]:
-    """Returns how well the attack `name` tells two groups of models apart, and its curves: `roc` and `confidence`.
+    """Returns how well the attack `name` tells two groups of models apart, and its curves: `roc`
+    and `confidence`.
 
     **Arguments:** as of `evaluate`.
     """
@@ -40,12 +44,14 @@ def judged(
 def tuned_threshold(
     name: str, fitted: Fitted, members: int, others: int, scores: Callable[[], Sequence[np.ndarray]]
 ) -> tuple[float | None, list[str]]:
-    """Returns the attacker's own threshold; where it has none, the one with the best F1 on models of the validation fold.
+    """Returns the attacker's own threshold; where it has none, the one with the best F1 on models
+    of the validation fold.
 
-    Attacks for each sample leave the model that they score out of their references, so those models may be scored too.
+    Attacks for each sample leave the model that they score out of their references, so those models
+    may be scored too.
 
-    **Arguments:** `members`, `others`: how many validation models there are on each side. `scores`: returns the scores of
-    the rows of both; called only where they are needed.
+    **Arguments:** `members`, `others`: how many validation models there are on each side. `scores`:
+    returns the scores of the rows of both; called only where they are needed.
 
     **Returns:** the threshold, None where there is none to be had, and notes that say why.
     """
@@ -65,7 +71,8 @@ def curves(
 ) -> dict[str, dict[str, Any]]:
     """Returns the ROC, thinned out for drawing, and histograms of the scores of both sides.
 
-    **Arguments:** `probabilities`: scores lie in [0, 1], so that histograms of all rows share their bins.
+    **Arguments:** `probabilities`: scores lie in [0, 1], so that histograms of all rows share their
+    bins.
     """
     curve = evaluation.roc
     keep = _drawn(curve.fpr)
@@ -84,11 +91,13 @@ def curves(
 
 
 def _drawn(fpr: np.ndarray) -> np.ndarray:
-    """Returns the points of a ROC to keep for drawing, as indices: its ends, and what both linear and log-log axes need."""
+    """Returns the points of a ROC to keep for drawing, as indices: its ends, and what both linear
+    and log-log axes need."""
     last = len(fpr) - 1
     if last < CURVE_POINTS:
         return np.arange(last + 1)
-    rare = fpr[np.searchsorted(fpr, 0.0, side="right")]  # the least rate above 0: there is one, since a curve ends at 1
+    # the least rate above 0: there is one, since a curve ends at 1
+    rare = fpr[np.searchsorted(fpr, 0.0, side="right")]
     rates = np.concatenate([np.linspace(0.0, 1.0, CURVE_POINTS // 2), np.geomspace(rare, 1.0, CURVE_POINTS // 2)])
     # The last point at or below a rate has the best TPR there.
     at = np.searchsorted(fpr, rates, side="right") - 1

@@ -1,7 +1,8 @@
 """How well an attack tells a method's models from retrained ones, with intervals over models.
 
-Rows of one model are correlated, so an interval over rows would be far too narrow: models are the units. An AUC and rates at a
-low false-positive rate are bootstrapped; what is a mean over models, or follows from two of them, has Student's t (`t_intervals`).
+Rows of one model are correlated, so an interval over rows would be far too narrow: models are the
+units. An AUC and rates at a low false-positive rate are bootstrapped. What is a mean over models,
+or follows from two of them, has Student's t (`t_intervals`).
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from .roc import Roc, roc
 from .t_intervals import Shares, combined_interval, share_interval
 
 LOW_FPRS = (0.01, 0.001, 0.0001)
-RARE_FPR = 0.005  # below it, the interval holds only if no model in hundreds stands out: docs/results/attack
+# below it, the interval holds only if no model in hundreds stands out: docs/results/attack
+RARE_FPR = 0.005
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Membership scores `(rows,)` float64, higher = member, with the model (text or a number) and the sample that each belongs to."""
+    """Membership scores `(rows,)` float64, higher = member, with the model (text or a number) and
+    the sample that each belongs to."""
 
     scores: np.ndarray
     model_ids: np.ndarray
@@ -45,10 +48,11 @@ class Scores:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an attack achieves: metrics by name (None where not measurable), 95 % intervals, the curve.
+    """What an attack achieves: metrics by name (None where not measurable), 95 % intervals, the
+    curve.
 
-    `notes` say which intervals are not to be relied on, and why. What a row's attacks mean together is
-    for `attack.audit.verdicts` to say.
+    `notes` say which intervals are not to be relied on, and why. What a row's attacks mean together
+    is for `attack.audit.verdicts` to say.
     """
 
     metrics: dict[str, Any]
@@ -100,7 +104,8 @@ def evaluate(
 def paired_difference(
     method: Areas | Evaluation, reference: Areas | Evaluation, *, seed: int = 0, bootstrap: int = 2000
 ) -> tuple[float, list[float] | None]:
-    """Returns AUC(method) − AUC(reference) and its interval; one attacker scored both against the same retrained models.
+    """Returns AUC(method) − AUC(reference) and its interval; one attacker scored both against the
+    same retrained models.
 
     The shared retrained models are resampled together, so their part of the spread cancels.
     The interval is None where a side has one model.
@@ -112,11 +117,13 @@ def paired_difference(
 
 
 def worst_samples(positive: Scores, negative: Scores, count: int = 10) -> list[dict[str, Any]]:
-    """Returns the samples that are told apart best, each `{"sample_id", "auc", "score_difference"}`, the best told first.
+    """Returns the samples that are told apart best, each `{"sample_id", "auc",
+    "score_difference"}`, the best told first.
 
-    `auc` is over the models of both sides on that sample alone. They are ranked by its distance from 0.5, since an AUC near 0
-    gives a sample away as surely as one near 1: above 0.5 it is recognised, below it stands out by too low a score. Between
-    equal ones the distance of the mean scores decides.
+    `auc` is over the models of both sides on that sample alone. They are ranked by its distance
+    from 0.5, since an AUC near 0 gives a sample away as surely as one near 1. Above 0.5 it is
+    recognised; below it stands out by too low a score. Between equal ones the distance of the mean
+    scores decides.
     """
     ids, sample = np.unique(np.concatenate([positive.sample_ids, negative.sample_ids]), return_inverse=True)
     scores = np.concatenate([positive.scores, negative.scores])
@@ -129,7 +136,8 @@ def worst_samples(positive: Scores, negative: Scores, count: int = 10) -> list[d
         difference = means[0] - means[1]
     order = np.lexsort((scores, sample))
     sample, scores, member = sample[order], scores[order], member[order]
-    # In each sample's run of equal scores a member beats all others below it, and half of those in it.
+    # In each sample's run of equal scores a member beats all others below it, and half of those in
+    # it.
     starts = np.flatnonzero(np.append(True, (sample[1:] != sample[:-1]) | (scores[1:] != scores[:-1])))
     inside = np.add.reduceat((~member).astype(np.int64), starts)
     below = np.cumsum(inside) - inside
@@ -171,14 +179,16 @@ def reaching(models: list[np.ndarray], threshold: float) -> Shares:
 def _thresholded_intervals(
     members: list[np.ndarray], others: list[np.ndarray], threshold: float
 ) -> dict[str, list[float]]:
-    """Returns the intervals of what follows from recall and false-positive rate, the threshold taken as given."""
+    """Returns the intervals of what follows from recall and false-positive rate, the threshold
+    taken as given."""
     hits, alarms = reaching(members, threshold), reaching(others, threshold)
     positives, negatives = float(hits.rows.sum()), float(alarms.rows.sum())
     found = {
         "recall": share_interval(hits),
         "balanced_accuracy": combined_interval(lambda r, f: (r + 1.0 - f) / 2.0, (0.5, -0.5), hits, alarms),
     }
-    x, y = hits.value * positives, alarms.value * negatives  # rows that are called members, rightly and wrongly
+    # rows that are called members, rightly and wrongly
+    x, y = hits.value * positives, alarms.value * negatives
     both = x + y + positives
     found["f1"] = combined_interval(
         lambda r, f: 2.0 * r * positives / (r * positives + f * negatives + positives),
@@ -199,7 +209,8 @@ def _thresholded_intervals(
 def _resampled_intervals(
     members: list[np.ndarray], others: list[np.ndarray], areas: Areas, curve: Roc, seed: int, bootstrap: int
 ) -> dict[str, list[float]]:
-    """Bootstraps over models. AUC is a mean over pairs of models, so resampling models is resampling rows and columns."""
+    """Bootstraps over models. AUC is a mean over pairs of models, so resampling models is
+    resampling rows and columns."""
     generator = np.random.default_rng(seed)
     rows = resampled_weights(len(members), bootstrap, generator)
     columns = resampled_weights(len(others), bootstrap, generator)
@@ -221,12 +232,12 @@ def _notes(intervals: dict[str, list[float]], curve: Roc, retrained: int) -> tup
     found = []
     if open_below:
         found.append(
-            f"the interval of the TPR at FPR {' and '.join(open_below)} has no lower end but 0: of {curve.negatives:,} outputs of "
-            "retrained models too few may lie above the threshold to show where it is"
+            f"the interval of the TPR at FPR {' and '.join(open_below)} has no lower end but 0. "
+            f"Of {curve.negatives:,} outputs of retrained models too few may lie above the threshold to show where it is"
         )
     if rare:
         found.append(
-            f"the interval of the TPR at FPR {' and '.join(rare)} takes the {retrained} retrained models here for what all are like: "
-            "where one in hundreds scores far higher than the others, the true TPR lies below it"
+            f"the interval of the TPR at FPR {' and '.join(rare)} takes the {retrained} retrained models here for all. "
+            "Where one in hundreds scores far higher than the others, the true TPR lies below it"
         )
     return tuple(found)

@@ -1,4 +1,5 @@
-"""From the store to `results.json` and `curves.json`: nothing is computed here that a unit has not measured."""
+"""From the store to `results.json` and `curves.json`: nothing is computed here that a unit has not
+measured."""
 
 from __future__ import annotations
 
@@ -97,7 +98,8 @@ def _curves(plan: Plan, store: Store) -> dict[str, Any]:
 
 
 class _Collected:
-    """Rows from stored units. Retrain's seconds a model and its scores are what other rows are held against."""
+    """Rows from stored units. Retrain's seconds a model and its scores are what other rows are held
+    against."""
 
     def __init__(self, plan: Plan, store: Store, failures: Mapping[str, str], samples: Mapping[str, int]):
         self.store = store
@@ -154,7 +156,8 @@ class _Collected:
         return found
 
     def _comparable(self, row: Row, units: Sequence[Unit[ScoreSpec]]) -> tuple[dict[str, Areas], list[str]]:
-        """Returns Retrain's areas by the attacks that one attacker scored both rows for, and notes on the others."""
+        """Returns Retrain's areas by the attacks that one attacker scored both rows for, and notes
+        on the others."""
         areas, notes = {}, []
         for unit in units:
             theirs = self.retrain_scores.get(unit.label.attack)
@@ -174,7 +177,8 @@ class _Collected:
 
 
 def _sources(row: Row) -> dict[str, str]:
-    """Returns, for each model under test by its id, the name of the trained model that it was made from."""
+    """Returns, for each model under test by its id, the name of the trained model that it was made
+    from."""
     return {
         unit.label.model_id: unit.label.model_id if row.method == RETRAIN else f"original-{unit.label.source:03d}"
         for unit in row.targets
@@ -182,7 +186,8 @@ def _sources(row: Row) -> dict[str, str]:
 
 
 def _incremental(row: Row, store: Store) -> dict[str, Measure]:
-    """Returns what a stress test measures: where models fail, how far moments drift, what fine-tuning brings back.
+    """Returns what a stress test measures: where models fail, how far moments drift, what
+    fine-tuning brings back.
 
     `failing_point` has no value where a model got through all steps.
     `failing_point_least` is then what all of them withstood.
@@ -238,7 +243,8 @@ def error_measure(percents: Mapping[str, float], samples: int) -> Measure:
 
 
 def _mean_seconds(store: Store, producers: Sequence[Unit]) -> float | None:
-    """Returns the mean seconds that making one model took; for methods on moments, with the decomposition as if made alone."""
+    """Returns the mean seconds that making one model took; for methods on moments, with the
+    decomposition as if made alone."""
     metas = [store.meta(unit.key) for unit in producers if store.has(unit.key)]
     seconds = [float(meta["seconds"]) + float(meta.get("basis_seconds", 0.0)) for meta in metas]
     return float(np.mean(seconds)) if seconds else None
@@ -263,7 +269,8 @@ def environment(
 ) -> dict[str, Any]:
     """Returns the facts about what ran where, on what.
 
-    An invocation that executes nothing keeps what the `previous` results say of code and machine: they made the numbers.
+    An invocation that executes nothing keeps what the `previous` results say of code and machine:
+    they made the numbers.
     """
     attack = next((row.attacks[PRIMARY].to_json() for row in rows if PRIMARY in row.attacks), None)
     facts = {

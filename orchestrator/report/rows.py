@@ -1,4 +1,5 @@
-"""Result rows as the tables, figures and the page look at them: labels, judgements, and which rows a figure shows."""
+"""Result rows as the tables, figures and the page look at them: labels, judgements, and which rows
+a figure shows."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ WORDS: dict[VerdictWord, words.Verdict] = {
 
 
 class ResultsError(UserError, ValueError):
-    """A folder without results that can be read, or a format that is not known: one line for the user."""
+    """A folder without results that can be read, or a format that is not known: one line for the
+    user."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class Judgement:
 
 @dataclass(frozen=True)
 class ResultRow:
-    """A row of `results.json` with its place `index`, its `label`, and the parameters in which it differs from its like."""
+    """A row of `results.json` with its place `index`, its `label`, and the parameters in which it
+    differs from its like."""
 
     index: int
     row: Row
@@ -73,7 +76,8 @@ class ResultRow:
 
     @property
     def short(self) -> str:
-        """The parameters in which this row differs from the other rows of its method; all, cut short, where it is alone."""
+        """The parameters in which this row differs from the other rows of its method; all, cut
+        short, where it is alone."""
         return words.parameters_text(self.params, self.varying or None)
 
     def value(self, name: str) -> Any:
@@ -101,7 +105,8 @@ class Report:
     def load(cls, folder: Path, experiment: str = "") -> Report:
         """Reads `results.json`, and `curves.json` where there is one.
 
-        **Raises:** `ResultsError` (a `ValueError`) where the results are missing, not JSON, or of a newer format.
+        **Raises:** `ResultsError` (a `ValueError`) where the results are missing, not JSON, or of a
+        newer format.
         """
         path = folder / "results.json"
         try:
@@ -166,7 +171,8 @@ class Report:
 
     @cached_property
     def powerless(self) -> bool:
-        """Whether no attack recognises even models that were never unlearned, so that nothing can be learned."""
+        """Whether no attack recognises even models that were never unlearned, so that nothing can
+        be learned."""
         row = self.method("no_unlearn")
         judged = None if row is None else row.row.judged
         return judged is not None and bool(judged.leaks) and not any(leak.sees for leak in judged.leaks)
@@ -177,7 +183,8 @@ class Report:
         return tuple(_judgement(row) for row in self.rows)
 
     def best_of(self, rows: Sequence[ResultRow]) -> ResultRow | None:
-        """Returns the row to lead with: forgot at the least test error; where none forgot, the AUC nearest 0.5."""
+        """Returns the row to lead with: forgot at the least test error; where none forgot, the AUC
+        nearest 0.5."""
         done = [row for row in rows if row.done and row.value(self.primary) is not None]
         forgot = [row for row in done if self.judgements[row.index].word == "forgot"]
         if forgot and all(row.value("error_test") is not None for row in forgot):
@@ -186,9 +193,11 @@ class Report:
 
     @cached_property
     def marked(self) -> frozenset[tuple[int, str]]:
-        """(row, metric) pairs to mark: nearest to 0.5 for an AUC, nearest to Retrain for errors, the highest speed-up.
+        """(row, metric) pairs to mark: nearest to 0.5 for an AUC, nearest to Retrain for errors,
+        the highest speed-up.
 
-        Reference rows are not in the contest. Where more than half are level nothing is marked, as where there is no contest of two.
+        Reference rows are not in the contest. Where more than half are level nothing is marked, as
+        where there is no contest of two.
         """
         contest = [row for row in self.rows if row.done and not row.baseline]
         retrain = self.method("retrain")
@@ -211,7 +220,8 @@ class Report:
         return frozenset(found)
 
     def select(self, candidates: Sequence[ResultRow], limit: int, per_method: int | None = None) -> list[ResultRow]:
-        """Returns at most `limit` of the rows, in table order: references, each method's best, then spread over each method's rows."""
+        """Returns at most `limit` of the rows, in table order: references, each method's best, then
+        spread over each method's rows."""
         if len(candidates) <= limit and per_method is None:
             return list(candidates)
         chosen = [row for row in candidates if row.baseline]
@@ -227,7 +237,8 @@ class Report:
         return sorted(chosen[:limit], key=lambda row: row.index)
 
     def _spread(self, rows: list[ResultRow]) -> list[ResultRow]:
-        """Orders rows so that any beginning of the list is spread over all: the best, the two ends, then halves of what lies between."""
+        """Orders rows so that any beginning of the list is spread over all: the best, the two ends,
+        then halves of what lies between."""
         best = self.best_of(rows)
         order = [] if best is None else [rows.index(best)]
         order += [0, len(rows) - 1]

@@ -1,4 +1,5 @@
-"""What the numbers mean, in sentences: the opening of the page. Every claim is computed from the rows and their intervals."""
+"""What the numbers mean, in sentences: the opening of the page. Every claim is computed from the
+rows and their intervals."""
 
 from __future__ import annotations
 
@@ -64,7 +65,8 @@ def _counted(label: str, counts: Counter[str]) -> str:
 
 
 def _strongest(report: Report, rows: Sequence[ResultRow]) -> list[str]:
-    """Names the attack that tells any setting's models from retrained ones best, whatever its word."""
+    """Names the attack that tells any setting's models from retrained ones best, whatever its
+    word."""
     found = [
         (abs(leak.auc - leak.retrain_auc), leak, row.label)
         for row in rows
@@ -189,7 +191,8 @@ def _of_no_unlearning(report: Report, before: ResultRow | None) -> list[tuple[bo
 
 
 def yardsticks(report: Report) -> list[tuple[bool, str]]:
-    """Returns what the reference rows say about how far the verdicts carry, as (needs attention, sentence)."""
+    """Returns what the reference rows say about how far the verdicts carry, as (needs attention,
+    sentence)."""
     retrain, before = report.method("retrain"), report.method("no_unlearn")
     found = [*_of_retrain(report, retrain), *_of_no_unlearning(report, before)]
     if report.auc_names == ("auc",):
@@ -220,7 +223,8 @@ def failures(report: Report) -> list[tuple[str, str]]:
 
 
 def remarks(report: Report) -> list[tuple[str, str]]:
-    """Returns (where, remark): notes of rows and of the run. Notes that differ in their numbers only are told once."""
+    """Returns (where, remark): notes of rows and of the run. Notes that differ in their numbers
+    only are told once."""
     found: list[tuple[str, str]] = []
     for row in report.rows:
         notes = list(row.row.notes)

@@ -23,7 +23,8 @@ STYLES = {
     "undecided": "yellow",
     "failed": "red",
 }
-SIDE_BY_SIDE = 2  # so many attacks stand in one table with everything else; more get a table of their own
+# so many attacks stand in one table with everything else; more get a table of their own
+SIDE_BY_SIDE = 2
 HEADS = {
     "auc_minus_retrain": "AUC −\nRetrain's",
     "tpr_at_fpr_0.01": "TPR@\n1%FPR",
@@ -49,7 +50,8 @@ NATURAL_WIDTH = 10_000
 
 
 def render(report: Report) -> Group:
-    """Returns one table; where more than two attacks were run, their AUCs as a table of methods × attacks before the rest.
+    """Returns one table; where more than two attacks were run, their AUCs as a table of methods ×
+    attacks before the rest.
 
     What is too wide for the terminal goes on in further tables.
     """
@@ -62,7 +64,8 @@ def render(report: Report) -> Group:
 
 @dataclass(frozen=True)
 class _Fitted:
-    """The measures in as few tables as the terminal's width allows; `leading`, the AUCs, and the verdicts in the first."""
+    """The measures in as few tables as the terminal's width allows; `leading`, the AUCs, and the
+    verdicts in the first."""
 
     report: Report
     leading: Sequence[str]
@@ -89,7 +92,8 @@ class _Fitted:
 
 
 def _table(report: Report, names: Sequence[str], leading: Sequence[str]) -> Table:
-    """One line a row. `leading`: the AUCs, where the table shows them; else verdicts stand in a table above."""
+    """One line a row. `leading`: the AUCs, where the table shows them; else verdicts stand in a
+    table above."""
     from rich.text import Text
 
     found = _empty()
@@ -147,7 +151,8 @@ def _empty() -> Table:
 
 
 def _short(bounds: Sequence[float] | None) -> str:
-    """Returns an interval without the noughts before the points, which all AUCs share: `[.66 .72]`."""
+    """Returns an interval without the noughts before the points, which all AUCs share: `[.66
+    .72]`."""
     low, high = bounds or (0.0, 1.0)
     return f"[{low:.2f} {high:.2f}]".replace("0.", ".")
 

@@ -72,14 +72,15 @@ GLOSSARY = (
     ),
     (
         "AUC",
-        "area under the attack's ROC curve: the chance that it scores a random output of a model under test higher than one of a retrained "
-        "model. 0.5 is guessing, which is the aim; 1 is certain recognition.",
+        "area under the attack's ROC curve. It is the chance that a random output of a model under test "
+        "scores higher than one of a retrained model. 0.5 is guessing, which is the aim; 1 is certain recognition.",
     ),
     (
         "TPR at 1 % FPR",
         "the share of forget-set outputs that are recognised when only one in a hundred outputs of retrained models is accused "
-        "wrongly; guessing gives 0.01. It is not measurable (n/m) where there are too few outputs for so low a rate; where there are hardly "
-        "enough its interval begins at 0, and below 1 % it takes the retrained models that were measured for what all are like.",
+        "wrongly; guessing gives 0.01. It is not measurable (n/m) where there are too few outputs for so low a rate. "
+        "Where there are hardly enough, its interval begins at 0. Below 1 % the interval takes the retrained models "
+        "that were measured for all.",
     ),
     (
         "Leak left",
@@ -110,7 +111,8 @@ GLOSSARY = (
 
 @dataclass(frozen=True)
 class Metric:
-    """How one metric is named and printed. `target`: what the best value is nearest to, or the end that is best."""
+    """How one metric is named and printed. `target`: what the best value is nearest to, or the end
+    that is best."""
 
     name: str
     label: str
@@ -191,7 +193,8 @@ def shorten(text: str, limit: int) -> str:
 
 
 def clean(text: Any) -> str:
-    """Returns `text` on one line without control characters, which neither SVG nor HTML may hold."""
+    """Returns `text` on one line without control characters, which neither SVG nor HTML may
+    hold."""
     kept = "".join(" " if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in str(text))
     return re.sub(r" {2,}", " ", kept).strip()
 

@@ -1,4 +1,5 @@
-"""Fitting attackers, scoring methods with them, distances to retrained models: the bridge between units and the `attack` package."""
+"""Fitting attackers, scoring methods with them, distances to retrained models: the bridge between
+units and the `attack` package."""
 
 from __future__ import annotations
 
@@ -30,14 +31,17 @@ from ..recipe.options import settings_of
 from ..store import Attempt, Store
 from .outputs import labelled_tables
 
-AREAS = "areas.json"  # of a score unit: the AUC of every pair of models, from which `results` takes differences
+# of a score unit: the AUC of every pair of models, from which `results` takes differences
+AREAS = "areas.json"
 # What two scores must have in common for their AUCs to be subtracted.
 SAME_ATTACKER = ("attack", "params", "candidates", "fit", "negative")
-REFERENCE = "reference.json"  # the same of Retrain's models under an attacker that is fitted for this row
+# the same of Retrain's models under an attacker that is fitted for this row
+REFERENCE = "reference.json"
 
 
 def fit_candidate(spec: AttackSpec, store: Store, attempt: Attempt) -> AttackFacts:
-    """Fits one candidate of an attack on the train and validation folds and writes the fitted attacker."""
+    """Fits one candidate of an attack on the train and validation folds and writes the fitted
+    attacker."""
     table = pa.concat_tables(labelled_tables(store, spec.outputs))
     fitted = spec.params.fit(table)
     return save_fitted(fitted, attempt, path="in_process", rows=len(table))
@@ -52,7 +56,8 @@ def save_fitted(fitted: Fitted, attempt: Attempt, path: str, rows: int) -> Attac
 
 
 def best_candidate(store: Store, keys: list[str]) -> str:
-    """Returns the key of the candidate with the best validation F1; of equals, the one that is listed first."""
+    """Returns the key of the candidate with the best validation F1; of equals, the one that is
+    listed first."""
     scored = [(store.meta(key)["validation_f1"], -index, key) for index, key in enumerate(keys) if store.has(key)]
     if not scored:
         raise RuntimeError("no candidate of this attack could be fitted")
@@ -61,7 +66,8 @@ def best_candidate(store: Store, keys: list[str]) -> str:
 
 @dataclass(frozen=True)
 class _Ready:
-    """An attacker that is fitted, and its scores of the retrained models that all rows are held against."""
+    """An attacker that is fitted, and its scores of the retrained models that all rows are held
+    against."""
 
     fitted: Fitted
     facts: Attacker
@@ -76,13 +82,14 @@ def score_row(
 ) -> dict[str, Any]:
     """Scores one row's models (positive) against the test-fold retrained models (negative).
 
-    **Arguments:** `cached`: returns what it made before under the same key. Rows with the same attacker
-    then have it fitted once.
+    **Arguments:** `cached`: returns what it made before under the same key. Rows with the same
+    attacker then have it fitted once.
     """
     spec = unit.spec
     candidate = best_candidate(store, list(spec.candidates)) if spec.candidates else ""
     known = spec.identity()
-    # Of the unseen images, those of the models under test are a row's own, and nothing is fitted on them.
+    # Of the unseen images, those of the models under test are a row's own, and nothing is fitted on
+    # them.
     shared = [list(item) for item in spec.population if item.role != "unlearned"]
     alike = [candidate, *(known[name] for name in SAME_ATTACKER), *([shared] if shared else [])]
     ready = cached(f"attacker {digest(alike)}", lambda: _ready(spec, store, candidate))
@@ -125,7 +132,8 @@ def _scored(fitted: Fitted, spec: ScoreSpec, store: Store, items: Sequence[Judge
 
 
 def _population(spec: ScoreSpec, store: Store) -> dict[str, pa.Table]:
-    """Returns the unseen images that calibrate an attack, as its keyword; nothing where it takes none."""
+    """Returns the unseen images that calibrate an attack, as its keyword; nothing where it takes
+    none."""
     if not spec.population:
         return {}
     return {"population": pa.concat_tables(labelled_tables(store, spec.population, only="validation"))}
@@ -157,7 +165,8 @@ def _areas(unit: Unit[ScoreSpec], store: Store, file: str) -> Areas:
 
 
 def measure_distances(unit: Unit[DistanceSpec], store: Store) -> dict[str, Any]:
-    """Compares one row's models with retrained ones, sample by sample, on the outputs that the unit names."""
+    """Compares one row's models with retrained ones, sample by sample, on the outputs that the unit
+    names."""
 
     spec = unit.spec
     sides = {
@@ -167,7 +176,8 @@ def measure_distances(unit: Unit[DistanceSpec], store: Store) -> dict[str, Any]:
         "retrained": spec.retrained,
         "originals": spec.originals,
     }
-    items = dict.fromkeys(item for side in sides.values() for item in side)  # those of the test fold are on two sides
+    # those of the test fold are on two sides
+    items = dict.fromkeys(item for side in sides.values() for item in side)
     survey = Survey.of(Tables(tuple(labelled_tables(store, items))))
     if survey.not_finite is not None:
         bad = survey.not_finite
@@ -189,7 +199,8 @@ def measure_distances(unit: Unit[DistanceSpec], store: Store) -> dict[str, Any]:
 
 
 def _threshold(spec: ScoreSpec, store: Store, fitted: Fitted) -> tuple[float | None, list[str]]:
-    """Returns the threshold of an attacker that `spec.fit` was for, tuned on its validation models where it has none."""
+    """Returns the threshold of an attacker that `spec.fit` was for, tuned on its validation models
+    where it has none."""
 
     role = "unlearned" if ATTACKS[spec.attack].per_method else "original"
     sides = [
