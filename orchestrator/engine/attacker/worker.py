@@ -104,9 +104,11 @@ def train_worker(config: dict[str, WorkerPlan]) -> None:
 def serve(plan: WorkerPlan, training: Any, validation: Any, part: Callable[[np.ndarray], Part]) -> None:
     """Trains what is wanted until the driver ends the trainer.
 
-    Rank 0 of XGBoost's collective alone talks to the trainer, since all workers must train the same.
+    Rank 0 of XGBoost's collective alone talks to the trainer, since all workers must train the
+    same.
 
-    **Arguments:** `training`, `validation`: XGBoost's matrices. `part`: from scores to this worker's part.
+    **Arguments:** `training`, `validation`: XGBoost's matrices. `part`: from scores to this
+    worker's part.
     """
     import xgboost  # slow to import: 7 s on a cold machine
 
