@@ -140,6 +140,8 @@ class Experiment:
     def evidence(self, test: Models, fit: Models, parents: np.ndarray | None) -> Evidence:
         found = []
         for name, areas in self.areas(test).items():
+            if name == "rmia" and not self.world.unseen:
+                continue  # without z it decides nothing
             found.append(AttackEvidence(name, Sides(areas, self.reference[name], self.before[name], parents=parents)))
         bent = bent_yardstick(found)
         own = Sides(self.u_areas(fit, test), self.u_areas(fit, self.retrain), *self.u_before, parents)

@@ -54,6 +54,8 @@ _WHOLE = {
     "attacks": "[What looks for the forget set](#attacks).",
     "tracking": "[Where MLflow keeps the runs](#tracking).",
     "resources": "[What a unit takes](#resources).",
+    "verdict": "[What counts as forgotten](#verdict).",
+    "outputs": "[Logits that are kept besides the forget set's](#outputs).",
     "search": "[What `orchestrator search` looks for](#search).",
     "extends": "A recipe to fill this one in from: a path or a shipped name.",
 }
@@ -249,12 +251,13 @@ def outputs() -> str:
     """Returns the page of the outputs table, from its schema."""
     schema = attack.OUTPUTS_SCHEMA(10)
     rows = [(f"`{field.name}`", f"`{field.type}`", _COLUMNS[field.name]) for field in schema]
+    optional = [(f"`{name}`", "`string`", _COLUMNS[name]) for name in ("parent", "set")]
     return "\n\n".join(
         [
             "# Outputs table",
             "One row for each model and sample. `orchestrator run` writes it to `outputs/*.parquet`; "
             "`orchestrator audit` reads it. Below, the types for ten classes.",
-            table(("column", "type", "meaning"), rows),
+            table(("column", "type", "meaning"), [*rows, *optional]),
             "Every attack learns from the rows of `original` and `retrained` models in the folds `train` and "
             "`validation`. It is judged on the fold `test`.",
         ]
@@ -270,8 +273,9 @@ _COLUMNS = {
     "sample_id": "Which sample of the forget set.",
     "label": "The class of the sample.",
     "logits": "The model's outputs before softmax, one for each class.",
-    "parent": "The original that the model was unlearned from. Optional.",
-    "set": "`forget`, `retain` or `test`: what the sample is to the experiment. Optional; `forget` where absent.",
+    "parent": "Optional: `model_id` of the original that the model was unlearned from. Models of one parent count as one.",
+    "set": "Optional: `forget`, `retain`, `validation` or `test`. No model was trained on the last two: the z of RMIA, "
+    "and images to compare forget samples with. Where there is one of them only, its samples are dealt to both.",
 }
 
 

@@ -6,6 +6,7 @@ import json
 
 from attack.metrics.measure import Measure
 from attack.metrics.row import Attacker, Row
+from attack.metrics.verdict import Leak, Verdict
 
 WHOLE = {
     "schema": "Version of this layout: 1.",
@@ -23,7 +24,7 @@ ROW = {
     "ci": "95 % intervals over models, `[low, high]`, by metric.",
     "status": "`done` or `failed`.",
     "seconds": "Mean seconds to make one model.",
-    "verdict": "What the attacks say, in a sentence.",
+    "verdict": "The [verdict](../explanation/what-the-words-mean.md) in sentences.",
     "models": "How many of its models are under test.",
     "by_model": "One value for each model, by metric.",
     "attacks": "By attack: where it was fitted, its settings, its threshold, and its notes.",
@@ -33,7 +34,7 @@ ROW = {
     "sources": "The trained models that its models were made from.",
     "distance_models": "How many models a side its distances are of.",
     "error": "Why it failed, in one line.",
-    "verdict_word": "The verdict in one word, for programs.",
+    "judgement": "What the verdict rests on: the word, the reason, the leak that each attack finds, failing models.",
 }
 
 # Every field filled, so that every key is written.
@@ -54,6 +55,12 @@ _EXAMPLE = Row(
     distance_models=2,
     notes=("a sentence to be known",),
     verdict="Not decided: …",
+    judged=Verdict(
+        "undecided",
+        "21 % of the leak may be left, up to 60 %",
+        (Leak("xgboost", 0.53, 0.5, True, 0.2, -0.1, 0.6),),
+        "xgboost",
+    ),
     error="",
 )
 
