@@ -75,13 +75,32 @@ def test_one_model_of_negmerge_is_plain_negation() -> None:
         assert torch.allclose(away[name], -0.7 * step, atol=1e-6), name
 
 
-def test_negmerge_leaves_weights_without_consensus_and_all_buffers_to_the_bit() -> None:
+def test_negmerge_moves_by_its_consensus_and_leaves_the_rest_and_buffers_to_the_bit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tuned: list[dict[str, Tensor]] = []
+    original = NegMerge._tuned
+
+    def spy(self: NegMerge, *given: Any) -> dict[str, Tensor]:
+        tuned.append({name: weight.clone() for name, weight in original(self, *given).items()})
+        return tuned[-1]
+
+    monkeypatch.setattr(NegMerge, "_tuned", spy)
     result = run(NegMerge(models=3, epochs=5, lr=0.05, scale=0.3))
     assert all(torch.equal(a, b) for a, b in zip(result.model.buffers(), trained().buffers(), strict=True))
-    untouched = sum(int((step == 0).sum()) for step in moved(result.model).values())
-    total = sum(step.numel() for step in moved(result.model).values())
-    assert 0 < untouched < total
-    assert result.history[0]["consensus"] == pytest.approx(1 - untouched / total, abs=1e-3)
+    found = dict(result.model.named_parameters())
+    agreed = total = 0
+    for name, start in trained().named_parameters():
+        each = [model[name] - start.detach() for model in tuned]
+        signs = torch.stack([vector.sign() for vector in each])
+        same_sign = signs.sum(dim=0).abs() == 3
+        mean = sum(each) / 3
+        expected = start.detach() - 0.3 * mean * same_sign
+        assert torch.allclose(found[name].detach(), expected, atol=1e-6), name
+        assert torch.equal(found[name][~same_sign], start[~same_sign]), name
+        agreed, total = agreed + int(same_sign.sum()), total + start.numel()
+    assert 0.1 * total < agreed < 0.9 * total
+    assert result.history[0]["consensus"] == pytest.approx(agreed / total, abs=1e-3)
 
 
 def test_negmerge_finds_the_largest_scale_that_keeps_the_accuracy() -> None:
@@ -175,6 +194,7 @@ def test_what_is_projected_out_is_gone(whole: bool) -> None:
         flat, every = torch.cat([part.flatten() for part in left.values()]), torch.cat(list(rows.values()), dim=1)
         assert float((every @ flat).abs().max()) < 1e-5
         assert float(flat.norm()) > 0.5
+        assert float(left["b"].norm()) > 0.05
     else:
         assert float((rows["w"] @ left["w"].flatten()).abs().max()) < 1e-5
         assert float(left["b"].abs().max()) < 1e-5  # three numbers, five rows: nothing is left
