@@ -85,6 +85,7 @@ class ExperimentData:
                 "train": len(self.dataset.train.labels),
                 "test": len(self.dataset.test.labels),
                 "classes": self.dataset.num_classes,
+                "class_names": list(self.dataset.class_names),
             },
             "split": {
                 "forget": len(split.forget),

@@ -132,6 +132,14 @@ def _facts(report: Report) -> list[str]:
     ]
     if recipe.get("seed") is not None:
         found.append(f"seed {recipe['seed']}")
+    names = [str(name) for name in data.get("class_names") or []]
+    if names and not all(name.isdecimal() for name in names):
+        gone = [
+            names[c]
+            for c in (recipe.get("scenario") or {}).get("classes") or []
+            if isinstance(c, int) and c < len(names)
+        ]
+        found.append(f"forgets {', '.join(gone)}" if gone else f"classes {', '.join(names)}")
     return [words.shorten(words.clean(text), 80) for text in found if text]
 
 

@@ -56,6 +56,11 @@ class ImageFolder(Source):
             groups[part] = [image_files(root / name) if (root / name).is_dir() else [] for name in names]
             if not any(groups[part]):
                 raise ValueError(f"dataset.{part}: {str(root)!r} holds no image files")
+            empty = [name for name, group in zip(names, groups[part], strict=True) if not group]
+            if empty and part == "train":
+                raise ValueError(
+                    f"dataset.train: class {empty[0]!r} holds no image files; remove its folder, or fill it"
+                )
         return names, groups
 
     def load(self, *, limit: Limit | None = None, on_progress: Progress | None = None) -> ImageDataset:

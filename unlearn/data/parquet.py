@@ -140,6 +140,11 @@ class Parquet(Source):
             if len(values) and values.min() < 0:
                 raise ValueError(f"dataset.{part}: label {values.min()} is not allowed; labels start at 0")
         highest = int(max(values.max(initial=0) for values in labels.values()))
+        if min(int(values.min(initial=highest)) for values in labels.values()) > 0:
+            raise ValueError(
+                f"dataset.label_column: labels in {self.label_column!r} start at "
+                f"{min(int(values.min(initial=highest)) for values in labels.values())}: class 0 has no image; count from 0"
+            )
         if names is not None and highest >= len(names):
             names = None  # the file's own list of names does not cover its labels
         kept: dict[str, np.ndarray] = {}
@@ -150,6 +155,8 @@ class Parquet(Source):
             labels = {part: values[kept[part]] for part, values in labels.items()}
             names, highest = names[: self.classes] if names else None, self.classes - 1
         counts = {part: check_limit(limit_of(limit, part), len(labels[part]), part) for part in files}
+        for part, values in labels.items():
+            _refuse_sorted(values, counts[part], part)
         decoder = Decoder(self.image_size, on_progress, sum(counts.values()))
         images = {part: self._images(files[part], counts[part], decoder, kept.get(part)) for part in files}
         if decoder.grey:
@@ -253,6 +260,16 @@ class Parquet(Source):
         if column.null_count:
             raise ValueError(f"{file.shown}: column {self.image_column!r} has rows without image bytes")
         return decoder.decode(column.to_pylist(), lambda i: f"{file.shown}: row {row + i}")
+
+
+def _refuse_sorted(labels: np.ndarray, count: int, part: str) -> None:
+    """Raises `ValueError` where the first `count` rows lack classes because the file is sorted by them."""
+    first, every = np.unique(labels[:count]), np.unique(labels)
+    if count < len(labels) and len(first) < len(every) and (np.diff(labels) >= 0).all():
+        raise ValueError(
+            f"dataset.limit.{part}: the first {count} rows hold {len(first)} of {len(every)} classes, as the file is sorted by "
+            "class; shuffle it, or leave the limit out"
+        )
 
 
 def _tensors(column: Any, file: _File, name: str, decoder: Decoder) -> np.ndarray:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from .images import ImageDataset
+from .pixels import to_rgb
 
 Progress = Callable[[int, int], None]
 Limit = int | Mapping[str, int]
@@ -93,8 +94,16 @@ def class_folders(root: Path, field: str) -> list[Path]:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The image files of `folder`, sorted by name."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    """The image files of `folder` and of the folders inside it, in the order of torchvision's ImageFolder.
+
+    What is hidden is left out.
+    """
+    found = []
+    for root, _, names in sorted(os.walk(folder, followlinks=True)):
+        if any(part.startswith(".") for part in Path(root).relative_to(folder).parts):
+            continue
+        found += [Path(root) / name for name in sorted(names) if not name.startswith(".")]
+    return [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES]
 
 
 def round_robin(groups: Sequence[Sequence[Path]]) -> tuple[list[Path], np.ndarray]:
@@ -131,8 +140,7 @@ class Decoder:
 
         try:
             with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
-                grey = image.mode in ("L", "1", "LA")
-                rgb = image.convert("RGB")
+                rgb, grey = to_rgb(image)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise ValueError(f"{where}: cannot be decoded as an image ({error})") from None
         if self.image_size is not None and rgb.size != (self.image_size, self.image_size):
