@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..metrics.roc import best_f1
+from ..outputs.confidence import log_confidence
 from ..outputs.measured import Measured
 from .base import Attack, Fitted, Needs
 
@@ -63,8 +64,7 @@ class LossThreshold(_Threshold):
     def values(self, outputs: pa.Table | Measured) -> np.ndarray:
         """Returns log p_y of each row."""
         measured = Measured.of(outputs, self.needed)
-        # log p_y = −log(1 + exp(−φ)), which keeps what softmax would round away for confident rows.
-        return -np.logaddexp(0.0, -measured.in_rows(measured.margins(self.name)))
+        return log_confidence(measured.in_rows(measured.margins(self.name)))
 
 
 @dataclass(frozen=True)

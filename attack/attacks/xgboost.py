@@ -82,7 +82,14 @@ class XGBoostAttack(Attack):
     def candidates(cls) -> list[dict[str, Any]]:
         """Returns the settings that tuning tries: the release's own, and shallower and slower ones
         for small data."""
-        return candidates()
+        return [
+            {"max_depth": 10, "eta": 0.2, "min_child_weight": 0.1},
+            {"max_depth": 10, "eta": 0.05, "min_child_weight": 0.1},
+            {"max_depth": 6, "eta": 0.1, "min_child_weight": 1.0},
+            {"max_depth": 4, "eta": 0.1, "min_child_weight": 1.0},
+            {"max_depth": 3, "eta": 0.05, "min_child_weight": 5.0},
+            {"max_depth": 2, "eta": 0.1, "min_child_weight": 5.0},
+        ]
 
     def parameters(self) -> dict[str, Any]:
         """Returns XGBoost's training parameters."""
@@ -259,29 +266,12 @@ def fit_all(
     return found
 
 
-def candidates() -> list[dict[str, Any]]:
-    """Returns the settings that tuning tries: the release's own, and shallower and slower ones for
-    small data."""
-    return [
-        {"max_depth": 10, "eta": 0.2, "min_child_weight": 0.1},
-        {"max_depth": 10, "eta": 0.05, "min_child_weight": 0.1},
-        {"max_depth": 6, "eta": 0.1, "min_child_weight": 1.0},
-        {"max_depth": 4, "eta": 0.1, "min_child_weight": 1.0},
-        {"max_depth": 3, "eta": 0.05, "min_child_weight": 5.0},
-        {"max_depth": 2, "eta": 0.1, "min_child_weight": 5.0},
-    ]
-
-
-def fit_candidate(table: pa.Table, params: Mapping[str, Any]) -> FittedXGBoost:
-    """Returns the attacker that `params` give on `table`: a pure function of both, wherever it
-    runs."""
-    return XGBoostAttack(**params).fit(table)
-
-
 def tune(table: pa.Table, settings: Sequence[Mapping[str, Any]] | None = None) -> FittedXGBoost:
-    """Returns the attacker with the best validation F1 among `settings` (default: `candidates()`);
+    """Returns the attacker with the best validation F1 among `settings` (default: `candidates`);
     of equals the first."""
-    fitted = fit_all(table, [XGBoostAttack(**params) for params in (candidates() if settings is None else settings)])
+    fitted = fit_all(
+        table, [XGBoostAttack(**params) for params in (XGBoostAttack.candidates() if settings is None else settings)]
+    )
     if not fitted:
         raise ValueError("settings: no candidate was given")
     return max(fitted, key=lambda attacker: attacker.validation_f1)

@@ -46,12 +46,10 @@ def phi(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return found
 
 
-def log_confidence(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns log p_y, float64 `(rows,)`: minus the cross-entropy. `labels` are columns of the
-    logits."""
-    margin = phi(logits, labels)
+def log_confidence(margin: np.ndarray) -> np.ndarray:
+    """Returns log p_y for φ, float64 of the same shape: minus the cross-entropy."""
     # log p_y = −log(1 + exp(−φ)), which keeps what softmax would round away for confident rows.
-    return -np.logaddexp(0.0, -margin)
+    return np.asarray(-np.logaddexp(0.0, -margin))
 
 
 def entropy(logits: np.ndarray) -> np.ndarray:

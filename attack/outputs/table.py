@@ -216,12 +216,6 @@ def coded_column(table: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray]:
     return kept, (np.cumsum(used[order]) - 1)[rank[codes]]
 
 
-def text_column(table: pa.Table, name: str) -> np.ndarray:
-    """Returns a text column as a NumPy array of str objects."""
-    values, codes = coded_column(table, name)
-    return values[codes] if len(values) else np.empty(0, dtype=object)
-
-
 def rows_where(table: pa.Table, **allowed: str | Sequence[str]) -> pa.Table:
     """Returns the rows whose columns hold one of the values allowed, for example
     `role="original"`."""

@@ -158,7 +158,7 @@ def test_confidences_agree_with_exact_decimals_also_at_extreme_logits(scale: flo
     labels = generator.integers(0, 7, 20)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = phi(logits, labels), log_confidence(logits, labels), entropy(logits)
+        found = phi(logits, labels), log_confidence(phi(logits, labels)), entropy(logits)
     for index, (row, label) in enumerate(zip(logits, labels, strict=True)):
         for values, expected, tolerance in zip(found, exact(row, label), (1e-12, 1e-9, 1e-9), strict=True):
             assert values[index] == pytest.approx(float(expected), rel=tolerance, abs=1e-12)

@@ -8,7 +8,6 @@ import pytest
 
 from attack import XGBoostAttack, auc, outputs_table, tune
 from attack.attacks.features import shadow_features
-from attack.attacks.xgboost import candidates, fit_candidate
 from attack.outputs.table import logits_matrix, rows_where
 
 from .build import area, pool
@@ -94,13 +93,13 @@ def test_a_categorical_label_finds_what_one_hot_finds(tmp_path) -> None:  # type
 
 def test_tuning_takes_the_best_validation_f1_and_candidates_are_pure() -> None:
     table = pool(models=10, samples=60, shift=1.0, difficulty=0.5)
-    settings = [{**candidate, "rounds": 15} for candidate in candidates()]
+    settings = [{**candidate, "rounds": 15} for candidate in XGBoostAttack.candidates()]
     assert 6 <= len(settings) <= 8
-    assert {"max_depth": 10, "eta": 0.2, "min_child_weight": 0.1} in candidates()
+    assert {"max_depth": 10, "eta": 0.2, "min_child_weight": 0.1} in XGBoostAttack.candidates()
     best = tune(table, settings)
-    alone = [fit_candidate(table, params) for params in settings]
+    alone = [XGBoostAttack(**params).fit(table) for params in settings]
     assert best.validation_f1 == max(fitted.validation_f1 for fitted in alone)
-    again = fit_candidate(table, settings[0])
+    again = XGBoostAttack(**settings[0]).fit(table)
     assert np.array_equal(again.score(table), alone[0].score(table))
     with pytest.raises(ValueError, match="no candidate"):
         tune(table, [])
