@@ -1,8 +1,8 @@
 """Measures two walks through the code: from a recipe to `results.json`, and from logits to an AUC.
 
-    python docs/scripts/walk.py [FOLDER OF THE CODE]
+    python docs/scripts/walk.py [FOLDER OF THE CODE] [--write]
 
-A tiny experiment runs in this process. Where one of the stations of a walk is called for the first time, the functions of
+With `--write` it writes its part of `docs/architecture.md`, beside what was measured before. A tiny experiment runs in this process. Where one of the stations of a walk is called for the first time, the functions of
 the project on the stack are noted. A walk is all functions noted, in the order in which they are first passed.
 """
 
@@ -49,28 +49,91 @@ tracking: {uri: null}
 """
 
 
+Walk = dict[str, list[str]]  # station → the functions passed on the way to it
+
+DOCS = Path(__file__).parents[1]
+BEFORE = Path(__file__).parent / "walk-before.txt"  # what this program printed of commit b095c32
+HEADING = "## Two walks through the code"
+TEXT = """
+All functions of the project that a run in one process passes, in order. One walk goes from a recipe
+to `results.json`, the other from a model's logits to an AUC. `python docs/scripts/walk.py` measures
+them. Where a station is reached for the first time, it notes what is on the stack.
+"""
+
+
 def main() -> None:
-    """Runs the experiment and prints the walks as Markdown."""
+    """Runs the experiment and prints the walks, or writes them down."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("code", nargs="?", type=Path, default=Path(__file__).parents[2])
-    root = parser.parse_args().code.resolve()
+    parser.add_argument("--write", action="store_true")
+    args = parser.parse_args()
+    root = args.code.resolve()
     sys.path.insert(0, str(root))
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         os.chdir(folder)
         Path("walk.yaml").write_text(RECIPE)
         passed = _traced(root, ["run", "walk.yaml", "--address", "inline", "--quiet"])
-    for title, stations in WALKS.items():
-        walk: dict[str, None] = {}
-        print(f"### {title}\n")
-        for what, names in stations:
-            stack = next((passed[name] for name in names if name in passed), None)
-            if stack is None:
-                raise SystemExit(f"{what}: none of {', '.join(names)} was called")
-            new = [place for place in stack if place not in walk]
-            walk.update(dict.fromkeys(new))
-            print(f"- {what}: " + " → ".join(f"`{place}`" for place in new))
-        files = {place.rpartition(":")[0] for place in walk}
-        print(f"\n{len(walk)} functions in {len(files)} files.\n")
+    walks = {title: _walk(stations, passed) for title, stations in WALKS.items()}
+    if args.write:
+        page = DOCS / "architecture.md"
+        before = page.read_text().partition(HEADING)[0].rstrip()
+        page.write_text(f"{before}\n\n{_section(walks, _read(BEFORE.read_text()))}")
+    else:
+        print(_listed(walks))
+
+
+def _walk(stations: tuple[tuple[str, tuple[str, ...]], ...], passed: dict[str, list[str]]) -> Walk:
+    seen: set[str] = set()
+    walk: Walk = {}
+    for what, names in stations:
+        stack = next((passed[name] for name in names if name in passed), None)
+        if stack is None:
+            raise SystemExit(f"{what}: none of {', '.join(names)} was called")
+        walk[what] = [place for place in dict.fromkeys(stack) if place not in seen]
+        seen.update(stack)
+    return walk
+
+
+def _size(walk: Walk) -> str:
+    places = [place for part in walk.values() for place in part]
+    return f"{len(places)} functions in {len({place.rpartition(':')[0] for place in places})} files"
+
+
+def _listed(walks: dict[str, Walk]) -> str:
+    lines = []
+    for title, walk in walks.items():
+        lines.append(f"# {title}: {_size(walk)}")
+        for what, places in walk.items():
+            lines += [f"{what}:", *(f"  {place}" for place in places)]
+    return "\n".join(lines)
+
+
+def _read(text: str) -> dict[str, Walk]:
+    """Returns the walks that `_listed` wrote."""
+    walks: dict[str, Walk] = {}
+    title = station = ""
+    for line in text.splitlines():
+        if line.startswith("# "):
+            title = line[2:].partition(":")[0]
+            walks[title] = {}
+        elif line.startswith("  "):
+            walks[title][station].append(line.strip())
+        elif line:
+            station = line.rstrip(":")
+            walks[title][station] = []
+    return walks
+
+
+def _section(now: dict[str, Walk], before: dict[str, Walk]) -> str:
+    lines = [HEADING, TEXT, "| walk | before the rooms (b095c32) | now |", "| --- | --- | --- |"]
+    lines += [f"| {title} | {_size(before[title])} | {_size(walk)} |" for title, walk in now.items()]
+    for title, walk in now.items():
+        lines += ["", f"### {title[0].upper()}{title[1:]}", ""]
+        for what, places in walk.items():
+            lines += [f"- {what}:", *(f"    - `{place}`" for place in places)]
+        then = _listed({title: before[title]}).splitlines()[1:]
+        lines += ["", '??? note "Before the rooms"', "", "    ```text", *(f"    {line}" for line in then), "    ```"]
+    return "\n".join(lines) + "\n"
 
 
 def _traced(root: Path, arguments: list[str]) -> dict[str, list[str]]:
@@ -90,7 +153,8 @@ def _traced(root: Path, arguments: list[str]) -> dict[str, list[str]]:
         while at is not None:
             file = at.f_code.co_filename
             if file.startswith(packages) and not at.f_code.co_name.startswith("<"):
-                stack.append(f"{Path(file).relative_to(root).as_posix()}:{at.f_code.co_qualname}")
+                place = at.f_code.co_qualname.replace(".<locals>", "")
+                stack.append(f"{Path(file).relative_to(root).as_posix()}:{place}")
             at = at.f_back
         passed[name] = stack[::-1]
 
