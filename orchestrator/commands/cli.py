@@ -38,6 +38,8 @@ COMMANDS = {
     "table": ("table", "print the results as csv, md or latex"),
     "compare": ("compare", "print runs side by side"),
     "recipes": ("recipes", "list the recipes that come with the package"),
+    "methods": ("methods", "list the unlearning methods, or print the card of one"),
+    "check-method": ("check_method", "try a method of your own on what every method must do"),
     "show": ("show", "print a recipe with every default written out"),
     "schema": ("schema", "print the JSON Schema of recipes"),
     "audit": ("audit", "attack the outputs of your own models"),

@@ -17,7 +17,7 @@ from unlearn.methods.base import Method
 from ..base.errors import Fault, RecipeError
 from ..base.values import Json, Object
 from ..base.yaml_text import dump
-from . import sweep
+from . import presets, sweep
 from .checks import _attack_faults, _method_faults, _section_faults, _shadow_faults, method_defaults
 from .choices import Choice
 from .files import apply_override, read_document, shipped_recipes
@@ -50,7 +50,7 @@ def check_recipe(document: Any, label: str = "recipe") -> Recipe:
             [Fault("recipe", document, "not a mapping", "keys such as name, dataset, scenario, model")], label
         )
     found: list[Fault] = []
-    document = _expand_environment(document, found)
+    document = presets.fill_in(_expand_environment(document, found), found)
     try:
         recipe = Recipe.model_validate(document)
     except ValidationError as error:

@@ -82,7 +82,10 @@ def _of_method(method: type[Method]) -> dict[str, Any]:
     """The options of a method, sweeps of them, and those that only older recipes have."""
     found = _options(method)
     found["properties"] |= {name: {"deprecated": True} for name in method.retired}
-    return _swept(found)
+    found = _swept(found)
+    if method.presets:
+        found["properties"]["preset"] = {"enum": list(method.presets), "description": "published settings"}
+    return found
 
 
 def _swept(schema: dict[str, Any]) -> dict[str, Any]:
