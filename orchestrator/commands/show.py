@@ -18,7 +18,7 @@ def main(args: argparse.Namespace) -> int:
 
     recipe = common.load(args)
     if args.json:
-        print_json(recipe.model_dump(mode="json"))
+        print_json(recipe.document)
     else:
         print(to_yaml(recipe), end="")
     return 0

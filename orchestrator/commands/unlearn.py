@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from ..base.errors import Fault, RecipeError, UserError
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..recipe.recipe import Point
+    from ..recipe.choices import Point
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,8 +54,7 @@ def main(args: argparse.Namespace) -> int:
 
     from ..base.text import finite
     from ..plan.data import load_data
-    from ..recipe.choices import Choice
-    from ..recipe.recipe import expand_methods, load_recipe
+    from ..recipe.recipe import load_recipe
     from ..records.progress import Progress
     from ..work.checkpoint import load_weights
     from ..work.context import Context
@@ -68,12 +68,12 @@ def main(args: argparse.Namespace) -> int:
     output.claim({"--model": args.model, "--moments": args.moments, "--recipe": Path(args.recipe)}, args.force)
     check_device(args.device)
     recipe = load_recipe(args.recipe, args.overrides)
-    point = _point(expand_methods(recipe), args.method, recipe.name)
+    point = _point(recipe.methods, args.method, recipe.name)
     method = point.method
     progress = Progress(quiet=args.json)
     data = load_data(recipe, None, progress.counting("decoding images"), allow_factory=args.allow_factory)
     context = Context(None, data, device=args.device, allow_factory=args.allow_factory)
-    model = context.new_model(Choice.of(recipe.model), seed=0)
+    model = context.new_model(recipe.model, seed=0)
     for note in load_weights(model, args.model):
         progress.say(f"{args.model}: {note}")
     for note in (
@@ -87,7 +87,7 @@ def main(args: argparse.Namespace) -> int:
     )
     try:
         if method.needs().access == "moments":
-            given["moments"] = _moments(args.moments, model, context, recipe.training.get("augment"), progress)
+            given["moments"] = _moments(args.moments, model, context, recipe.training.augment, progress)
         result = method.unlearn(
             model.eval(), **given, on_epoch=lambda row: progress.say(f"  epoch {row.get('epoch')}: {_brief(row)}")
         )
@@ -110,7 +110,7 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _point(points: list[Point], wanted: str | None, recipe: str) -> Point:
+def _point(points: Sequence[Point], wanted: str | None, recipe: str) -> Point:
     chosen = [point for point in points if wanted in (None, point.name)]
     if not chosen:
         names = ", ".join(dict.fromkeys(point.name for point in points)) or "none"

@@ -300,7 +300,7 @@ def write_results(
     """Writes `results.json` and `curves.json`; returns the results document."""
     document = {
         "schema": SCHEMA_VERSION,
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": recipe.document,
         "rows": [row.to_json() for row in rows],
         "stages": stages,
         "environment": facts,

@@ -25,6 +25,7 @@ from ..plan.plan import check_stored_models
 from ..plan.search import BOUND, FOLD, MEASURED_ERROR, SearchPlan, bound_of, check_search, plan_search
 from ..plan.units import Unit, default_threads
 from ..recipe.options import plain
+from ..recipe.recipe import changed
 from ..recipe.sections import Recipe
 from ..records.folder import OutputFolder
 from ..records.ownership import Owner
@@ -83,7 +84,7 @@ def search(recipe: Recipe, options: RunOptions) -> SearchResult:
         return SearchResult(document, folder, None)
     if not _is_drawn(folder, document):
         (folder / "report.html").unlink(missing_ok=True)  # the run below draws it again
-    result = run(recipe.model_copy(update={"methods": document["methods"]}), options)
+    result = run(changed(recipe, methods=document["methods"]), options)
     document["final"] = final_rows(document, result.document)
     _write(folder, document)
     return SearchResult(document, folder, result)

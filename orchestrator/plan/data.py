@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from unlearn import SOURCES, ImageDataset, Scenario, Split, load_dataset, make_split
+from unlearn import SOURCES, ImageDataset, Split, load_dataset, make_split
 from unlearn.data import fingerprint
 
 from ..base.errors import RecipeError
 from ..recipe.checks import model_faults
-from ..recipe.options import build, fault_from
+from ..recipe.options import fault_from
 from ..recipe.sections import Recipe
 from ..store import CorruptObject, Store
 from .code import code_of
@@ -119,10 +119,10 @@ def load_data(
     """
     dataset = _load_dataset(recipe, store, on_progress, keep)
     try:
-        split = make_split(dataset, build(Scenario, recipe.scenario), recipe.seed)
+        split = make_split(dataset, recipe.scenario, recipe.seed)
     except ValueError as error:
-        raise RecipeError([fault_from(error, "scenario", recipe.scenario)], recipe.name) from None
-    faults = model_faults(recipe, dataset.num_classes, dataset.channels, dataset.image_size, allow_factory)
+        raise RecipeError([fault_from(error, "scenario", recipe.section("scenario"))], recipe.name) from None
+    faults = model_faults(recipe.model, dataset.num_classes, dataset.channels, dataset.image_size, allow_factory)
     if faults:
         raise RecipeError(faults, recipe.name)
     return ExperimentData(dataset, split)
@@ -130,15 +130,17 @@ def load_data(
 
 def _load_dataset(recipe: Recipe, store: Store | None, on_progress: Progress | None, keep: bool) -> ImageDataset:
     decoded = _decoded(recipe, store, on_progress, keep)
+    given = recipe.dataset.options
     try:
-        return decoded.normalised(recipe.dataset.get("mean"), recipe.dataset.get("std"))
+        return decoded.normalised(given.get("mean"), given.get("std"))
     except ValueError as error:
-        raise RecipeError([fault_from(error, "dataset", recipe.dataset)], recipe.name) from None
+        raise RecipeError([fault_from(error, "dataset", recipe.section("dataset"))], recipe.name) from None
 
 
 def _decoded(recipe: Recipe, store: Store | None, on_progress: Progress | None, keep: bool) -> ImageDataset:
-    options = {k: v for k, v in recipe.dataset.items() if k not in ("source", "limit", "mean", "std")}
-    source, limit = recipe.dataset["source"], recipe.dataset.get("limit")
+    source, limit = recipe.dataset.name, recipe.dataset.options.get("limit")
+    apart = ("limit", "mean", "std")  # the decoded images do not depend on them
+    options: dict[str, Any] = {name: value for name, value in recipe.dataset.options.items() if name not in apart}
     try:
         identity = fingerprint(source, **options)
         asked = {"source": source, "options": options, "limit": limit, "fingerprint": identity}
@@ -153,7 +155,7 @@ def _decoded(recipe: Recipe, store: Store | None, on_progress: Progress | None, 
                 pass  # set aside; decoded again below
         dataset: ImageDataset = load_dataset(source, limit=limit, on_progress=on_progress, **options)
     except (ValueError, OSError) as error:
-        raise RecipeError([fault_from(error, "dataset", recipe.dataset)], recipe.name) from None
+        raise RecipeError([fault_from(error, "dataset", recipe.section("dataset"))], recipe.name) from None
     if store is not None and keep:
         with store.attempt(unit.key) as attempt:
             with attempt.path("dataset.npz").open("wb") as file:

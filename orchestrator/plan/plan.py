@@ -9,14 +9,13 @@ import numpy as np
 
 from attack import ATTACKS, DIVERGENCES
 from attack.distances.compare import DEFAULT_DIVERGENCES, equal_count, first_of
-from unlearn import MODELS, Training
+from unlearn import MODELS
 from unlearn.methods.base import Method
 
 from ..base.errors import Fault, RecipeError
 from ..base.values import Object
-from ..recipe.choices import Choice
+from ..recipe.choices import Point
 from ..recipe.options import build, fault_from, option_names, settings_of
-from ..recipe.recipe import Point, expand_methods
 from ..recipe.sections import Recipe
 from .code import code_of, code_of_factory
 from .data import ExperimentData
@@ -86,8 +85,7 @@ class _Planner:
     def __init__(self, recipe: Recipe, data: ExperimentData):
         self.recipe = recipe
         self.data = data
-        self.training: Training = build(Training, recipe.training)
-        self.model = Choice.of(recipe.model)
+        self.training, self.model = recipe.training, recipe.model
         self.model_code = _code_of_model(self.model.name)
         # Sums in another order differ in the last bits.
         self.threads = default_threads(recipe.resources.cpus_per_unit)
@@ -110,9 +108,9 @@ class _Planner:
         rows.append(Row("no_unlearn", {}, no_unlearn, tuple(test_originals)))
         references = tuple(self._outputs(u, "unlearned", "test", "retrain") for u in self.references)
         rows.append(Row("retrain", {}, references, tuple(self.references)))
-        rows.extend(self._method_row(point) for point in expand_methods(self.recipe))
+        rows.extend(self._method_row(point) for point in self.recipe.methods)
         rows = [replace(row, unseen=self._unseen(row.targets)) for row in rows]
-        z = self._unseen(population) if any(ATTACKS[a["name"]].takes_population for a in self.recipe.attacks) else ()
+        z = self._unseen(population) if any(ATTACKS[a.name].takes_population for a in self.recipe.attacks) else ()
         rows = [self._scored(row, population, references, attackers, z) for row in rows]
         rows = self._with_traces(self._with_distances(rows, population), population)
         unlearn = [u for row in rows for u in row.producers if u.kind == "unlearn"]
@@ -199,7 +197,9 @@ class _Planner:
         try:
             method.check(self.data.split)
         except ValueError as error:
-            raise RecipeError([fault_from(error, "scenario", self.recipe.scenario)], self.recipe.name) from None
+            raise RecipeError(
+                [fault_from(error, "scenario", self.recipe.section("scenario"))], self.recipe.name
+            ) from None
         try:
             if method.in_steps:
                 grouped_steps(self.data, method.steps().size)
@@ -256,11 +256,10 @@ class _Planner:
         """Returns the fitted candidates of each attack that is fitted once for all methods."""
         found: dict[str, list[Unit]] = {}
         fitting = [o for o in population if o.label.fold != "test"]
-        for settings in self.recipe.attacks:
-            name = settings["name"]
+        for asked in self.recipe.attacks:
+            name, options = asked.name, dict(asked.options)
             if ATTACKS[name].per_method or not ATTACKS[name].candidates():
                 continue
-            options = {k: v for k, v in settings.items() if k != "name"}
             units = []
             for candidate in ATTACKS[name].candidates():
                 attack = build(ATTACKS[name], {"seed": self.recipe.seed, **candidate, **options})
@@ -280,11 +279,10 @@ class _Planner:
     ) -> Row:
         negatives = tuple(o for o in population if o.label.role == "retrained" and o.label.fold == "test")
         scores = []
-        for settings in self.recipe.attacks:
-            name = settings["name"]
+        for asked in self.recipe.attacks:
+            name, options = asked.name, dict(asked.options)
             if ATTACKS[name].per_method and row.method == "retrain":
                 continue  # it needs models unlearned from every original: this row has none
-            options = {k: v for k, v in settings.items() if k != "name"}
             if "seed" in option_names(ATTACKS[name]):
                 options = {"seed": self.recipe.seed, **options}
             candidates = attackers.get(name, [])

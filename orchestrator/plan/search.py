@@ -18,7 +18,8 @@ from attack.metrics.row import PRIMARY
 from ..base.errors import Fault, RecipeError
 from ..base.values import digest
 from ..recipe import sweep
-from ..recipe.recipe import check_recipe
+from ..recipe.choices import Choice
+from ..recipe.recipe import changed, check_recipe
 from ..recipe.sections import Recipe, Search
 from .data import ExperimentData
 from .plan import Plan, Row, judged_ones, make_plan
@@ -88,7 +89,7 @@ def check_search(recipe: Recipe) -> Search:
     if search.bound is not None and not search.bound:
         found.append(Fault("search.bound", {}, "says nothing", f"{BOUND}: a number of points, or null for none"))
     if primary_attack(recipe) is None:
-        names = [settings["name"] for settings in recipe.attacks]
+        names = [attack.name for attack in recipe.attacks]
         found.append(Fault("attacks", names, "a search needs an attack that is fitted once for all settings", PRIMARY))
     if found:
         raise RecipeError(found, recipe.name)
@@ -118,7 +119,7 @@ def _method_faults(recipe: Recipe, search: Search) -> list[Fault]:
 
 def _faults_of(recipe: Recipe, methods: list[dict[str, Any]]) -> list[Fault]:
     """Returns what is wrong with `methods` in this recipe, as faults of `search.method`."""
-    document = recipe.model_dump(mode="json") | {"methods": methods}
+    document = {**recipe.document, "methods": methods}
     try:
         check_recipe(document, recipe.name)
     except RecipeError as error:
@@ -152,10 +153,10 @@ def bound_of(search: Search) -> float | None:
     return None if search.bound is None else float(search.bound[BOUND])
 
 
-def primary_attack(recipe: Recipe) -> dict[str, Any] | None:
+def primary_attack(recipe: Recipe) -> Choice | None:
     """Returns the attack that settings are compared by: XGBoost's, else the first that is fitted once on shadow models."""
-    fitted = [settings for settings in recipe.attacks if ATTACKS[settings["name"]].candidates()]
-    return min(fitted, key=lambda settings: settings["name"] != PRIMARY, default=None)
+    fitted = [attack for attack in recipe.attacks if ATTACKS[attack.name].candidates()]
+    return min(fitted, key=lambda attack: attack.name != PRIMARY, default=None)
 
 
 def draw(recipe: Recipe, search: Search) -> list[dict[str, Any]]:
@@ -184,12 +185,12 @@ def plan_search(recipe: Recipe, data: ExperimentData) -> SearchPlan:
     """
     search = check_search(recipe)
     # Unlearning every original gives the plan that unlearns the validation fold, by the rules of any run.
-    wide = recipe.model_copy(
-        update={
-            "methods": [{"name": search.method["name"], **params} for params in draw(recipe, search)],
-            "attacks": [primary_attack(recipe)],
-            "shadows": recipe.shadows.model_copy(update={"unlearn": "all"}),
-        }
+    primary = primary_attack(recipe)
+    wide = changed(
+        recipe,
+        methods=[{"name": search.method["name"], **params} for params in draw(recipe, search)],
+        attacks=[] if primary is None else [primary.to_json()],
+        shadows={**recipe.section("shadows"), "unlearn": "all"},
     )
     plan = make_plan(wide, data)
     population = tuple(unit for unit in plan.population if unit.label.fold != "test")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Generic, TypeVar
 
-from ..base.values import Json, Object, digest, plain
+from ..base.values import Json, Object, digest
 from ..recipe.sections import Recipe
 from .specs import Spec
 
@@ -142,4 +142,4 @@ STAGE_TITLES = {
 def experiment_id(recipe: Recipe) -> str:
     """Returns a short identifier of a resolved recipe: the same recipe submitted twice is the same
     experiment."""
-    return digest(plain(recipe.model_dump(mode="json")))[:16]
+    return digest(recipe.document)[:16]

@@ -14,25 +14,28 @@ from unlearn.models import torchvision_names
 
 from ..base.errors import Fault, nearest
 from . import sweep
+from .choices import Choice
 from .options import fault_from, option_faults, option_names
-from .sections import Recipe
+from .sections import Draft
 
 
-def _section_faults(recipe: Recipe) -> list[Fault]:
+def _section_faults(draft: Draft) -> list[Fault]:
     found: list[Fault] = []
-    dataset = dict(recipe.dataset)
+    dataset = dict(draft.dataset)
     source = dataset.pop("source", None)
     if source not in SOURCES:
         found.append(
-            Fault("dataset.source", source, "no such data source", ", ".join(SOURCES), nearest(source or "", SOURCES))
+            Fault(
+                "dataset.source", source, "no such data source", ", ".join(SOURCES), nearest(str(source or ""), SOURCES)
+            )
         )
     else:
         extra = {"limit": int | dict[str, int] | None, "mean": list[float] | None, "std": list[float] | None}
         found += option_faults(SOURCES[source], dataset, "dataset", extra=extra)
         found += _limit_faults(dataset.get("limit"))
-    found += option_faults(Scenario, recipe.scenario, "scenario")
-    found += option_faults(Training, recipe.training, "training")
-    model = dict(recipe.model)
+    found += option_faults(Scenario, draft.scenario, "scenario")
+    found += option_faults(Training, draft.training, "training")
+    model = dict(draft.model)
     name = model.pop("name", None)
     if not isinstance(name, str):
         found.append(
@@ -40,7 +43,7 @@ def _section_faults(recipe: Recipe) -> list[Fault]:
         )
     elif name in MODELS:
         unfit = option_faults(MODELS[name], model, "model", skip=("num_classes", "in_channels", "image_size", "seed"))
-        found += unfit or model_faults(recipe, num_classes=10, channels=3, image_size=64)
+        found += unfit or model_faults(Choice.of(draft.model), num_classes=10, channels=3, image_size=64)
     elif ":" not in name:
         known = [*MODELS, *torchvision_names()]
         if name not in known:
@@ -57,19 +60,18 @@ def _section_faults(recipe: Recipe) -> list[Fault]:
 
 
 def model_faults(
-    recipe: Recipe, num_classes: int, channels: int, image_size: int, allow_factory: bool = False
+    model: Choice, num_classes: int, channels: int, image_size: int, allow_factory: bool = False
 ) -> list[Fault]:
-    """Returns what keeps the recipe's model from being built for images of this shape; builds it
-    without its weights."""
-    name = recipe.model["name"]
-    if ":" in name and allow_factory:
+    """Returns what keeps the model from being built for images of this shape; builds it without its weights."""
+    if ":" in model.name and allow_factory:
         return []  # the user's own code may not stand being built without weights
-    options = {k: v for k, v in recipe.model.items() if k != "name"}
+    shape = {"num_classes": num_classes, "in_channels": channels, "image_size": image_size}
+    options: dict[str, Any] = {**model.options, **shape}
     try:
         with torch.device("meta"):
-            build_model(name, num_classes=num_classes, in_channels=channels, image_size=image_size, **options)
+            build_model(model.name, **options)
     except (ValueError, TypeError) as error:
-        return [fault_from(error, "model", recipe.model)]
+        return [fault_from(error, "model", model.to_json())]
     return []
 
 
@@ -90,11 +92,11 @@ def _limit_faults(limit: Any) -> list[Fault]:
     return found
 
 
-def _shadow_faults(recipe: Recipe) -> list[Fault]:
-    shadows = recipe.shadows
+def _shadow_faults(draft: Draft) -> list[Fault]:
+    shadows = draft.shadows
     found = []
     for role, count in (("originals", shadows.originals), ("retrained", shadows.retrained)):
-        if sum(shadows.split) != count and not (role == "retrained" and count == 0 and not recipe.attacks):
+        if sum(shadows.split) != count and not (role == "retrained" and count == 0 and not draft.attacks):
             _, validation, test = shadows.split
             likely = max(1, count - validation - test)
             found.append(
@@ -106,7 +108,7 @@ def _shadow_faults(recipe: Recipe) -> list[Fault]:
                 )
             )
             break
-    if recipe.attacks and min(shadows.split) < 1:
+    if draft.attacks and min(shadows.split) < 1:
         found.append(
             Fault("shadows.split", list(shadows.split), "each fold needs a model", "three numbers of at least 1")
         )
@@ -122,9 +124,9 @@ def _shadow_faults(recipe: Recipe) -> list[Fault]:
     return found
 
 
-def _method_faults(recipe: Recipe, inherit: bool) -> list[Fault]:
+def _method_faults(draft: Draft, inherit: bool) -> list[Fault]:
     found: list[Fault] = []
-    for index, settings in enumerate(recipe.methods):
+    for index, settings in enumerate(draft.methods):
         where = f"methods.{index}"
         name = str(settings.get("name"))
         if name not in METHODS:
@@ -148,8 +150,8 @@ def _method_faults(recipe: Recipe, inherit: bool) -> list[Fault]:
             ]
             continue
         seen: set[str] = set()
-        inherited = method_defaults(name, recipe) if inherit else {}
-        for params in sweep.expand(options, recipe.seed, index):
+        inherited = method_defaults(name, draft) if inherit else {}
+        for params in sweep.expand(options, draft.seed, index):
             for fault in _point_faults(name, {**inherited, **params}, where):
                 if str(fault) not in seen:
                     seen.add(str(fault))
@@ -165,20 +167,19 @@ def _point_faults(name: str, params: Mapping[str, Any], where: str) -> list[Faul
     return option_faults(kind, options, where)
 
 
-def method_defaults(name: str, recipe: Recipe) -> dict[str, Any]:
-    """Returns the training recipe's values for those of a method's options that carry the same
-    names.
+def method_defaults(name: str, draft: Draft) -> dict[str, Any]:
+    """Returns the training recipe's values for those of a method's options that carry the same names.
 
     A method says which of its options it inherits. Those that train "with the original recipe"
     inherit all of them.
     """
-    shared = METHODS[name].inherits & set(recipe.training)
-    return {key: recipe.training[key] for key in sorted(shared)}
+    shared = METHODS[name].inherits & set(draft.training)
+    return {key: draft.training[key] for key in sorted(shared)}
 
 
-def _attack_faults(recipe: Recipe) -> list[Fault]:
+def _attack_faults(draft: Draft) -> list[Fault]:
     found: list[Fault] = []
-    for index, settings in enumerate(recipe.attacks):
+    for index, settings in enumerate(draft.attacks):
         where = f"attacks.{index}"
         name = settings.get("name")
         if name not in ATTACKS:
@@ -187,9 +188,8 @@ def _attack_faults(recipe: Recipe) -> list[Fault]:
             )
             continue
         found += option_faults(ATTACKS[name], {k: v for k, v in settings.items() if k != "name"}, where)
-        if recipe.scenario.get("kind") == "classes" and ATTACKS[str(name)].reads_label:
-            # Every model shows an attacker the kept classes' logits only, since an unlearned model
-            # has no others.
+        if draft.scenario.get("kind") == "classes" and ATTACKS[str(name)].reads_label:
+            # Every model shows an attacker the kept classes' logits only, since an unlearned model has no others.
             found.append(
                 Fault(
                     f"{where}.name",
@@ -198,16 +198,16 @@ def _attack_faults(recipe: Recipe) -> list[Fault]:
                     ", ".join(label_free()),
                 )
             )
-        if name == "u_lira" and recipe.shadows.unlearn != "all":
+        if name == "u_lira" and draft.shadows.unlearn != "all":
             found.append(
                 Fault(
                     "shadows.unlearn",
-                    recipe.shadows.unlearn,
+                    draft.shadows.unlearn,
                     "u_lira compares models unlearned from every original",
                     "all",
                 )
             )
-    names = [settings.get("name") for settings in recipe.attacks]
+    names = [settings.get("name") for settings in draft.attacks]
     if len(set(names)) < len(names):
         found.append(Fault("attacks", names, "an attack is named twice", "each attack once"))
     return found

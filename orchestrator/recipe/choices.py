@@ -1,10 +1,11 @@
-"""What a recipe names, with the options that it gives: a model, a data source, a method, an
-attack."""
+"""What a recipe names, with the options that it gives: a model, a source, a method, an attack."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from unlearn import Method
 
 from ..base.values import Json, Object, plain
 
@@ -25,3 +26,20 @@ class Choice:
     def to_json(self) -> dict[str, Json]:
         """Returns the section again."""
         return {"name": self.name, **self.options}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One setting of a method.
+
+    **Arguments:**
+
+    - `params`: what the recipe gives for it, in the types that the method declares.
+    - `method`: the method with every default filled in. Points are equal where these are.
+    - `written`: the values as the recipe spells them. They name models, as they always did.
+    """
+
+    name: str
+    params: Object = field(compare=False)
+    method: Method
+    written: Object = field(compare=False)

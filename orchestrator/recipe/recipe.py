@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +11,17 @@ from pydantic import ValidationError
 
 from attack import ATTACKS
 from unlearn import METHODS, Scenario, Training
-from unlearn.methods.base import Method
 
 from ..base.errors import Fault, RecipeError
-from ..base.values import Json, Object
+from ..base.values import Json
 from ..base.yaml_text import dump
 from . import presets, sweep
 from .checks import _attack_faults, _method_faults, _section_faults, _shadow_faults, method_defaults
-from .choices import Choice
+from .choices import Choice, Point
 from .files import apply_override, read_document, shipped_recipes
-from .options import Each, canonical_options, canonical_params, method_of, settings_of, validation_faults
+from .options import Each, build, canonical_options, canonical_params, method_of, settings_of, validation_faults
 from .places import expand_section, tracking_faults
-from .sections import Recipe
+from .sections import Draft, Recipe
 
 
 def load_recipe(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -52,69 +50,73 @@ def check_recipe(document: Any, label: str = "recipe") -> Recipe:
     found: list[Fault] = []
     document = presets.fill_in(_expand_environment(document, found), found)
     try:
-        recipe = Recipe.model_validate(document)
+        draft = Draft.model_validate(document)
     except ValidationError as error:
-        found += validation_faults(error, Recipe)
+        found += validation_faults(error, Draft)
         raise RecipeError(found, label) from None
-    found += tracking_faults(recipe.tracking.uri)
-    found += _section_faults(recipe)
-    found += _shadow_faults(recipe)
+    found += tracking_faults(draft.tracking.uri)
+    found += _section_faults(draft)
+    found += _shadow_faults(draft)
     # EU-k and its kin inherit the training section: its own faults are told once, not once more for each of them.
-    found += _method_faults(recipe, inherit=not any(fault.field.startswith("training") for fault in found))
-    found += _attack_faults(recipe)
+    found += _method_faults(draft, inherit=not any(fault.field.startswith("training") for fault in found))
+    found += _attack_faults(draft)
     if found:
         raise RecipeError(found, label)
-    return _canonical(recipe)
+    return _parsed(_canonical(draft))
 
 
-def _canonical(recipe: Recipe) -> Recipe:
+def _canonical(draft: Draft) -> Draft:
     """Returns a checked recipe with one spelling for one value: what is shown, stored and compared.
 
     Data and model stay as they are written: their values were always part of the keys of what is stored.
     """
 
-    def options(target: Any, given: Object, each: Each | None = None) -> dict[str, Json]:
+    def options(target: type, given: Mapping[str, object], each: Each | None = None) -> dict[str, Json]:
         rest = {name: value for name, value in given.items() if name != "name"}
-        return {"name": given["name"], **canonical_options(target, rest, each)}
+        return {"name": str(given["name"]), **canonical_options(target, rest, each)}
 
-    def method(given: Object) -> dict[str, Json]:
+    def method(given: Mapping[str, object]) -> dict[str, Json]:
         return options(METHODS[str(given["name"])], given, sweep.each)
 
-    changed: dict[str, Any] = {
-        "scenario": canonical_options(Scenario, recipe.scenario),
-        "training": canonical_options(Training, recipe.training),
-        "methods": [method(given) for given in recipe.methods],
-        "attacks": [options(ATTACKS[given["name"]], given) for given in recipe.attacks],
+    changed: dict[str, object] = {
+        "scenario": canonical_options(Scenario, draft.scenario),
+        "training": canonical_options(Training, draft.training),
+        "methods": [method(given) for given in draft.methods],
+        "attacks": [options(ATTACKS[str(given["name"])], given) for given in draft.attacks],
     }
-    if recipe.search is not None and recipe.search.method.get("name") in METHODS:
-        changed["search"] = recipe.search.model_copy(update={"method": method(recipe.search.method)})
-    return recipe.model_copy(update=changed)
+    if draft.search is not None and draft.search.method.get("name") in METHODS:
+        changed["search"] = draft.search.model_copy(update={"method": method(draft.search.method)})
+    return draft.model_copy(update=changed)
 
 
-@dataclass(frozen=True)
-class Point:
-    """One setting of a method.
+def _parsed(draft: Draft) -> Recipe:
+    return Recipe(
+        name=draft.name,
+        description=draft.description,
+        seed=draft.seed,
+        dataset=Choice.of(draft.dataset, "source"),
+        scenario=build(Scenario, draft.scenario),
+        model=Choice.of(draft.model),
+        training=build(Training, draft.training),
+        shadows=draft.shadows,
+        methods=tuple(_points(draft)),
+        attacks=tuple(Choice.of(given) for given in draft.attacks),
+        tracking=draft.tracking,
+        resources=draft.resources,
+        search=draft.search,
+        verdict=draft.verdict,
+        outputs=draft.outputs,
+        document=draft.model_dump(mode="json"),
+    )
 
-    **Arguments:**
 
-    - `params`: what the recipe gives for it, in the types that the method declares.
-    - `method`: the method with every default filled in. Points are equal where these are.
-    - `written`: the values as the recipe spells them. They name models, as they always did.
-    """
-
-    name: str
-    params: Object = field(compare=False)
-    method: Method
-    written: Object = field(compare=False)
-
-
-def expand_methods(recipe: Recipe) -> list[Point]:
+def _points(draft: Draft) -> list[Point]:
     """Returns every point of every method's sweep, in the recipe's order, duplicates removed."""
     points: list[Point] = []
-    for index, settings in enumerate(recipe.methods):
-        choice = Choice.of(settings)
-        for params in sweep.expand(choice.options, recipe.seed, index):
-            method = method_of(choice.name, {**method_defaults(choice.name, recipe), **params})
+    for index, given in enumerate(draft.methods):
+        choice = Choice.of(given)
+        for params in sweep.expand(choice.options, draft.seed, index):
+            method = method_of(choice.name, {**method_defaults(choice.name, draft), **params})
             settings = settings_of(method)
             point = Point(choice.name, {name: settings[name] for name in params}, method, params)
             if point not in points:
@@ -122,9 +124,14 @@ def expand_methods(recipe: Recipe) -> list[Point]:
     return points
 
 
+def changed(recipe: Recipe, **sections: object) -> Recipe:
+    """Returns the recipe with other sections, given as plain data; raises as `check_recipe`."""
+    return check_recipe({**recipe.document, **sections}, recipe.name)
+
+
 def to_yaml(recipe: Recipe) -> str:
     """Returns the resolved recipe as YAML, every default written out."""
-    return dump(recipe.model_dump(mode="json"))
+    return dump(recipe.document)
 
 
 def _expand_environment(document: dict[str, Any], found: list[Fault]) -> dict[str, Any]:
@@ -145,8 +152,8 @@ def _expand_environment(document: dict[str, Any], found: list[Fault]) -> dict[st
 __all__ = [
     "Recipe",
     "canonical_params",
+    "changed",
     "check_recipe",
-    "expand_methods",
     "load_recipe",
     "shipped_recipes",
     "to_yaml",

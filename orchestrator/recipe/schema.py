@@ -8,14 +8,13 @@ from attack import ATTACKS
 from unlearn import METHODS, MODELS, SOURCES, Method, Scenario, Training
 
 from .options import options_model
-from .sections import Recipe
+from .sections import Draft
 from .sweep import KINDS
 
 
 def recipe_schema() -> dict[str, Any]:
-    """Returns the JSON Schema of a recipe, with the options of every known source, model, method
-    and attack."""
-    schema = Recipe.model_json_schema()
+    """Returns the JSON Schema of a recipe, with the options of every known source, model, method and attack."""
+    schema = Draft.model_json_schema()
     definitions = schema.setdefault("$defs", {})
     skip = ("num_classes", "in_channels", "image_size", "seed")
     sections = {

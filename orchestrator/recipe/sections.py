@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
+from unlearn import Scenario, Training
+
+from ..base.values import Object
+from .choices import Choice, Point
 from .values import Integer, Number, OptionalText
 
 
@@ -52,7 +58,7 @@ class Tracking(Strict):
     log_models: Annotated[bool, Field(description="also upload each model's safetensors file")] = False
 
 
-def _one_core(cores: Any) -> Any:
+def _one_core(cores: object) -> object:
     """The scheduler's own choice. As many models at once as there are cores train faster than one with every thread
     (`benchmarks/training/bench.py` measures both), and a number of threads that followed the machine would change the
     last bits of a model from machine to machine."""
@@ -142,7 +148,7 @@ class Search(Strict):
     """What `orchestrator search` looks for; `run` ignores it."""
 
     method: Annotated[
-        dict[str, Any],
+        dict[str, object],
         Field(description="one method as in `methods`, with uniform, loguniform, grid or zip in place of values"),
     ]
     samples: Annotated[Integer, Field(ge=1, description="settings tried at most")] = 24
@@ -159,24 +165,62 @@ class Search(Strict):
     ] = 3
 
 
-class Recipe(Strict):
-    """A whole experiment. `dataset`, `scenario`, `model`, `training`, `methods` and `attacks` take the options of what they name."""
+def _xgboost() -> list[dict[str, object]]:
+    return [{"name": "xgboost"}]
+
+
+class Draft(Strict):
+    """A recipe as it is written. The sections that name something are checked by what they name, see `checks`."""
 
     name: Annotated[
         str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}$", description="letters, digits, '.', '_' and '-'")
     ]
     description: str = ""
     seed: Annotated[Integer, Field(ge=0, lt=2**31)] = 0
-    dataset: dict[str, Any]
-    scenario: dict[str, Any]
-    model: dict[str, Any]
-    training: dict[str, Any] = Field(default_factory=dict)
+    dataset: dict[str, object]
+    scenario: dict[str, object]
+    model: dict[str, object]
+    training: dict[str, object] = Field(default_factory=dict)
     shadows: Shadows = Shadows()
-    methods: list[dict[str, Any]] = Field(default_factory=list)
-    attacks: list[dict[str, Any]] = Field(default_factory=lambda: [{"name": "xgboost"}])
+    methods: list[dict[str, object]] = Field(default_factory=list)
+    attacks: list[dict[str, object]] = Field(default_factory=_xgboost)
     tracking: Tracking = Tracking()
     resources: Resources = Resources()
     # Left out where there is none: recipes without a search are the experiments that they were.
     search: Annotated[Search | None, Field(exclude_if=lambda search: search is None)] = None
     verdict: Annotated[Verdict, Field(exclude_if=lambda verdict: verdict == Verdict())] = Verdict()
     outputs: Annotated[Kept, Field(exclude_if=lambda kept: kept == Kept())] = Kept()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole experiment, checked and parsed.
+
+    **Arguments:**
+
+    - `dataset`: its source, with `limit` among the options. `model`: its name and options.
+    - `methods`: every point of every sweep, in the recipe's order, each once.
+    - `document`: the same as plain data, with one spelling for one value: what is shown, stored and compared.
+    """
+
+    name: str
+    description: str
+    seed: int
+    dataset: Choice
+    scenario: Scenario
+    model: Choice
+    training: Training
+    shadows: Shadows
+    methods: tuple[Point, ...]
+    attacks: tuple[Choice, ...]
+    tracking: Tracking
+    resources: Resources
+    search: Search | None
+    verdict: Verdict
+    outputs: Kept
+    document: Object
+
+    def section(self, name: str) -> Object:
+        """Returns a section of the document, such as `scenario`."""
+        found = self.document[name]
+        return found if isinstance(found, Mapping) else {}

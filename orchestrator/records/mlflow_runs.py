@@ -187,14 +187,13 @@ class MlflowRuns:
         if f"{TAG}.described" in before:
             self._log(self._parent, {}, [], tags)
             return
-        recipe = self._recipe.model_dump(mode="json")
-        flat: dict[str, Any] = {"seed": recipe["seed"]}
+        flat: dict[str, Any] = {"seed": self._recipe.seed}
         for section in ("training", "scenario", "model", "shadows"):
-            flat |= _flat(recipe[section], section)
+            flat |= _flat(self._recipe.section(section), section)
         tags |= {
             "mlflow.note.content": self._recipe.description,
             "dataset": self._data.dataset.name,
-            "model": str(self._recipe.model.get("name")),
+            "model": self._recipe.model.name,
             **_code_tags(),
         }
         self._log(self._parent, flat, [], tags)
@@ -210,7 +209,7 @@ class MlflowRuns:
             name=self._data.dataset.name,
             digest=self._data.digest[:36],
             source_type="orchestrator",
-            source=canonical({k: str(v) for k, v in self._recipe.dataset.items()}),
+            source=canonical({k: str(v) for k, v in self._recipe.section("dataset").items()}),
             profile=canonical(facts["dataset"] | {"split": facts["split"]}),
         )
         self._client.log_inputs(run_id, [DatasetInput(entry)])

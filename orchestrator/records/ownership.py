@@ -41,10 +41,11 @@ class Owner:
         Methods, attacks and numbers of models may change: they add to an experiment, and its models
         stay what they were.
         """
-        document = recipe.model_dump(mode="json")
         # Not where the images lie: a data set that has moved is the same, and its units say so
         # themselves.
-        document["dataset"] = {name: document["dataset"].get(name) for name in ("source", "limit", "mean", "std")}
+        dataset = recipe.section("dataset")
+        part = {name: dataset.get(name) for name in ("source", "limit", "mean", "std")}
+        document = {**recipe.document, "dataset": part}
         parts = ("name", "seed", "dataset", "scenario", "model", "training")
         return cls("experiment", {name: _digest(document[name]) for name in parts})
 

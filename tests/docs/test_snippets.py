@@ -16,7 +16,7 @@ from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 
 from orchestrator.commands.cli import main
-from orchestrator.recipe.recipe import expand_methods, load_recipe
+from orchestrator.recipe.recipe import load_recipe
 
 from ..clusters.commands import check_script, commands_in
 from .places import PAGES, ROOT
@@ -35,7 +35,7 @@ def run_recipe(example: Example) -> None:
         return
     path = Path("recipe.yaml")
     path.write_text(example.parsed)
-    expand_methods(load_recipe(str(path), []))
+    load_recipe(str(path), [])
 
 
 def run_shell(example: Example) -> None:

@@ -243,12 +243,11 @@ def test_an_output_that_cannot_be_written_is_said_before_any_work(
 def weights(work: Path) -> Path:
     """The current folder with a checkpoint `m.safetensors`."""
     from orchestrator.plan.data import load_data
-    from orchestrator.recipe.choices import Choice
     from orchestrator.recipe.recipe import load_recipe
     from orchestrator.work.context import Context
 
     recipe = load_recipe(work / "tiny.yaml")
-    model = Context(None, load_data(recipe, None)).new_model(Choice.of(recipe.model), seed=0)
+    model = Context(None, load_data(recipe, None)).new_model(recipe.model, seed=0)
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, work / "m.safetensors")
     return work
 

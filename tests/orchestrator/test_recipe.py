@@ -12,7 +12,7 @@ import yaml
 from orchestrator.base.errors import RecipeError
 from orchestrator.base.yaml_text import YamlFault, dump, load
 from orchestrator.recipe.files import read_document
-from orchestrator.recipe.recipe import check_recipe, expand_methods, load_recipe, shipped_recipes, to_yaml
+from orchestrator.recipe.recipe import check_recipe, load_recipe, shipped_recipes, to_yaml
 
 
 def faults(document: Any) -> list[str]:
@@ -140,7 +140,7 @@ def write(tmp_path: Path, document: dict[str, Any], path: str, text: str) -> Pat
 )
 def test_one_value_has_one_spelling(tiny: dict[str, Any], tmp_path: Path, path: str, text: str, value: Any) -> None:
     tiny["methods"][0] = {"name": "pgu", "gamma": 0.5}
-    node: Any = load_recipe(write(tmp_path, tiny, path, text)).model_dump(mode="json")
+    node: Any = load_recipe(write(tmp_path, tiny, path, text)).document
     for part in path.split("."):
         node = node[int(part)] if isinstance(node, list) else node[part]
     assert node == value
@@ -174,7 +174,7 @@ def test_three_spellings_of_one_setting_are_one_row(tiny: dict[str, Any], tmp_pa
     tiny["methods"] = [{"name": "pgu", "lr": 0, "entropy_weight": 1}, {"name": "pgu", "lr": 0.05, "offset": 0.05}]
     tiny["methods"].append({"name": "pgu", "entropy_weight": 1.0, "lr": 0.05, "epochs": 100})
     path = write(tmp_path, tiny, "methods.0.lr", "{grid: [5e-2, 0.05, '0.05', 5.0e-2]}")
-    points = expand_methods(load_recipe(path))
+    points = load_recipe(path).methods
     assert [point.params for point in points] == [{"lr": 0.05, "entropy_weight": 1.0}, {"lr": 0.05, "offset": 0.05}]
 
 
@@ -212,7 +212,7 @@ def test_environment_variables_stand_for_places(tiny: dict[str, Any], monkeypatc
     monkeypatch.delenv("SOME_PLACE", raising=False)
     assert "SOME_PLACE is not set" in faults(tiny)[0]
     monkeypatch.setenv("SOME_PLACE", "/data")
-    assert check_recipe(tiny).dataset["train"] == "/data/a.parquet"
+    assert check_recipe(tiny).dataset.options["train"] == "/data/a.parquet"
 
 
 def test_overrides(tiny: dict[str, Any], tmp_path: Path) -> None:
@@ -221,10 +221,10 @@ def test_overrides(tiny: dict[str, Any], tmp_path: Path) -> None:
     recipe = load_recipe(
         path, ["training.epochs=7", "methods.0.gamma=0.8", "shadows.split=[3, 1, 1]", "dataset.limit.train=150"]
     )
-    assert recipe.training["epochs"] == 7
-    assert recipe.methods[0]["gamma"] == 0.8
+    assert recipe.training.epochs == 7
+    assert recipe.methods[0].params["gamma"] == 0.8
     assert recipe.shadows.split == (3, 1, 1)
-    assert recipe.dataset["limit"]["train"] == 150
+    assert recipe.dataset.options["limit"] == {"train": 150, "test": 100}
     for bad in ("training.epochs", "=3", "methods.9.gamma=1", "seed.deep.er=1", "a.b=[1"):
         with pytest.raises(RecipeError, match="--set"):
             load_recipe(path, [bad])
@@ -254,10 +254,10 @@ def test_shipped_recipes_are_right_and_resolve_to_themselves(monkeypatch: pytest
 
 
 def test_points_of_a_sweep(tiny: dict[str, Any]) -> None:
-    points = expand_methods(check_recipe(tiny))
+    points = check_recipe(tiny).methods
     assert [(p.name, p.params.get("gamma")) for p in points] == [("pgu", 0.9), ("pgu", 0.5), ("eu_k", None)]
     tiny["methods"].append(dict(tiny["methods"][1]))
-    assert len(expand_methods(check_recipe(tiny))) == 3, "the same point twice is one point"
+    assert len(check_recipe(tiny).methods) == 3, "the same point twice is one point"
 
 
 def test_cores_may_be_left_to_the_scheduler(tiny: dict[str, Any]) -> None:
@@ -306,10 +306,12 @@ def test_a_recipe_extends_another(tiny: dict[str, Any], tmp_path: Path) -> None:
         )
     )
     recipe = load_recipe(child)
-    assert recipe.training == {**tiny["training"], "epochs": 7}, "sections of one kind are merged"
-    assert recipe.scenario == {"kind": "classes", "classes": [1]}, "a scenario of another kind takes the other's place"
-    assert recipe.methods == []
-    assert (recipe.name, recipe.dataset) == ("child", tiny["dataset"])
+    assert recipe.section("training") == {**tiny["training"], "epochs": 7}, "sections of one kind are merged"
+    assert recipe.section("scenario") == {"kind": "classes", "classes": [1]}, (
+        "a scenario of another kind takes the other's place"
+    )
+    assert recipe.methods == ()
+    assert (recipe.name, recipe.section("dataset")) == ("child", tiny["dataset"])
     base.write_text(yaml.safe_dump({"extends": "child.yaml"}))
     with pytest.raises(RecipeError, match="extend one another"):
         load_recipe(child)

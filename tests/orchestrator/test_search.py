@@ -190,7 +190,7 @@ def test_a_search_changes_no_key_of_a_run(tiny: dict[str, Any]) -> None:
     with_search = check_recipe(tiny | {"search": searching(tiny)["search"]})
     data = load_data(without, None)
     assert [u.key for u in make_plan(without, data).units()] == [u.key for u in make_plan(with_search, data).units()]
-    assert "search" not in recipe.model_dump(mode="json"), "older recipes stay the experiments that they were"
+    assert "search" not in recipe.document, "older recipes stay the experiments that they were"
     assert experiment_id(without) != experiment_id(with_search)
 
 

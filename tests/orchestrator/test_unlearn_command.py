@@ -14,10 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from orchestrator.commands.cli import main
 from orchestrator.plan.data import load_data
-from orchestrator.recipe.choices import Choice
 from orchestrator.recipe.recipe import check_recipe
 from orchestrator.work.context import Context
-from unlearn import Training, second_moments, train
+from unlearn import second_moments, train
 
 
 @pytest.fixture
@@ -25,8 +24,8 @@ def files(tiny: dict[str, Any], tmp_path: Path) -> dict[str, Path]:
     """A trained checkpoint as safetensors and as a state_dict, the recipe, and the second moments."""
     recipe = check_recipe(tiny)
     context = Context(None, load_data(recipe, None))
-    model = context.new_model(Choice.of(recipe.model), seed=0)
-    training = Training(**recipe.training)
+    model = context.new_model(recipe.model, seed=0)
+    training = recipe.training
     train(model, context.loader("train", batch_size=32, shuffle=True), training, seed=0)
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     paths = {name: tmp_path / name for name in ("model.safetensors", "model.pt", "recipe.yaml", "moments.safetensors")}
