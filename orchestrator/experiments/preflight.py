@@ -22,11 +22,11 @@ def preflight(recipe: Recipe, data: ExperimentData, store: Store, *, allow_facto
     **Raises:** `RecipeError` where the model cannot be built or gives no logits for two images.
     `EnvironmentFault` where a package is missing or the store does not give back what is written.
     """
-    for settings in recipe.attacks:
-        try_packages(Choice.of(settings).name)
-    model = Choice.of(recipe.model)
-    if ":" in model.name:  # of the shipped ones, all that can go wrong is looked up with the recipe
-        try_model(model, Context(None, data, allow_factory=allow_factory), recipe.name)
+    for attack in recipe.attacks:
+        try_packages(attack.name)
+    # of the shipped ones, all that can go wrong is looked up with the recipe
+    if ":" in recipe.model.name:
+        try_model(recipe.model, Context(None, data, allow_factory=allow_factory), recipe.name)
     try_store(store)
 
 

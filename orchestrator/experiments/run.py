@@ -161,7 +161,8 @@ class _Run:
         return engine
 
     def _attacker_rows(self, data: ExperimentData) -> int:
-        """Returns the rows that the shadow attack will be fitted on: what a cluster needs for it is known from the start."""
+        """Returns the rows that the shadow attack will be fitted on: what a cluster needs for it is
+        known from the start."""
         if not any(attack.name == "xgboost" for attack in self.recipe.attacks):
             return 0
         models = 2 * sum(self.recipe.shadows.split[:2])

@@ -37,7 +37,8 @@ from .specs import (
 from .units import STAGES, Label, Unit, default_threads, seed_for
 
 FOLDS = ("train", "validation", "test")
-# What scores and distances consist of: raised where their words or measures change, so that stored ones are not taken for new.
+# What scores and distances consist of: raised where their words or measures change, so that stored
+# ones are not taken for new.
 MEASURES = 5
 
 
@@ -49,7 +50,8 @@ class Row:
     params: Object
     targets: tuple[Unit, ...]  # outputs of the models attacked (test fold)
     producers: tuple[Unit, ...]  # the training or unlearning units that made them
-    companions: tuple[Unit, ...] = ()  # outputs of this method's models from the other folds (U-LiRA fits on them)
+    # outputs of this method's models from the other folds (U-LiRA fits on them)
+    companions: tuple[Unit, ...] = ()
     scores: tuple[Unit, ...] = ()
     distance: Unit | None = None  # None where the recipe has no retrained models to measure one to
     unseen: tuple[Unit, ...] = ()  # outputs of the models attacked on unseen images
@@ -76,7 +78,8 @@ class Plan:
 
 
 def make_plan(recipe: Recipe, data: ExperimentData) -> Plan:
-    """Returns the plan of `recipe` on `data`. Pure: the same recipe and data give the same plan anywhere."""
+    """Returns the plan of `recipe` on `data`. Pure: the same recipe and data give the same plan
+    anywhere."""
     planner = _Planner(recipe, data)
     return planner.plan()
 
@@ -91,7 +94,8 @@ class _Planner:
         self.threads = default_threads(recipe.resources.cpus_per_unit)
         self.originals = [self._train("original", index) for index in range(recipe.shadows.originals)]
         self.retrained = [self._train("retrained", index) for index in range(recipe.shadows.retrained)]
-        # Retrain is measured like any other method, on models that the attacker has never seen in any fold.
+        # Retrain is measured like any other method, on models that the attacker has never seen in
+        # any fold.
         first = recipe.shadows.retrained
         self.references = [self._train("retrained", first + i, "retrain") for i in range(recipe.shadows.split[2])]
 
@@ -130,7 +134,8 @@ class _Planner:
         return [fold for fold, count in zip(FOLDS, self.recipe.shadows.split, strict=True) for _ in range(count)]
 
     def _train(self, role: str, index: int, method: str = "") -> Unit:
-        """A model trained from scratch; its seed depends on the recipe's seed, its role and its number only."""
+        """A model trained from scratch; its seed depends on the recipe's seed, its role and its
+        number only."""
         indices = None if role == "original" else self.data.split.retain
         spec = TrainSpec(
             dataset=self.data.digest,
@@ -169,7 +174,8 @@ class _Planner:
         needs = [original]
         moments = basis = fisher = None
         if wanted.access == "moments" and len(split.steps) > 1:
-            # Incremental: every step subtracts its own forget set, with the model of that step, from running moments.
+            # Incremental: every step subtracts its own forget set, with the model of that step,
+            # from running moments.
             moments = self._moments(original)
         elif wanted.access == "moments":
             basis = self._basis(original)
@@ -193,7 +199,8 @@ class _Planner:
         return Unit(spec, f"{point.name}{_short(point.written)} {original.name}", label, tuple(needs), cost)
 
     def _check_steps(self, method: Method) -> None:
-        """Refuses, before anything runs, what the method cannot forget and steps that the scenario has not."""
+        """Refuses, before anything runs, what the method cannot forget and steps that the scenario
+        has not."""
         try:
             method.check(self.data.split)
         except ValueError as error:
@@ -207,7 +214,8 @@ class _Planner:
             raise RecipeError([fault_from(error, "methods", settings_of(method))], self.recipe.name) from None
 
     def _moments(self, original: Unit) -> Unit:
-        """Second moments of all training data: they belong to a model and its data, whatever will be forgotten."""
+        """Second moments of all training data: they belong to a model and its data, whatever will
+        be forgotten."""
         spec = MomentsSpec(original.key, self.training.augment, self.data.digest)
         return Unit(spec, f"moments {original.name}", Label(source=original.label.source), (original,))
 
@@ -220,7 +228,8 @@ class _Planner:
         return Unit(spec, f"basis {original.name}", Label(source=original.label.source), (moments, original))
 
     def _fisher(self, original: Unit, statistic: str) -> Unit:
-        """A Fisher diagonal of all training data: one for every method and setting that asks for it."""
+        """A Fisher diagonal of all training data: one for every method and setting that asks for
+        it."""
         spec = FisherSpec(original.key, self.data.digest, statistic)
         cost = len(self.data.dataset.train.labels)
         return Unit(spec, f"{statistic} {original.name}", Label(source=original.label.source), (original,), cost)
@@ -228,7 +237,8 @@ class _Planner:
     def _outputs(self, model: Unit, role: str, fold: str, method: str = "", params: Object | None = None) -> Unit:
         data = self.data
         measured = fold == "test"
-        # Outputs stored before they told which class each column is have other keys, and are never taken for these.
+        # Outputs stored before they told which class each column is have other keys, and are never
+        # taken for these.
         removed = len(data.kept_classes) < data.dataset.num_classes
         classes = tuple(int(kept) for kept in data.kept_classes) if removed else ()
         spec = OutputsSpec(model.key, data.split_digest, measured, classes)
@@ -313,9 +323,11 @@ class _Planner:
         return replace(row, scores=tuple(scores))
 
     def _with_distances(self, rows: Sequence[Row], population: tuple[Unit, ...]) -> list[Row]:
-        """Returns the rows with the unit that measures how far each one's models are from retrained ones, as an audit would.
+        """Returns the rows with the unit that measures how far each one's models are from retrained
+        ones, as an audit would.
 
-        Retrain's own models are none of those that it is compared with: no other row has seen them either.
+        Retrain's own models are none of those that it is compared with: no other row has seen them
+        either.
         """
         retrained = [o for o in population if o.label.role == "retrained"]
         if not retrained:
@@ -400,7 +412,8 @@ def judged_ones(outputs: Sequence[Unit]) -> tuple[Judged, ...]:
 
 
 def _short(params: Object) -> str:
-    """Returns parameters in short, sorted: names are part of score keys, and the order in a recipe must not count."""
+    """Returns parameters in short, sorted: names are part of score keys, and the order in a recipe
+    must not count."""
     return f"({', '.join(f'{k}={params[k]}' for k in sorted(params))})" if params else ""
 
 
@@ -413,7 +426,8 @@ def _distinct(units: list[Unit]) -> tuple[Unit, ...]:
 
 
 def check_stored_models(plan: Plan, stored: int) -> None:
-    """Raises `RecipeError` where the recipe wants only stored models and there are too few of them."""
+    """Raises `RecipeError` where the recipe wants only stored models and there are too few of
+    them."""
     wanted = len(plan.stages["train"])
     if plan.recipe.shadows.reuse_only and stored < wanted:
         fault = Fault(

@@ -1,7 +1,8 @@
-"""From a recipe's `search` section to settings and to the units that measure them, before anything runs.
+"""From a recipe's `search` section to settings and to the units that measure them, before anything
+runs.
 
-Every setting is measured on originals of the validation fold, against retrained models of that fold. Units of the test fold
-are not part of a search.
+Every setting is measured on originals of the validation fold, against retrained models of that
+fold. Units of the test fold are not part of a search.
 """
 
 from __future__ import annotations
@@ -29,12 +30,14 @@ from .units import Unit
 FOLD = "validation"
 BOUND: Literal["error_test_increase"] = "error_test_increase"
 FEWEST_MODELS = 2
-MEASURED_ERROR = "error_val"  # of an outputs unit: on the half of the test images that results leave out
+# of an outputs unit: on the half of the test images that results leave out
+MEASURED_ERROR = "error_val"
 
 
 @dataclass(frozen=True)
 class Step:
-    """One more model measured: it is unlearned, its outputs are made, and all models so far are scored together."""
+    """One more model measured: it is unlearned, its outputs are made, and all models so far are
+    scored together."""
 
     unlearn: Unit
     outputs: Unit
@@ -57,8 +60,9 @@ class SearchPlan:
     """Everything that a search executes.
 
     - `plan`: of the settings as methods; only units outside its test fold are used.
-    - `population`: outputs of the models that attackers are fitted on; `references`: outputs and errors of the
-      validation fold's originals before unlearning; `shared`: moments and bases, one for each original.
+    - `population`: outputs of the models that attackers are fitted on; `references`: outputs and
+      errors of the validation fold's originals before unlearning; `shared`: moments and bases, one
+      for each original.
     - `baseline`: the score of no unlearning.
     """
 
@@ -100,7 +104,8 @@ def _method_faults(recipe: Recipe, search: Search) -> list[Fault]:
     if "samples" in search.method:
         value = search.method["samples"]
         return [Fault("search.method.samples", value, "belongs one level up", "search.samples")]
-    # The form of the ranges first, on one draw; then each setting that will run, by the rules for any method.
+    # The form of the ranges first, on one draw; then each setting that will run, by the rules for
+    # any method.
     found = _faults_of(recipe, [{**search.method, "samples": 1}])
     if found:
         return found
@@ -154,16 +159,18 @@ def bound_of(search: Search) -> float | None:
 
 
 def primary_attack(recipe: Recipe) -> Choice | None:
-    """Returns the attack that settings are compared by: XGBoost's, else the first that is fitted once on shadow models."""
+    """Returns the attack that settings are compared by: XGBoost's, else the first that is fitted
+    once on shadow models."""
     fitted = [attack for attack in recipe.attacks if ATTACKS[attack.name].candidates()]
     return min(fitted, key=lambda attack: attack.name != PRIMARY, default=None)
 
 
 def draw(recipe: Recipe, search: Search) -> list[dict[str, Any]]:
-    """Returns the settings to try, at most `search.samples`, without duplicates; they depend on the recipe alone.
+    """Returns the settings to try, at most `search.samples`, without duplicates; they depend on the
+    recipe alone.
 
-    Random fields are drawn as often as the samples allow for each point of the grid; of a grid with more points than
-    samples, as many as samples are kept, chosen by the seed.
+    Random fields are drawn as often as the samples allow for each point of the grid; of a grid with
+    more points than samples, as many as samples are kept, chosen by the seed.
     """
     options = {k: v for k, v in search.method.items() if k != "name"}
     grid = len(sweep.expand({**options, "samples": 1}, recipe.seed, 0))
@@ -184,7 +191,8 @@ def plan_search(recipe: Recipe, data: ExperimentData) -> SearchPlan:
     **Raises:** `RecipeError` where the method does not fit the scenario.
     """
     search = check_search(recipe)
-    # Unlearning every original gives the plan that unlearns the validation fold, by the rules of any run.
+    # Unlearning every original gives the plan that unlearns the validation fold, by the rules of
+    # any run.
     primary = primary_attack(recipe)
     wide = changed(
         recipe,
@@ -222,7 +230,8 @@ def _setting(row: Row, negatives: tuple[Unit, ...]) -> Setting:
 
 
 def _with_errors(outputs: Unit) -> Unit:
-    """Returns the outputs unit of the same model that also measures its errors, as a run does for its test fold only."""
+    """Returns the outputs unit of the same model that also measures its errors, as a run does for
+    its test fold only."""
     if not isinstance(outputs.spec, OutputsSpec):
         raise TypeError(f"{outputs.name} is no unit of outputs")
     return replace(outputs, spec=replace(outputs.spec, errors=True))

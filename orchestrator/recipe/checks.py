@@ -62,7 +62,8 @@ def _section_faults(draft: Draft) -> list[Fault]:
 def model_faults(
     model: Choice, num_classes: int, channels: int, image_size: int, allow_factory: bool = False
 ) -> list[Fault]:
-    """Returns what keeps the model from being built for images of this shape; builds it without its weights."""
+    """Returns what keeps the model from being built for images of this shape; builds it without its
+    weights."""
     if ":" in model.name and allow_factory:
         return []  # the user's own code may not stand being built without weights
     shape = {"num_classes": num_classes, "in_channels": channels, "image_size": image_size}
@@ -168,7 +169,8 @@ def _point_faults(name: str, params: Mapping[str, Any], where: str) -> list[Faul
 
 
 def method_defaults(name: str, draft: Draft) -> dict[str, Any]:
-    """Returns the training recipe's values for those of a method's options that carry the same names.
+    """Returns the training recipe's values for those of a method's options that carry the same
+    names.
 
     A method says which of its options it inherits. Those that train "with the original recipe"
     inherit all of them.
@@ -189,7 +191,8 @@ def _attack_faults(draft: Draft) -> list[Fault]:
             continue
         found += option_faults(ATTACKS[name], {k: v for k, v in settings.items() if k != "name"}, where)
         if draft.scenario.get("kind") == "classes" and ATTACKS[str(name)].reads_label:
-            # Every model shows an attacker the kept classes' logits only, since an unlearned model has no others.
+            # Every model shows an attacker the kept classes' logits only, since an unlearned model
+            # has no others.
             found.append(
                 Fault(
                     f"{where}.name",

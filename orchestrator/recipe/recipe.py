@@ -1,4 +1,5 @@
-"""Recipes: typed, strict, from YAML. Everything wrong is found before anything starts, and said in one line each."""
+"""Recipes: typed, strict, from YAML. Everything wrong is found before anything starts, and said in
+one line each."""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ def load_recipe(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
 
 
 def check_recipe(document: Any, label: str = "recipe") -> Recipe:
-    """Returns the recipe that `document` (plain YAML data) describes; raises `RecipeError` naming every fault."""
+    """Returns the recipe that `document` (plain YAML data) describes; raises `RecipeError` naming
+    every fault."""
     if not isinstance(document, dict):
         raise RecipeError(
             [Fault("recipe", document, "not a mapping", "keys such as name, dataset, scenario, model")], label
@@ -57,7 +59,8 @@ def check_recipe(document: Any, label: str = "recipe") -> Recipe:
     found += tracking_faults(draft.tracking.uri)
     found += _section_faults(draft)
     found += _shadow_faults(draft)
-    # EU-k and its kin inherit the training section: its own faults are told once, not once more for each of them.
+    # EU-k and its kin inherit the training section: its own faults are told once, not once more for
+    # each of them.
     found += _method_faults(draft, inherit=not any(fault.field.startswith("training") for fault in found))
     found += _attack_faults(draft)
     if found:
@@ -68,7 +71,8 @@ def check_recipe(document: Any, label: str = "recipe") -> Recipe:
 def _canonical(draft: Draft) -> Draft:
     """Returns a checked recipe with one spelling for one value: what is shown, stored and compared.
 
-    Data and model stay as they are written: their values were always part of the keys of what is stored.
+    Data and model stay as they are written: their values were always part of the keys of what is
+    stored.
     """
 
     def options(target: type, given: Mapping[str, object], each: Each | None = None) -> dict[str, Json]:

@@ -13,7 +13,8 @@ from .sweep import KINDS
 
 
 def recipe_schema() -> dict[str, Any]:
-    """Returns the JSON Schema of a recipe, with the options of every known source, model, method and attack."""
+    """Returns the JSON Schema of a recipe, with the options of every known source, model, method
+    and attack."""
     schema = Draft.model_json_schema()
     definitions = schema.setdefault("$defs", {})
     skip = ("num_classes", "in_channels", "image_size", "seed")

@@ -1,4 +1,5 @@
-"""The sections of a recipe that are the orchestrator's own; the others take the options of what they name."""
+"""The sections of a recipe that are the orchestrator's own; the others take the options of what
+they name."""
 
 from __future__ import annotations
 
@@ -59,9 +60,9 @@ class Tracking(Strict):
 
 
 def _one_core(cores: object) -> object:
-    """The scheduler's own choice. As many models at once as there are cores train faster than one with every thread
-    (`benchmarks/training/bench.py` measures both), and a number of threads that followed the machine would change the
-    last bits of a model from machine to machine."""
+    """The scheduler's own choice. As many models at once as there are cores train faster than one
+    with every thread (`benchmarks/training/bench.py` measures both), and a number of threads that
+    followed the machine would change the last bits of a model from machine to machine."""
     return 1 if cores is None else cores
 
 
@@ -110,7 +111,8 @@ class Resources(Strict):
     @classmethod
     def _whole_or_part(cls, value: float) -> float:
         if value > 1 and value != int(value):
-            raise ValueError("give a whole number, or a fraction below 1")  # Ray gives out nothing else
+            # Ray gives out nothing else
+            raise ValueError("give a whole number, or a fraction below 1")
         return value
 
 
@@ -170,7 +172,8 @@ def _xgboost() -> list[dict[str, object]]:
 
 
 class Draft(Strict):
-    """A recipe as it is written. The sections that name something are checked by what they name, see `checks`."""
+    """A recipe as it is written. The sections that name something are checked by what they name,
+    see `checks`."""
 
     name: Annotated[
         str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}$", description="letters, digits, '.', '_' and '-'")
@@ -200,7 +203,8 @@ class Recipe:
 
     - `dataset`: its source, with `limit` among the options. `model`: its name and options.
     - `methods`: every point of every sweep, in the recipe's order, each once.
-    - `document`: the same as plain data, with one spelling for one value: what is shown, stored and compared.
+    - `document`: the same as plain data, with one spelling for one value: what is shown, stored and
+        compared.
     """
 
     name: str
