@@ -1,4 +1,5 @@
-"""What executing a unit needs: the store, the data, the device, and small caches that live as long as the worker."""
+"""What executing a unit needs: the store, the data, the device, and small caches that live as long
+as the worker."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ from .tensors import tensors_of
 
 
 class Context:
-    """What executing a unit needs: the store, the data, the device, and small caches that live as long as the worker."""
+    """What executing a unit needs: the store, the data, the device, and small caches that live as
+    long as the worker."""
 
     def __init__(
         self,
@@ -37,7 +39,8 @@ class Context:
         allow_factory: bool = False,
         where: str = "",
     ):
-        """**Arguments:** `where`: what outcomes call the place of work (default: this machine's name)."""
+        """**Arguments:** `where`: what outcomes call the place of work (default: this machine's
+        name)."""
         self._store = store
         self.data = data
         self.device = device
@@ -49,7 +52,8 @@ class Context:
 
     @cached_property
     def graphs(self) -> Graphs:
-        """Training steps captured on a GPU, which go from model to model in the life of the worker."""
+        """Training steps captured on a GPU, which go from model to model in the life of the
+        worker."""
         return Graphs()
 
     @property
@@ -60,13 +64,15 @@ class Context:
         return self._store
 
     def images(self, part: str) -> torch.Tensor:
-        """Returns the uint8 images of `train` or `test` on the device; copied there once in the life of the worker."""
+        """Returns the uint8 images of `train` or `test` on the device; copied there once in the
+        life of the worker."""
         if part not in self._images:
             self._images[part] = as_tensor(getattr(self.data.dataset, part).images).to(self.device)
         return self._images[part]
 
     def loader(self, part: str, indices: np.ndarray | None = None, *, batch_size: int = 256, **options: Any) -> Any:
-        """Returns an `ArrayLoader` over samples of `train` (with the labels that are trained on) or `test`."""
+        """Returns an `ArrayLoader` over samples of `train` (with the labels that are trained on) or
+        `test`."""
         dataset = self.data.dataset
         labels = self.data.split.labels if part == "train" else dataset.test.labels
         return ArrayLoader(

@@ -75,7 +75,8 @@ def execute_basis(unit: Unit[BasisSpec], context: Context, attempt: Attempt) -> 
 
 
 def execute_fisher(unit: Unit[FisherSpec], context: Context, attempt: Attempt) -> Facts:
-    """A per-sample statistic of the full training data, such as the Fisher diagonal, in one pass."""
+    """A per-sample statistic of the full training data, such as the Fisher diagonal, in one
+    pass."""
     model = context.load_model(unit.spec.model)
     fisher = fisher_diagonal(model, context.loader("train"), statistic=unit.spec.statistic)
     fisher.save(attempt.path("fisher.safetensors"))
@@ -115,8 +116,8 @@ def execute_unlearn(unit: Unit[UnlearnSpec], context: Context, attempt: Attempt)
 
 
 def method_inputs(method: Method, context: Context, seed: int) -> dict[str, Any]:
-    """Returns the loaders that `method` declares it needs, and the worker's captured steps where it takes them; moments
-    are the caller's to add."""
+    """Returns the loaders that `method` declares it needs, and the worker's captured steps where it
+    takes them; moments are the caller's to add."""
     split, needs = context.data.split, method.needs()
     given: dict[str, Any] = {"forget": context.loader("train", split.forget, batch_size=needs.batch_size)}
     if needs.retain:
@@ -128,7 +129,8 @@ def method_inputs(method: Method, context: Context, seed: int) -> dict[str, Any]
     if needs.validation:
         given["validation"] = context.loader("test", split.val)
     if needs.monitor:
-        # Stopping looks at the validation half, so that the reported half of the test data stays unseen.
+        # Stopping looks at the validation half, so that the reported half of the test data stays
+        # unseen.
         given["monitor"] = {"retain": context.loader("train", split.retain), "test": context.loader("test", split.val)}
     if split.forget_classes:
         given["num_classes"] = context.data.dataset.num_classes
@@ -137,7 +139,8 @@ def method_inputs(method: Method, context: Context, seed: int) -> dict[str, Any]
 
 
 def execute_outputs(unit: Unit[OutputsSpec], context: Context, attempt: Attempt) -> OutputsFacts:
-    """Forget-set logits of one model, and its errors on D_f, D_r, validation and test where it is measured."""
+    """Forget-set logits of one model, and its errors on D_f, D_r, validation and test where it is
+    measured."""
     data, split = context.data, context.data.split
     model = context.load_model(unit.spec.model)
     dropped = bool(facts_of(context.store, unit.spec.model, ModelFacts).dropped_classes)

@@ -27,11 +27,14 @@ class WeightsFile:
         self.report = path.with_suffix(".json")
 
     def claim(self, inputs: Mapping[str, Path | None], force: bool = False) -> None:
-        """Makes sure that both files can be written and replace nothing of the user's. Changes nothing.
+        """Makes sure that both files can be written and replace nothing of the user's. Changes
+        nothing.
 
-        **Arguments:** `inputs`: option → file that is read. `force`: replace files that we did not write, but never inputs.
+        **Arguments:** `inputs`: option → file that is read. `force`: replace files that we did not
+        write, but never inputs.
 
-        **Raises:** `UserError` naming the option or the file; `EnvironmentFault` where the folder cannot be written.
+        **Raises:** `UserError` naming the option or the file; `EnvironmentFault` where the folder
+        cannot be written.
         """
         if self.path.suffix != ".safetensors":
             raise UserError(
