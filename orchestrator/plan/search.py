@@ -60,9 +60,9 @@ class SearchPlan:
     """Everything that a search executes.
 
     - `plan`: of the settings as methods; only units outside its test fold are used.
-    - `population`: outputs of the models that attackers are fitted on; `references`: outputs and
-      errors of the validation fold's originals before unlearning; `shared`: moments and bases, one
-      for each original.
+    - `population`: outputs of the models that attackers are fitted on.
+    - `references`: outputs and errors of the validation fold's originals before unlearning.
+    - `shared`: moments and bases, one for each original.
     - `baseline`: the score of no unlearning.
     """
 
@@ -169,8 +169,8 @@ def draw(recipe: Recipe, search: Search) -> list[dict[str, Any]]:
     """Returns the settings to try, at most `search.samples`, without duplicates; they depend on the
     recipe alone.
 
-    Random fields are drawn as often as the samples allow for each point of the grid; of a grid with
-    more points than samples, as many as samples are kept, chosen by the seed.
+    Random fields are drawn as often as the samples allow for each point of the grid. A grid may have
+    more points than there are samples. Then the seed chooses as many as there are samples.
     """
     options = {k: v for k, v in search.method.items() if k != "name"}
     grid = len(sweep.expand({**options, "samples": 1}, recipe.seed, 0))

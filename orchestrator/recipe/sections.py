@@ -60,9 +60,12 @@ class Tracking(Strict):
 
 
 def _one_core(cores: object) -> object:
-    """The scheduler's own choice. As many models at once as there are cores train faster than one
-    with every thread (`benchmarks/training/bench.py` measures both), and a number of threads that
-    followed the machine would change the last bits of a model from machine to machine."""
+    """The scheduler's own choice: one core.
+
+    Many models on a core each train faster than one with every thread, as
+    `benchmarks/training/bench.py` measures. A number of threads that followed the machine would
+    change the last bits of a model from machine to machine.
+    """
     return 1 if cores is None else cores
 
 
