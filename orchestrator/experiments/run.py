@@ -14,8 +14,6 @@ from ..engine import Engine, InlineEngine
 from ..plan.data import ExperimentData, load_data
 from ..plan.plan import Plan, check_stored_models, make_plan
 from ..plan.units import STAGES, Outcome, Unit, default_threads
-from ..recipe.choices import Choice
-from ..recipe.recipe import expand_methods
 from ..recipe.sections import Recipe
 from ..records.folder import OutputFolder
 from ..records.mlflow_writer import Tracker
@@ -98,8 +96,8 @@ class _Run:
     def _look_at_model(self, data: ExperimentData) -> None:
         """Tries the recipe's model before the first unit; raises `UserError` where it cannot be worked with."""
         context = Context(None, data, allow_factory=self.options.allow_factory)
-        methods = [point.method for point in expand_methods(self.recipe)]
-        looked = look_at(context.new_model(Choice.of(self.recipe.model), self.recipe.seed), context, methods)
+        methods = [point.method for point in self.recipe.methods]
+        looked = look_at(context.new_model(self.recipe.model, self.recipe.seed), context, methods)
         for remark in remarks(looked):
             self.progress.say(remark)
 
