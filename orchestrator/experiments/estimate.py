@@ -24,8 +24,10 @@ from ..store import Store
 OWN_SAMPLES = 200  # stored units of each stage that are read
 MOST_FOREIGN = 3000  # objects of other experiments that are looked at
 MOST_SECONDS = 5.0
-STATISTICS = ("moments", "basis", "fisher")  # of a model and its data; unlearning makes them on its way
-TRAINING_PACE = ("batch_size", "augment", "precision", "path")  # what the seconds of one image depend on
+# of a model and its data; unlearning makes them on its way
+STATISTICS = ("moments", "basis", "fisher")
+# what the seconds of one image depend on
+TRAINING_PACE = ("batch_size", "augment", "precision", "path")
 
 
 @dataclass
@@ -160,7 +162,8 @@ def _listed(kind: str, spec: Mapping[str, Any]) -> float:
 
 
 def _groups(plan: Plan) -> dict[str, list[Unit]]:
-    """Returns the units of each stage, with the moments and bases that unlearning makes on its way."""
+    """Returns the units of each stage, with the moments and bases that unlearning makes on its
+    way."""
     found: dict[str, dict[str, Unit]] = {}
     for stage in STAGES:
         units = found.setdefault(stage, {})

@@ -1,4 +1,5 @@
-"""Checkpoints of the user's own: their weights, whatever they are wrapped in, without executing anything they carry."""
+"""Checkpoints of the user's own: their weights, whatever they are wrapped in, without executing
+anything they carry."""
 
 from __future__ import annotations
 
@@ -20,12 +21,13 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.")
 def load_weights(model: nn.Module, path: Path) -> list[str]:
     """Loads a checkpoint into a model, in place.
 
-    A mapping around the weights (`{"net": …}`) and a prefix that all names share (`module.` of DataParallel, `_orig_mod.` of
-    torch.compile) are taken off where the model has none.
+    A mapping around the weights (`{"net": …}`) comes off where the model has none. So does a prefix
+    that all names share (`module.` of DataParallel, `_orig_mod.` of torch.compile).
 
     **Returns:** what was taken off, one sentence each.
 
-    **Raises:** `UserError`, one line, where the file cannot be read, holds more than weights, or does not fit the model.
+    **Raises:** `UserError`, one line, where the file cannot be read, holds more than weights, or
+    does not fit the model.
     """
     state, notes = _unwrapped(_read(path), path)
     wanted = model.state_dict()

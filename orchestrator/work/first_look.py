@@ -1,4 +1,5 @@
-"""The user's model is tried before any work: two images, its logits, its file, and how well it does."""
+"""The user's model is tried before any work: two images, its logits, its file, and how well it
+does."""
 
 from __future__ import annotations
 
@@ -57,7 +58,8 @@ def remarks(found: Probe) -> list[str]:
 
 
 def told_accuracy(model: nn.Module, context: Context) -> list[str]:
-    """Returns how well a given model does on the training images, and a question where that is little better than chance."""
+    """Returns how well a given model does on the training images, and a question where that is
+    little better than chance."""
     dataset, split = context.data.dataset, context.data.split
     count = min(SAMPLES, len(dataset.train.labels))
     rows = torch.linspace(0, len(dataset.train.labels) - 1, count).round().long().numpy()

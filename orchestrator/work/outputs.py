@@ -1,4 +1,5 @@
-"""Forget-set logits: one Parquet fragment for each model in the store, and the `outputs/*.parquet` that they add up to."""
+"""Forget-set logits: one Parquet fragment for each model in the store, and the `outputs/*.parquet`
+that they add up to."""
 
 from __future__ import annotations
 
@@ -25,9 +26,11 @@ def write_fragment(
     classes: Sequence[int] | None = None,
     sets: np.ndarray | None = None,
 ) -> None:
-    """Writes one model's logits, ordered by sample id: `sample_id` and `label` int64, `logits` float32[C].
+    """Writes one model's logits, ordered by sample id: `sample_id` and `label` int64, `logits`
+    float32[C].
 
-    **Arguments:** `sets`: the set of each sample, text; None: all are forget samples. `classes`: the class of each column, where some were dropped. Without it, whoever reads the label's logit
+    **Arguments:** `sets`: the set of each sample, text; None: all are forget samples. `classes`:
+    the class of each column, where some were dropped. Without it, whoever reads the label's logit
     would take another class's for it.
     """
     order = np.argsort(sample_ids, kind="stable")

@@ -20,7 +20,8 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def _flat(labels: Tensor) -> Tensor:
-    """Labels `(n, 1)` as `(n,)`. Raises `ValueError` for other shapes, which would broadcast to a wrong accuracy."""
+    """Labels `(n, 1)` as `(n,)`. Raises `ValueError` for other shapes, which would broadcast to a
+    wrong accuracy."""
     if labels.ndim == 2 and labels.shape[1] == 1:
         return labels[:, 0]
     raise ValueError(f"labels: shape {tuple(labels.shape)} is not allowed; give one class for each image, (n,)")

@@ -80,7 +80,8 @@ def load_dataset(
     - `source`: a name in `SOURCES`; `options` are that source's fields.
     - `limit`: `{"train": n, "test": n}`, each optional: the first n rows; a bare number limits
         `train`.
-    - `mean`, `std`: what a model of yours was trained with, in [0, 1] for each channel; None takes those of the training images.
+    - `mean`, `std`: what a model of yours was trained with, in [0, 1] for each channel; None takes
+        those of the training images.
     - `on_progress`: called with (images done, images in all) while decoding.
 
     Raises `ValueError` with one line for a source, option, path, column or image that is wrong.

@@ -147,9 +147,11 @@ class ImageDataset:
         return int(self.train.images.shape[3])
 
     def normalised(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> ImageDataset:
-        """Returns the same images, to be normalised by the `mean` and `std` that are given, in [0, 1] per channel.
+        """Returns the same images, to be normalised by the `mean` and `std` that are given, in [0,
+        1] per channel.
 
-        None keeps what was computed. Raises `ValueError` where one is not a number for each channel, or `std` is not above 0.
+        None keeps what was computed. Raises `ValueError` where one is not a number for each
+        channel, or `std` is not above 0.
         """
         if mean is None and std is None:
             return self

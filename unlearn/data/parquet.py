@@ -263,7 +263,8 @@ class Parquet(Source):
 
 
 def _refuse_sorted(labels: np.ndarray, count: int, part: str) -> None:
-    """Raises `ValueError` where the first `count` rows lack classes because the file is sorted by them."""
+    """Raises `ValueError` where the first `count` rows lack classes because the file is sorted by
+    them."""
     first, every = np.unique(labels[:count]), np.unique(labels)
     if count < len(labels) and len(first) < len(every) and (np.diff(labels) >= 0).all():
         raise ValueError(

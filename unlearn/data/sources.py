@@ -94,7 +94,8 @@ def class_folders(root: Path, field: str) -> list[Path]:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The image files of `folder` and of the folders inside it, in the order of torchvision's ImageFolder.
+    """The image files of `folder` and of the folders inside it, in the order of torchvision's
+    ImageFolder.
 
     What is hidden is left out.
     """

@@ -54,8 +54,8 @@ class Needs:
 
     **Arguments:**
 
-    - `access`: the data that it sees beside the forget set. `forget` is none. `moments` and `fisher`
-        are stored statistics of the training data: second moments, or the Fisher diagonal.
+    - `access`: the data that it sees beside the forget set. `forget` is none. `moments` and
+        `fisher` are stored statistics of the training data: second moments, or the Fisher diagonal.
         `retain_share` is a share of the retain set, `retain` all of it.
     - `share`: the share of the retain set that is handed over, in [0, 1]. It is drawn once, from
         the seed.
@@ -229,7 +229,8 @@ class Method(ABC):
             raise UnlearnError(f"scenario.kind: {split.kind!r} is not allowed; {self.name} is for {allowed}")
 
     def check_model(self, model: nn.Module, looked: Probe) -> None:  # noqa: B027
-        """Raises `UnlearnError` where this configuration cannot work on a model, as `looked` found it."""
+        """Raises `UnlearnError` where this configuration cannot work on a model, as `looked` found
+        it."""
 
     def passes(self) -> int:
         """About how many passes over the data the method makes; for estimates of time."""

@@ -1,4 +1,5 @@
-"""A look at a model before any work: what two images come out as, and which layers made the logits, in what order."""
+"""A look at a model before any work: what two images come out as, and which layers made the logits,
+in what order."""
 
 from __future__ import annotations
 
@@ -22,10 +23,13 @@ class Probe:
 
     **Arguments:**
 
-    - `defined`: the convolution and linear layers by name, in definition order. `executed`: in the order of their last run.
+    - `defined`: the convolution and linear layers by name, in definition order. `executed`: in the
+        order of their last run.
     - `unused`: layers that the logits do not depend on.
-    - `feeds`: of each layer that runs after layers defined behind it, those of them that it depends on.
-    - `left_alone`: modules with weights that projection does not reach, such as transposed convolutions and attention.
+    - `feeds`: of each layer that runs after layers defined behind it, those of them that it depends
+        on.
+    - `left_alone`: modules with weights that projection does not reach, such as transposed
+        convolutions and attention.
     """
 
     defined: tuple[str, ...]
@@ -35,10 +39,12 @@ class Probe:
     feeds: Mapping[str, frozenset[str]]
 
     def require_deepest(self, names: Iterable[str], what: str) -> None:
-        """Makes sure that what runs on the outputs of `names` is among `names` itself, as it is for the deepest layers.
+        """Makes sure that what runs on the outputs of `names` is among `names` itself, as it is for
+        the deepest layers.
 
-        **Raises:** `UnlearnError` where another layer runs on them, or the logits do not depend on one. Layers that are
-        defined in another order than they run in would else be taken for shallow ones. Branches beside each other have none.
+        **Raises:** `UnlearnError` where another layer runs on them, or the logits do not depend on
+        one. Layers that are defined in another order than they run in would else be taken for
+        shallow ones. Branches beside each other have none.
         """
         chosen = {name for name in names if name in self.defined}
         for name in sorted(chosen & set(self.unused)):
@@ -54,7 +60,8 @@ class Probe:
                 )
 
     def require_head(self, model: nn.Module, num_classes: int) -> None:
-        """Makes sure that the linear layer defined last makes the logits, as taking classes out of a model needs.
+        """Makes sure that the linear layer defined last makes the logits, as taking classes out of
+        a model needs.
 
         **Raises:** `UnlearnError` where it does not.
         """
@@ -78,11 +85,11 @@ class Probe:
 def probe(model: nn.Module, images: Tensor, num_classes: int | None = None) -> Probe:
     """Runs two images through a model, which is left as it was.
 
-    **Arguments:** `images`: float32 `(2, channels, height, width)`, on the model's device. `num_classes`: how many logits
-    there must be; None takes any number.
+    **Arguments:** `images`: float32 `(2, channels, height, width)`, on the model's device.
+    `num_classes`: how many logits there must be; None takes any number.
 
-    **Raises:** `UnlearnError`, one line: weights that are not finite, a model that cannot run, or one that returns anything
-    but a finite tensor of shape `(2, classes)`.
+    **Raises:** `UnlearnError`, one line. Weights are not finite, or the model cannot run, or it
+    returns anything but a finite tensor of shape `(2, classes)`.
     """
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
@@ -118,18 +125,21 @@ def probe(model: nn.Module, images: Tensor, num_classes: int | None = None) -> P
 
 
 def probe_with(model: nn.Module, loader: Loader, num_classes: int | None = None) -> Probe | None:
-    """Runs the first two images of a loader through a model, see `probe`. None for a loader that can be read only once.
+    """Runs the first two images of a loader through a model, see `probe`. None for a loader that
+    can be read only once.
 
     **Raises:** `UnlearnError` also for an empty loader.
     """
     normalise: Any = getattr(loader, "normalise", None)
     images: Any = getattr(loader, "images", None)
-    if normalise is not None and images is not None:  # an `ArrayLoader`: a pass over it would count as one
+    # an `ArrayLoader`: a pass over it would count as one
+    if normalise is not None and images is not None:
         two = normalise(images[:2])
     elif isinstance(loader, Iterator):
         return None
     else:
-        with torch.random.fork_rng(devices=[]):  # a shuffling loader draws from the global generator
+        # a shuffling loader draws from the global generator
+        with torch.random.fork_rng(devices=[]):
             batch = next(iter(loader), None)
         if batch is None:
             raise UnlearnError("loader: holds no images")
@@ -141,7 +151,8 @@ def _watched(model: nn.Module, layers: Mapping[str, nn.Module]) -> list[tuple[nn
     """Returns the modules whose runs count, with the layers that each run executes."""
     found = [(module, [name]) for name, module in layers.items()]
     for name, module in model.named_modules():
-        if isinstance(module, nn.MultiheadAttention):  # it uses its last layer's weight without calling it
+        # it uses its last layer's weight without calling it
+        if isinstance(module, nn.MultiheadAttention):
             found.append((module, [f"{name}.out_proj" if name else "out_proj"]))
     return found
 
@@ -164,7 +175,8 @@ def _count(runs: dict[str, _Run], names: list[str]) -> Callable[..., None]:
 
 
 def _feeds(runs: Mapping[str, _Run], defined: list[str]) -> dict[str, frozenset[str]]:
-    """Returns, of each layer that runs after some that are defined behind it, those whose outputs it depends on."""
+    """Returns, of each layer that runs after some that are defined behind it, those whose outputs
+    it depends on."""
     found = {}
     for place, name in enumerate(defined):
         behind = [other for other in defined[place + 1 :] if name in runs and other in runs]
@@ -203,7 +215,8 @@ def _forward(model: nn.Module, images: Tensor) -> Any:
 
 
 def _checked(found: Any, count: int, num_classes: int | None) -> Tensor:
-    """Returns the logits; raises `UnlearnError` where they are no tensor of shape `(count, classes)`."""
+    """Returns the logits; raises `UnlearnError` where they are no tensor of shape `(count,
+    classes)`."""
     classes = "classes" if num_classes is None else str(num_classes)
     if not isinstance(found, Tensor):
         kind = type(found).__name__

@@ -1,8 +1,8 @@
 """Projected-gradient unlearning (Hoang, Rana, Gupta, Venkatesh, WACV 2024).
 
-Gradient steps on the forget set, each projected out of the core gradient space of the retain data,
-so that to first order the outputs on retain data stay. Needs the forget set and stored second
-moments only.
+Gradient steps on the forget set, each projected out of the core gradient space of the retain data.
+So to first order the outputs on retain data stay. Needs the forget set and stored second moments
+only.
 """
 
 from __future__ import annotations
@@ -114,16 +114,16 @@ class PGU(Settings, Method):
 
         - `forget`: the forget set, with the labels to forget; read once.
         - `moments`: second moments of ALL training data (those of the forget set are computed and
-            subtracted here), or a `CoreBasis` of the retain data already decomposed, so that a
+            subtracted here). Or a `CoreBasis` of the retain data, already decomposed, so that a
             sweep shares it.
         - `validation`: for the early stop by gap. `monitor`: named loaders that are only evaluated.
         - `forget_classes`: their rows of the last linear layer are removed from the result.
         - `retain`, `fisher` and `graphs` are not used.
 
-        **Returns:** history rows with `epoch` (0 is the model as given), `lr`, `loss`,
-        `loss_forget`, `loss_entropy`, `forget_accuracy`, `validation_accuracy`,
-        `<monitor>_accuracy`, `projected_fraction` (layer → share of the squared gradient norm that
-        stays in the residual space) and `seconds`.
+        **Returns:** history rows with `epoch`, `lr`, `loss`, `loss_forget`, `loss_entropy`,
+        `forget_accuracy`, `validation_accuracy`, `<monitor>_accuracy`, `projected_fraction` and
+        `seconds`. Epoch 0 is the model as given. The fraction is, by layer, the share of the
+        squared gradient norm that stays in the residual space.
 
         **Raises:** `UnlearnTooFast` where the early stop falls on epoch 0; `IncompatibleMoments`;
         `MethodDidNothing`; `UnlearnError` where an input is missing.
