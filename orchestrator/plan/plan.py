@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from attack import ATTACKS, DIVERGENCES
 from attack.distances.compare import DEFAULT_DIVERGENCES, equal_count, first_of
 from unlearn import MODELS
@@ -19,14 +17,13 @@ from ..recipe.options import build, fault_from, option_names, settings_of
 from ..recipe.sections import Recipe
 from .code import code_of, code_of_factory
 from .data import ExperimentData
+from .sides import judged_ones, labelled, nothing_done, under_test
 from .specs import (
     AttackSpec,
     BasisSpec,
     DistanceSpec,
     FisherSpec,
-    Judged,
     MomentsSpec,
-    Outputs,
     OutputsSpec,
     ScoreSpec,
     TracesSpec,
@@ -34,6 +31,7 @@ from .specs import (
     UnlearnSpec,
     UnseenSpec,
 )
+from .steps import grouped_steps
 from .units import STAGES, Label, Unit, default_threads, seed_for
 
 FOLDS = ("train", "validation", "test")
@@ -273,7 +271,7 @@ class _Planner:
             units = []
             for candidate in ATTACKS[name].candidates():
                 attack = build(ATTACKS[name], {"seed": self.recipe.seed, **candidate, **options})
-                spec = AttackSpec(name, attack, _labelled(fitting), code_of(ATTACKS[name]))
+                spec = AttackSpec(name, attack, labelled(fitting), code_of(ATTACKS[name]))
                 shown = ", ".join(f"{k}={v}" for k, v in candidate.items() if k not in options)
                 units.append(Unit(spec, f"{name}({shown})", Label(attack=name), tuple(fitting)))
             found[name] = _distinct_list(units)
@@ -300,22 +298,22 @@ class _Planner:
             own, reference = (row.companions, references) if ATTACKS[name].per_method else ((), ())
             # The same for every row where the attack is: only then may AUCs be subtracted.
             fit = [*population, *own] if not candidates else []
-            labelled = _labelled(fit)
+            fitted_on = labelled(fit)
             if ATTACKS[name].per_method and row.method == "no_unlearn":
-                labelled = tuple(nothing_done(outputs) for outputs in labelled)
+                fitted_on = tuple(nothing_done(outputs) for outputs in fitted_on)
             unseen = (*z, *row.unseen) if z and ATTACKS[name].takes_population else ()
             spec = ScoreSpec(
                 attack=name,
                 params=build(ATTACKS[name], options),
                 candidates=tuple(unit.key for unit in candidates),
-                fit=labelled,
+                fit=fitted_on,
                 positive=judged_ones(row.targets),
                 negative=judged_ones(negatives),
                 reference=judged_ones(reference),
                 seed=seed_for(self.recipe.seed, "bootstrap"),
                 measures=MEASURES,
                 code=code_of(ATTACKS[name]),
-                population=(*_labelled(z), *_under_test(row.unseen)) if unseen else (),
+                population=(*labelled(z), *under_test(row.unseen)) if unseen else (),
             )
             label = Label(attack=name, method=row.method, params=row.params)
             needs = dict.fromkeys((*candidates, *fit, *row.targets, *negatives, *reference, *unseen))
@@ -351,7 +349,7 @@ class _Planner:
                 "retrained": first(retrained, most),
                 "originals": [] if row.method in ("no_unlearn", "retrain") else rows[0].targets,
             }
-            named = {side: _labelled(outputs) for side, outputs in sides.items()}
+            named = {side: labelled(outputs) for side, outputs in sides.items()}
             spec = DistanceSpec(**named, divergences=divergences, measures=MEASURES)
             needs = dict.fromkeys(o for outputs in sides.values() for o in outputs)
             label = Label(method=row.method, params=row.params)
@@ -367,9 +365,9 @@ class _Planner:
         found = []
         for row in rows:
             spec = TracesSpec(
-                models=_under_test(row.targets),
-                retrained=_labelled(retrained),
-                unseen=_under_test(row.unseen),
+                models=under_test(row.targets),
+                retrained=labelled(retrained),
+                unseen=under_test(row.unseen),
                 tail_fpr=self.recipe.verdict.tail_fpr,
                 seed=self.recipe.seed,
             )
@@ -380,35 +378,10 @@ class _Planner:
         return found
 
 
-def nothing_done(outputs: Outputs) -> Outputs:
-    """Returns an original's outputs as those of a method that does nothing; models under attack stay what they are.
-
-    An attack that is fitted on a method's own models so has a reading of what there was to forget.
-    """
-    return (
-        outputs._replace(role="unlearned") if (outputs.role, outputs.fold == "test") == ("original", False) else outputs
-    )
-
-
-def _under_test(outputs: Sequence[Unit]) -> tuple[Outputs, ...]:
-    """Returns outputs as those of models under test, whatever they are elsewhere."""
-    return tuple(Outputs(o.key, "unlearned", "test", o.label.model_id) for o in outputs)
-
-
 def _code_of_model(name: str) -> str:
     if ":" in name:
         return code_of_factory(name)
     return code_of(MODELS[name]) if name in MODELS else ""  # else torchvision's
-
-
-def _labelled(outputs: Sequence[Unit]) -> tuple[Outputs, ...]:
-    """Returns how a unit names models' outputs and what they are to it."""
-    return tuple(Outputs(o.key, o.label.role, o.label.fold, o.label.model_id) for o in outputs)
-
-
-def judged_ones(outputs: Sequence[Unit]) -> tuple[Judged, ...]:
-    """Returns how a score names the outputs of the models on one of its sides."""
-    return tuple(Judged(o.key, o.label.model_id) for o in outputs)
 
 
 def _short(params: Object) -> str:
@@ -437,20 +410,3 @@ def check_stored_models(plan: Plan, stored: int) -> None:
             "fewer originals and retrained, the --store that holds them, or reuse_only: false",
         )
         raise RecipeError([fault], plan.recipe.name)
-
-
-def grouped_steps(data: ExperimentData, step: int | None) -> list[np.ndarray]:
-    """Returns the sample ids of each step, `step` samples of each class at a time.
-
-    **Raises:** `ValueError` where the scenario's steps do not add up to steps of this size.
-    """
-    finest = data.split.steps
-    each = max(1, len(finest[0]) // data.dataset.num_classes)
-    together, rest = divmod(step or each, each)
-    if rest or together < 1 or len(finest) % together:
-        sizes = [each * k for k in range(1, len(finest) + 1) if len(finest) % k == 0]
-        raise ValueError(
-            f"step: {step!r} is not allowed; give one of {', '.join(map(str, sizes))} "
-            f"(scenario.step is {each}, and there are {len(finest)} of them)"
-        )
-    return [np.sort(np.concatenate(finest[i : i + together])) for i in range(0, len(finest), together)]

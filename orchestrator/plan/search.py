@@ -23,7 +23,8 @@ from ..recipe.choices import Choice
 from ..recipe.recipe import changed, check_recipe
 from ..recipe.sections import Recipe, Search
 from .data import ExperimentData
-from .plan import Plan, Row, judged_ones, make_plan
+from .plan import Plan, Row, make_plan
+from .sides import judged_ones
 from .specs import OutputsSpec, ScoreSpec
 from .units import Unit
 

@@ -22,8 +22,8 @@ from unlearn.methods.pgu.incremental import next_moments
 
 from ..plan.data import array_digest
 from ..plan.facts import Facts, ModelFacts, StepFacts, facts_of
-from ..plan.plan import grouped_steps
 from ..plan.specs import RunningSpec, StepSpec, UnlearnSpec
+from ..plan.steps import grouped_steps
 from ..plan.units import Unit
 from ..recipe.options import settings_of
 from ..store import CorruptObject

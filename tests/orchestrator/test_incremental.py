@@ -10,8 +10,9 @@ import pytest
 
 from orchestrator.base.errors import RecipeError
 from orchestrator.plan.data import load_data
-from orchestrator.plan.plan import grouped_steps, make_plan
+from orchestrator.plan.plan import make_plan
 from orchestrator.plan.specs import PlainSpec
+from orchestrator.plan.steps import grouped_steps
 from orchestrator.plan.units import Unit
 from orchestrator.recipe.recipe import check_recipe
 from orchestrator.store import LocalStore

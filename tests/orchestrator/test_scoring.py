@@ -22,7 +22,7 @@ from attack.metrics.tiny import tiny_scores
 from attack.metrics.verdict import judge
 from attack.outputs.table import logits_matrix, rows_where
 from orchestrator.experiments.results import error_measure
-from orchestrator.plan.plan import nothing_done
+from orchestrator.plan.sides import nothing_done
 from orchestrator.plan.specs import Judged, Outputs, ScoreSpec
 from orchestrator.plan.units import Unit
 from orchestrator.work.outputs import write_fragment
