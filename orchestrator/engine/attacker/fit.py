@@ -197,7 +197,8 @@ class _Workers:
             self._run.fit()
         except BaseException as error:  # reported to whoever waits for the attackers
             self.problem = error
-            ray.kill(self._trainer)
+            if ray.is_initialized():  # else the session has ended, and Ray would start another
+                ray.kill(self._trainer)
 
     def close(self) -> None:
         """Ends the trainer, so that the workers end, and waits for them."""
