@@ -94,7 +94,8 @@ class _Run:
             raise
 
     def _look_at_model(self, data: ExperimentData) -> None:
-        """Tries the recipe's model before the first unit; raises `UserError` where it cannot be worked with."""
+        """Tries the recipe's model before the first unit; raises `UserError` where it cannot be
+        worked with."""
         context = Context(None, data, allow_factory=self.options.allow_factory)
         methods = [point.method for point in self.recipe.methods]
         looked = look_at(context.new_model(self.recipe.model, self.recipe.seed), context, methods)

@@ -14,7 +14,8 @@ from .base import Card, Choice, Preset, Range
 
 @dataclass(frozen=True)
 class Setting:
-    """A field of a method: its name, its default (None where it must be given) and its search range."""
+    """A field of a method: its name, its default (None where it must be given) and its search
+    range."""
 
     name: str
     default: Any
