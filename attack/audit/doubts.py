@@ -63,8 +63,13 @@ def over_unlearned(method: str, word: str) -> list[str]:
 
 
 def errors_of(survey: Survey) -> dict[tuple[str, ...], float]:
-    """Returns each model's error on its rows in percent, by its identity; none where columns are of
-    unknown classes."""
+    """Returns each model's error on its rows in percent, by its identity.
+
+    There are none where columns are of unknown classes. Nor are there where a label's class was
+    dropped from the logits: no row of it can be right, whatever the model would have said.
+    """
+    if survey.dropped is not None:
+        return {}
     return {
         survey.models[code]: 100.0 * (1.0 - tally.share(tally.right)) for code, tally in sorted(survey.tallies.items())
     }
