@@ -11,7 +11,7 @@ import pytest
 from orchestrator.base.errors import RecipeError
 from orchestrator.commands.cli import main
 from orchestrator.recipe.files import read_document
-from orchestrator.recipe.recipe import check_recipe, expand_methods, load_recipe
+from orchestrator.recipe.recipe import check_recipe, load_recipe
 from unlearn import METHODS
 
 
@@ -94,7 +94,7 @@ def recipe(**settings: Any) -> dict[str, Any]:
 
 
 def test_a_preset_fills_in_published_values() -> None:
-    (point,) = expand_methods(check_recipe(recipe(name="scrub", preset="scrub-rum", epochs=7)))
+    (point,) = check_recipe(recipe(name="scrub", preset="scrub-rum", epochs=7)).methods
     method = METHODS["scrub"].of(lr=5e-3, msteps=4, temperature=4.0, epochs=7)
     assert point.method == method, "what the recipe says itself wins"
     assert "preset" not in point.params
@@ -106,6 +106,6 @@ def test_a_preset_fills_in_published_values() -> None:
 
 
 def test_the_demonstration_has_every_method_for_samples() -> None:
-    shown = {point.name for point in expand_methods(load_recipe("methods-demo"))}
+    shown = {point.name for point in load_recipe("methods-demo").methods}
     wanted = {n for n, m in METHODS.items() if m.selectable and not m.in_steps and "samples" in m.scenarios}
     assert shown == wanted - {"pgu_depoison"}
