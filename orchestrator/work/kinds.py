@@ -175,7 +175,8 @@ def execute_outputs(unit: Unit[OutputsSpec], context: Context, attempt: Attempt)
 
 
 def execute_unseen(unit: Unit[UnseenSpec], context: Context, attempt: Attempt) -> OutputsFacts:
-    """Logits of one model on images that it was not trained on: `validation` calibrates attacks, `test` is compared with."""
+    """Logits of one model on images that it was not trained on: `validation` calibrates attacks,
+    `test` is compared with."""
     split, half = context.data.split, unit.spec.limit // 2
     val, test = split.val[:half], split.test[: unit.spec.limit - half]
     ids = np.concatenate([val, test])
