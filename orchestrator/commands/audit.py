@@ -54,7 +54,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--num-classes",
-        type=int,
+        type=_classes,
         metavar="N",
         help="classes that labels may be of, where the logits of forgotten classes were dropped",
     )
@@ -110,6 +110,13 @@ def _gib(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not allowed; give a number of GiB above 0")
     return value
+
+
+def _classes(text: str) -> int:
+    """Returns a number of classes for argparse: 2 at the least."""
+    if not text.isdecimal() or int(text) < 2:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; give a whole number of 2 or more")
+    return int(text)
 
 
 def _count(text: str) -> int:

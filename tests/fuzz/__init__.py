@@ -1,0 +1,1 @@
+"""Inputs drawn at random: whatever a user gives, a command ends in order."""
