@@ -16,13 +16,13 @@ def warm() -> None:
     warm_up()
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("kind", KINDS)
 def test_whatever_is_given_a_command_ends_in_order(
     kind: str, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert problem_of(kind, seed, tmp_path) == ""
+    assert problem_of(kind, seed, tmp_path, seconds=60) == ""  # other tests may share the cores
 
 
 def crash(args: Any) -> int:
