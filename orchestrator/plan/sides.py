@@ -9,7 +9,8 @@ from .units import Unit
 
 
 def nothing_done(outputs: Outputs) -> Outputs:
-    """Returns an original's outputs as those of a method that does nothing; models under attack stay as they are.
+    """Returns an original's outputs as those of a method that does nothing; models under attack
+    stay as they are.
 
     An attack that is fitted on a method's own models so has a reading of what there was to forget.
     """
