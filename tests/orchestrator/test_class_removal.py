@@ -19,7 +19,7 @@ from orchestrator.base.values import digest
 from orchestrator.experiments.outputs import _write_group
 from orchestrator.plan.data import load_data
 from orchestrator.plan.plan import make_plan
-from orchestrator.plan.units import FORMAT_VERSION
+from orchestrator.plan.units import FORMAT_VERSION, Label
 from orchestrator.recipe.recipe import check_recipe
 from orchestrator.work.outputs import model_table, write_fragment
 
@@ -48,13 +48,12 @@ def test_which_class_a_column_is_goes_from_the_store_to_the_audit(where: str, tm
             key = f"{role}-{number}"
             logits = np.random.default_rng(number).normal(size=(6, len(kept)))
             write_fragment(tmp_path / f"{key}.parquet", ids, labels, logits, classes=kept)
-            label = {"role": role, "fold": fold, "model_id": key, "method": "", "params": "{}"}
-            units.append(SimpleNamespace(key=key, label=label))
+            units.append(SimpleNamespace(key=key, kind="outputs", label=Label(role=role, fold=fold, model_id=key)))
             assert logit_classes(model_table(store, key, role=role, fold=fold, model_id=key)) == kept
     paths = []
     for role, units in groups.items():
         paths.append(tmp_path / f"outputs-{role}.parquet")
-        _write_group(paths[-1], store, units, "content")
+        _write_group(paths[-1], store, units, "content", {})
         metadata = pq.read_schema(paths[-1]).metadata
         assert metadata[b"orchestrator.content"] == b"content"
     source = ParquetFiles(tuple(map(str, paths)))
