@@ -110,7 +110,7 @@ class ObjectiveWork:
         self.optimizer.step()
         with torch.no_grad():
             for parameter, moves, before in self.kept:
-                parameter.copy_(torch.where(moves, parameter, before))
+                torch.where(moves, parameter, before, out=parameter)
         return loss.detach(), None, size_of(item)
 
     def end_pass(self) -> None:
