@@ -215,7 +215,8 @@ def test_the_page_shows_the_search_that_chose_its_methods(tmp_path: Path) -> Non
     results = {"schema": 1, "recipe": {"name": "x", "search": search, "methods": methods}, "rows": [row]}
     (tmp_path / "search.json").write_text(json.dumps(document))
     (tmp_path / "results.json").write_text(json.dumps(results))
-    write_report(tmp_path)
+    folder = OutputFolder(tmp_path)
+    folder.seal_report(write_report(tmp_path))
     svg = (tmp_path / "figures" / "pareto.svg").read_text()
     assert all(word in svg for word in ("Pareto front", "winner", "bound", "stopped early", "γ=0.1, lr=0.5"))
     assert (tmp_path / "figures" / "pareto.png").read_bytes().startswith(b"\x89PNG")
@@ -224,7 +225,7 @@ def test_the_page_shows_the_search_that_chose_its_methods(tmp_path: Path) -> Non
     assert "1 setting beyond the right edge" in page
     results["recipe"] = {"name": "another", "methods": methods}
     (tmp_path / "results.json").write_text(json.dumps(results))
-    write_report(tmp_path)
+    folder.seal_report(write_report(tmp_path))
     assert not (tmp_path / "figures" / "pareto.svg").exists()
 
 

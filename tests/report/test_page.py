@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.records.folder import OutputFolder
 from orchestrator.report import write_report
 from orchestrator.report.figures.figures import FIGURES, draw
 from orchestrator.report.rows import Report
@@ -228,10 +229,11 @@ def test_results_without_curves_still_give_tables_and_what_figures_they_can(swee
 
 
 def test_figures_that_results_no_longer_support_go_and_others_stay(tmp_path: Path) -> None:
-    write_report(build.write(tmp_path, *one_epoch()))
+    folder = OutputFolder(tmp_path)
+    folder.seal_report(write_report(build.write(tmp_path, *one_epoch())))
     assert (tmp_path / "figures" / "roc.svg").exists()
     (tmp_path / "figures" / "mine.png").write_bytes(b"a user's own")
-    write_report(build.write(tmp_path, nothing_done()[0], {}))
+    folder.seal_report(write_report(build.write(tmp_path, nothing_done()[0], {})))
     assert [path.name for path in (tmp_path / "figures").iterdir()] == ["mine.png"]
 
 
