@@ -1,4 +1,5 @@
-"""`orchestrator audit`: attacks on outputs that a user's own models produced. Nothing is trained here."""
+"""`orchestrator audit`: attacks on outputs that a user's own models produced. Nothing is trained
+here."""
 
 from __future__ import annotations
 
@@ -215,7 +216,8 @@ def _names(text: str, examined: Examination) -> tuple[list[str], list[str]]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     left_out: list[str] = []
     if text == "all":
-        # Attacks that these outputs cannot feed are left out, and that is said; what is wrong for all of them is not.
+        # Attacks that these outputs cannot feed are left out, and that is said; what is wrong for
+        # all of them is not.
         names = list(ATTACKS)
         reasons = {name: [p for p in examined.problems([name]) if p.fatal] for name in names}
         if not all(reasons.values()):
@@ -228,7 +230,8 @@ def _names(text: str, examined: Examination) -> tuple[list[str], list[str]]:
 
 
 def _population(args: argparse.Namespace, examined: Examination, names: Sequence[str]) -> Examination:
-    """Returns what is in the population samples; raises `UserError` where they do not fit the outputs."""
+    """Returns what is in the population samples; raises `UserError` where they do not fit the
+    outputs."""
     from attack.audit.check import Examination
     from attack.audit.population import population_problems
 
@@ -240,7 +243,8 @@ def _population(args: argparse.Namespace, examined: Examination, names: Sequence
 
 
 def _settings(overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Returns the attacks' options that `--set` gives; what is wrong with a value, the attack itself says."""
+    """Returns the attacks' options that `--set` gives; what is wrong with a value, the attack
+    itself says."""
     from attack import ATTACKS
 
     from ..base.yaml_text import YamlFault, load
@@ -268,7 +272,8 @@ def _settings(overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def _source(args: argparse.Namespace) -> Source:
-    """Returns the outputs that the arguments name; raises `UserError` saying what is wrong with them."""
+    """Returns the outputs that the arguments name; raises `UserError` saying what is wrong with
+    them."""
     if bool(args.outputs) == bool(args.mapping):
         raise UserError(
             "OUTPUTS: give Parquet files in the outputs schema, or --mapping FILE for NumPy or CSV logits, one of the two"

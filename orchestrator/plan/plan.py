@@ -57,7 +57,8 @@ class Row:
 
     @property
     def measures(self) -> tuple[Unit, ...]:
-        """The units of the last stage: one for each attack, the distances, and what single samples give away."""
+        """The units of the last stage: one for each attack, the distances, and what single samples
+        give away."""
         return (*self.scores, *(unit for unit in (self.distance, self.traces) if unit is not None))
 
 
@@ -245,7 +246,8 @@ class _Planner:
         return Unit(spec, f"outputs {model.name}", label, (model,), cost)
 
     def _unseen(self, outputs: Sequence[Unit]) -> tuple[Unit, ...]:
-        """Returns the outputs of the same models on unseen images; none where whole classes are removed.
+        """Returns the outputs of the same models on unseen images; none where whole classes are
+        removed.
 
         φ is not defined for a class that has no logit.
         """

@@ -170,8 +170,8 @@ def draw(recipe: Recipe, search: Search) -> list[dict[str, Any]]:
     """Returns the settings to try, at most `search.samples`, without duplicates; they depend on the
     recipe alone.
 
-    Random fields are drawn as often as the samples allow for each point of the grid. A grid may have
-    more points than there are samples. Then the seed chooses as many as there are samples.
+    Random fields are drawn as often as the samples allow for each point of the grid. A grid may
+    have more points than there are samples. Then the seed chooses as many as there are samples.
     """
     options = {k: v for k, v in search.method.items() if k != "name"}
     grid = len(sweep.expand({**options, "samples": 1}, recipe.seed, 0))
