@@ -1,6 +1,7 @@
 """Second moments against float64 sums over patches; what they add up to, and what is refused."""
 
 import copy
+import math
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,8 @@ def test_convolutions_agree_with_a_float64_sum(options: dict, size: int) -> None
     layer = nn.Conv2d(32, 32, **{"kernel_size": 3, **options})
     images = relu_images(12, 32, size)
     exact = reference.patches(images, layer)
+    # Rounding of a float32 sum of n products grows as √n; processors differ in the order of addition.
+    bound = max(1e-6, math.sqrt(exact.shape[1]) * torch.finfo(torch.float32).eps)
     exact = exact.transpose(1, 2) @ exact
     kinds = [ShiftSum, PatchSum] if can_shift(layer) or options.get("groups") == 32 else [PatchSum]
     for kind in kinds:
@@ -67,7 +70,7 @@ def test_convolutions_agree_with_a_float64_sum(options: dict, size: int) -> None
         found = total.finish()
         found = found.dense() if isinstance(found, ThinMoment) else found
         assert found.dtype == torch.float64
-        assert error(found, exact) < 1e-6, kind.__name__
+        assert error(found, exact) < bound, kind.__name__
         assert error(found, found.transpose(1, 2)) < 1e-6
 
 
