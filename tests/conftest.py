@@ -61,10 +61,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadGroupSch
 @pytest.fixture(autouse=True)
 def _no_ray_without_its_marker(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fails a test that starts Ray in this process and lacks the marker `ray`."""
+    before = _ray_runs()  # a session that earlier tests of this process share
     yield
+    if not before and request.node.get_closest_marker("ray") is None:
+        assert not _ray_runs(), "this test starts Ray: mark it with `ray`"
+
+
+def _ray_runs() -> bool:
     ray = sys.modules.get("ray")
-    if ray is not None and request.node.get_closest_marker("ray") is None:
-        assert not ray.is_initialized(), "this test starts Ray: mark it with `ray`"
+    return ray is not None and bool(ray.is_initialized())
 
 
 @pytest.fixture(scope="session")

@@ -148,7 +148,7 @@ def run_in(folder: Path, tiny: dict[str, Any], code: str) -> subprocess.Complete
     tiny["training"]["epochs"] = 1
     (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny))
     start = (
-        "import shutil, sys; sys.path.append(sys.path.pop(0))\n"  # as the installed command has it
+        "import shutil, sys; from orchestrator.__main__ import _working_folder_last; _working_folder_last()\n"
         "def go(*more):\n"
         "    from orchestrator.commands.cli import main\n"
         "    return main(['run', 'tiny.yaml', '--allow-factory', '--output', 'out', *more])\n"
