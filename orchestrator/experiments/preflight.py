@@ -7,26 +7,23 @@ import os
 
 from attack import ATTACKS
 
-from ..base.errors import EnvironmentFault, Fault, RecipeError
+from ..base.errors import EnvironmentFault, Fault, RecipeError, UserError
 from ..base.values import digest
 from ..plan.data import ExperimentData
-from ..recipe.choices import Choice
 from ..recipe.sections import Recipe
 from ..store import Store
 from ..work.context import Context
+from ..work.first_look import look_at, remarks
 
 
-def preflight(recipe: Recipe, data: ExperimentData, store: Store, *, allow_factory: bool = False) -> None:
-    """Tries the attacks' packages, the user's own model and the store.
+def preflight(recipe: Recipe, store: Store) -> None:
+    """Tries the attacks' packages and the store.
 
-    **Raises:** `RecipeError` where the model cannot be built or gives no logits for two images.
-    `EnvironmentFault` where a package is missing or the store does not give back what is written.
+    **Raises:** `EnvironmentFault` where a package is missing or the store does not give back what
+    is written.
     """
     for attack in recipe.attacks:
         try_packages(attack.name)
-    # of the shipped ones, all that can go wrong is looked up with the recipe
-    if ":" in recipe.model.name:
-        try_model(recipe.model, Context(None, data, allow_factory=allow_factory), recipe.name)
     try_store(store)
 
 
@@ -40,25 +37,22 @@ def try_packages(attack: str) -> None:
             )
 
 
-def try_model(choice: Choice, context: Context, recipe: str) -> None:
-    """Builds a model and passes two images through it; raises `RecipeError` where that gives no
-    logits.
-    """
-    import torch  # slow to import; nobody needs it where all units are stored
+def try_model(recipe: Recipe, data: ExperimentData, *, allow_factory: bool = False) -> list[str]:
+    """Builds the recipe's model and tries it; returns what a user should know of it.
 
-    classes = context.data.dataset.num_classes
+    **Raises:** `RecipeError` where the user's own code fails; `UserError` where the model cannot be
+    worked with.
+    """
+    context = Context(None, data, allow_factory=allow_factory)
     try:
-        model = context.new_model(choice, seed=0).eval()
-        with torch.inference_mode():
-            found = model(next(iter(context.loader("test", batch_size=2)))[0])
+        model = context.new_model(recipe.model, recipe.seed)
+    except UserError:
+        raise
     except Exception as error:  # the user's own code may raise anything
         lines = str(error).strip().splitlines()
         problem = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-        raise RecipeError([Fault("model.name", choice.name, problem)], recipe) from error
-    shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
-    wanted = f"logits of shape (2, {classes}) for two images"
-    if not isinstance(shape, tuple) or len(shape) != 2 or shape[1] != classes:
-        raise RecipeError([Fault("model.name", choice.name, f"gives {shape}", wanted)], recipe)
+        raise RecipeError([Fault("model.name", recipe.model.name, problem)], recipe.name) from error
+    return remarks(look_at(model, context, [point.method for point in recipe.methods]))
 
 
 def try_store(store: Store) -> None:

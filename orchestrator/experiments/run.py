@@ -22,9 +22,8 @@ from ..records.progress import Progress
 from ..store import CorruptObject, Store, open_store
 from ..work.context import Context
 from ..work.execute import HEAL_LIMIT
-from ..work.first_look import look_at, remarks
 from .outputs import write_outputs
-from .preflight import preflight
+from .preflight import preflight, try_model
 from .results import collect, environment, write_results
 from .stages import INLINE, RunOptions, Stages
 
@@ -76,7 +75,8 @@ class _Run:
         if self.recipe.shadows.reuse_only:
             check_stored_models(plan, sum(store.has(unit.key) for unit in plan.stages["train"]))
         if not self._all_stored(plan, store):
-            self._look_at_model(data)
+            for remark in try_model(self.recipe, data, allow_factory=self.options.allow_factory):
+                self.progress.say(remark)
         self.folder.write_recipe(self.recipe, store.uri)
         self.folder.log_begin(self.recipe.name)
         self.failures = self.folder.failures()
@@ -92,15 +92,6 @@ class _Run:
         except BaseException:
             tracker.close("FAILED")
             raise
-
-    def _look_at_model(self, data: ExperimentData) -> None:
-        """Tries the recipe's model before the first unit; raises `UserError` where it cannot be
-        worked with."""
-        context = Context(None, data, allow_factory=self.options.allow_factory)
-        methods = [point.method for point in self.recipe.methods]
-        looked = look_at(context.new_model(self.recipe.model, self.recipe.seed), context, methods)
-        for remark in remarks(looked):
-            self.progress.say(remark)
 
     @staticmethod
     def _all_stored(plan: Plan, store: Store) -> bool:
@@ -135,7 +126,7 @@ class _Run:
                     )
                 else:
                     if missing and engine is None:
-                        preflight(self.recipe, data, store, allow_factory=self.options.allow_factory)
+                        preflight(self.recipe, store)
                         engine = self._engine(data, store)
                     runner = engine if engine is not None else InlineEngine(Context(store, data))
                 self._run_stage(stage, missing, runner, store, tracker, reused=len(plan.stages[stage]) - len(missing))

@@ -33,7 +33,7 @@ from ..records.progress import Progress
 from ..store import CorruptObject, Store, open_store
 from ..work.context import Context
 from .outputs import write_outputs
-from .preflight import preflight
+from .preflight import preflight, try_model
 from .run import RunResult, run
 from .stages import INLINE, RunOptions, Stages
 
@@ -183,7 +183,8 @@ class _Search:
         models = len(plan.references)
         if models < FEW_MODELS:
             self.progress.say(few_models(models))
-        preflight(self.recipe, data, store, allow_factory=self.options.allow_factory)
+        try_model(self.recipe, data, allow_factory=self.options.allow_factory)
+        preflight(self.recipe, store)
         engine = self.stages.start_ray(self.recipe, self.options, data, store)
         try:
             self._prepare(plan, store, data, engine)
