@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 from scipy import integrate, special, stats
 
+import attack.metrics.areas
 import attack.metrics.bootstrap
 import attack.metrics.evaluation
 import attack.metrics.t_intervals
+import attack.metrics.tiny
 from attack.metrics.roc import auc
 
 from .defects import Plant, percentile_interval, replaced, rows_for_models
@@ -109,7 +111,7 @@ BROKEN: dict[str, tuple[Plant, str, int, str]] = {
         "auc",
     ),
     "a difference not widened": (
-        replaced(attack.metrics.evaluation, "expanded_interval", percentile_interval),
+        replaced(attack.metrics.areas, "expanded_interval", percentile_interval),
         "weak",
         3,
         "auc_minus_retrain",
@@ -146,19 +148,19 @@ BROKEN: dict[str, tuple[Plant, str, int, str]] = {
         "tpr_at_fpr_0.001",
     ),
     "a floor taken for certain": (
-        replaced(attack.metrics.bootstrap, "beyond_interval", threshold_certain),
+        replaced(attack.metrics.tiny, "beyond_interval", threshold_certain),
         "weak",
         5,
         "tiny_scores",
     ),
     "nothing seen taken for nothing": (
-        replaced(attack.metrics.bootstrap, "beyond_interval", bootstrap_alone),
+        replaced(attack.metrics.tiny, "beyond_interval", bootstrap_alone),
         "heavy-strong",
         5,
         "tiny_scores",
     ),
     "models not resampled": (
-        replaced(attack.metrics.bootstrap, "resampled_weights", of_these_models_only),
+        replaced(attack.metrics.tiny, "resampled_weights", of_these_models_only),
         "weak",
         5,
         "tiny_scores",

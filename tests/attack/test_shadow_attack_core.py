@@ -118,12 +118,6 @@ def test_evaluation_metrics_against_plain_counts() -> None:
     assert one.ci == {}
 
 
-def test_over_unlearning_is_the_streisand_effect() -> None:
-    generator = np.random.default_rng(0)
-    assert evaluate(side(generator, 8, shift=-2.0), side(generator, 8)).metrics["streisand"] is True
-    assert evaluate(side(generator, 8), side(generator, 8)).metrics["streisand"] is False
-
-
 def test_paired_difference_shares_the_negatives() -> None:
     generator = np.random.default_rng(0)
     negatives = side(generator, 8)
