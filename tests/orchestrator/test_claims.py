@@ -211,7 +211,7 @@ def test_every_shipped_recipe_is_sound_and_named_after_its_item(monkeypatch: pyt
         for planned in item.runs:
             for size in SIZES:
                 assert recipe_of(planned, size).name == f"{planned.name}-{size}"
-    assert recipe_of(ITEMS["table4"].runs[1], "paper").scenario["count"] == 20_000
+    assert recipe_of(ITEMS["table4"].runs[1], "paper").scenario.count == 20_000
     assert load_recipe("table1-paper").shadows.split == (40, 5, 5)
 
 
@@ -221,9 +221,9 @@ def test_the_full_size_is_made_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None
     for item in ITEMS.values():
         for planned in item.runs:
             full, mini = (recipe_of(planned, size) for size in ("paper", "mini"))
-            assert full.training["precision"] == "bfloat16"
+            assert full.training.precision == "bfloat16"
             assert full.resources.gpus_per_unit == 1
-            assert "precision" not in mini.training, "the committed results are float32's"
+            assert mini.training.precision == "float32", "the committed results are float32's"
             assert mini.resources.gpus_per_unit == 0
 
 
