@@ -75,10 +75,15 @@ def test_outputs_stored_without_their_classes_are_not_taken_for_these(where: str
         spec = {name: value for name, value in unit.spec.identity().items() if name != "classes"}
         return digest({"format": FORMAT_VERSION, "kind": "outputs", "spec": spec})
 
-    assert all(unit.key == without_classes(unit) for unit in plan_of(tiny).stages["outputs"])
+    # the stage also holds outputs on unseen images, which are another kind with keys of its own
+    outputs = [unit for unit in plan_of(tiny).stages["outputs"] if unit.kind != "unseen"]
+    assert outputs
+    assert all(unit.key == without_classes(unit) for unit in outputs)
     tiny["scenario"] = {"kind": "classes", "classes": list(FORGOTTEN[where])}
     kept = [c for c in range(CLASSES) if c not in FORGOTTEN[where]]
+    # none are on unseen images here: some of those are of a class that has no logit
     for unit in plan_of(tiny).stages["outputs"]:
+        assert unit.kind == "outputs"
         assert list(unit.spec.classes) == kept
         assert unit.key != without_classes(unit)
 
