@@ -372,6 +372,7 @@ class _Planner:
                 unseen=under_test(row.unseen),
                 tail_fpr=self.recipe.verdict.tail_fpr,
                 seed=self.recipe.seed,
+                measures=MEASURES,
             )
             name = f"traces of {row.method}{_short(row.params)}"
             label = Label(method=row.method, params=row.params)

@@ -243,6 +243,7 @@ class TracesSpec(Spec):
     unseen: tuple[Outputs, ...]
     tail_fpr: float
     seed: int
+    measures: int
 
 
 @dataclass(frozen=True)
