@@ -274,9 +274,9 @@ def test_a_stored_model_of_somebody_else_runs_no_code(
     monkeypatch.syspath_prepend(str(tmp_path))
     store = LocalStore(tmp_path / "store")
     data = load_data(check_recipe(tiny), None)
-    factory = {"kind": "train", "model": {"name": "evil_stored:build"}, "dropped_classes": []}
+    factory = {"kind": "train", "model": {"name": "evil_stored:build"}, "dropped_classes": [], "history": []}
     plant(store, digest("factory"), {"model.safetensors": b"x"}, factory)
-    pickled = {"kind": "train", "model": tiny["model"], "dropped_classes": []}
+    pickled = {"kind": "train", "model": tiny["model"], "dropped_classes": [], "history": []}
     plant(store, digest("pickle"), {"model.safetensors": pickle.dumps(Boom(mark))}, pickled)
     for name in ("factory", "pickle"):
         with pytest.raises(Exception, match=r"factory|allow|[Hh]eader"):
