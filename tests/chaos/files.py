@@ -103,10 +103,15 @@ def _verify(place: Place, report: Report) -> dict[str, Any]:
 
 def _made_again(place: Place, expected: set[str]) -> list[str]:
     """Just what was damaged or gone is made again, each once."""
-    short = {key[:16] for key in expected}
-    more = {key for key, seen in place.watch.attempts.items() if seen.begun} - short
+    units = {key[:16] for key in place.lab.clean.keys}
+    begun = {key for key, seen in place.watch.attempts.items() if seen.begun}
+    more = (begun & units) - {key[:16] for key in expected}
+    # An invocation that has work to do tries the store first, once, with a key that no unit has.
+    others = begun - units
     twice = [key for key, seen in place.watch.attempts.items() if len(seen.committed) > 1]
     problems = [f"{len(more)} whole objects were made again"] if more else []
+    if len(others) > len(place.invocations):
+        problems.append(f"{len(others)} objects that no unit has were made by {len(place.invocations)} invocations")
     return problems + ([f"{len(twice)} objects were made again more than once"] if twice else [])
 
 

@@ -75,17 +75,28 @@ def test_rows_and_metrics(finished: RunResult) -> None:
 
 def test_outputs_have_the_schema_that_audits_read(finished: RunResult) -> None:
     files = sorted((finished.folder / "outputs").glob("*.parquet"))
-    assert [f.name.split("-")[0] for f in files] == ["original.parquet", "retrained.parquet"] + ["unlearned"] * 4
+    kinds = [f.name.split("-")[0] for f in files]
+    assert kinds == ["original.parquet", "retrained.parquet"] + ["unlearned"] * 4 + ["unseen.parquet"]
     tables = [pq.read_table(f) for f in files]
     columns = ["model_id", "role", "method", "params", "fold", "sample_id", "label", "logits"]
-    forget = 50
-    for table in tables:
-        assert table.column_names == columns
+    for file, table in zip(files, tables, strict=True):
+        unseen = file.name == "unseen.parquet"
+        made = file.name.startswith("unlearned-") and "retrain" not in file.name
+        assert table.column_names == [*columns, *["set"] * unseen, *["parent"] * made], file.name
         assert str(table.schema.field("logits").type).startswith("fixed_size_list<")
         assert table.schema.field("sample_id").type == "int64"
-        ids = table["sample_id"].to_numpy().reshape(-1, forget)
+        samples = 100 if unseen else 50  # all test images, or the forget set
+        ids = table["sample_id"].to_numpy().reshape(-1, samples)
+        assert len(ids) == len(set(zip(*(table[name].to_pylist() for name in columns[:5]), strict=True)))
         assert (np.diff(ids, axis=1) > 0).all(), "ordered by sample id within each model"
         assert (ids == ids[0]).all()
+        if made:
+            assert set(table["parent"].to_pylist()) == {"original-003", "original-004"}
+    sets = np.asarray(tables[-1]["set"].to_pylist()).reshape(-1, 100)
+    assert (sets == sets[0]).all()
+    assert sorted(sets[0]) == ["test"] * 50 + ["validation"] * 50
+    attacked = {m for t in tables[2:-1] for m in t["model_id"].to_pylist()} | {"original-003", "original-004"}
+    assert set(tables[-1]["model_id"].to_pylist()) == attacked, "all that are attacked, and no others"
     originals = tables[0]
     folds = dict(zip(originals["model_id"].to_pylist(), originals["fold"].to_pylist(), strict=True))
     assert list(folds.values()) == ["train", "train", "validation", "test", "test"]
@@ -139,8 +150,8 @@ def test_damage_is_recomputed_alone_to_the_same_result(finished: RunResult, tmp_
     store = LocalStore(folder / "store")
     model = store.fetch(plan.stages["train"][3].key, "model.safetensors")
     model.write_bytes(model.read_bytes()[:100])
-    score = store.fetch(plan.stages["score"][2].key, "curves.json")
-    score.unlink()
+    scores = [unit for unit in plan.stages["score"] if unit.kind == "score"]
+    store.fetch(scores[1].key, "curves.json").unlink()
     again = go(TINY, folder)
     assert again.document["environment"]["work"]["units_executed"] == 2
     assert untimed(again.document["rows"]) == untimed(finished.document["rows"])
