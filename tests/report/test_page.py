@@ -53,7 +53,14 @@ def test_the_paths_returned_are_those_written(tmp_path: Path) -> None:
 
 def test_every_row_is_in_the_table_with_its_numbers(written: Path, sweep: Sweep) -> None:
     head, *rows = page_of(written).rows
-    assert [text for text, _ in head][:5] == ["Method", "Parameters", "AUC", "U-LiRA AUC", "TPR at 1 % FPR"]
+    assert [text for text, _ in head][:6] == [
+        "Method",
+        "Parameters",
+        "AUC",
+        "U-LiRA AUC",
+        "Leak left",
+        "TPR at 1 % FPR",
+    ]
     names = ["auc", "u_lira/auc", "tpr_at_fpr_0.01", "error_forget", "error_retain", "error_test"]
     names += ["seconds_per_model", "speedup_vs_retrain", "epochs"]
     assert len(rows) == len(sweep[0]["rows"])
@@ -61,7 +68,9 @@ def test_every_row_is_in_the_table_with_its_numbers(written: Path, sweep: Sweep)
         if row["status"] == "failed":
             assert cells[2][0] == row["error"]
             continue
-        for (text, raw), name in zip(cells[2:-1], names, strict=True):
+        leak = row["metrics"].get("leak_left")
+        assert cells[4][1] == ("" if leak is None else str(leak))
+        for (text, raw), name in zip([*cells[2:4], *cells[5:-1]], names, strict=True):
             value = row["metrics"][name]
             if value is None:
                 assert (text, raw) == ("n/m", "")
@@ -74,7 +83,7 @@ def test_every_row_is_in_the_table_with_its_numbers(written: Path, sweep: Sweep)
 def test_the_summary_comes_first_and_speaks_of_every_method(written: Path) -> None:
     text = page_of(written).text
     summary = text[text.index("Summary") : text.index("How far this carries")]
-    for words in ("PGU γ=0.9", "EU-k k=2", "CF-k k=9", "1 forgot", "1 over-unlearned", "1 failed", "points ["):
+    for words in ("PGU γ=0.96", "EU-k k=2", "CF-k k=9", "2 forgot", "1 over-unlearned", "1 failed", "points ["):
         assert words in " ".join(summary.split())
     assert text.index("forgot") < text.index("Results\n")
 
