@@ -311,7 +311,7 @@ DEFECTS: dict[str, tuple[Plant, Callable[[], None]]] = {
         streaming.workers_train_on_every_row_once,
     ),
     "stream: test rows in the fit": (
-        replaced(stream, "FOLDS", all_folds),
+        replaced(stream, "FOLDS", lambda real: (*real, "test")),
         streaming.workers_train_on_every_row_once,
     ),
     "stream: unlearned models in the fit": (

@@ -29,7 +29,7 @@ TINY: dict[str, Any] = {
 }
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="package")
 def few_figures() -> Iterator[None]:
     """Reports of runs in this process have two coarse figures: drawing takes longer than a tiny run.
 
