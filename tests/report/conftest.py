@@ -14,7 +14,7 @@ from orchestrator.report.figures import drawing
 from . import build
 
 
-@pytest.fixture(autouse=True, scope="package")
+@pytest.fixture(autouse=True, scope="session")
 def coarse_png() -> Iterator[None]:
     """PNG files at 50 dpi: their bytes are not looked at, and 300 dpi is most of the time that a report takes."""
     with pytest.MonkeyPatch.context() as patch:
