@@ -171,7 +171,7 @@ def test_workers_find_our_packages_first_and_the_users_modules_too(hiding: Path,
 def test_a_ray_of_the_users_own_is_used_and_left_and_workers_that_cannot_start_end_the_run(
     hiding: Path, tiny: dict[str, Any]
 ) -> None:
-    """That Ray puts the working folder first. Workers then fail in their constructor, which Tune repeats in silence."""
+    """That Ray puts the working folder first. The first actor then cannot start, which ends the run at once."""
     code = (
         "import ray; ray.init(include_dashboard=False, num_cpus=2)\n"
         "failed = go()\n"
@@ -180,7 +180,6 @@ def test_a_ray_of_the_users_own_is_used_and_left_and_workers_that_cannot_start_e
     )
     done = run_in(hiding, tiny, code)
     assert done.stdout.splitlines()[-1] == "3 0 alive", done.stderr
-    assert "fail in the same way again and again: " in done.stderr
     assert "the package of the working folder" in done.stderr
 
 
