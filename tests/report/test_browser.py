@@ -86,9 +86,10 @@ def test_the_page_fits_the_window_and_the_console_is_quiet(
 
 
 def test_the_table_fits_a_printed_page(browser: str, written: Path, tmp_path: Path) -> None:
-    width = 703  # A4 with margins of 12 mm, at 96 dots per inch
+    width = 1031  # A4 across, with margins of 12 mm, at 96 dots per inch
     text = (written / "report.html").read_text(encoding="utf-8")
     assert text.count("@media print") == 1
+    assert "size: A4 landscape; margin: 12mm" in text
     (tmp_path / "report.html").write_text(text.replace("@media print", "@media all"), encoding="utf-8")
     found, _ = look(browser, tmp_path, width)
     assert found["table"] <= width
