@@ -79,6 +79,7 @@ def render(document: dict[str, Any]) -> str:
     lines = [
         f"{document['recipe']}: {facts['name']}, {facts['train']:,} training and {facts['test']:,} test images, {facts['classes']} classes",
         f"forget {split['forget']:,}, retain {split['retain']:,}, val {split['val']:,}, test {split['test']:,}; {document['rows']} result rows",
+        *split["notes"],
         f"{'stage':<20}{'units':>8}{'stored':>8}{'missing':>9}{'work left':>12}{'takes':>10}",
     ]
     for stage, counts in document["stages"].items():

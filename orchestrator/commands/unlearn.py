@@ -77,6 +77,7 @@ def main(args: argparse.Namespace) -> int:
     for note in load_weights(model, args.model):
         progress.say(f"{args.model}: {note}")
     for note in (
+        *data.split.notes,
         *remarks(look_at(model, context, [method])),
         *told_accuracy(model, context),
     ):

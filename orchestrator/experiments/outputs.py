@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import re
@@ -13,7 +15,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..base.files import write_synced
 from ..base.values import canonical, digest, plain
+from ..plan.data import ExperimentData
 from ..plan.plan import Plan
 from ..plan.units import Unit
 from ..records.checksums import Checksums
@@ -53,6 +57,23 @@ def write_outputs(plan: Plan, store: Store, folder: Path) -> list[Path]:
         if stale.parent == folder:
             stale.unlink(missing_ok=True)
     return written
+
+
+def write_forget_set(data: ExperimentData, path: Path) -> None:
+    """Writes which samples are forgotten: CSV with `sample_id`, `id`, `label`, `class` and `step`.
+
+    `sample_id` is the row in the training data, as in the outputs table; `id` is the source's own,
+    empty where it has none.
+    """
+    names, labels = data.dataset.class_names, data.split.labels
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["sample_id", "id", "label", "class", "step"])
+    for step, rows in enumerate(data.split.steps, 1):
+        for row in rows.tolist():
+            own = "" if data.ids is None else data.ids[row]
+            writer.writerow([row, own, labels[row], names[labels[row]], step])
+    write_synced(path, buffer.getvalue().encode())
 
 
 def _write_group(path: Path, store: Store, units: list[Unit], content: str, parents: Mapping[int | None, str]) -> None:

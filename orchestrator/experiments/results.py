@@ -286,7 +286,14 @@ def environment(
     before = previous.get("environment", {})
     if not work["units_executed"] and set(facts) <= set(before):
         facts = {name: before[name] for name in facts}
-    return {"work": work, **facts, "attack": attack, "store": store.uri, **data.summary()}
+    named = {} if data.ids is None else {"sample_ids": _sample_ids(rows, data.ids)}
+    return {"work": work, **facts, "attack": attack, "store": store.uri, **data.summary(), **named}
+
+
+def _sample_ids(rows: Sequence[ResultRow], ids: np.ndarray) -> dict[str, str]:
+    """Returns the source's own ids of the samples that stand out in any row."""
+    listed = [sample["sample_id"] for row in rows for worst in row.worst_samples.values() for sample in worst]
+    return {str(number): str(ids[number]) for number in sorted({int(each) for each in listed if each is not None})}
 
 
 def write_results(

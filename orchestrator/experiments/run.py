@@ -22,7 +22,7 @@ from ..records.progress import Progress
 from ..store import CorruptObject, Store, open_store
 from ..work.context import Context
 from ..work.execute import HEAL_LIMIT
-from .outputs import write_outputs
+from .outputs import write_forget_set, write_outputs
 from .preflight import preflight, try_model
 from .results import collect, environment, write_results
 from .stages import INLINE, RunOptions, Stages
@@ -71,6 +71,8 @@ class _Run:
         data = load_data(
             self.recipe, store, self.progress.counting("decoding images"), allow_factory=self.options.allow_factory
         )
+        for note in data.split.notes:
+            self.progress.say(note)
         plan = make_plan(self.recipe, data)
         if self.recipe.shadows.reuse_only:
             check_stored_models(plan, sum(store.has(unit.key) for unit in plan.stages["train"]))
@@ -132,6 +134,7 @@ class _Run:
                 self._run_stage(stage, missing, runner, store, tracker, reused=len(plan.stages[stage]) - len(missing))
                 if stage == "outputs":
                     write_outputs(plan, store, self.folder.path / "outputs")
+                    write_forget_set(data, self.folder.path / "outputs" / "forget.csv")
         except BaseException:
             if engine is not None:
                 engine.close()

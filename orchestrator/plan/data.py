@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from unlearn import SOURCES, ImageDataset, Split, load_dataset, make_split
-from unlearn.data import fingerprint
+from unlearn.data import fingerprint, read_column
 
 from ..base.errors import RecipeError
 from ..recipe.checks import model_faults
@@ -32,6 +32,7 @@ class ExperimentData:
 
     dataset: ImageDataset
     split: Split
+    ids: np.ndarray | None = None  # of training rows, the source's own; only the driver has them
 
     @property
     def digest(self) -> str:
@@ -93,6 +94,7 @@ class ExperimentData:
                 "val": len(split.val),
                 "test": len(split.test),
                 "digest": self.split_digest,
+                "notes": list(split.notes),
             },
         }
 
@@ -119,13 +121,31 @@ def load_data(
     """
     dataset = _load_dataset(recipe, store, on_progress, keep)
     try:
-        split = make_split(dataset, recipe.scenario, recipe.seed)
-    except ValueError as error:
-        raise RecipeError([fault_from(error, "scenario", recipe.section("scenario"))], recipe.name) from None
+        ids = _column(recipe, None)
+        split = make_split(dataset, recipe.scenario, recipe.seed, ids=ids, column=lambda name: _named(recipe, name))
+    except (ValueError, OSError) as error:
+        section = "dataset" if str(error).startswith("dataset.") else "scenario"
+        raise RecipeError([fault_from(error, section, recipe.section(section))], recipe.name) from None
     faults = model_faults(recipe.model, dataset.num_classes, dataset.channels, dataset.image_size, allow_factory)
     if faults:
         raise RecipeError(faults, recipe.name)
-    return ExperimentData(dataset, split)
+    return ExperimentData(dataset, split, ids)
+
+
+def _options(recipe: Recipe) -> dict[str, Any]:
+    """Returns the options that images depend on; the limit is kept apart."""
+    return {name: value for name, value in recipe.dataset.options.items() if name not in ("limit", "mean", "std")}
+
+
+def _column(recipe: Recipe, name: str | None) -> np.ndarray | None:
+    limit: Any = recipe.dataset.options.get("limit")  # checked with the recipe
+    return read_column(recipe.dataset.name, name, limit=limit, **_options(recipe))
+
+
+def _named(recipe: Recipe, name: str) -> np.ndarray:
+    found = _column(recipe, name)
+    assert found is not None, "a named column is there or refused"
+    return found
 
 
 def _load_dataset(recipe: Recipe, store: Store | None, on_progress: Progress | None, keep: bool) -> ImageDataset:
@@ -139,8 +159,7 @@ def _load_dataset(recipe: Recipe, store: Store | None, on_progress: Progress | N
 
 def _decoded(recipe: Recipe, store: Store | None, on_progress: Progress | None, keep: bool) -> ImageDataset:
     source, limit = recipe.dataset.name, recipe.dataset.options.get("limit")
-    apart = ("limit", "mean", "std")  # the decoded images do not depend on them
-    options: dict[str, Any] = {name: value for name, value in recipe.dataset.options.items() if name not in apart}
+    options = _options(recipe)
     try:
         identity = fingerprint(source, **options)
         asked = {"source": source, "options": options, "limit": limit, "fingerprint": identity}

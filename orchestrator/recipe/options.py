@@ -217,7 +217,8 @@ def validation_faults(error: ValidationError, model: type[BaseModel], prefix: st
             found[field] = dataclasses.replace(first, allowed=allowed)
         else:
             found[field] = fault
-    return [_needed(fault) for fault in found.values()]
+    # Of a value and a part of it, the part says more.
+    return [_needed(f) for name, f in found.items() if not any(other.startswith(f"{name}.") for other in found)]
 
 
 NEEDED = "is needed"

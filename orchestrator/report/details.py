@@ -3,6 +3,7 @@ folded away."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from attack.metrics.row import metric_name
@@ -78,7 +79,7 @@ def details(report: Report) -> list[Details]:
     named = [row for row in report.rows if row.done and row.row.worst_samples]
     shown = report.select(named, MOST_ROWS)
     note = SAMPLES_NOTE if len(shown) == len(named) else f"{SAMPLES_NOTE} {len(shown)} of {len(named)} rows are shown."
-    parts = (_samples(row) for row in shown)
+    parts = (_samples(row, report.environment.get("sample_ids") or {}) for row in shown)
     found.append(Details("Samples that stand out", note, parts=tuple(part for part in parts if part.rows)))
     return [table for table in found if table.rows or table.parts]
 
@@ -101,8 +102,9 @@ def _table(report: Report, title: str, note: str, columns: list[tuple[str, str]]
     return Details(title, note, tuple(label for _, label in known), tuple(rows))
 
 
-def _samples(row: ResultRow) -> Details:
-    """The samples by which a row's models are told from retrained ones best, by id."""
+def _samples(row: ResultRow, ids: Mapping[str, str]) -> Details:
+    """The samples by which a row's models are told from retrained ones best, by id: the source's
+    own, or the row number."""
     lines = []
     for name, listed in row.row.worst_samples.items():
         cells = []
@@ -111,7 +113,8 @@ def _samples(row: ResultRow) -> Details:
             arrow = ""
             if value is not None and "auc" in sample and value != words.CHANCE:
                 arrow = " ↑" if value > words.CHANCE else " ↓"
-            cells.append((str(sample.get("sample_id")), "∞" if value is None else f"{value:.3g}{arrow}"))
+            number = str(sample.get("sample_id"))
+            cells.append((ids.get(number, number), "∞" if value is None else f"{value:.3g}{arrow}"))
         if cells:
             cells += [("", "")] * (SAMPLES - len(cells))
             lines.append((DISTANCE_NAMES.get(name) or words.attack_name(name), tuple(cells)))

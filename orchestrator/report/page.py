@@ -156,10 +156,21 @@ def _scenario(report: Report) -> str:
     total = words.count(size, "sample") if isinstance(size, int) else "samples"
     if kind == "samples" and scenario.get("per_class") is not None:
         return f"forget {total} ({scenario['per_class']} per class)"
+    if kind == "samples" and scenario.get("fraction") is not None:
+        return f"forget {total} ({scenario['fraction']:.3g} of the training data)"
+    if kind == "samples" and scenario.get("where"):
+        where = ", ".join(f"{key} {words.value_text(value)}" for key, value in scenario["where"].items())
+        return f"forget {total} (where {where})"
+    if kind == "samples" and scenario.get("duplicates_of"):
+        return f"forget {total} (named by id, with near-identical images)"
+    if kind == "samples" and scenario.get("ids"):
+        return f"forget {total} (named by id)"
     if kind == "classes":
         return f"forget classes {words.value_text(scenario.get('classes'))} ({total})"
     if kind == "poison":
         return f"forget poison: {total} with wrong labels"
+    if kind == "incremental" and scenario.get("requests"):
+        return f"forget {total} request by request, from {scenario['requests']}"
     if kind == "incremental":
         return f"forget step by step, {scenario.get('step')} per class in each of {scenario.get('steps')} steps"
     return f"forget {total}" if isinstance(size, int) else ""

@@ -135,7 +135,7 @@ class _Chain:
         forgotten = np.concatenate(self.steps[:number])
         row = {
             "step": number,
-            "per_class": len(forgotten) // data.dataset.num_classes,
+            "per_class": _per_class(len(forgotten), data.dataset.num_classes),
             "forgotten": len(forgotten),
             "test_accuracy": accuracy(result.model, self.context.loader("test", data.split.test)),
             "forget_accuracy_before": accuracy(model, forget),
@@ -212,12 +212,18 @@ def failed(first: Mapping[str, Any], last: Mapping[str, Any], points: float) -> 
     return 100.0 * (float(first["test_accuracy"]) - float(last["test_accuracy"])) > points
 
 
-def failing_point(rows: Sequence[Mapping[str, Any]], points: float | None) -> int | None:
+def _per_class(forgotten: int, classes: int) -> int | float:
+    """Returns the samples of each class on average, whole where every step takes as many."""
+    whole, rest = divmod(forgotten, classes)
+    return whole if rest == 0 else forgotten / classes
+
+
+def failing_point(rows: Sequence[Mapping[str, Any]], points: float | None) -> float | None:
     """Returns the samples of each class that were forgotten when the model first failed; None where
     it did not."""
     if points is None:
         return None
-    return next((int(row["per_class"]) for row in rows[1:] if failed(rows[0], row, points)), None)
+    return next((row["per_class"] for row in rows[1:] if failed(rows[0], row, points)), None)
 
 
 def largest_drift(running: SecondMoments, fresh: SecondMoments) -> float:

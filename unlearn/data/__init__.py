@@ -7,6 +7,8 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from ..core import _torchvision  # noqa: F401  (declares torchvision's operators before anything imports it)
 from ..core.registry import Registry
 from .images import ImageDataset, ImageSet, as_tensor, make_dataset
@@ -34,6 +36,7 @@ __all__ = [
     "fingerprint",
     "load_dataset",
     "make_dataset",
+    "read_column",
 ]
 
 
@@ -87,6 +90,17 @@ def load_dataset(
     Raises `ValueError` with one line for a source, option, path, column or image that is wrong.
     """
     return _source(source, options).load(limit=limit, on_progress=on_progress).normalised(mean, std)
+
+
+def read_column(source: str, name: str | None, *, limit: Limit | None = None, **options: Any) -> np.ndarray | None:
+    """A column of the training data, `(n,)`, in the order of `load_dataset`'s rows.
+
+    `name` None gives the sample ids, or None where the source has no `id_column`. Raises
+    `ValueError` where there is no such column.
+    """
+    reader = _source(source, options)
+    wanted = reader.ids() if name is None else name
+    return None if wanted is None else reader.column(wanted, limit=limit)
 
 
 def fingerprint(source: str, **options: Any) -> str:

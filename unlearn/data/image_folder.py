@@ -33,6 +33,7 @@ class ImageFolder(Source):
     - `train`, `test`: folders of class folders.
     - `image_size`: resize (shorter side, then centre crop) to this many pixels; None requires
         images of one size.
+    - `id_column`: `file` names samples by `<class>/<file>`; None names them by row numbers.
 
     Rows go round the classes in file-name order, so the first n rows hold as many of each class as
     can be.
@@ -41,9 +42,12 @@ class ImageFolder(Source):
     train: str
     test: str
     image_size: int | None = None
+    id_column: str | None = None
 
     def __post_init__(self) -> None:
         check_image_size(self.image_size)
+        if self.id_column not in (None, "file"):
+            raise ValueError(f"dataset.id_column: {self.id_column!r} is not allowed; give file or null")
 
     def _files(self) -> tuple[list[str], dict[str, list[list[Path]]]]:
         names = [folder.name for folder in class_folders(Path(self.train), "dataset.train")]
@@ -77,6 +81,17 @@ class ImageFolder(Source):
         return decode_files(
             Path(self.train).resolve().parent.name or "images", tuple(names), rows, self.image_size, on_progress
         )
+
+    def ids(self) -> str | None:
+        """Returns `id_column`."""
+        return self.id_column
+
+    def column(self, name: str, *, limit: Limit | None = None) -> np.ndarray:
+        """Returns `<class>/<file>` of each training row for the column `file`, the only one."""
+        if name != "file":
+            raise ValueError(f"dataset: an image folder has no column {name!r}; it has file")
+        files, _ = round_robin(self._files()[1]["train"])
+        return np.array([path.relative_to(self.train).as_posix() for path in files[: limit_of(limit, "train")]])
 
     def fingerprint(self) -> str:
         """SHA-256 of the names and contents of all image files and of the options."""

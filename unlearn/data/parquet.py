@@ -99,6 +99,7 @@ class Parquet(Source):
         `(h, w)`, `(h, w, c)` or `(c, h, w)`.
     - `label_column`: integers from 0, or names, numbered in sorted order.
     - `image_size`: resize to this many pixels; None requires images of one size.
+    - `id_column`: sample ids, each once: what deletion requests name and reports show.
     - `classes`: keep the first so many classes and none of the other rows; a `limit` counts the
         rows that are kept.
 
@@ -112,6 +113,7 @@ class Parquet(Source):
     label_column: str = "label"
     image_size: int | None = None
     classes: int | None = None
+    id_column: str | None = None
 
     def __post_init__(self) -> None:
         check_image_size(self.image_size)
@@ -182,14 +184,43 @@ class Parquet(Source):
                     sha.update(hash_files([file.path], part).encode())
         return sha.hexdigest()
 
+    def ids(self) -> str | None:
+        """Returns `id_column`."""
+        return self.id_column
+
+    def column(self, name: str, *, limit: Limit | None = None) -> np.ndarray:
+        """Returns a column of the training rows that `load` keeps, texts or numbers.
+
+        Raises `ValueError` where it is missing, has empty values, or holds anything else.
+        """
+        import pyarrow as pa
+
+        files = expand(self.train, "dataset.train")
+        field = "dataset.id_column" if name == self.id_column else "scenario.where"
+        parts = []
+        for file in files:
+            with file.open() as parquet:
+                _check_name(parquet.schema_arrow, name, field, file)
+                values = parquet.read(columns=[name]).column(name)
+            if pa.types.is_dictionary(values.type):
+                values = values.cast(values.type.value_type)
+            kind = values.type
+            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_primitive(kind)):
+                raise ValueError(f"{field}: column {name!r} of {file.shown} is {kind}; allowed are numbers and texts")
+            if values.null_count:
+                raise ValueError(f"{field}: column {name!r} of {file.shown} has {values.null_count} empty values")
+            parts.append(values)
+        column = pa.chunked_array([chunk for part in parts for chunk in part.chunks])
+        found = np.array(column.to_pylist())
+        if self.classes is not None:
+            # Names are numbered over all files, so `classes` counts numbers as `load` does.
+            labels = self._labels(files)
+            numbers = np.unique(labels, return_inverse=True)[1] if labels.dtype.kind == "U" else labels
+            found = found[numbers < self.classes]
+        return found[: limit_of(limit, "train")]
+
     def _check_column(self, schema: Any, field: str, file: _File) -> None:
-        column = getattr(self, field)
-        if column not in schema.names:
-            near = difflib.get_close_matches(column, schema.names, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(
-                f"dataset.{field}: {file.shown} has no column {column!r}; it has {', '.join(schema.names)}{hint}"
-            )
+        _check_name(schema, getattr(self, field), f"dataset.{field}", file)
 
     def _labels(self, files: list[_File]) -> np.ndarray:
         import pyarrow as pa
@@ -260,6 +291,13 @@ class Parquet(Source):
         if column.null_count:
             raise ValueError(f"{file.shown}: column {self.image_column!r} has rows without image bytes")
         return decoder.decode(column.to_pylist(), lambda i: f"{file.shown}: row {row + i}")
+
+
+def _check_name(schema: Any, column: str, field: str, file: _File) -> None:
+    if column not in schema.names:
+        near = difflib.get_close_matches(column, schema.names, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{field}: {file.shown} has no column {column!r}; it has {', '.join(schema.names)}{hint}")
 
 
 def _refuse_sorted(labels: np.ndarray, count: int, part: str) -> None:

@@ -14,17 +14,23 @@ import numpy as np
 
 from ..core.seeds import check_seed, stream
 from . import ImageDataset
+from .forget_set import Column, check_where, near_duplicates, read_ids, read_requests, rows_of_ids, rows_where, share_of
 
 KINDS = ("samples", "classes", "poison", "incremental")
-_FIELDS = {
-    "samples": {"per_class", "select"},
-    "classes": {"classes"},
-    "poison": {"count", "select"},
-    "incremental": {"step", "steps", "select"},
+# What may say which samples are forgotten: one of these for each kind.
+_CHOICES = {
+    "samples": ("per_class", "ids", "fraction", "where", "duplicates_of"),
+    "classes": ("classes",),
+    "poison": ("count",),
+    "incremental": ("step", "requests"),
 }
+_BESIDE = {"step": ("steps",), "duplicates_of": ("duplicate_bits",)}
+_SELECTED = ("per_class", "fraction", "count", "step")  # those for which `select` has a meaning
 # One random stream for each purpose, so that the halves of the test set are the same in every
 # scenario of a seed.
 _TEST_HALVES, _SELECTION, _PAIRS = 1, 2, 3
+_BITS = 4  # of 64, in which perceptual hashes of near-identical images differ at most
+_LISTED = 20  # duplicates that a note names
 
 
 @dataclass(frozen=True)
@@ -33,12 +39,23 @@ class Scenario:
 
     **Arguments:**
 
-    - `kind`: `samples`: some of every class; `classes`: every sample of some classes; `poison`:
-        samples whose labels were swapped between paired classes; `incremental`: `samples` in steps.
-    - `per_class`: samples of each class (`samples`).
+    - `kind`: `samples`: some samples; `classes`: every sample of some classes; `poison`: samples
+        whose labels were swapped between paired classes; `incremental`: samples in steps.
+    - `per_class`: so many samples of each class (`samples`).
+    - `ids`: samples by id, a list or a CSV, Parquet or text file (`samples`). Ids are values of
+        `dataset.id_column`, or row numbers where the source has none.
+    - `fraction`: a share of the training data, from each class alike (`samples`).
+    - `where`: every sample whose value in a column of the source passes a test (`samples`):
+        `{column: user_id, in: [u17, u42]}`, `{column: age, from: 60, to: 70}` or
+        `{column: camera, equals: 3}`. Both ends of a range belong to it.
+    - `duplicates_of`: these ids and every near-identical image (`samples`).
+    - `duplicate_bits`: bits out of 64 in which perceptual hashes of near-identical images may
+        differ (`duplicates_of`); None: 4.
     - `classes`: class numbers (`classes`).
     - `count`: poisoned samples in all, spread evenly over the classes (`poison`).
     - `step`, `steps`: samples of each class a step, and how many steps (`incremental`).
+    - `requests`: a CSV or Parquet file with columns `id` and `order` (`incremental`). Samples with
+        the same order are forgotten together.
     - `select`: which samples of a class: the `first` in dataset order, or drawn at `random`.
 
     Raises `ValueError` where a field is missing, out of range or belongs to another kind.
@@ -51,34 +68,75 @@ class Scenario:
     step: int | None = None
     steps: int | None = None
     select: str = "first"
+    ids: str | tuple[int | str, ...] | None = None
+    fraction: float | None = None
+    where: Mapping[str, object] | None = None
+    duplicates_of: str | tuple[int | str, ...] | None = None
+    duplicate_bits: int | None = None
+    requests: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "classes", tuple(self.classes))
+        for field in ("classes", "ids", "duplicates_of"):
+            value = getattr(self, field)
+            if isinstance(value, list | tuple):
+                object.__setattr__(self, field, tuple(value))
         if self.kind not in KINDS:
             near = difflib.get_close_matches(str(self.kind), KINDS, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"scenario.kind: {self.kind!r} is not allowed; allowed are {', '.join(KINDS)}{hint}")
         if self.select not in ("first", "random"):
             raise ValueError(f"scenario.select: {self.select!r} is not allowed; allowed are first and random")
-        for field in ("per_class", "count", "step", "steps"):
-            value = getattr(self, field)
-            if field not in _FIELDS[self.kind]:
-                if value is not None:
-                    raise ValueError(f"scenario.{field}: {value!r} has no meaning for kind {self.kind!r}; leave it out")
-            elif isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"scenario.{field}: {value!r} is not allowed; give an integer of 1 or more")
-        if self.kind == "classes":
-            if not self.classes or len(set(self.classes)) != len(self.classes):
-                raise ValueError(
-                    f"scenario.classes: {list(self.classes)!r} is not allowed; give class numbers, each once"
-                )
-            for label in self.classes:
+        choice = self._choice()
+        for field in dict.fromkeys(
+            each for kind in KINDS for one in _CHOICES[kind] for each in (one, *_BESIDE.get(one, ()))
+        ):
+            if field != choice and field not in _BESIDE.get(choice, ()) and getattr(self, field) not in (None, ()):
+                value = getattr(self, field)
+                shown = list(value) if isinstance(value, tuple) else value
+                raise ValueError(f"scenario.{field}: {shown!r} has no meaning for kind {self.kind!r}; leave it out")
+        if self.select != "first" and choice not in _SELECTED:
+            raise ValueError(f"scenario.select: {self.select!r} has no meaning with {choice}; leave it out")
+        for field in (choice, *_BESIDE.get(choice, ())):
+            self._check(field)
+
+    def _choice(self) -> str:
+        """Returns the one field that says which samples are forgotten."""
+        choices = _CHOICES[self.kind]
+        given = [name for name in choices if getattr(self, name) not in (None, ())]
+        if len(given) > 1:
+            raise ValueError(
+                f"scenario.{given[1]}: {getattr(self, given[1])!r} is not allowed beside {given[0]}; give one of "
+                f"{', '.join(choices)}"
+            )
+        return given[0] if given else choices[0]
+
+    def _check(self, field: str) -> None:
+        value = getattr(self, field)
+        problem = f"scenario.{field}: {list(value) if isinstance(value, tuple) else value!r} is not allowed; give "
+        if field in ("per_class", "count", "step", "steps"):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{problem}an integer of 1 or more")
+        elif field == "duplicate_bits":
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 16):
+                raise ValueError(f"{problem}an integer from 0 to 16")
+        elif field == "fraction":
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+                raise ValueError(f"{problem}a number above 0 and below 1")
+        elif field == "classes":
+            if not value or len(set(value)) != len(value):
+                raise ValueError(f"{problem}class numbers, each once")
+            for label in value:
                 if isinstance(label, bool) or not isinstance(label, int) or label < 0:
                     raise ValueError(f"scenario.classes: {label!r} is not allowed; give class numbers from 0")
-        elif self.classes:
-            raise ValueError(
-                f"scenario.classes: {list(self.classes)!r} has no meaning for kind {self.kind!r}; leave it out"
-            )
+        elif field == "where":
+            check_where(value)
+        elif field == "requests":
+            if not isinstance(value, str) or not value:
+                raise ValueError(f"{problem}a CSV or Parquet file")
+        elif not isinstance(value, str | tuple) or any(
+            isinstance(each, bool) or not isinstance(each, int | str) for each in value
+        ):
+            raise ValueError(f"{problem}a list of ids or a file of them")
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +154,7 @@ class Split:
         the dataset's.
     - `poisoned`: rows of the training set whose label is poisoned.
     - `steps`: the parts of `forget`, in the order in which they are forgotten.
+    - `notes`: what to say before anything runs, such as duplicates that were found.
     """
 
     forget: np.ndarray
@@ -106,6 +165,7 @@ class Split:
     labels: np.ndarray
     poisoned: np.ndarray
     steps: tuple[np.ndarray, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -143,15 +203,26 @@ class Split:
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Split:
         """The split that `to_arrays` gave."""
         bounds = np.cumsum(arrays["step_sizes"])[:-1]
-        return cls(
-            **{name: arrays[name] for name in ("forget", "retain", "val", "test", "labels", "poisoned")},
-            forget_classes=tuple(int(label) for label in arrays["forget_classes"]),
-            steps=tuple(np.split(arrays["step_rows"], bounds)),
-        )
+        forget, retain, val, test = (arrays[name] for name in ("forget", "retain", "val", "test"))
+        classes = tuple(int(label) for label in arrays["forget_classes"])
+        steps = tuple(np.split(arrays["step_rows"], bounds))
+        return cls(forget, retain, val, test, classes, arrays["labels"], arrays["poisoned"], steps)
 
 
-def make_split(dataset: ImageDataset, scenario: Scenario, seed: int) -> Split:
+def make_split(
+    dataset: ImageDataset,
+    scenario: Scenario,
+    seed: int,
+    *,
+    ids: np.ndarray | None = None,
+    column: Column | None = None,
+) -> Split:
     """Splits `dataset` for `scenario`; everything random is drawn from `seed`.
+
+    **Arguments:**
+
+    - `ids`: `(n,)`, the id of each training row; None: ids are row numbers.
+    - `column`: returns a column of the training data, `(n,)`, by its name.
 
     Raises `ValueError` where the scenario asks for more than the dataset holds, or for nothing to
     be retained.
@@ -164,10 +235,12 @@ def make_split(dataset: ImageDataset, scenario: Scenario, seed: int) -> Split:
     trained = labels
     poisoned = np.zeros(0, dtype=np.int64)
     forget_classes: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
     if scenario.kind == "samples":
-        assert scenario.per_class is not None
-        _check_per_class("per_class", scenario.per_class, scenario.per_class, order)
-        steps = [np.concatenate([rows[: scenario.per_class] for rows in order])]
+        rows, notes = _samples(dataset, scenario, order, ids, column)
+        steps = [rows]
+    elif scenario.requests is not None:
+        steps = read_requests(scenario.requests, ids, len(labels))
     elif scenario.kind == "incremental":
         assert scenario.step is not None
         assert scenario.steps is not None
@@ -194,8 +267,42 @@ def make_split(dataset: ImageDataset, scenario: Scenario, seed: int) -> Split:
     retain = np.setdiff1d(np.arange(len(labels)), forget)
     if len(retain) == 0:
         raise ValueError(f"scenario: all {len(labels)} training images would be forgotten; leave some to retain")
+    lost = np.setdiff1d(labels[forget], labels[retain])
+    if len(lost) and not forget_classes:
+        names = ", ".join(dataset.class_names[label] for label in lost)
+        notes += (f"every sample of class {names} is forgotten; kind classes leaves such classes out of the tests",)
     val, test = _halves(dataset, forget_classes, seed)
-    return Split(forget, retain, val, test, forget_classes, trained, np.sort(poisoned), tuple(steps))
+    return Split(forget, retain, val, test, forget_classes, trained, np.sort(poisoned), tuple(steps), notes)
+
+
+def _samples(
+    dataset: ImageDataset,
+    scenario: Scenario,
+    order: list[np.ndarray],
+    ids: np.ndarray | None,
+    column: Column | None,
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Returns the rows that kind `samples` forgets, and what there is to say of them."""
+    count = len(dataset.train)
+    if scenario.ids is not None:
+        return rows_of_ids(read_ids(scenario.ids, "scenario.ids"), ids, count, "scenario.ids"), ()
+    if scenario.duplicates_of is not None:
+        field, bits = "scenario.duplicates_of", _BITS if scenario.duplicate_bits is None else scenario.duplicate_bits
+        asked = rows_of_ids(read_ids(scenario.duplicates_of, field), ids, count, field)
+        found = near_duplicates(dataset.train.images, asked, bits)
+        named = [str(row if ids is None else ids[row]) for row in found]
+        shown = ", ".join(named[:_LISTED]) + (" …" if len(named) > _LISTED else "")
+        note = f"{len(asked)} images have {len(found)} near-identical ones, forgotten too: {shown or 'none'}"
+        return np.concatenate([asked, found]), (note,)
+    if scenario.where is not None:
+        if column is None:
+            raise ValueError("scenario.where: the data are images and labels only; a source with columns is needed")
+        return rows_where(scenario.where, column), ()
+    if scenario.fraction is not None:
+        return share_of(scenario.fraction, order), ()
+    assert scenario.per_class is not None
+    _check_per_class("per_class", scenario.per_class, scenario.per_class, order)
+    return np.concatenate([rows[: scenario.per_class] for rows in order]), ()
 
 
 def _check_per_class(field: str, value: int, needed: int, order: list[np.ndarray], each: int = 1) -> None:

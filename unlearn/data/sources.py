@@ -41,6 +41,17 @@ class Source(ABC):
         """
         return self.load().digest
 
+    def column(self, name: str, *, limit: Limit | None = None) -> np.ndarray:
+        """Returns a column of the training data, `(n,)`, texts or numbers, in the order of rows.
+
+        Raises `ValueError` where the source has no such column.
+        """
+        raise ValueError(f"dataset: source {type(self).__name__} has no column {name!r}, only images and labels")
+
+    def ids(self) -> str | None:
+        """Returns the column that holds sample ids; None: ids are row numbers."""
+        return None
+
 
 def limit_of(limit: Limit | None, part: str) -> int | None:
     """The limit of one part, None where there is none; a bare number limits `train`.

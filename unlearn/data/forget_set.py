@@ -1,0 +1,228 @@
+"""The training rows that a deletion request names: by id, column, share or likeness."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+Ids = str | tuple[int | str, ...]
+Column = Callable[[str], np.ndarray]
+_SHOWN = 5  # wrong ids that a message names
+_TESTS = ("in", "equals", "from", "to")
+
+
+def read_ids(given: Ids, field: str) -> list[str]:
+    """Returns the ids that a list or a file names, as text, each once, in their order.
+
+    A file is CSV or Parquet with a column `id`, or the only column it has, or text with one id a
+    line. Raises `ValueError` where the file cannot be read or names none.
+    """
+    if not isinstance(given, str):
+        found = [str(value) for value in given]
+    elif Path(given).suffix.lower() in (".csv", ".parquet"):
+        table = _read_table(given, field)
+        name = "id" if "id" in table else next(iter(table)) if len(table) == 1 else None
+        if name is None:
+            raise ValueError(f"{field}: {given!r} has no column 'id'; it has {', '.join(table)}")
+        found = table[name]
+    else:
+        found = [line.strip() for line in _read_text(given, field).splitlines() if line.strip()]
+    if not found:
+        raise ValueError(f"{field}: {given!r} names no ids; give at least one")
+    return list(dict.fromkeys(found))
+
+
+def rows_of_ids(ids: Sequence[str], known: np.ndarray | None, count: int, field: str) -> np.ndarray:
+    """Returns the rows, int64 and sorted, of training samples with these ids.
+
+    **Arguments:** `known`: `(count,)`, the id of each row; None: ids are row numbers from 0. Raises
+    `ValueError` with the first few ids that are not there, or that several rows have.
+    """
+    if known is None:
+        where = {str(row): row for row in range(count)}
+        allowed = f"without dataset.id_column ids are row numbers, 0 to {count - 1}"
+    else:
+        texts = _texts(known)
+        where = dict(zip(texts, range(count), strict=True))
+        if len(where) < count:
+            values, times = np.unique(texts, return_counts=True)
+            twice = [str(value) for value in values[times > 1][:_SHOWN]]
+            raise ValueError(
+                f"dataset.id_column: several rows have the id {', '.join(twice)}; name a column in which each value "
+                "stands once, or use scenario.where"
+            )
+        allowed = f"ids look like {texts[0]}"
+    missing = [value for value in ids if value not in where]
+    if missing:
+        shown = ", ".join(missing[:_SHOWN]) + (" …" if len(missing) > _SHOWN else "")
+        raise ValueError(f"{field}: {len(missing)} of {len(ids)} ids are not in the training data: {shown}; {allowed}")
+    return np.array(sorted(where[value] for value in ids), dtype=np.int64)
+
+
+def check_where(where: Mapping[str, object]) -> None:
+    """Raises `ValueError` unless `where` is `{column, in | equals | from and to}`."""
+    wrong = [key for key in where if key != "column" and key not in _TESTS]
+    if wrong:
+        near = difflib.get_close_matches(str(wrong[0]), ("column", *_TESTS), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"scenario.where: {wrong[0]!r} is not allowed; give column and in, equals, from or to{hint}")
+    if not isinstance(where.get("column"), str):
+        raise ValueError("scenario.where: column is missing; give the name of a column of the data")
+    tests = [key for key in _TESTS if key in where]
+    if not tests or (len(tests) > 1 and set(tests) != {"from", "to"}):
+        raise ValueError("scenario.where: give one test: in: [a, b], equals: a, or a range by from and to")
+    values = where["in"] if "in" in where else [where[key] for key in tests]
+    if not isinstance(values, list | tuple) or not values:
+        raise ValueError(f"scenario.where: in: {values!r} is not allowed; give a list of values")
+    for value in values:
+        if not isinstance(value, str | int | float) or isinstance(value, bool):
+            raise ValueError(f"scenario.where: {value!r} is not allowed; give numbers or texts")
+
+
+def rows_where(where: Mapping[str, object], column: Column) -> np.ndarray:
+    """Returns the rows, int64 and sorted, whose value in a column passes the test of `where`.
+
+    Raises `ValueError` where a value does not occur, or where a range needs numbers.
+    """
+    name = str(where["column"])
+    values = column(name)
+    if "from" in where or "to" in where:
+        if values.dtype.kind not in "iuf":
+            raise ValueError(f"scenario.where: column {name!r} holds texts; a range needs numbers, so use in: […]")
+        low, high = (where.get(key) for key in ("from", "to"))
+        if isinstance(low, str) or isinstance(high, str):
+            raise ValueError(f"scenario.where: column {name!r} holds numbers; give numbers as from and to")
+        kept = np.ones(len(values), dtype=bool)
+        if low is not None:
+            kept &= values >= low
+        if high is not None:
+            kept &= values <= high
+        if not kept.any():
+            raise ValueError(f"scenario.where: no row of column {name!r} lies from {low} to {high}")
+        return np.flatnonzero(kept)
+    given = where["in"] if "in" in where else (where["equals"],)
+    assert isinstance(given, list | tuple)
+    wanted = [str(value) for value in given]
+    texts = _texts(values)
+    known = sorted(set(texts))
+    missing = [value for value in wanted if value not in set(known)]
+    if missing:
+        near = difflib.get_close_matches(missing[0], known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; values look like {known[0]}"
+        shown = ", ".join(missing[:_SHOWN]) + (" …" if len(missing) > _SHOWN else "")
+        raise ValueError(f"scenario.where: column {name!r} of the training data has no {shown}{hint}")
+    return np.flatnonzero(np.isin(texts, wanted))
+
+
+def share_of(fraction: float, order: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns `fraction` of all rows, rounded, taken from each class alike.
+
+    **Arguments:** `order`: the rows of each class in the order in which they are taken. What does
+    not divide evenly goes to the classes with the largest remainder, the first ones among equals.
+    """
+    sizes = np.array([len(rows) for rows in order])
+    exact = sizes * fraction
+    counts = np.floor(exact).astype(np.int64)
+    left = round(float(sizes.sum()) * fraction) - int(counts.sum())
+    largest = np.argsort(-(exact - counts), kind="stable")[:left]
+    counts[largest] += 1
+    if not counts.any():
+        raise ValueError(
+            f"scenario.fraction: {fraction} of {sizes.sum()} training images is none; give {1 / sizes.sum():.2g} or more"
+        )
+    return np.concatenate([rows[:count] for rows, count in zip(order, counts, strict=True)])
+
+
+def read_requests(path: str, known: np.ndarray | None, count: int) -> list[np.ndarray]:
+    """Returns the rows of each deletion request of a file with columns `id` and `order`.
+
+    Requests follow one another by `order`, an integer. Raises `ValueError` where a column is
+    missing, an order is no integer, or an id is asked for twice or not there.
+    """
+    table = _read_table(path, "scenario.requests")
+    for name in ("id", "order"):
+        if name not in table:
+            raise ValueError(f"scenario.requests: {path!r} has no column {name!r}; it has {', '.join(table)}")
+    ids, orders = table["id"], table["order"]
+    numbers: list[int] = []
+    for value in orders:
+        try:
+            numbers.append(int(value))
+        except ValueError:
+            raise ValueError(f"scenario.requests: order {value!r} in {path!r} is no integer") from None
+    twice = [value for value in dict.fromkeys(ids) if ids.count(value) > 1] if len(set(ids)) < len(ids) else []
+    if twice:
+        raise ValueError(f"scenario.requests: {path!r} asks for {', '.join(twice[:_SHOWN])} more than once")
+    if len(set(numbers)) < 2:
+        raise ValueError(f"scenario.requests: {path!r} holds fewer than two requests; use kind samples with ids")
+    parts = {
+        number: [i for i, order in zip(ids, numbers, strict=True) if order == number] for number in sorted(set(numbers))
+    }
+    return [rows_of_ids(part, known, count, "scenario.requests") for part in parts.values()]
+
+
+def near_duplicates(images: np.ndarray, rows: np.ndarray, bits: int) -> np.ndarray:
+    """Returns the rows that are not in `rows` and look nearly like one that is, int64 and sorted.
+
+    Two images are near-identical where their 64-bit perceptual hashes (`imagehash.phash`) differ in
+    at most `bits` bits, also where one of them is mirrored.
+
+    **Arguments:** `images`: uint8, `(n, h, w, c)`.
+    """
+    import imagehash
+    from PIL import Image
+
+    def hash_of(pixels: np.ndarray) -> np.ndarray:
+        image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+        return np.asarray(imagehash.phash(image).hash).ravel()
+
+    hashes = np.stack([hash_of(pixels) for pixels in images])
+    near = np.zeros(len(images), dtype=bool)
+    for row in rows:
+        for looked in (hashes[row], hash_of(images[row][:, ::-1])):
+            near |= (hashes != looked).sum(axis=1) <= bits
+    near[rows] = False
+    return np.flatnonzero(near)
+
+
+def _texts(values: np.ndarray) -> list[str]:
+    return [str(value) for value in values.tolist()]
+
+
+def _read_text(path: str, field: str) -> str:
+    try:
+        return Path(os.path.expanduser(path)).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{field}: {path!r} cannot be read ({error}); give a list of ids or a file of them") from None
+
+
+def _read_table(path: str, field: str) -> dict[str, list[str]]:
+    """Returns the columns of a CSV or Parquet file as texts. Raises `ValueError` where it has empty
+    values."""
+    import pyarrow as pa
+    import pyarrow.csv as csv
+    import pyarrow.parquet as pq
+
+    where = os.path.expanduser(path)
+    try:
+        if Path(where).suffix.lower() == ".parquet":
+            table = pq.read_table(where)
+        else:
+            with open(where, "rb") as file:
+                names = csv.open_csv(file).schema.names
+            texts = csv.ConvertOptions(column_types={name: pa.string() for name in names}, null_values=[""])
+            table = csv.read_csv(where, convert_options=texts)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ValueError(f"{field}: {path!r} cannot be read ({str(error).splitlines()[0]})") from None
+    found: dict[str, list[str]] = {}
+    for name in table.column_names:
+        values = table.column(name).to_pylist()
+        needed = name in ("id", "order") or len(table.column_names) == 1
+        if needed and any(value is None or value == "" for value in values):
+            raise ValueError(f"{field}: column {name!r} of {path!r} has empty values")
+        found[name] = [str(value) for value in values]
+    return found
