@@ -35,6 +35,7 @@ from ..store import Store
 from ..work.incremental import failing_point
 from ..work.scoring import same_attacker, stored_score
 from ..work.traces import row_facts
+from .samples import samples
 
 SCHEMA_VERSION = 1
 
@@ -50,10 +51,10 @@ def collect(
     """
     split = data.split
     counts = {"forget": split.forget, "retain": split.retain, "val": split.val, "test": split.test}
-    samples = {f"error_{name}": len(indices) for name, indices in counts.items()}
-    collected = _Collected(plan, store, failures, samples)
+    sizes = {f"error_{name}": len(indices) for name, indices in counts.items()}
+    collected = _Collected(plan, store, failures, sizes)
     rows = [collected.row(row) for row in plan.rows]
-    return _judged(plan, store, rows), _curves(plan, store)
+    return _judged(plan, store, rows), _curves(plan, store) | {"samples": samples(plan, data, store, rows)}
 
 
 def _judged(plan: Plan, store: Store, rows: Sequence[ResultRow]) -> list[ResultRow]:

@@ -110,6 +110,7 @@ def _parsed(draft: Draft) -> Recipe:
         search=draft.search,
         verdict=draft.verdict,
         outputs=draft.outputs,
+        report=draft.report,
         document=draft.model_dump(mode="json"),
     )
 

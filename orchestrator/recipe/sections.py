@@ -149,6 +149,14 @@ class Kept(Strict):
     ] = 2000
 
 
+class ReportOptions(Strict):
+    """What the page shows."""
+
+    images: Annotated[
+        bool, Field(description="small pictures of the samples that stand out; false where images are private")
+    ] = True
+
+
 class Search(Strict):
     """What `orchestrator search` looks for; `run` ignores it."""
 
@@ -196,6 +204,7 @@ class Draft(Strict):
     search: Annotated[Search | None, Field(exclude_if=lambda search: search is None)] = None
     verdict: Annotated[Verdict, Field(exclude_if=lambda verdict: verdict == Verdict())] = Verdict()
     outputs: Annotated[Kept, Field(exclude_if=lambda kept: kept == Kept())] = Kept()
+    report: Annotated[ReportOptions, Field(exclude_if=lambda report: report == ReportOptions())] = ReportOptions()
 
 
 @dataclass(frozen=True)
@@ -225,6 +234,7 @@ class Recipe:
     search: Search | None
     verdict: Verdict
     outputs: Kept
+    report: ReportOptions
     document: Object
 
     def section(self, name: str) -> Object:

@@ -17,6 +17,7 @@ from . import summary, tables, words
 from .details import details
 from .figures.drawing import DARK_SERIES, Figure, inline_svg
 from .rows import Report
+from .stories import stories
 
 LONG_TABLE = 14
 STAGES = {
@@ -42,6 +43,7 @@ def page(report: Report, figures: Sequence[Figure]) -> str:
     css = (package / "page.css").read_text(encoding="utf-8")
     dark = "".join(f"--series-{i}: {colour}; " for i, colour in enumerate(DARK_SERIES, start=1))
     csv = base64.b64encode(tables.to_csv(report).encode("utf-8", "replace")).decode()
+    told = stories(report)
     text = template.render(
         title=report.name,
         description=words.clean(report.recipe.get("description") or ""),
@@ -57,6 +59,11 @@ def page(report: Report, figures: Sequence[Figure]) -> str:
         table_notes=[note.replace("Bold,", "Marked ●,") for note in tables.notes(report)],
         verdicts=_verdicts(report),
         details=details(report),
+        stories=told,
+        filters=[
+            ("class", list(dict.fromkeys(story.label for story in told))),
+            ("method", list(dict.fromkeys(row for story in told for row in story.rows))),
+        ],
         csv=Markup(f"data:text/csv;charset=utf-8;base64,{csv}"),
         figures=[
             {

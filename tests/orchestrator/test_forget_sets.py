@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -80,6 +83,43 @@ def test_three_people_are_forgotten_and_named(
     worst = [s["sample_id"] for row in document["rows"] for every in row["worst_samples"].values() for s in every]
     assert worst
     assert f"p-{worst[0]:03d}" in page, "samples that stand out are named by the source's ids"
+    check_stories(out, photos, document["rows"])
+    again = {**asked, "report": {"images": False}}
+    recipe.write_text(json.dumps(again))
+    assert (
+        main(
+            [
+                "run",
+                str(recipe),
+                "--output",
+                str(tmp_path / "private"),
+                "--store",
+                str(out / "store"),
+                "--address",
+                "inline",
+                "--quiet",
+            ]
+        )
+        == 0
+    )
+    assert "data:image/png" not in (tmp_path / "private" / "report.html").read_text()
+    assert "data:image/png" not in (tmp_path / "private" / "curves.json").read_text()
+
+
+def check_stories(out: Path, photos: Path, rows: list[dict[str, Any]]) -> None:
+    """Pictures and confidences of `curves.json` against the source and the outputs table."""
+    found = json.loads((out / "curves.json").read_text())["samples"]
+    table = pq.read_table(photos / "train.parquet")
+    place = next(i for i, row in enumerate(rows) if row["method"] == "retrain")
+    outputs = pq.read_table(next((out / "outputs").glob("unlearned-retrain*.parquet")))
+    for sample in found:
+        pixels = Image.open(io.BytesIO(base64.b64decode(sample["image"].split(",")[1])))
+        assert pixels.tobytes() == Image.open(io.BytesIO(table["image"][sample["sample_id"]].as_py())).tobytes()
+        assert sample["class"] == str(table["label"][sample["sample_id"]].as_py())
+        mine = outputs.filter(pc.equal(outputs["sample_id"], sample["sample_id"])).to_pylist()
+        each = [np.exp(row["logits"][row["label"]]) / np.exp(row["logits"]).sum() for row in mine]
+        assert sample["confidence"][place] == pytest.approx(np.mean(each), rel=1e-5)
+        assert all(rows[row]["method"] == "eu_k" for row in sample["rows"])
 
 
 def test_requests_are_forgotten_one_after_another(
