@@ -81,7 +81,7 @@ def _confidence(units: Sequence[Unit], store: Store, wanted: Sequence[int]) -> d
             continue
         table = pq.read_table(store.fetch(unit.key, "outputs.parquet"))
         table = table.filter(pc.is_in(table["sample_id"], value_set=pa.array(wanted, pa.int64())))
-        logits = np.stack(table["logits"].to_numpy(zero_copy_only=False)).astype(np.float64) if len(table) else []
+        logits = [np.asarray(row, dtype=np.float64) for row in table["logits"].to_pylist()]
         classes = logit_classes(table)
         column = {label: place for place, label in enumerate(classes)} if classes is not None else None
         for sample, label, row in zip(table["sample_id"].to_pylist(), table["label"].to_pylist(), logits, strict=True):
