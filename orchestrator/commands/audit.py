@@ -6,131 +6,46 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import math
+import json
 import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from attack import ATTACKS
+from attack.attacks.device import best_device
+from attack.audit.audit import audit
+from attack.audit.check import Examination
+from attack.audit.population import population_problems
+from attack.audit.runner import InProcess, Runner
+from attack.outputs.mapping import read_logits
+from attack.outputs.readers import find_files
+from attack.outputs.sets import FORGET, by_set, halves
+from attack.outputs.sources import ParquetFiles, Source, Tables
 
 from ..base.errors import EXIT_OK, EXIT_UNITS_FAILED, UserError
+from ..base.files import write_synced
+from ..base.provenance import git_state, versions
+from ..base.text import finite
+from ..base.yaml_text import YamlFault, load
+from ..engine.attacker.fit import knows_gpus
+from ..engine.attacker.runner import OnRay, workers_for
+from ..engine.start import ray_session
+from ..experiments.results import SCHEMA_VERSION
+from ..recipe.options import canonical_options, option_faults
+from ..records.folder import OutputFolder
+from ..records.ownership import Owner
+from ..report import terminal_table, write_report
 from . import common
-
-if TYPE_CHECKING:
-    from attack.audit.check import Examination
-    from attack.audit.runner import Runner
-    from attack.outputs.sources import ParquetFiles, Source
-
-    from ..records.folder import OutputFolder
+from .ending import print_json
 
 DISTRIBUTED_ROWS = 2_000_000
 VALUES_PER_ROW = 20  # of 10 classes: their probabilities, and the label one-hot
 GIB = 2**30
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "outputs", metavar="OUTPUTS.parquet", nargs="*", help="files, folders or globs in the outputs schema"
-    )
-    parser.add_argument(
-        "--mapping", metavar="FILE", type=Path, help="YAML that names NumPy or CSV files of logits instead"
-    )
-    parser.add_argument("--attacks", metavar="a,b", default="xgboost", help="attacks to run, or all (default: xgboost)")
-    parser.add_argument(
-        "--output",
-        metavar="DIR",
-        type=common.folder_name,
-        default=Path("runs/audit"),
-        help="output folder (default: runs/audit)",
-    )
-    common.force_argument(parser)
-    parser.add_argument("--seed", type=int, default=0, help="of attacks and intervals (default: 0)")
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        metavar="ATTACK.OPTION=VALUE",
-        action="append",
-        default=[],
-        help="an option of an attack, for example --set rmia.gamma=2 or --set xgboost.max_depth=6; may be repeated",
-    )
-    parser.add_argument(
-        "--num-classes",
-        type=_classes,
-        metavar="N",
-        help="classes that labels may be of, where the logits of forgotten classes were dropped",
-    )
-    parser.add_argument(
-        "--population",
-        metavar="FILE",
-        nargs="+",
-        help="the same models' outputs on samples that none was trained on: the z of RMIA",
-    )
-    parser.add_argument(
-        "--address",
-        metavar="auto|HOST:PORT|local",
-        help="Ray cluster for large outputs; local starts one here (default: RAY_ADDRESS where set, else local)",
-    )
-    parser.add_argument(
-        "--distributed-rows",
-        type=int,
-        metavar="N",
-        default=DISTRIBUTED_ROWS,
-        help=f"from so many rows of 10 classes on XGBoost trains and scores on Ray; rows of more classes count for more: "
-        f"by 2 values a class, so {DISTRIBUTED_ROWS * VALUES_PER_ROW // 2000:,} rows of 1,000 classes are as many as {DISTRIBUTED_ROWS:,} (default: {DISTRIBUTED_ROWS:,})",
-    )
-    parser.add_argument(
-        "--scratch",
-        type=Path,
-        metavar="DIR",
-        help="folder on each node where workers on Ray spool what they read, about the logits' size; give one on a disk "
-        "where the temporary folder is held in memory (default: each node's temporary folder)",
-    )
-    parser.add_argument(
-        "--worker-memory",
-        type=_gib,
-        metavar="GIB",
-        help="memory that a worker on Ray may take for binned data, on its GPU where it has one; above, XGBoost pages it from "
-        "disk, with the same result (default: a share of what is free, within the container's limit)",
-    )
-    parser.add_argument(
-        "--worker-rows",
-        type=_count,
-        metavar="N",
-        help="rows that a worker on Ray may learn XGBoost's trees from; of more a random sample is taken, and the results say so. "
-        "All rows are scored in any case (default: all)",
-    )
-    parser.add_argument("--json", action="store_true", help="print the results as one JSON document")
-
-
-def _gib(text: str) -> float:
-    """Returns a number above 0, for argparse."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; give a number of GiB above 0")
-    return value
-
-
-def _classes(text: str) -> int:
-    """Returns a number of classes for argparse: 2 at the least."""
-    if not text.isdecimal() or int(text) < 2:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; give a whole number of 2 or more")
-    return int(text)
-
-
-def _count(text: str) -> int:
-    """Returns a whole number of 1 or more, for argparse."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; give a whole number of 1 or more")
-    return int(text)
-
-
 def main(args: argparse.Namespace) -> int:
-    from ..records.folder import OutputFolder
-    from ..records.ownership import Owner
-
     settings = _settings(args.overrides)
     source = _source(args)
     folder = OutputFolder(args.output)
@@ -148,10 +63,6 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _audit(args: argparse.Namespace, source: Source, settings: dict[str, dict[str, Any]], folder: OutputFolder) -> int:
-    from attack.audit.audit import audit
-    from attack.audit.check import Examination
-    from attack.outputs.sets import FORGET, by_set, halves
-
     started = time.perf_counter()
     with _told():
         sets = by_set(source)
@@ -181,12 +92,8 @@ def _audit(args: argparse.Namespace, source: Source, settings: dict[str, dict[st
     failed = sum(row["status"] == "failed" for row in document["rows"])
     with common.shown():
         if args.json:
-            from .common import print_json
-
             print_json(document)
         else:
-            from ..report import terminal_table
-
             console = common.console(120, highlight=False)
             for question in found.questions:
                 console.print(question, style="bold yellow", markup=False, soft_wrap=True)
@@ -211,8 +118,6 @@ def _names(text: str, examined: Examination) -> tuple[list[str], list[str]]:
 
     **Raises:** `UserError` naming every problem that stands in their way.
     """
-    from attack import ATTACKS
-
     names = [name.strip() for name in text.split(",") if name.strip()]
     left_out: list[str] = []
     if text == "all":
@@ -232,9 +137,6 @@ def _names(text: str, examined: Examination) -> tuple[list[str], list[str]]:
 def _population(args: argparse.Namespace, examined: Examination, names: Sequence[str]) -> Examination:
     """Returns what is in the population samples; raises `UserError` where they do not fit the
     outputs."""
-    from attack.audit.check import Examination
-    from attack.audit.population import population_problems
-
     found = Examination.of(_files(args.population), args.num_classes)
     problems = population_problems(examined, found, names)
     if problems:
@@ -245,11 +147,6 @@ def _population(args: argparse.Namespace, examined: Examination, names: Sequence
 def _settings(overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Returns the attacks' options that `--set` gives; what is wrong with a value, the attack
     itself says."""
-    from attack import ATTACKS
-
-    from ..base.yaml_text import YamlFault, load
-    from ..recipe.options import canonical_options, option_faults
-
     found: dict[str, dict[str, Any]] = {}
     for text in overrides:
         path, equals, value = text.partition("=")
@@ -280,24 +177,15 @@ def _source(args: argparse.Namespace) -> Source:
         )
     if args.mapping is None:
         return _files(args.outputs)
-    from attack.outputs.sources import Tables
-
     return Tables((_mapped(args.mapping),))
 
 
 def _files(given: Sequence[str]) -> ParquetFiles:
-    from attack.outputs.readers import find_files
-    from attack.outputs.sources import ParquetFiles
-
     with _told():
         return ParquetFiles(*find_files(given))
 
 
 def _mapped(path: Path) -> Any:
-    from attack.outputs.mapping import read_logits
-
-    from ..base.yaml_text import YamlFault, load
-
     try:
         mapping = load(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, IsADirectoryError) as error:
@@ -320,10 +208,6 @@ def _runner(
 
     **Arguments:** `values`: how many numbers the shadow attack would hold in this process.
     """
-    from attack.attacks.device import best_device
-    from attack.audit.runner import InProcess
-    from attack.outputs.sources import ParquetFiles
-
     here = InProcess(threads=len(os.sched_getaffinity(0)), device=best_device())
     rows = source.rows()
     if "xgboost" not in names or values < args.distributed_rows * VALUES_PER_ROW:
@@ -332,11 +216,7 @@ def _runner(
     if not isinstance(source, ParquetFiles):
         yield here, [f"xgboost: {rows:,} rows were fitted in this process: only Parquet files can be streamed to Ray"]
         return
-    from ..engine.attacker.fit import knows_gpus
-    from ..engine.attacker.runner import OnRay, workers_for
-    from ..engine.ray.session import RaySession
-
-    session = RaySession(args.address or os.environ.get("RAY_ADDRESS"))
+    session = ray_session(args.address or os.environ.get("RAY_ADDRESS"))
     try:
         workers, cpus = workers_for(session.node_resources(), knows_gpus())
         # Nodes that are not this one know nothing of the current folder.
@@ -366,14 +246,6 @@ def _runner(
 def _write(
     folder: OutputFolder, seed: int, names: list[str], source: Source, found: Any, stages: dict[str, float]
 ) -> dict[str, Any]:
-    import json
-
-    from ..base.files import write_synced
-    from ..base.provenance import git_state, versions
-    from ..base.text import finite
-    from ..experiments.results import SCHEMA_VERSION
-    from ..report import write_report
-
     document = finite(
         {
             "schema": SCHEMA_VERSION,

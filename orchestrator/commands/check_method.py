@@ -7,20 +7,15 @@ import importlib
 import sys
 from pathlib import Path
 
+from unlearn import METHODS, Method
+from unlearn.methods.conformance import CHECKS, check_method
+
 from ..base.errors import UserError
-from .common import print_json
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("method", metavar="PKG:CLASS", help="package.module:Class, or the name of a method")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+from .ending import print_json
 
 
 def main(args: argparse.Namespace) -> int:
     # Methods bring torch, which takes seconds to import: only once the command is chosen.
-    from unlearn import METHODS, Method
-    from unlearn.methods.conformance import CHECKS, check_method
-
     cls = METHODS[args.method] if args.method in METHODS else _imported(args.method)
     if not (isinstance(cls, type) and issubclass(cls, Method)):
         raise UserError(f"{args.method}: it is no unlearn.Method; derive the class from it")

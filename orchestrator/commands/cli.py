@@ -14,39 +14,60 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from types import ModuleType
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import NamedTuple, NoReturn
+
+import psutil
 
 from .. import __version__
 from ..base.environment import prepare_environment
 from ..base.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_USAGE, UserError, forced_end, signals_seen
-from .common import print_json
-from .ending import safe_streams
+from . import arguments
+from .ending import print_json, safe_streams, unforeseen
 
-# Command → (module below `orchestrator.commands`, one line of help). The module has
-# `arguments(parser)` and `main(args)`.
+
+class Command(NamedTuple):
+    """A command: its module below `orchestrator.commands`, which has `main(args)`; what declares
+    its arguments; one line of help.
+
+    The module is imported once its command is chosen, and imports all that it needs at its top.
+    """
+
+    module: str
+    arguments: Callable[[argparse.ArgumentParser], None]
+    summary: str
+
+
 COMMANDS = {
-    "run": ("run", "run a whole experiment; running it again resumes"),
-    "search": ("search", "find good settings of a method within a budget, then measure them"),
-    "plan": ("plan", "say what would run: units for each stage, stored or missing, and what they may cost"),
-    "submit": ("submit", "run an experiment as a Ray job on a cluster; submitting it twice attaches"),
-    "status": ("status", "say what is done, running, failed and left"),
-    "watch": ("watch", "follow a run"),
-    "retry": ("retry", "run failed units again"),
-    "report": ("report", "write tables, figures and the page again from stored results"),
-    "table": ("table", "print the results as csv, md or latex"),
-    "compare": ("compare", "print runs side by side"),
-    "recipes": ("recipes", "list the recipes that come with the package"),
-    "methods": ("methods", "list the unlearning methods, or print the card of one"),
-    "check-method": ("check_method", "try a method of your own on what every method must do"),
-    "show": ("show", "print a recipe with every default written out"),
-    "schema": ("schema", "print the JSON Schema of recipes"),
-    "audit": ("audit", "attack the outputs of your own models"),
-    "reproduce": ("reproduce", "run the paper's tables and figures and put them beside the published numbers"),
-    "unlearn": ("unlearn", "unlearn from one model of your own"),
-    "doctor": ("doctor", "look at Ray, GPUs, storage and MLflow, and say what is wrong"),
-    "store": ("store", "verify a store or clean it up"),
+    "run": Command("run", arguments.run, "run a whole experiment; running it again resumes"),
+    "search": Command("search", arguments.search, "find good settings of a method within a budget, then measure them"),
+    "plan": Command(
+        "plan", arguments.plan, "say what would run: units for each stage, stored or missing, and what they may cost"
+    ),
+    "submit": Command(
+        "submit", arguments.submit, "run an experiment as a Ray job on a cluster; submitting it twice attaches"
+    ),
+    "status": Command("status", arguments.status, "say what is done, running, failed and left"),
+    "watch": Command("watch", arguments.watch, "follow a run"),
+    "retry": Command("retry", arguments.retry, "run failed units again"),
+    "report": Command("report", arguments.report, "write tables, figures and the page again from stored results"),
+    "table": Command("table", arguments.table, "print the results as csv, md or latex"),
+    "compare": Command("compare", arguments.compare, "print runs side by side"),
+    "recipes": Command("recipes", arguments.recipes, "list the recipes that come with the package"),
+    "methods": Command("methods", arguments.methods, "list the unlearning methods, or print the card of one"),
+    "check-method": Command(
+        "check_method", arguments.check_method, "try a method of your own on what every method must do"
+    ),
+    "show": Command("show", arguments.show, "print a recipe with every default written out"),
+    "schema": Command("schema", arguments.schema, "print the JSON Schema of recipes"),
+    "audit": Command("audit", arguments.audit, "attack the outputs of your own models"),
+    "reproduce": Command(
+        "reproduce", arguments.reproduce, "run the paper's tables and figures and put them beside the published numbers"
+    ),
+    "unlearn": Command("unlearn", arguments.unlearn, "unlearn from one model of your own"),
+    "doctor": Command("doctor", arguments.doctor, "look at Ray, GPUs, storage and MLflow, and say what is wrong"),
+    "store": Command("store", arguments.store, "verify a store or clean it up"),
 }
 
 GRACE_SECONDS = 6.0  # between a signal and the end by force
@@ -89,9 +110,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"orchestrator {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
-    for name, (module, summary) in COMMANDS.items():
-        command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-        importlib.import_module(f"orchestrator.commands.{module}").arguments(command)
+    for name, command in COMMANDS.items():
+        description = command.summary[0].upper() + command.summary[1:] + "."
+        command.arguments(commands.add_parser(name, help=command.summary, description=description))
     return parser
 
 
@@ -111,13 +132,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     args = _parse(argv)
     prepare_environment()
-    module = importlib.import_module(f"orchestrator.commands.{COMMANDS[args.command][0]}")
     with _answering_signals():
-        return _run(module, args)
+        return _run(args)
 
 
-def _run(module: ModuleType, args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     try:
+        module = importlib.import_module(f"orchestrator.commands.{COMMANDS[args.command].module}")
         return int(module.main(args))
     except UserError as error:
         if getattr(args, "json", False):
@@ -179,8 +200,6 @@ def _failed(args: argparse.Namespace, line: str, error: Exception) -> int:
     """Tells an error that no command expected, in one line; returns the exit code."""
     if os.environ.get("ORCHESTRATOR_TRACEBACK"):
         raise error
-    from .ending import unforeseen
-
     line = line or unforeseen(args.command, error)
     if getattr(args, "json", False):
         print_json({"error": [line], "exit_code": EXIT_ENVIRONMENT})
@@ -197,7 +216,7 @@ def console() -> NoReturn:
     """
     known = [EXIT_INTERRUPTED]  # what the process ends with
 
-    def end_at_once(number: int, frame: Any) -> None:
+    def end_at_once(number: int, frame: FrameType | None) -> None:
         os._exit(known[-1])
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -238,7 +257,7 @@ def _ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _interrupt(number: int, frame: Any) -> None:
+def _interrupt(number: int, frame: FrameType | None) -> None:
     """Ends what runs, in order; a second signal, or that taking too long, ends it at once. Either
     way it can be resumed."""
     global _interrupted
@@ -253,8 +272,6 @@ def _interrupt(number: int, frame: Any) -> None:
 def _end_now() -> None:
     """Ends this process and those that it started. What is finished is in the store already."""
     with contextlib.suppress(Exception):
-        import psutil
-
         for child in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):
                 child.kill()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
+import sqlite3
 import stat
 import time
 from collections.abc import Callable
@@ -13,33 +15,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..base.errors import EXIT_ENVIRONMENT, EXIT_OK
+from ..base.provenance import versions
+from ..base.text import holds_credentials, redact
+from ..engine.ray.health import (
+    GIB,
+    LEAST_DISK,
+    LONGEST_RAY_FOLDER,
+    Finding,
+    facts,
+    judge_machine,
+    judge_worker,
+    leave_probe,
+    read_probe,
+)
+from ..engine.start import ray_session
+from ..recipe.places import expand, sqlite_path, store_faults, tracking_faults
+from ..records.mlflow_runs import mlflow_client
+from ..store import open_store
+from .ending import print_json
 
 if TYPE_CHECKING:
-    from ..engine.ray.health import Finding
+    from ..engine.ray.session import RaySession
 
 WORKER_SECONDS = 120
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--address",
-        metavar="auto|HOST:PORT|local",
-        help="Ray cluster to look at (default: RAY_ADDRESS where set, else local)",
-    )
-    parser.add_argument("--store", metavar="DIR|s3://…", help="store that driver and workers must all be able to use")
-    parser.add_argument(
-        "--tracking",
-        metavar="URI",
-        default="",
-        help="MLflow tracking URI to try (default: MLFLOW_TRACKING_URI where set)",
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-
-
 def main(args: argparse.Namespace) -> int:
-    from ..engine.ray.health import facts
-    from .common import print_json
-
     findings = [
         *_guard("packages", _packages),
         *_guard("this machine", lambda: _machine(facts())),
@@ -63,9 +64,6 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _guard(what: str, look: Callable[[], list[Finding]]) -> list[Finding]:
-    from ..base.text import redact
-    from ..engine.ray.health import Finding
-
     try:
         return look()
     except Exception as error:
@@ -74,9 +72,6 @@ def _guard(what: str, look: Callable[[], list[Finding]]) -> list[Finding]:
 
 
 def _packages() -> list[Finding]:
-    from ..base.provenance import versions
-    from ..engine.ray.health import Finding
-
     found = versions()
     missing = [name for name in ("torch", "ray", "mlflow", "pyarrow") if name not in found]
     if not {"xgboost", "xgboost-cpu"} & set(found):
@@ -87,10 +82,6 @@ def _packages() -> list[Finding]:
 
 
 def _machine(seen: dict[str, Any]) -> list[Finding]:
-    import shutil
-
-    from ..engine.ray.health import GIB, LEAST_DISK, Finding, judge_machine
-
     free = shutil.disk_usage(Path.cwd()).free / GIB
     disk = Finding(
         "disk here",
@@ -105,8 +96,6 @@ def _machine(seen: dict[str, Any]) -> list[Finding]:
 def _settings() -> list[Finding]:
     """Looks at what Ray reads from the environment: a token that others can read, a folder too deep
     for sockets."""
-    from ..engine.ray.health import LONGEST_RAY_FOLDER, Finding
-
     found = []
     token = os.environ.get("RAY_AUTH_TOKEN_PATH")
     if os.environ.get("RAY_AUTH_MODE") == "token" and token:
@@ -138,10 +127,6 @@ def _settings() -> list[Finding]:
 
 
 def _store(uri: str) -> list[Finding]:
-    from ..engine.ray.health import Finding, leave_probe
-    from ..recipe.places import store_faults
-    from ..store import open_store
-
     for fault in store_faults(uri):
         return [Finding("store", False, str(fault), fault.allowed)]
     started = time.perf_counter()
@@ -153,13 +138,10 @@ def _store(uri: str) -> list[Finding]:
 
 
 def _ray(address: str | None, store: str | None) -> list[Finding]:
-    from ..engine.ray.health import Finding
-    from ..engine.ray.session import RaySession
-
     session: RaySession | None = None
     findings: list[Finding] = []
     try:
-        session = RaySession(address)
+        session = ray_session(address)
         cpus, gpus, nodes = session.cpus(), session.gpus(), session.nodes()
         findings.append(Finding("Ray", True, f"{nodes} node{'s' if nodes != 1 else ''}, {cpus:g} CPUs, {gpus:g} GPUs"))
         free = session.ray.available_resources().get("CPU", 0.0)
@@ -176,13 +158,8 @@ def _ray(address: str | None, store: str | None) -> list[Finding]:
     return findings
 
 
-def _workers(session: Any, store: str | None) -> list[Finding]:
+def _workers(session: RaySession, store: str | None) -> list[Finding]:
     """Looks from a worker on every node, at all of them at once."""
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    from ..engine.ray.health import Finding, facts, judge_worker, leave_probe, read_probe
-    from ..store import open_store
-
     ray = session.ray
     here = facts()
     probe, problem = "", ""
@@ -194,7 +171,7 @@ def _workers(session: Any, store: str | None) -> list[Finding]:
     look = ray.remote(num_cpus=0)(facts)
     asked = []
     for node in [node for node in ray.nodes() if node["Alive"]]:
-        strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         reference = look.options(scheduling_strategy=strategy).remote(store if probe else None, probe)
         name, gpus = f"worker {node['NodeManagerAddress']}", int(node["Resources"].get("GPU", 0))
         asked.append((name, gpus, strategy, reference))
@@ -238,12 +215,6 @@ def _skew(ray: Any, strategy: Any) -> float:
 
 
 def _tracking(uri: str) -> list[Finding]:
-    import sqlite3
-
-    from ..base.text import holds_credentials, redact
-    from ..engine.ray.health import Finding
-    from ..recipe.places import expand, sqlite_path, tracking_faults
-
     shown = redact(uri)
     for fault in tracking_faults(uri):
         return [Finding("MLflow", False, str(fault), fault.allowed)]
@@ -258,11 +229,9 @@ def _tracking(uri: str) -> list[Finding]:
                 return [Finding("MLflow", False, f"{shown}: {error}", mend)]
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    from mlflow.tracking import MlflowClient
-
     started = time.perf_counter()
     try:
-        experiments = MlflowClient(tracking_uri=expand(uri)).search_experiments(max_results=5)
+        experiments = mlflow_client(expand(uri)).search_experiments(max_results=5)
     except Exception as error:
         lines = redact(str(error)).strip().splitlines()
         mend = "is the server running, and MLFLOW_TRACKING_USERNAME, _PASSWORD or _TOKEN right? Experiments go on without it"

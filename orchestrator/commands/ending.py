@@ -5,11 +5,19 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import sys
 import tempfile
 import time
 import traceback
+
+from ..base.text import redact
+
+
+def print_json(document: object) -> None:
+    """Prints one JSON document on standard output."""
+    print(json.dumps(document, indent=1, allow_nan=False))
 
 
 def safe_streams() -> None:
@@ -31,8 +39,6 @@ def safe_streams() -> None:
 def unforeseen(command: str, error: BaseException) -> str:
     """Returns the one line for an error that no code of ours expected, and puts its traceback into
     a file that it names."""
-    from ..base.text import redact
-
     lines = str(error).strip().splitlines()
     said = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     text = redact("".join(traceback.format_exception(error)))

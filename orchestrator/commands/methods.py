@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+
+from unlearn import METHODS
+from unlearn.methods.base import Choice, Range
+from unlearn.methods.cards import Description, describe
 
 from ..base.errors import UserError, nearest
-from .common import print_json
-
-if TYPE_CHECKING:
-    from unlearn.methods.cards import Description
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", nargs="?", help="print the card of this method")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+from .ending import print_json
 
 
 def main(args: argparse.Namespace) -> int:
     # Methods bring torch, which takes seconds to import: only once the command is chosen.
-    from dataclasses import asdict
-
-    from unlearn import METHODS
-    from unlearn.methods.cards import describe
-
     if args.name is not None and args.name not in METHODS:
         near = nearest(args.name, METHODS)
         hint = f"; did you mean {near!r}?" if near else ""
@@ -98,8 +89,6 @@ def _plain(value: object) -> str:
 
 
 def _range(found: object) -> str:
-    from unlearn.methods.base import Choice, Range
-
     if isinstance(found, Range):
         return f"; {found.low:g} to {found.high:g}{', logarithmic' if found.log else ''}"
     return f"; {', '.join(_plain(value) for value in found.values)}" if isinstance(found, Choice) else ""

@@ -5,34 +5,24 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+
+from ..engine.ray.placement import Node, Placement
+from ..engine.start import ray_session
+from ..experiments.estimate import estimate
+from ..plan.data import load_data
+from ..plan.plan import make_plan
+from ..plan.units import STAGE_TITLES
+from ..recipe.sections import Resources
+from ..records.progress import duration
+from ..store import open_store
 from . import common
-
-if TYPE_CHECKING:
-    from ..recipe.sections import Resources
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    common.recipe_arguments(parser)
-    common.output_arguments(parser)
-    parser.add_argument(
-        "--slots",
-        metavar="N",
-        type=common.positive,
-        help="units at once, for the time it would take (default: what fits here)",
-    )
-    parser.add_argument("--address", metavar="auto|HOST:PORT", help="a Ray cluster to take the number of slots from")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+from .ending import print_json
 
 
 def main(args: argparse.Namespace) -> int:
-    from ..experiments.estimate import estimate
-    from ..plan.data import load_data
-    from ..plan.plan import make_plan
-    from ..store import open_store
-    from .common import print_json
-
     recipe = common.load(args)
     uri = args.store or str((args.output or Path("runs") / recipe.name) / "store")
     # Planning leaves nothing behind: a store that is not there yet is simply empty.
@@ -51,12 +41,8 @@ def main(args: argparse.Namespace) -> int:
 
 def _slots(resources: Resources, address: str | None) -> int:
     """Returns how many units fit at once, on a cluster or on this machine."""
-    from ..engine.ray.placement import Node, Placement
-
     if address:
-        from ..engine.ray.session import RaySession
-
-        session = RaySession(address)
+        session = ray_session(address)
         try:
             nodes = session.node_resources()
         finally:
@@ -64,17 +50,12 @@ def _slots(resources: Resources, address: str | None) -> int:
     else:
         nodes = [{"CPU": float(os.cpu_count() or 1)}]
         if resources.gpus_per_unit:
-            import torch
-
             nodes[0]["GPU"] = float(torch.cuda.device_count())
     return Placement(tuple(Node.of(node) for node in nodes), resources).slots("train")
 
 
 def render(document: dict[str, Any]) -> str:
     """Returns the plan as text."""
-    from ..plan.units import STAGE_TITLES
-    from ..records.progress import duration
-
     facts, split = document["dataset"], document["split"]
     lines = [
         f"{document['recipe']}: {facts['name']}, {facts['train']:,} training and {facts['test']:,} test images, {facts['classes']} classes",

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+from ..recipe.files import read_document, shipped_recipes
+from .ending import print_json
 
 
 def main(args: argparse.Namespace) -> int:
-    from ..recipe.files import read_document, shipped_recipes
-    from .common import print_json
-
     documents = {name: read_document(name) for name in shipped_recipes() if not name.startswith("_")}
     found = {
         name: str(document.get("description", "")) if isinstance(document, dict) else ""

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from . import common
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    common.folder_argument(parser)
-    parser.add_argument("--json", action="store_true", help="print the results as one JSON document")
+from ..experiments.run import rebuild
+from ..records.folder import open_folder
+from .ending import print_json
 
 
 def main(args: argparse.Namespace) -> int:
-    from ..experiments.run import rebuild
-    from ..records.folder import open_folder
-    from .common import print_json
-
     folder = open_folder(args.folder)
     document = rebuild(folder)
     if args.json:

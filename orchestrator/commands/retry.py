@@ -4,29 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import TYPE_CHECKING
 
 from ..base.errors import UserError, nearest
-from . import common
-
-if TYPE_CHECKING:
-    from ..records.folder import OutputFolder
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    common.folder_argument(parser)
-    parser.add_argument(
-        "units", metavar="UNIT", nargs="*", help="names or keys of units (default: everything that is missing)"
-    )
-    parser.add_argument("--failed", action="store_true", help="only the units that failed, and what waits for them")
-    common.run_arguments(parser)
+from ..experiments.run import RunOptions, run
+from ..records.folder import OutputFolder, open_folder
+from .run import present
 
 
 def main(args: argparse.Namespace) -> int:
-    from ..experiments.run import RunOptions, run
-    from ..records.folder import open_folder
-    from .run import present
-
     folder = open_folder(args.folder)
     only: frozenset[str] | None = None
     if args.failed:

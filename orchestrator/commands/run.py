@@ -6,24 +6,15 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..base.errors import EXIT_OK, EXIT_UNITS_FAILED
+from ..experiments.run import RunOptions, RunResult, run
+from ..report import terminal_table
 from . import common
-
-if TYPE_CHECKING:
-    from ..experiments.run import RunResult
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    common.recipe_arguments(parser)
-    common.output_arguments(parser)
-    common.run_arguments(parser)
+from .ending import print_json
 
 
 def main(args: argparse.Namespace) -> int:
-    from ..experiments.run import RunOptions, run
-
     recipe = common.load(args)
     options = RunOptions(
         output=args.output or Path("runs") / recipe.name,
@@ -38,8 +29,6 @@ def main(args: argparse.Namespace) -> int:
 
 def present(result: RunResult, as_json: bool) -> int:
     """Prints what a run came to and returns its exit code."""
-    from .common import print_json
-
     with common.shown():
         if as_json:
             print_json(result.document)
@@ -50,8 +39,6 @@ def present(result: RunResult, as_json: bool) -> int:
 
 def print_table(result: RunResult) -> None:
     """Prints the result table and where the rest lies."""
-    from ..report import terminal_table
-
     console = common.console(160, soft_wrap=not sys.stdout.isatty())
     console.print(terminal_table(result.document))
     work = result.document["environment"]["work"]

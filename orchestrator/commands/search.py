@@ -7,26 +7,21 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich.table import Table
 
 from ..base.errors import EXIT_OK, EXIT_UNITS_FAILED
+from ..base.text import varying_names
+from ..experiments.run import RunOptions
+from ..experiments.search import SearchResult, beyond_bound, search
+from ..report import words
 from . import common
-
-if TYPE_CHECKING:
-    from ..experiments.search import SearchResult
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    common.recipe_arguments(parser)
-    common.output_arguments(parser)
-    common.run_arguments(parser)
+from .ending import print_json
+from .run import print_table
 
 
 def main(args: argparse.Namespace) -> int:
-    from ..experiments.run import RunOptions
-    from ..experiments.search import search
-    from .common import print_json
-
     recipe = common.load(args)
     options = RunOptions(
         output=args.output or Path("runs") / recipe.name,
@@ -49,9 +44,6 @@ def main(args: argparse.Namespace) -> int:
 def print_search(result: SearchResult) -> None:
     """Prints the chosen settings with what search and test fold say of them, and the result table
     of the run."""
-    from ..experiments.search import beyond_bound
-    from .run import print_table
-
     console = common.console(160, soft_wrap=not sys.stdout.isatty())
     document = result.document
     if result.run is not None:
@@ -73,11 +65,6 @@ def print_search(result: SearchResult) -> None:
 
 
 def _table(document: dict[str, Any]) -> Any:
-    from rich.table import Table
-
-    from ..base.text import varying_names
-    from ..report import words
-
     def text(value: float | None, form: str) -> str:
         return words.NOT_MEASURABLE if value is None else format(value, form)
 

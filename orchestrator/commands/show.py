@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import argparse
 
+from ..recipe.recipe import to_yaml
 from . import common
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    common.recipe_arguments(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON document instead of YAML")
+from .ending import print_json
 
 
 def main(args: argparse.Namespace) -> int:
-    from ..recipe.recipe import to_yaml
-    from .common import print_json
-
     recipe = common.load(args)
     if args.json:
         print_json(recipe.document)

@@ -4,30 +4,21 @@ units."""
 from __future__ import annotations
 
 import argparse
+import time
 from typing import Any
 
 from ..base.errors import UserError, nearest
-from . import common
+from ..base.text import printable
+from ..plan.units import STAGE_TITLES
+from ..records.folder import open_folder
+from ..records.progress import duration
+from ..records.state import ExperimentState, unit_history
+from .ending import print_json
 
 MOST_RUNNING = 12
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    common.folder_argument(parser)
-    parser.add_argument(
-        "units",
-        metavar="UNIT",
-        nargs="*",
-        help="names or keys of units: their attempts, where they ran, errors with tracebacks, and what their workers said",
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-
-
 def main(args: argparse.Namespace) -> int:
-    from ..records.folder import open_folder
-    from ..records.state import ExperimentState
-    from .common import print_json
-
     folder = open_folder(args.folder)
     if args.units:
         return _units(folder, args.units, args.json)
@@ -42,10 +33,6 @@ def main(args: argparse.Namespace) -> int:
 
 def render(state: dict[str, Any]) -> str:
     """Returns the state as text."""
-    from ..base.text import printable
-    from ..plan.units import STAGE_TITLES
-    from ..records.progress import duration
-
     by = f" ({state['driver']})" if state["state"] == "running" and state["driver"] else ""
     lines = [f"{state['folder']}: {state['state']}{by}"]
     if state["state"] == "running" and state["where"]:
@@ -95,9 +82,6 @@ def attempt_text(unit: dict[str, Any]) -> str:
 
 
 def _units(folder: Any, wanted: list[str], as_json: bool) -> int:
-    from ..records.state import unit_history
-    from .common import print_json
-
     found = []
     for text in wanted:
         units = unit_history(folder.path, text)
@@ -117,10 +101,6 @@ def _units(folder: Any, wanted: list[str], as_json: bool) -> int:
 
 def render_unit(unit: dict[str, Any]) -> str:
     """Returns all that is recorded of a unit as text."""
-    import time
-
-    from ..base.text import printable
-    from ..plan.units import STAGE_TITLES
 
     def clock(stamp: float | None) -> str:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(stamp)) if stamp else "?"

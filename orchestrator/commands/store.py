@@ -7,26 +7,11 @@ from pathlib import Path
 
 from ..base.errors import UserError
 from ..experiments.collect_garbage import LITTER_SECONDS, used_keys
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "action",
-        choices=("verify", "gc"),
-        help="verify: set damaged objects aside; gc: remove objects that no --keep folder uses",
-    )
-    parser.add_argument("store", metavar="DIR|s3://…", help="the store")
-    parser.add_argument(
-        "--keep", metavar="DIR", type=Path, nargs="+", default=[], help="output folders whose objects stay (gc)"
-    )
-    parser.add_argument("--yes", action="store_true", help="really remove (gc); without it, only say what would go")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+from ..store import open_store
+from .ending import print_json
 
 
 def main(args: argparse.Namespace) -> int:
-    from ..store import open_store
-    from .common import print_json
-
     folder = Path(args.store).expanduser()
     if not args.store.startswith("s3://") and not all(
         (folder / name).is_dir() for name in ("objects", "tmp", "claims")

@@ -4,6 +4,7 @@ the first."""
 from __future__ import annotations
 
 import argparse
+import asyncio
 import logging
 import os
 import shlex
@@ -14,9 +15,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
+from ray.job_submission import JobSubmissionClient
+
 from ..base.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_OK, EnvironmentFault, UserError
 from ..base.values import digest
+from ..plan.units import experiment_id
+from ..recipe.places import VARIABLE
+from ..recipe.recipe import to_yaml
 from . import common
+from .ending import print_json
 
 ACTIVE = ("PENDING", "RUNNING")
 HEAD_START_SECONDS = 60.0
@@ -24,40 +31,7 @@ FOLLOW_TRIES = 5
 STOP_SECONDS = 60.0
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    common.recipe_arguments(parser)
-    parser.add_argument("--address", metavar="http://HEAD:8265", required=True, help="the cluster's dashboard")
-    parser.add_argument(
-        "--output", metavar="DIR", help="output folder as the cluster sees it (default: runs/NAME in the job's folder)"
-    )
-    parser.add_argument(
-        "--store",
-        metavar="DIR|s3://…",
-        help="store as the cluster sees it; give one, or results stay on the node of the driver",
-    )
-    parser.add_argument(
-        "--follow", action="store_true", help="print the job's log until it ends; interrupting leaves the job running"
-    )
-    parser.add_argument("--stop", action="store_true", help="stop the job instead; what is finished is kept")
-    parser.add_argument(
-        "--ship-code",
-        action="store_true",
-        help="send this installation's code along, for clusters that do not have it installed",
-    )
-    parser.add_argument(
-        "--env",
-        metavar="NAME",
-        action="append",
-        default=[],
-        help="pass this environment variable on to the job; may be repeated; whoever may use the cluster can read its value there",
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-
-
 def main(args: argparse.Namespace) -> int:
-    from ..plan.units import experiment_id
-    from .common import print_json
-
     if not args.address.startswith(("http://", "https://")):
         raise UserError(
             f"--address: {args.address!r}: not a dashboard; give http://HEAD:8265 (for HOST:PORT of the cluster itself use `orchestrator run`)"
@@ -105,10 +79,8 @@ def _place(args: argparse.Namespace) -> str:
     return digest([args.output, args.store])[:16]
 
 
-def _stop(client: Any, identity: str, as_json: bool) -> int:
+def _stop(client: JobSubmissionClient, identity: str, as_json: bool) -> int:
     """Stops a job and waits until it has ended, so that it can be submitted again at once."""
-    from .common import print_json
-
     _ask(identity, "stopped", lambda: client.stop_job(identity))
     deadline = time.monotonic() + STOP_SECONDS
     status = "RUNNING"
@@ -133,7 +105,7 @@ def _ask(identity: str, what: str, action: Callable[[], Any]) -> Any:
         raise EnvironmentFault(f"{identity}: cannot be {what}: {str(error).strip().splitlines()[0]}") from None
 
 
-def _jobs(client: Any, address: str) -> list[Any]:
+def _jobs(client: JobSubmissionClient, address: str) -> list[Any]:
     try:
         return list(client.list_jobs())
     except RuntimeError as error:
@@ -142,12 +114,9 @@ def _jobs(client: Any, address: str) -> list[Any]:
         ) from None
 
 
-def connect(address: str) -> Any:
+def connect(address: str) -> JobSubmissionClient:
     """Returns a client of the cluster's job server; raises `EnvironmentFault` where it does not
     answer or refuses the token."""
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    from ray.job_submission import JobSubmissionClient
-
     try:
         client = JobSubmissionClient(address)
         for name in [name for name in logging.root.manager.loggerDict if name.startswith("ray")]:
@@ -167,8 +136,6 @@ def connect(address: str) -> Any:
 def _warn(recipe: Any, args: argparse.Namespace) -> None:
     """Says what would be missed later: results that go with the job's folder, a variable that the
     cluster may not have."""
-    from ..recipe.places import VARIABLE
-
     if not args.output:
         print(
             "--output: not given: results go into the job's own folder on one node and with it; name a folder that stays",
@@ -182,10 +149,8 @@ def _warn(recipe: Any, args: argparse.Namespace) -> None:
         )
 
 
-def _submit(client: Any, identity: str, recipe: Any, args: argparse.Namespace) -> bool:
+def _submit(client: JobSubmissionClient, identity: str, recipe: Any, args: argparse.Namespace) -> bool:
     """Submits the job; returns False where somebody else has just submitted the same one."""
-    from ..recipe.recipe import to_yaml
-
     missing = [name for name in args.env if name not in os.environ]
     if missing:
         raise UserError(f"--env: {missing[0]!r}: this variable is not set here")
@@ -234,13 +199,11 @@ def _submit(client: Any, identity: str, recipe: Any, args: argparse.Namespace) -
             time.sleep(1.0)
 
 
-def follow(client: Any, identity: str, stream: TextIO) -> int:
+def follow(client: JobSubmissionClient, identity: str, stream: TextIO) -> int:
     """Prints the job's log to its end on `stream`; returns the exit code that fits how it ended.
 
     A connection that breaks is made again, and the log goes on where it was.
     """
-    import asyncio
-
     printed = 0
 
     async def tail() -> None:

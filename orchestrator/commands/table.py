@@ -6,16 +6,10 @@ import argparse
 from pathlib import Path
 
 from ..base.errors import UserError
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", metavar="DIR", type=Path, help="output folder of a run or an audit")
-    parser.add_argument("--format", choices=("csv", "md", "latex"), default="md", help="default: md")
+from ..report import table
 
 
 def main(args: argparse.Namespace) -> int:
-    from ..report import table
-
     require_results(args.folder)
     print(table(args.folder, args.format), end="")
     return 0

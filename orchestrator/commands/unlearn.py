@@ -7,63 +7,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unlearn import SecondMoments, UnlearnError, second_moments
+
 from ..base.errors import Fault, RecipeError, UserError
+from ..base.text import finite
+from ..plan.data import load_data
+from ..recipe.choices import Point
+from ..recipe.recipe import load_recipe
+from ..records.progress import Progress
+from ..work.checkpoint import load_weights
+from ..work.context import Context
+from ..work.devices import check_device
+from ..work.first_look import look_at, remarks, told_accuracy
+from ..work.kinds import method_inputs
+from ..work.weights_file import WeightsFile
+from .ending import print_json
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..recipe.choices import Point
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model",
-        metavar="CKPT",
-        type=Path,
-        required=True,
-        help="weights: .safetensors, or a state_dict saved by torch",
-    )
-    parser.add_argument("--recipe", metavar="RECIPE", required=True, help="names dataset, scenario, model and method")
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        metavar="a.b=v",
-        action="append",
-        default=[],
-        help="override a recipe value; may be repeated",
-    )
-    parser.add_argument("--method", metavar="NAME", help="which of the recipe's methods (default: the first)")
-    parser.add_argument(
-        "--moments", metavar="FILE", type=Path, help="second moments of the training data, saved when training ended"
-    )
-    parser.add_argument(
-        "--output", metavar="CKPT", type=Path, required=True, help="where the unlearned weights go (.safetensors)"
-    )
-    parser.add_argument(
-        "--force", action="store_true", help="replace files at --output that this command did not write"
-    )
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    parser.add_argument(
-        "--allow-factory", action="store_true", help="let the recipe name a model as package.module:factory"
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-
 
 def main(args: argparse.Namespace) -> int:
-    from unlearn import UnlearnError
-
-    from ..base.text import finite
-    from ..plan.data import load_data
-    from ..recipe.recipe import load_recipe
-    from ..records.progress import Progress
-    from ..work.checkpoint import load_weights
-    from ..work.context import Context
-    from ..work.devices import check_device
-    from ..work.first_look import look_at, remarks, told_accuracy
-    from ..work.kinds import method_inputs
-    from ..work.weights_file import WeightsFile
-    from .common import print_json
-
     output = WeightsFile(args.output)
     output.claim({"--model": args.model, "--moments": args.moments, "--recipe": Path(args.recipe)}, args.force)
     check_device(args.device)
@@ -120,8 +84,6 @@ def _point(points: Sequence[Point], wanted: str | None, recipe: str) -> Point:
 
 
 def _moments(path: Path | None, model: nn.Module, context: Any, augment: str | None, progress: Any) -> Any:
-    from unlearn import SecondMoments, second_moments
-
     if path is None:
         progress.say("no --moments given: computing second moments of the training data now, in one pass")
         return second_moments(model.eval(), context.loader("train", augment=augment))

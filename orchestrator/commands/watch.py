@@ -5,34 +5,28 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
 from ..base.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNITS_FAILED
-from . import common
+from ..base.text import printable
+from ..plan.units import STAGE_TITLES
+from ..records.folder import open_folder
+from ..records.progress import duration
+from ..records.state import ExperimentState
+from .ending import print_json
 from .status import attempt_text, rate_text, render
-
-if TYPE_CHECKING:
-    from rich.console import Group
-
-    from ..records.state import ExperimentState
 
 MOST_FAILURES = 6
 PLAIN_SECONDS = 10.0
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    common.folder_argument(parser)
-    parser.add_argument("--interval", type=float, default=2.0, metavar="SECONDS", help="how often to look (default: 2)")
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON document when the run ends; lines go to standard error"
-    )
-
-
 def main(args: argparse.Namespace) -> int:
-    from ..records.folder import open_folder
-    from ..records.state import ExperimentState
-    from .common import print_json
-
     state = ExperimentState(open_folder(args.folder).path)
     interval = max(0.2, args.interval)
     try:
@@ -52,9 +46,6 @@ def main(args: argparse.Namespace) -> int:
 
 def _live(state: ExperimentState, interval: float) -> None:
     """Draws the state in place until no driver is at work any more."""
-    from rich.console import Console
-    from rich.live import Live
-
     state.update()
     console = Console()
     with Live(console=console, auto_refresh=False, transient=True, vertical_overflow="crop") as live:
@@ -67,15 +58,6 @@ def _live(state: ExperimentState, interval: float) -> None:
 def picture(state: dict[str, Any], height: int) -> Group:
     """Returns the live view: stages with bars, throughput and ETA; running units; failures. At most
     `height` lines."""
-    from rich.console import Group
-    from rich.progress_bar import ProgressBar
-    from rich.table import Table
-    from rich.text import Text
-
-    from ..base.text import printable
-    from ..plan.units import STAGE_TITLES
-    from ..records.progress import duration
-
     now = time.time()
     head = Text.assemble(
         (state["recipe"] or "experiment", "bold"),
@@ -131,9 +113,6 @@ def picture(state: dict[str, Any], height: int) -> Group:
 def _plain(state: ExperimentState, interval: float, stream: Any) -> None:
     """Prints a line for each stage that begins or ends, each failure, and every ten seconds how far
     it is."""
-    from ..base.text import printable
-    from ..plan.units import STAGE_TITLES
-    from ..records.progress import duration
 
     def say(text: str) -> None:
         print(text, file=stream, flush=True)

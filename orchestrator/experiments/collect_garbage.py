@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..plan.data import load_data
+from ..plan.plan import make_plan
+from ..plan.search import plan_search
+from ..records.folder import open_folder
+from ..store import open_store
+
 LITTER_SECONDS = 24 * 3600.0  # no attempt takes longer without a sign of life
 
 
 def used_keys(folders: list[Path]) -> set[str]:
     """Returns the keys that the experiments in `folders` use, unfinished ones included."""
-    from ..plan.data import load_data
-    from ..plan.plan import make_plan
-    from ..plan.search import plan_search
-    from ..records.folder import open_folder
-    from ..store import open_store
-
     used: set[str] = set()
     for path in folders:
         folder = open_folder(path)

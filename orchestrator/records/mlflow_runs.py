@@ -17,7 +17,8 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from ..base.files import exclusive, sync
 from ..base.processes import is_running, process_start
@@ -32,11 +33,28 @@ from ..recipe.recipe import to_yaml
 from ..recipe.sections import Recipe
 from ..store import Store
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
 TAG = "orchestrator"
 MOST_METRICS = 900  # of one request, which may hold 1,000 metrics, 100 parameters and 100 tags
 MOST_PARAMS = 100
 STALE_SECONDS = 900.0  # a driver elsewhere whose heartbeat is older is taken for dead
 ENDED = ("FINISHED", "FAILED", "KILLED")
+
+
+def _mlflow() -> ModuleType:
+    """Returns MLflow, which takes seconds to import: the tracker's own thread waits for it, the
+    experiment does not.
+    """
+    import mlflow
+
+    return mlflow
+
+
+def mlflow_client(uri: str) -> MlflowClient:
+    """Returns a client of a tracking server or database."""
+    return _mlflow().MlflowClient(tracking_uri=uri)
 
 
 class MlflowRuns:
@@ -56,13 +74,11 @@ class MlflowRuns:
         """Finds or makes the experiment and its parent run, looks its runs up, ends those of dead
         drivers.
         """
-        from mlflow.tracking import MlflowClient
-
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         logging.getLogger("alembic").setLevel(logging.WARNING)
         uri = tracking_uri(self._recipe)
         with _creation_lock(uri):
-            client = MlflowClient(tracking_uri=uri)
+            client = mlflow_client(uri)
             name = experiment_name(self._recipe)
             experiment = client.get_experiment_by_name(name)
             if experiment is None:
@@ -202,17 +218,16 @@ class MlflowRuns:
         self._client.set_tag(self._parent, f"{TAG}.described", "yes")
 
     def _log_dataset(self, run_id: str) -> None:
-        from mlflow.entities import Dataset, DatasetInput
-
+        entities = _mlflow().entities
         facts = self._data.summary()
-        entry = Dataset(
+        entry = entities.Dataset(
             name=self._data.dataset.name,
             digest=self._data.digest[:36],
             source_type="orchestrator",
             source=canonical({k: str(v) for k, v in self._recipe.section("dataset").items()}),
             profile=canonical(facts["dataset"] | {"split": facts["split"]}),
         )
-        self._client.log_inputs(run_id, [DatasetInput(entry)])
+        self._client.log_inputs(run_id, [entities.DatasetInput(entry)])
 
     def _look_up_children(self, parents: Iterable[Any]) -> None:
         """Reads which runs there are, keeps one for each key, and hangs them all below the one
@@ -298,12 +313,11 @@ class MlflowRuns:
         tags: Mapping[str, str] | None = None,
     ) -> None:
         """Writes in as few requests as their limits allow."""
-        from mlflow.entities import Metric, Param, RunTag
-
-        left = [Param(_metric_name(name), str(value)[:6000]) for name, value in params.items()]
-        marks = [RunTag(name, value) for name, value in (tags or {}).items()]
+        entities = _mlflow().entities
+        left = [entities.Param(_metric_name(name), str(value)[:6000]) for name, value in params.items()]
+        marks = [entities.RunTag(name, value) for name, value in (tags or {}).items()]
         finite = [
-            Metric(name, value, stamp, step)
+            entities.Metric(name, value, stamp, step)
             for name, value, stamp, step in metrics
             if value == value and abs(value) != float("inf")
         ]
@@ -356,13 +370,11 @@ def _create_sqlite(path: Path) -> None:
 
     MLflow's migrations take seconds. A store that is killed in between can never be opened again.
     """
-    from mlflow.tracking import MlflowClient
-
     for left in path.parent.glob(f".{path.name}.*.new*"):
         left.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.new")
     try:
-        MlflowClient(tracking_uri=f"sqlite:///{temporary}").search_experiments(max_results=1)
+        mlflow_client(f"sqlite:///{temporary}").search_experiments(max_results=1)
         sync(temporary)
         os.replace(temporary, path)
     finally:

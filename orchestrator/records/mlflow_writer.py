@@ -15,10 +15,10 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..base.files import write_synced
 from ..base.text import redact
@@ -30,9 +30,6 @@ from ..recipe.places import sqlite_path
 from ..recipe.sections import Recipe
 from ..store import Store
 from .mlflow_runs import MlflowRuns, experiment_name, tracking_uri
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 FLUSH_SECONDS = 120.0  # at most so long is waited at the end while something is still being written
 PATIENCE_SECONDS = 15.0  # and so long for a server that fails

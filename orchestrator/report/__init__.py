@@ -8,10 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from rich.console import Group
+from rich.console import Group
+
+from ..base.files import write_synced
+from . import page, tables, terminal
+from .compare import compare_runs
+from .figures.drawing import render
+from .figures.figures import draw
+from .figures.pareto import search_figures
+from .rows import Report
 
 TABLES = {"results.csv": "csv", "results.md": "md", "results.tex": "latex"}
 
@@ -24,14 +31,6 @@ def write_report(output_dir: str | Path) -> list[Path]:
 
     **Raises:** `ValueError` where `results.json` is missing or not a results document.
     """
-    from ..base.files import write_synced
-    from . import tables
-    from .figures.drawing import render
-    from .figures.figures import draw
-    from .figures.pareto import search_figures
-    from .page import page
-    from .rows import Report
-
     folder = Path(output_dir)
     report = Report.load(folder)
     written = []
@@ -49,7 +48,7 @@ def write_report(output_dir: str | Path) -> list[Path]:
         svg, png = render(figure)
         write(folder / "figures" / f"{figure.name}.svg", svg)
         write(folder / "figures" / f"{figure.name}.png", png)
-    write(folder / "report.html", page(report, figures))
+    write(folder / "report.html", page.page(report, figures))
     return written
 
 
@@ -58,9 +57,6 @@ def table(output_dir: str | Path, format: str = "md") -> str:
 
     **Raises:** `ValueError` for another format, or where there are no results.
     """
-    from . import tables
-    from .rows import Report
-
     return tables.render(Report.load(Path(output_dir)), format)
 
 
@@ -70,17 +66,12 @@ def compare(dirs: Sequence[str | Path], format: str = "md") -> str:
 
     **Raises:** `ValueError` for another format, no run, or one without results.
     """
-    from .compare import compare_runs
-
     return compare_runs([Path(each) for each in dirs], format)
 
 
 def terminal_table(results: Mapping[str, Any]) -> Group:
     """Returns the table that a command ends with, from a results document: several where one would
     be too wide."""
-    from . import terminal
-    from .rows import Report
-
     return terminal.render(Report(results))
 
 

@@ -10,6 +10,9 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup, escape
+
 from attack.metrics.row import Attacker
 
 from ..base.yaml_text import dump
@@ -33,9 +36,6 @@ STAGES = {
 
 def page(report: Report, figures: Sequence[Figure]) -> str:
     """Returns `report.html`. All texts are escaped; nothing in it loads anything from elsewhere."""
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
     package = resources.files(__package__)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["subscript"] = _subscript
@@ -90,8 +90,6 @@ def page(report: Report, figures: Sequence[Figure]) -> str:
 
 def _subscript(text: str) -> Any:
     """Returns text, escaped, with D_f and D_r as mathematicians write them."""
-    from markupsafe import Markup, escape
-
     return Markup(re.sub(r"\bD_([a-z])\b", r"D<sub>\1</sub>", str(escape(text))))
 
 

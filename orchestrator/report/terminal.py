@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
 
 from . import words
 from .rows import Report, ResultRow
 from .tables import cell
-
-if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, Group, RenderableType
-    from rich.table import Table
-    from rich.text import Text
 
 STYLES = {
     "forgot": "green",
@@ -55,8 +53,6 @@ def render(report: Report) -> Group:
 
     What is too wide for the terminal goes on in further tables.
     """
-    from rich.console import Group
-
     if len(report.auc_names) <= SIDE_BY_SIDE:
         return Group(_Fitted(report, report.auc_names))
     return Group(_matrix(report), "", _Fitted(report, ()))
@@ -94,8 +90,6 @@ class _Fitted:
 def _table(report: Report, names: Sequence[str], leading: Sequence[str]) -> Table:
     """One line a row. `leading`: the AUCs, where the table shows them; else verdicts stand in a
     table above."""
-    from rich.text import Text
-
     found = _empty()
     by_attack = not leading and any(name in OF_THE_ATTACK for name in names)
     first = f"by {words.attack_name(report.attack_of(report.primary))}" if by_attack else "method"
@@ -120,8 +114,6 @@ def _table(report: Report, names: Sequence[str], leading: Sequence[str]) -> Tabl
 
 def _matrix(report: Report) -> Table:
     """Methods × attacks: the AUC, and under it its interval; then the verdict on all of them."""
-    from rich.text import Text
-
     found = _empty()
     found.add_column("AUC by", vertical="bottom", overflow="fold")
     for name in report.auc_names:
@@ -145,8 +137,6 @@ def _matrix(report: Report) -> Table:
 
 
 def _empty() -> Table:
-    from rich.table import Table
-
     return Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1), collapse_padding=True)
 
 
@@ -158,7 +148,5 @@ def _short(bounds: Sequence[float] | None) -> str:
 
 
 def _verdict(report: Report, row: ResultRow) -> Text:
-    from rich.text import Text
-
     word = report.judgements[row.index].word
     return Text(word, style=STYLES[word])

@@ -9,9 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
 from ..base.errors import EnvironmentFault, UserError
 from ..base.files import write_synced
 from ..base.text import finite
+from .tensors import tensors_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -62,8 +66,6 @@ class WeightsFile:
         return isinstance(document, dict) and {"method", "history", "output"} <= set(document)
 
     def _weights_are_ours(self) -> bool:
-        from safetensors import SafetensorError, safe_open
-
         try:
             with safe_open(self.path, "pt") as file:
                 if dict(file.metadata() or {}).items() >= MADE_BY.items():
@@ -74,10 +76,6 @@ class WeightsFile:
 
     def write(self, model: nn.Module, document: dict[str, Any]) -> None:
         """Writes the weights and how they came about, each whole or not at all."""
-        from safetensors.torch import save
-
-        from .tensors import tensors_of
-
         write_synced(self.path, save(tensors_of(model), MADE_BY))
         write_synced(self.report, json.dumps(finite(document), indent=1).encode())
 

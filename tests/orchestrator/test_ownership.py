@@ -280,7 +280,7 @@ def test_unlearn_keeps_what_is_there(
 ) -> None:
     prepare(weights)
     before = contents(weights)
-    monkeypatch.setattr("orchestrator.plan.data.load_data", lambda *given, **more: pytest.fail("work was begun"))
+    monkeypatch.setattr("orchestrator.commands.unlearn.load_data", lambda *given, **more: pytest.fail("work was begun"))
     assert unlearn(output) == code
     assert words in capsys.readouterr().err
     assert contents(weights) == before

@@ -126,9 +126,9 @@ def main(args):
         time.sleep(600)
 
 command = types.ModuleType("orchestrator.commands.stubborn")
-command.arguments, command.main = lambda parser: None, main
+command.main = main
 sys.modules[command.__name__] = command
-cli.COMMANDS["stubborn"] = ("stubborn", "ends never")
+cli.COMMANDS["stubborn"] = cli.Command("stubborn", lambda parser: None, "ends never")
 cli.GRACE_SECONDS = float(sys.argv[1])
 sys.exit(cli.main(["stubborn"]))
 """
@@ -162,9 +162,9 @@ def finish(args):
     return 7
 
 command = types.ModuleType("orchestrator.commands.probe")
-command.arguments, command.main = lambda parser: None, globals()[sys.argv[1]]
+command.main = globals()[sys.argv[1]]
 sys.modules[command.__name__] = command
-cli.COMMANDS["probe"] = ("probe", "stands for a command")
+cli.COMMANDS["probe"] = cli.Command("probe", lambda parser: None, "stands for a command")
 cli.GRACE_SECONDS = 1.0
 """
 
@@ -218,9 +218,9 @@ def main(args):
     return 1
 
 command = types.ModuleType("orchestrator.commands.short")
-command.arguments, command.main = lambda parser: None, main
+command.main = main
 sys.modules[command.__name__] = command
-cli.COMMANDS["short"] = ("short", "ends at once")
+cli.COMMANDS["short"] = cli.Command("short", lambda parser: None, "ends at once")
 cli._parse = lambda argv: types.SimpleNamespace(command="short")
 cli.console()
 """

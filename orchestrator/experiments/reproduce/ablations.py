@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from ...report import words
@@ -43,8 +44,6 @@ def _compare(experiments: Experiments, name: str) -> Comparison:
 
 
 def _figures(experiments: Experiments, name: str) -> list[Figure]:
-    from dataclasses import replace
-
     report = Report.load(experiments[name].folder)
     makers = (incremental_figure, plane_figure, auc_figure)
     found = [figure for maker in makers if (figure := maker(report)) is not None]

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 
 from attack.metrics.measure import Measure
 
 from ...report.figures.drawing import INK, MARKERS, MUTED, SERIES, Figure, Panel
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 Series = Mapping[str, Sequence[tuple[float, Measure]]]
 DASHES = ((0, (4, 2)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))

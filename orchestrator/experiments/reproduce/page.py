@@ -8,16 +8,17 @@ import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 
 from attack.metrics.measure import Measure
 
+from ...report.figures.drawing import DARK_SERIES, inline_svg
 from ...report.tables import escape_markdown, markdown_line, tex
 from .claims import FAILS, HOLDS, OPEN
-from .item import Comparison
-
-if TYPE_CHECKING:
-    from .item import Finding
+from .item import Comparison, Finding
 
 SYMBOLS = {HOLDS: "✓", FAILS: "✗", OPEN: "?"}
 
@@ -130,11 +131,6 @@ def _recipe(finding: Finding) -> str:
 
 def html(findings: Sequence[Finding], size: str) -> str:
     """Returns the whole page as one HTML file that loads nothing from elsewhere."""
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
-    from ...report.figures.drawing import DARK_SERIES, inline_svg
-
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((resources.files(__package__) / "page.html").read_text(encoding="utf-8"))
     css = (resources.files("orchestrator.report") / "page.css").read_text(encoding="utf-8")

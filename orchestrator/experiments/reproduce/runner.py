@@ -18,7 +18,9 @@ from ...recipe.sections import Recipe
 from ...records import ownership
 from ...records.folder import OutputFolder
 from ...records.ownership import Owner
+from ...report.figures.drawing import render
 from ..run import RunOptions, run
+from . import page
 from .claims import OPEN, Verdict
 from .item import Experiments, Finding, Item, Run
 from .measure import Experiment
@@ -107,8 +109,6 @@ def assess(item: Item, experiments: Experiments) -> Finding:
 
 def write_findings(findings: Sequence[Finding], size: str, folder: Path) -> None:
     """Writes tables, figures, `reproduce.json`, `README.md` and `index.html` into `folder`."""
-    from ...report.figures.drawing import render
-    from . import page
 
     def write(path: Path, content: str | bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

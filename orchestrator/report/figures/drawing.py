@@ -8,19 +8,22 @@ reader's light or dark setting.
 from __future__ import annotations
 
 import io
-import logging
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from html import escape
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure as MplFigure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from .. import words
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure as MplFigure
 
 PNG_DPI = 300
 
@@ -102,10 +105,6 @@ class Figure:
 
 @contextmanager
 def _style() -> Iterator[None]:
-    # Without a home folder it warns of its cache, which is no concern of whoever reads results.
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    import matplotlib
-
     # The object-oriented canvas is used throughout, so no backend of the caller's is touched.
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
@@ -113,8 +112,6 @@ def _style() -> Iterator[None]:
 
 
 def _figure(panels: tuple[Panel, ...], columns: int) -> MplFigure:
-    from matplotlib.figure import Figure as MplFigure
-
     columns = min(columns, len(panels))
     lines = [panels[i : i + columns] for i in range(0, len(panels), columns)]
     size = (max(sum(p.width for p in line) for line in lines), sum(max(p.height for p in line) for line in lines))
@@ -126,8 +123,6 @@ def _figure(panels: tuple[Panel, ...], columns: int) -> MplFigure:
 
 
 def _svg(figure: MplFigure) -> str:
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-
     out = io.BytesIO()
     # No creator, no date: equal input, equal bytes.
     FigureCanvasSVG(figure).print_svg(out, metadata={"Date": None, "Creator": None, "Type": None, "Format": None})
@@ -136,8 +131,6 @@ def _svg(figure: MplFigure) -> str:
 
 def render(figure: Figure) -> tuple[str, bytes]:
     """Returns the whole figure as SVG with text as text, and as PNG at 300 dpi."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
     with _style():
         drawn = _figure(figure.panels, figure.columns)
         text = _svg(drawn)
@@ -151,8 +144,6 @@ def render(figure: Figure) -> tuple[str, bytes]:
 def inline_svg(panel: Panel, prefix: str) -> str:
     """Returns one panel as an `<svg>` element for the page: no width, no ids shared with another,
     colours as CSS variables."""
-    from html import escape
-
     with _style():
         text = _svg(_figure((panel,), 1))
     text = text[text.index("<svg") :]
@@ -169,8 +160,6 @@ def inline_svg(panel: Panel, prefix: str) -> str:
 def plain_log(ax: Axes, which: str) -> None:
     """Makes an axis logarithmic with ticks written as plain numbers: 0.01, not 10⁻² in a markup
     that is switched off."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
     axis = ax.xaxis if which == "x" else ax.yaxis
     (ax.set_xscale if which == "x" else ax.set_yscale)("log")
     low, high = sorted(axis.get_view_interval())

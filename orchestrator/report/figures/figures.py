@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 
 from attack.metrics.row import metric_name
 
@@ -17,9 +18,6 @@ from .drawing import INK, LINES, MARKERS, MUTED, PAPER, SERIES, SOFT, Figure, Pa
 from .growth import incremental_figure
 from .histories import training_figure, unlearning_figure
 from .sweeps import sweep_figure
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 FIGURES = ("auc", "privacy_utility", "roc", "confidence", "unlearning", "incremental", "sweep", "training")
 FOREST_ROWS = 30

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 
 from .. import words
 from ..rows import Report, ResultRow
 from .drawing import INK, LINES, MARKERS, MUTED, SERIES, Figure, Panel
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 LINES_AT_MOST = 8
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from .. import words
 from ..rows import Report, ResultRow
-from .drawing import INK, LINES, MUTED, PAPER, SERIES, Figure, Panel, plain_log
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from .drawing import INK, LINES, MUTED, PAPER, SERIES, Figure, Panel, plain_log, shown_of
 
 PANELS = 6
 FAINT_LINES = 12
@@ -44,8 +43,6 @@ def mean_while_all(curves: Sequence[Mapping[float, float]]) -> tuple[list[float]
 
 def unlearning_figure(report: Report) -> Figure | None:
     """Accuracy over the epochs of unlearning, a panel for each row."""
-    from .drawing import shown_of
-
     runs: dict[int, list[Mapping[str, Any]]] = {}
     for run in report.curves.get("unlearning") or []:
         index = run.get("row")
@@ -200,7 +197,5 @@ def _training_panel(curves: Mapping[str, Sequence[Mapping[float, float]]], label
 
 
 def _whole_epochs(ax: Axes) -> None:
-    from matplotlib.ticker import MaxNLocator
-
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     ax.set_xlabel("epoch")

@@ -6,15 +6,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.axes import Axes
 
 from ...base.text import varying_names
 from .. import words
 from ..rows import Report
 from .drawing import INK, MUTED, PAPER, SERIES, Figure, Panel
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 PARETO = "pareto"
 PALE = 0.35

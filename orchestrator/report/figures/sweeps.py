@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+from matplotlib.axes import Axes
 
 from .. import words
 from ..rows import Report, ResultRow
 from .drawing import INK, MARKERS, MUTED, SERIES, Figure, Panel, plain_log
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 METHODS = 4
 
 

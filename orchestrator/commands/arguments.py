@@ -1,0 +1,397 @@
+"""The arguments of every command: one function each, by the command's name.
+
+They stand apart from what the commands do, so that `--help` and a wrong option are answered before
+anything heavy is imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+DISTRIBUTED_ROWS = 2_000_000
+VALUES_PER_ROW = 20  # of 10 classes: their probabilities, and the label one-hot
+
+
+def run(parser: argparse.ArgumentParser) -> None:
+    _recipe(parser)
+    _outputs(parser)
+    _running(parser)
+
+
+def search(parser: argparse.ArgumentParser) -> None:
+    _recipe(parser)
+    _outputs(parser)
+    _running(parser)
+
+
+def plan(parser: argparse.ArgumentParser) -> None:
+    _recipe(parser)
+    _outputs(parser)
+    parser.add_argument(
+        "--slots",
+        metavar="N",
+        type=_count,
+        help="units at once, for the time it would take (default: what fits here)",
+    )
+    parser.add_argument("--address", metavar="auto|HOST:PORT", help="a Ray cluster to take the number of slots from")
+    _json(parser)
+
+
+def submit(parser: argparse.ArgumentParser) -> None:
+    _recipe(parser)
+    parser.add_argument("--address", metavar="http://HEAD:8265", required=True, help="the cluster's dashboard")
+    parser.add_argument(
+        "--output", metavar="DIR", help="output folder as the cluster sees it (default: runs/NAME in the job's folder)"
+    )
+    parser.add_argument(
+        "--store",
+        metavar="DIR|s3://…",
+        help="store as the cluster sees it; give one, or results stay on the node of the driver",
+    )
+    parser.add_argument(
+        "--follow", action="store_true", help="print the job's log until it ends; interrupting leaves the job running"
+    )
+    parser.add_argument("--stop", action="store_true", help="stop the job instead; what is finished is kept")
+    parser.add_argument(
+        "--ship-code",
+        action="store_true",
+        help="send this installation's code along, for clusters that do not have it installed",
+    )
+    parser.add_argument(
+        "--env",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="pass this environment variable on to the job; may be repeated; whoever may use the cluster can read its value there",
+    )
+    _json(parser)
+
+
+def status(parser: argparse.ArgumentParser) -> None:
+    _folder(parser)
+    parser.add_argument(
+        "units",
+        metavar="UNIT",
+        nargs="*",
+        help="names or keys of units: their attempts, where they ran, errors with tracebacks, and what their workers said",
+    )
+    _json(parser)
+
+
+def watch(parser: argparse.ArgumentParser) -> None:
+    _folder(parser)
+    parser.add_argument("--interval", type=float, default=2.0, metavar="SECONDS", help="how often to look (default: 2)")
+    _json(parser, "print one JSON document when the run ends; lines go to standard error")
+
+
+def retry(parser: argparse.ArgumentParser) -> None:
+    _folder(parser)
+    parser.add_argument(
+        "units", metavar="UNIT", nargs="*", help="names or keys of units (default: everything that is missing)"
+    )
+    parser.add_argument("--failed", action="store_true", help="only the units that failed, and what waits for them")
+    _running(parser)
+
+
+def report(parser: argparse.ArgumentParser) -> None:
+    _folder(parser)
+    _json(parser, "print the results as one JSON document")
+
+
+def table(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="DIR", type=Path, help="output folder of a run or an audit")
+    parser.add_argument("--format", choices=("csv", "md", "latex"), default="md", help="default: md")
+
+
+def compare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folders", metavar="DIR", type=Path, nargs="+", help="output folders")
+    parser.add_argument("--format", choices=("csv", "md", "latex"), default="md", help="default: md")
+
+
+def recipes(parser: argparse.ArgumentParser) -> None:
+    _json(parser)
+
+
+def methods(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", nargs="?", help="print the card of this method")
+    _json(parser)
+
+
+def check_method(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("method", metavar="PKG:CLASS", help="package.module:Class, or the name of a method")
+    _json(parser)
+
+
+def show(parser: argparse.ArgumentParser) -> None:
+    _recipe(parser)
+    _json(parser, "print one JSON document instead of YAML")
+
+
+def schema(parser: argparse.ArgumentParser) -> None:
+    _json(parser, "the schema is JSON in any case")
+
+
+def audit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "outputs", metavar="OUTPUTS.parquet", nargs="*", help="files, folders or globs in the outputs schema"
+    )
+    parser.add_argument(
+        "--mapping", metavar="FILE", type=Path, help="YAML that names NumPy or CSV files of logits instead"
+    )
+    parser.add_argument("--attacks", metavar="a,b", default="xgboost", help="attacks to run, or all (default: xgboost)")
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        type=_folder_name,
+        default=Path("runs/audit"),
+        help="output folder (default: runs/audit)",
+    )
+    _force(parser)
+    parser.add_argument("--seed", type=int, default=0, help="of attacks and intervals (default: 0)")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="ATTACK.OPTION=VALUE",
+        action="append",
+        default=[],
+        help="an option of an attack, for example --set rmia.gamma=2 or --set xgboost.max_depth=6; may be repeated",
+    )
+    parser.add_argument(
+        "--num-classes",
+        type=_classes,
+        metavar="N",
+        help="classes that labels may be of, where the logits of forgotten classes were dropped",
+    )
+    parser.add_argument(
+        "--population",
+        metavar="FILE",
+        nargs="+",
+        help="the same models' outputs on samples that none was trained on: the z of RMIA",
+    )
+    parser.add_argument(
+        "--address",
+        metavar="auto|HOST:PORT|local",
+        help="Ray cluster for large outputs; local starts one here (default: RAY_ADDRESS where set, else local)",
+    )
+    parser.add_argument(
+        "--distributed-rows",
+        type=int,
+        metavar="N",
+        default=DISTRIBUTED_ROWS,
+        help=f"from so many rows of 10 classes on XGBoost trains and scores on Ray; rows of more classes count for more: "
+        f"by 2 values a class, so {DISTRIBUTED_ROWS * VALUES_PER_ROW // 2000:,} rows of 1,000 classes are as many as {DISTRIBUTED_ROWS:,} (default: {DISTRIBUTED_ROWS:,})",
+    )
+    parser.add_argument(
+        "--scratch",
+        type=Path,
+        metavar="DIR",
+        help="folder on each node where workers on Ray spool what they read, about the logits' size; give one on a disk "
+        "where the temporary folder is held in memory (default: each node's temporary folder)",
+    )
+    parser.add_argument(
+        "--worker-memory",
+        type=_gib,
+        metavar="GIB",
+        help="memory that a worker on Ray may take for binned data, on its GPU where it has one; above, XGBoost pages it from "
+        "disk, with the same result (default: a share of what is free, within the container's limit)",
+    )
+    parser.add_argument(
+        "--worker-rows",
+        type=_count,
+        metavar="N",
+        help="rows that a worker on Ray may learn XGBoost's trees from; of more a random sample is taken, and the results say so. "
+        "All rows are scored in any case (default: all)",
+    )
+    _json(parser, "print the results as one JSON document")
+
+
+def reproduce(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "items",
+        metavar="ITEM",
+        nargs="+",
+        help="table1 … table4, figure1 … figure6, ablation-criterion and its like, ablations, or all",
+    )
+    parser.add_argument(
+        "--size",
+        choices=("mini", "paper"),
+        default="mini",
+        help="mini: about ten minutes each on two CPU cores; paper: the full setting, for GPUs (default: mini)",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        type=_folder_name,
+        help="folder of all results (default: runs/reproduce-SIZE)",
+    )
+    _force(parser)
+    parser.add_argument("--store", metavar="DIR|s3://…", help="store of finished units (default: OUTPUT/store)")
+    parser.add_argument("--address", metavar="auto|HOST:PORT|local", help="Ray cluster to use (default: as for `run`)")
+    parser.add_argument(
+        "--set", dest="overrides", metavar="a.b=v", action="append", default=[], help="override a value in every recipe"
+    )
+    _json(parser, "print one JSON document on standard output")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def unlearn(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        metavar="CKPT",
+        type=Path,
+        required=True,
+        help="weights: .safetensors, or a state_dict saved by torch",
+    )
+    parser.add_argument("--recipe", metavar="RECIPE", required=True, help="names dataset, scenario, model and method")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="a.b=v",
+        action="append",
+        default=[],
+        help="override a recipe value; may be repeated",
+    )
+    parser.add_argument("--method", metavar="NAME", help="which of the recipe's methods (default: the first)")
+    parser.add_argument(
+        "--moments", metavar="FILE", type=Path, help="second moments of the training data, saved when training ended"
+    )
+    parser.add_argument(
+        "--output", metavar="CKPT", type=Path, required=True, help="where the unlearned weights go (.safetensors)"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="replace files at --output that this command did not write"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    parser.add_argument(
+        "--allow-factory", action="store_true", help="let the recipe name a model as package.module:factory"
+    )
+    _json(parser)
+
+
+def doctor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--address",
+        metavar="auto|HOST:PORT|local",
+        help="Ray cluster to look at (default: RAY_ADDRESS where set, else local)",
+    )
+    parser.add_argument("--store", metavar="DIR|s3://…", help="store that driver and workers must all be able to use")
+    parser.add_argument(
+        "--tracking",
+        metavar="URI",
+        default="",
+        help="MLflow tracking URI to try (default: MLFLOW_TRACKING_URI where set)",
+    )
+    _json(parser)
+
+
+def store(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "action",
+        choices=("verify", "gc"),
+        help="verify: set damaged objects aside; gc: remove objects that no --keep folder uses",
+    )
+    parser.add_argument("store", metavar="DIR|s3://…", help="the store")
+    parser.add_argument(
+        "--keep", metavar="DIR", type=Path, nargs="+", default=[], help="output folders whose objects stay (gc)"
+    )
+    parser.add_argument("--yes", action="store_true", help="really remove (gc); without it, only say what would go")
+    _json(parser)
+
+
+# ------------------------------ what several of them share
+
+
+def _recipe(parser: argparse.ArgumentParser) -> None:
+    """Declares RECIPE and --set."""
+    parser.add_argument(
+        "recipe", metavar="RECIPE", help="a YAML file, or the name of a shipped recipe (see `orchestrator recipes`)"
+    )
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="a.b=v",
+        action="append",
+        default=[],
+        help="override a recipe value, for example --set training.epochs=10 or --set methods.0.gamma=0.9; may be repeated",
+    )
+
+
+def _outputs(parser: argparse.ArgumentParser) -> None:
+    """Declares --output and --store."""
+    parser.add_argument("--output", metavar="DIR", type=_folder_name, help="output folder (default: runs/NAME)")
+    parser.add_argument(
+        "--store",
+        metavar="DIR|s3://…",
+        help="store of finished units, shared between experiments (default: OUTPUT/store)",
+    )
+    _force(parser)
+
+
+def _running(parser: argparse.ArgumentParser) -> None:
+    """Declares where units run and how results are printed."""
+    parser.add_argument(
+        "--address",
+        metavar="auto|HOST:PORT|local",
+        help="Ray cluster to use; local starts one here (default: RAY_ADDRESS where set, else local); inline runs units in this process without Ray",
+    )
+    _json(parser, "print results as one JSON document on standard output")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    parser.add_argument(
+        "--allow-factory",
+        action="store_true",
+        help="let the recipe name a model as package.module:factory, which imports that code",
+    )
+
+
+def _force(parser: argparse.ArgumentParser) -> None:
+    """Declares --force."""
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="use the output folder although it holds files that are not ours, or another experiment; replaces files of the same names",
+    )
+
+
+def _folder(parser: argparse.ArgumentParser) -> None:
+    """Declares DIR."""
+    parser.add_argument("folder", metavar="DIR", type=Path, help="output folder of a run")
+
+
+def _folder_name(text: str) -> Path:
+    """Returns the folder that an argument names, for argparse. An unset shell variable is no
+    folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("'' names no folder; is a variable of the shell not set?")
+    return Path(text).expanduser()
+
+
+def _json(parser: argparse.ArgumentParser, help: str = "print one JSON document") -> None:
+    """Declares --json."""
+    parser.add_argument("--json", action="store_true", help=help)
+
+
+def _gib(text: str) -> float:
+    """Returns a number above 0, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; give a number of GiB above 0")
+    return value
+
+
+def _classes(text: str) -> int:
+    """Returns a number of classes for argparse: 2 at the least."""
+    if not text.isdecimal() or int(text) < 2:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; give a whole number of 2 or more")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    """Returns a whole number of 1 or more, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; give a whole number of 1 or more")
+    return int(text)
