@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ctypes
 
+from .library import load_xgboost
+
 
 def best_device() -> str:
     """Returns `cuda` where XGBoost was built for it and this process sees a GPU, else `cpu`."""
-    import xgboost
+    xgboost = load_xgboost()
 
     return "cuda" if xgboost.build_info().get("USE_CUDA") and gpu_count() > 0 else "cpu"
 

@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
+from scipy.special import log_ndtr
 
 from ..metrics.gaussians import Gaussians, log_density
 from ..outputs.measured import METHOD, PARAMS, ROLE, Measured, positions
@@ -111,8 +112,6 @@ class FittedLikelihoodRatio(Fitted):
 
         A model that is itself among the references is left out of them for its own rows.
         """
-        from scipy.special import log_ndtr
-
         measured = Measured.of(outputs)
         if len(measured) == 0:
             return np.empty(0)

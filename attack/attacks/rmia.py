@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
+from scipy.special import expit
 
 from ..outputs.measured import MODEL_ID, Measured, positions
 from ..settings import check_choice, check_ranges
@@ -181,8 +182,6 @@ def _share_beaten(ratio: np.ndarray, ordered: np.ndarray, gamma: float) -> np.nd
 
 def _probability(margin: np.ndarray) -> np.ndarray:
     """Returns p_y for φ."""
-    from scipy.special import expit  # loaded only where it is used: SciPy takes a while to import
-
     # Floored where float64 would round to zero, so that a ratio of two impossible events stays
     # defined.
     return np.maximum(expit(margin), LEAST)

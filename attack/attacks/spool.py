@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from ..outputs.confidence import probabilities
 from .features import feature_types, with_labels
+from .library import load_xgboost
 
 FOLDS = ("train", "validation")
 BATCH_VALUES = 2_000_000  # feature values in one batch: 8 MB
@@ -108,7 +109,7 @@ class Spool:
     def matrix(self, fold: str, external: bool, reference: Any, threads: int) -> Any:
         """Returns XGBoost's matrix of a fold, binned with the same cuts by all workers; paged from
         disk where `external`."""
-        import xgboost
+        xgboost = load_xgboost()
 
         spool, types = self, feature_types(self._columns(), self.encoding)
 

@@ -21,6 +21,7 @@ from ..outputs.table import coded_column, rows_where
 from ..settings import check_choice, check_ranges
 from .base import Attack, Fitted, Needs
 from .features import ENCODINGS, feature_types, shadow_features
+from .library import load_xgboost
 
 MODEL_FILE = "attacker.ubj"
 FACTS_FILE = "attacker.json"
@@ -126,7 +127,7 @@ class XGBoostAttack(Attack):
 
     def fit_prepared(self, prepared: Prepared, threads: int, device: str = "cpu") -> FittedXGBoost:
         """Fits on binned folds, as `fit` makes them."""
-        import xgboost
+        xgboost = load_xgboost()
 
         booster = xgboost.train(
             {**self.parameters(), "nthread": threads, "device": device},
@@ -156,7 +157,7 @@ class XGBoostAttack(Attack):
     @classmethod
     def load(cls, folder: Path) -> FittedXGBoost:
         """Returns the attacker that `FittedXGBoost.save` wrote into `folder`."""
-        import xgboost
+        xgboost = load_xgboost()
 
         facts = json.loads((folder / FACTS_FILE).read_text())
         booster = xgboost.Booster()
@@ -184,7 +185,7 @@ class FittedXGBoost(Fitted):
 
     def score(self, outputs: pa.Table) -> np.ndarray:
         """Returns the probability that each row's sample was trained on, float64 `(rows,)`."""
-        import xgboost
+        xgboost = load_xgboost()
 
         step = max(1, BLOCK_FEATURES // (2 * self.label_classes))
         found = np.empty(len(outputs), dtype=np.float64)
@@ -227,7 +228,7 @@ class Prepared:
     @classmethod
     def of(cls, outputs: pa.Table, attack: XGBoostAttack, threads: int) -> Prepared:
         """Builds the features that `attack` learns from; its other settings do not matter here."""
-        import xgboost
+        xgboost = load_xgboost()
 
         label_classes = label_count(outputs)
         matrices: dict[str, Any] = {}

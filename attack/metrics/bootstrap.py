@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
+from scipy.special import stdtrit
 
 from .t_intervals import LEVEL, TAIL, Shares, share_interval
 
@@ -35,8 +36,6 @@ def expanded_interval(values: np.ndarray, models: int) -> list[float]:
 
     **Arguments:** `values`: bootstrap estimates. `models`: on the smaller side, at least 2.
     """
-    from scipy.special import stdtrit
-
     quantile = float(stdtrit(models - 1, (1 + LEVEL) / 2)) * math.sqrt(models / (models - 1))
     tail = NormalDist().cdf(-quantile)
     low, high = np.quantile(values, [tail, 1.0 - tail])

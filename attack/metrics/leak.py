@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import stdtr, stdtrit
 
 from .t_intervals import TAIL
 
@@ -221,14 +222,10 @@ def _covariance(part: np.ndarray) -> np.ndarray:
 
 def _tail(error: float, freedom: float, estimate: float) -> float:
     """Returns the chance of an estimate so far above 0, or further, where the truth is 0."""
-    from scipy.special import stdtr
-
     if error <= 0.0:
         return 0.0 if estimate > 0.0 else 0.5 if estimate == 0.0 else 1.0
     return float(stdtr(freedom, -estimate / error))
 
 
 def _quantile(freedom: float, level: float) -> float:
-    from scipy.special import stdtrit
-
     return float(stdtrit(freedom, level))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from scipy.special import betaincinv, stdtrit
 
 LEVEL = 0.95
 TAIL = (1.0 - LEVEL) / 2.0
@@ -60,8 +61,6 @@ def share_interval(shares: Shares) -> list[float]:
     where none has a hit, rows are taken for independent. The interval of 0 hits is not [0, 0].
     Source: Korn and Graubard, Survey Methodology 24 (1998), 193-201.
     """
-    from scipy.special import betaincinv
-
     value, rows = shares.value, float(shares.rows.sum())
     spread = shares.variance
     worth = value * (1.0 - value) / spread if spread > 0.0 and 0.0 < value < 1.0 else rows
@@ -105,8 +104,6 @@ def _added(parts: Sequence[tuple[float, int]]) -> tuple[float, float]:
 
 
 def _quantile(freedom: float) -> float:
-    from scipy.special import stdtrit
-
     return float(stdtrit(freedom, 1.0 - TAIL))
 
 

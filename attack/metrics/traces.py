@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import stdtrit
 
 DRAWS = 999  # relabellings behind a p-value; the least is 1 in 1,000
 
@@ -98,6 +99,4 @@ def _students(chosen: np.ndarray, values: np.ndarray, squares: np.ndarray) -> np
 
 
 def _limit(fpr: float, freedom: int) -> float:
-    from scipy.special import stdtrit
-
     return float(stdtrit(freedom, 1.0 - fpr))

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import fs
 
 from .table import towards_schema
 
@@ -64,24 +65,20 @@ def find_files(given: Sequence[str | Path], suffix: str = "parquet") -> tuple[tu
 
 def s3_filesystem() -> Any:
     """Returns S3 as `pyarrow.fs` sees it, at `AWS_ENDPOINT_URL` where that is set."""
-    from pyarrow.fs import S3FileSystem
-
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     scheme, _, host = (endpoint or "").partition("://")
     # A region that is not given would be looked up on the network.
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
     options = {"scheme": scheme, "endpoint_override": host.rstrip("/")} if endpoint else {}
-    return S3FileSystem(region=region, **options)
+    return fs.S3FileSystem(region=region, **options)
 
 
 def _remote(filesystem: Any, path: str, suffix: str) -> list[str]:
-    from pyarrow.fs import FileSelector, FileType
-
     stem = path.partition("*")[0].rpartition("/")[0] if "*" in path else path
-    if "*" not in path and filesystem.get_file_info(path).type == FileType.File:
+    if "*" not in path and filesystem.get_file_info(path).type == fs.FileType.File:
         return [path]
-    inside = filesystem.get_file_info(FileSelector(stem, recursive="*" in path, allow_not_found=True))
-    names = sorted(entry.path for entry in inside if entry.type == FileType.File)
+    inside = filesystem.get_file_info(fs.FileSelector(stem, recursive="*" in path, allow_not_found=True))
+    names = sorted(entry.path for entry in inside if entry.type == fs.FileType.File)
     pattern = path if "*" in path else f"{path}/*.{suffix}"
     return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
 

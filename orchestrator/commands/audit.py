@@ -29,19 +29,16 @@ from ..base.files import write_synced
 from ..base.provenance import git_state, versions
 from ..base.text import finite
 from ..base.yaml_text import YamlFault, load
-from ..engine.attacker.fit import knows_gpus
-from ..engine.attacker.runner import OnRay, workers_for
-from ..engine.start import ray_session
+from ..engine.start import attacks_on_ray, ray_session
 from ..experiments.results import SCHEMA_VERSION
 from ..recipe.options import canonical_options, option_faults
 from ..records.folder import OutputFolder
 from ..records.ownership import Owner
 from ..report import terminal_table, write_report
 from . import common
+from .arguments import VALUES_PER_ROW
 from .ending import print_json
 
-DISTRIBUTED_ROWS = 2_000_000
-VALUES_PER_ROW = 20  # of 10 classes: their probabilities, and the label one-hot
 GIB = 2**30
 
 
@@ -218,21 +215,11 @@ def _runner(
         return
     session = ray_session(args.address or os.environ.get("RAY_ADDRESS"))
     try:
-        workers, cpus = workers_for(session.node_resources(), knows_gpus())
-        # Nodes that are not this one know nothing of the current folder.
-        paths = source.paths if source.filesystem else tuple(str(Path(path).resolve()) for path in source.paths)
+        memory = None if args.worker_memory is None else args.worker_memory * GIB
+        there = attacks_on_ray(session, source, args.scratch, memory, args.worker_rows, here)
+        workers = there.workers
         yield (
-            OnRay(
-                ParquetFiles(paths, source.filesystem),
-                workers,
-                cpus,
-                None if args.scratch is None else args.scratch.resolve(),
-                {
-                    "memory_per_worker": None if args.worker_memory is None else args.worker_memory * GIB,
-                    "rows_per_worker": args.worker_rows,
-                },
-                local=here,
-            ),
+            there,
             [
                 f"xgboost: fitted and scored on Ray, {workers} worker{'s' if workers > 1 else ''}: {rows:,} rows of "
                 f"{values // max(1, rows):,} values are not under the {args.distributed_rows:,} of {VALUES_PER_ROW} that "

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from torch import nn
 
 from unlearn import SecondMoments, UnlearnError, second_moments
 
@@ -22,9 +24,6 @@ from ..work.first_look import look_at, remarks, told_accuracy
 from ..work.kinds import method_inputs
 from ..work.weights_file import WeightsFile
 from .ending import print_json
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 def main(args: argparse.Namespace) -> int:

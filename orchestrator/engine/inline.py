@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from ..plan.units import Unit
 from ..work.context import Context
 from ..work.execute import execute_each
@@ -25,8 +27,6 @@ class InlineEngine:
         return f"this process ({self.context.threads} thread{'s' if self.context.threads > 1 else ''}, {self.context.device})"
 
     def run(self, stage: str, units: Sequence[Unit], listener: Listener) -> None:
-        import torch
-
         torch.set_num_threads(self.context.threads)
         for outcome in execute_each(units, self.context, self._say):
             listener(outcome)

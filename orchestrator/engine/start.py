@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from attack.audit.runner import InProcess
+    from attack.outputs.sources import ParquetFiles
+
+    from .attacker.runner import OnRay
     from .ray.session import RaySession
 
 
@@ -16,3 +21,20 @@ def ray_session(address: str | None) -> RaySession:
     from .ray.session import RaySession
 
     return RaySession(address)
+
+
+def attacks_on_ray(
+    session: RaySession,
+    files: ParquetFiles,
+    spool: Path | None,
+    memory_per_worker: float | None,
+    rows_per_worker: int | None,
+    local: InProcess,
+) -> OnRay:
+    """Returns what runs an audit's attacks on the cluster of `session`.
+
+    **Arguments:** as of `orchestrator.engine.attacker.runner.OnRay`.
+    """
+    from .attacker.runner import OnRay
+
+    return OnRay.of(session.node_resources(), files, spool, memory_per_worker, rows_per_worker, local)

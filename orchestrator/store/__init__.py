@@ -3,6 +3,7 @@ S3 behind one interface."""
 
 from __future__ import annotations
 
+from ..base.errors import EnvironmentFault
 from .base import Attempt, CorruptObject, Store
 from .local import LocalStore
 
@@ -13,8 +14,11 @@ def open_store(uri: str) -> Store:
     **Raises:** `EnvironmentFault` where it cannot be reached or written.
     """
     if uri.startswith("s3://"):
-        from .s3 import S3Store
-
+        try:
+            from .s3 import S3Store
+        except ImportError:  # boto3 is an extra
+            message = f"store {uri}: S3 needs the s3 extra; pip install 'unlearning-orchestrator[s3]'"
+            raise EnvironmentFault(message) from None
         return S3Store(uri)
     return LocalStore(uri.removeprefix("file://"))
 

@@ -18,6 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import boto3
+from botocore.config import Config
+from pyarrow.fs import S3FileSystem
+
 from ..base.errors import EnvironmentFault
 from .base import COMMIT_MARK, Attempt, CorruptObject, MissingObject, Store, commit_document, is_key, parse_commit
 from .cache import FileCache
@@ -35,18 +39,10 @@ class S3Store(Store):
     (`AWS_ENDPOINT_URL`)."""
 
     def __init__(self, uri: str):
-        try:
-            import boto3
-        except ImportError:
-            raise EnvironmentFault(
-                f"store {uri}: S3 needs the s3 extra; pip install 'unlearning-orchestrator[s3]'"
-            ) from None
         self.uri = uri.rstrip("/")
         bucket, _, prefix = self.uri.removeprefix("s3://").partition("/")
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
-        from botocore.config import Config
-
         self._client = boto3.client("s3", config=Config(max_pool_connections=LOOKUPS, retries={"mode": "standard"}))
         self._cache = FileCache()
         # Commits never change, so one that was seen needs no second look. Where it has been set
@@ -227,8 +223,6 @@ class S3Store(Store):
         return f"{self._bucket}/{self._key(key, mark['attempt'])}/{name}"
 
     def filesystem(self) -> Any:
-        from pyarrow.fs import S3FileSystem
-
         # Arrow finds credentials in the same places as boto3.
         options: dict[str, Any] = {"region": self._client.meta.region_name or "us-east-1"}
         if os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT_URL_S3"):

@@ -7,18 +7,16 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import nn
 
 from ..base.errors import EnvironmentFault, UserError
 from ..base.files import write_synced
 from ..base.text import finite
 from .tensors import tensors_of
-
-if TYPE_CHECKING:
-    from torch import nn
 
 MADE_BY = {"made_by": "orchestrator unlearn"}  # metadata of the weights that we wrote
 

@@ -22,7 +22,7 @@ from attack.audit.check import Examination
 from attack.audit.runner import Coded, InProcess, Runner, by_model
 from attack.outputs.fragments import fragments
 from attack.outputs.sources import ParquetFiles
-from orchestrator.commands import audit
+from orchestrator.commands import arguments, audit
 from orchestrator.commands.cli import main
 from orchestrator.engine.attacker.fit import gpus_for
 from tests.attack.build import pool, shuffled
@@ -57,7 +57,7 @@ def chosen(source: ParquetFiles, folder: Path, *options: str) -> Iterator[tuple[
     survey = Examination.of(source).survey
     assert survey is not None
     parser = argparse.ArgumentParser()
-    audit.arguments(parser)
+    arguments.audit(parser)
     args = parser.parse_args([source.paths[0], "--output", str(folder / "out"), *options])
     with audit._runner(args, source, ["xgboost"], survey.feature_values()) as found:
         yield found

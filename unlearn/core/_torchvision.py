@@ -5,8 +5,8 @@ cannot be loaded, and the import dies because two operators that it would have d
 Declaring the operators' signatures is enough for models, transforms, datasets and feature
 extraction; `torchvision.ops.nms` itself stays unusable.
 
-This must run before torchvision is imported, so every package here that touches torchvision imports
-this module first.
+This must run before torchvision is imported, so every package here takes torchvision from
+`load_torchvision`. Importing it takes a second, and most models and data sets do without.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
@@ -54,3 +55,13 @@ def declare_operators() -> bool:
 
 
 declare_operators()
+
+
+def load_torchvision() -> ModuleType:
+    """Returns the package `torchvision` with `models`, `datasets` and `transforms`.
+
+    **Raises:** `ImportError` where it is not installed.
+    """
+    import torchvision
+
+    return torchvision

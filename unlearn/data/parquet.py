@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
 
 from .images import ImageDataset, ImageSet, make_dataset
 from .sources import Decoder, Limit, Progress, Source, check_image_size, check_limit, hash_files, limit_of
@@ -29,9 +32,6 @@ class _File:
     path: str
 
     def open(self) -> Any:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         try:
             return pq.ParquetFile(self.filesystem.open_input_file(self.path))
         except (OSError, pa.ArrowInvalid) as error:
@@ -39,8 +39,6 @@ class _File:
 
 
 def _remote(path: str, field: str) -> list[_File]:
-    from pyarrow import fs
-
     # options such as endpoint_override follow the question mark
     base, _, query = path.partition("?")
     suffix = f"?{query}" if query else ""
@@ -62,8 +60,6 @@ def expand(paths: Paths, field: str) -> list[_File]:
 
     Raises `ValueError` where one names none.
     """
-    from pyarrow import fs
-
     files: list[_File] = []
     for path in [paths] if isinstance(paths, str) else list(paths):
         if not isinstance(path, str) or not path:
@@ -223,8 +219,6 @@ class Parquet(Source):
         _check_name(schema, getattr(self, field), f"dataset.{field}", file)
 
     def _labels(self, files: list[_File]) -> np.ndarray:
-        import pyarrow as pa
-
         parts = []
         for file in files:
             with file.open() as parquet:
@@ -256,8 +250,6 @@ class Parquet(Source):
         """Decodes the first `count` rows, or those of them that `kept` names, which are then the
         rows of the dataset.
         """
-        import pyarrow as pa
-
         parts: list[np.ndarray] = []
         left, passed = count, 0
         for file in files:
@@ -275,8 +267,6 @@ class Parquet(Source):
         return np.concatenate(parts) if len(parts) != 1 else parts[0]
 
     def _decode(self, column: Any, file: _File, row: int, decoder: Decoder) -> np.ndarray:
-        import pyarrow as pa
-
         if column.null_count:
             raise ValueError(f"{file.shown}: column {self.image_column!r} has rows without an image")
         if isinstance(column.type, pa.FixedShapeTensorType):
@@ -312,8 +302,6 @@ def _refuse_sorted(labels: np.ndarray, count: int, part: str) -> None:
 
 
 def _tensors(column: Any, file: _File, name: str, decoder: Decoder) -> np.ndarray:
-    import pyarrow as pa
-
     if column.type.value_type != pa.uint8():
         raise ValueError(
             f"dataset.image_column: {name!r} of {file.shown} holds {column.type.value_type} tensors; give uint8"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from PIL import Image, ImageOps
 
 GREY = frozenset({"1", "L", "LA", "La"})
 COLOUR = frozenset({"P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV", "LAB"})
@@ -19,8 +20,6 @@ def to_rgb(image: Any) -> tuple[Any, bool]:
 
     Raises `ValueError` for other modes, which Pillow would clip to white or black without a word.
     """
-    from PIL import Image, ImageOps
-
     mode = image.mode
     # Older versions of Pillow open a PNG of 16 bits as 32-bit integers.
     if mode in SIXTEEN_BITS or (mode == "I" and image.format == "PNG"):

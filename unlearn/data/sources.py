@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image, ImageOps
 
 from .images import ImageDataset
 from .pixels import to_rgb
@@ -148,8 +149,6 @@ class Decoder:
         self.shape: tuple[int, int] | None = None
 
     def _open(self, encoded: bytes | Path, where: str) -> tuple[np.ndarray, bool]:
-        from PIL import Image, ImageOps
-
         try:
             with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
                 rgb, grey = to_rgb(image)

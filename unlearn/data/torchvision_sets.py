@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image, ImageOps
 
+from ..core._torchvision import load_torchvision
 from .images import ImageDataset, ImageSet, make_dataset
 from .sources import Limit, Progress, Source, check_image_size, check_limit, hash_files, limit_of
 
@@ -37,8 +39,7 @@ class TorchvisionSet(Source):
         check_image_size(self.image_size)
 
     def _open(self, part: str) -> Any:
-        from torchvision import datasets
-
+        datasets = load_torchvision().datasets
         allowed = [name for name in datasets.__all__ if _split_options(getattr(datasets, name)) is not None]
         if self.name not in allowed:
             near = difflib.get_close_matches(self.name.upper(), [name.upper() for name in allowed], n=1)
@@ -89,8 +90,6 @@ class TorchvisionSet(Source):
         return make_dataset(self.name, train, test, names)
 
     def _pixels(self, image: Any) -> np.ndarray:
-        from PIL import Image, ImageOps
-
         image = image if image.mode == "L" else image.convert("RGB")
         if self.image_size is not None and image.size != (self.image_size, self.image_size):
             image = ImageOps.fit(image, (self.image_size, self.image_size), Image.Resampling.BILINEAR)

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from ..core import _torchvision  # noqa: F401  (declares torchvision's operators before anything imports it)
+from ..core._torchvision import load_torchvision
 from ..core.registry import Registry
 from ..core.seeds import check_seed, seeded
 from .all_cnn import all_cnn
@@ -103,7 +103,7 @@ def _factory(name: str, allowed: bool) -> Callable[..., nn.Module]:
 def torchvision_names() -> list[str]:
     """The names of torchvision's classifiers; none where torchvision is not installed."""
     try:
-        from torchvision import models
+        models = load_torchvision().models
     except ImportError:
         return []
     return list(models.list_models(module=models))
@@ -119,7 +119,7 @@ def _torchvision_builder(name: str) -> Callable[..., nn.Module]:
             f"and package.module:factory{hint}"
         )
 
-    from torchvision import models
+    models = load_torchvision().models
 
     def build(*, num_classes: int, in_channels: int, image_size: int, **kwargs: Any) -> nn.Module:
         if name.startswith("vit_"):

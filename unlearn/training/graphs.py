@@ -24,7 +24,7 @@ import types
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,10 +32,8 @@ from torch import Tensor, nn
 
 from ..core.numerics import switches
 from ..core.seeds import HostRandom
+from .recipe import Training
 from .step import Step, forward_backward, make_optimizer, new_generator, own_generator, set_rate, trained_parameters
-
-if TYPE_CHECKING:
-    from .recipe import Training
 
 _log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -24,12 +24,9 @@ from ..core.memory import keep_freed_memory
 from ..core.numerics import deterministic_convolutions, full_float32
 from ..core.seeds import seeded
 from .graphs import GraphedStep, Graphs, has_hooks
+from .recipe import Training
 from .step import Step, autocast, trained_parameters
 from .whole_image import whole_image_products
-
-if TYPE_CHECKING:
-    from .recipe import Training
-
 
 __all__ = [
     "EpochCallback",

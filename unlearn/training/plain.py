@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..core import _torchvision  # noqa: F401  (declares torchvision's operators before anything imports it)
+from ..core._torchvision import load_torchvision
 from ..data.augment import PADDING
 from ..data.loader import ArrayLoader
 
@@ -21,8 +22,7 @@ class _PillowImages(Dataset[tuple[Tensor, int]]):
     use."""
 
     def __init__(self, source: ArrayLoader) -> None:
-        from torchvision import transforms
-
+        transforms = load_torchvision().transforms
         self.images, self.labels = source.images.cpu().numpy(), source.labels.cpu().numpy()
         self.rows = source.indices
         height, width = self.images.shape[1:3]
@@ -39,8 +39,6 @@ class _PillowImages(Dataset[tuple[Tensor, int]]):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        from PIL import Image
-
         row = self.rows[index]
         pixels = self.images[row]
         image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)

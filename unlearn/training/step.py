@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from .recipe import Training
+from .recipe import Training
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:

@@ -13,6 +13,7 @@ from ..core.seeds import check_seed
 from ..data.loader import ArrayLoader
 from .graphs import Graphs
 from .loop import Job, TrainingDiverged, fit, fit_together
+from .plain import plain_loader
 from .recipe import Training
 
 __all__ = ["Training", "TrainingDiverged", "train", "train_together"]
@@ -97,7 +98,5 @@ def _job(
     if device is not None:
         model.to(device)
     if training.path == "plain" and isinstance(loader, ArrayLoader):
-        from .plain import plain_loader
-
         loader = plain_loader(loader)
     return Job(model, loader, training, seed, model.train, on_epoch)

@@ -22,6 +22,7 @@ from ray.data import DataContext, ExecutionOptions, ExecutionResources
 from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.xgboost import XGBoostTrainer
 
+from attack.attacks.library import load_xgboost
 from attack.attacks.spool import FOLDS
 from attack.attacks.xgboost import FittedXGBoost, XGBoostAttack, refuse_split_by_row
 from attack.outputs.fragments import Fragment, deal, fragments, label_classes_of, models_of, softmax_width
@@ -215,7 +216,7 @@ def shards_of(paths: Sequence[str], workers: int, filesystem: Any = None) -> lis
 
 def knows_gpus() -> bool:
     """Says whether XGBoost is built for GPUs here."""
-    import xgboost
+    xgboost = load_xgboost()
 
     return bool(xgboost.build_info().get("USE_CUDA"))
 

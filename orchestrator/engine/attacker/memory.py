@@ -7,6 +7,8 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+import psutil
+
 from attack.attacks.device import gpu_memory_free
 
 SHARE = 0.4  # of what is free that the workers of a node may fill with binned data
@@ -28,8 +30,6 @@ def free_memory(available: float | None = None, root: Path = Path("/")) -> float
 
     **Arguments:** `available`: of the machine; None asks it. `root`: where `proc` and `sys` are.
     """
-    import psutil
-
     machine = float(psutil.virtual_memory().available) if available is None else available
     return max(0.0, min([machine, *_cgroups_free(root)]))
 

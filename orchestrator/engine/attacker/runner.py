@@ -14,7 +14,7 @@ from attack.audit.runner import InProcess, by_model
 from attack.outputs.measured import Measured
 from attack.outputs.sources import ParquetFiles, Source
 
-from .fit import fit_all_distributed
+from .fit import fit_all_distributed, knows_gpus
 from .scores import score_distributed
 
 
@@ -28,17 +28,37 @@ class OnRay:
     **Arguments:**
 
     - `files`: the outputs, which every node can read.
-    - `workers`, `cpus_per_worker`: of Ray Train. `spool`: where workers spool, a folder of each
-        node's own, made where it is missing; None: the node's temporary folder. `options`: further
-        ones of `fit_all_distributed`.
+    - `workers`, `cpus_per_worker`: of Ray Train.
+    - `spool`: where workers spool, a folder of each node's own, made where it is missing. None:
+        the node's temporary folder.
+    - `memory_per_worker` (bytes), `rows_per_worker`: as of `fit_all_distributed`.
     """
 
     files: ParquetFiles
     workers: int
     cpus_per_worker: float
     spool: Path | None = None
-    options: dict[str, Any] = field(default_factory=dict)
+    memory_per_worker: float | None = None
+    rows_per_worker: int | None = None
     local: InProcess = field(default_factory=InProcess)
+
+    @classmethod
+    def of(
+        cls,
+        nodes: Sequence[Mapping[str, float]],
+        files: ParquetFiles,
+        spool: Path | None,
+        memory_per_worker: float | None,
+        rows_per_worker: int | None,
+        local: InProcess,
+    ) -> OnRay:
+        """Returns what fits on a cluster of these `nodes`."""
+        workers, cpus = workers_for(nodes, knows_gpus())
+        # Nodes that are not this one know nothing of the current folder.
+        paths = files.paths if files.filesystem else tuple(str(Path(path).resolve()) for path in files.paths)
+        files = ParquetFiles(paths, files.filesystem)
+        spool = None if spool is None else spool.resolve()
+        return cls(files, workers, cpus, spool, memory_per_worker, rows_per_worker, local)
 
     def path(self, attack: Any) -> str:
         return "distributed" if issubclass(attack, XGBoostAttack) else self.local.path(attack)
@@ -55,7 +75,8 @@ class OnRay:
                     resources_per_worker={"CPU": self.cpus_per_worker},
                     filesystem=self.files.filesystem,
                     scratch_dir=self.spool,
-                    **self.options,
+                    memory_per_worker=self.memory_per_worker,
+                    rows_per_worker=self.rows_per_worker,
                 )
             )
         except RuntimeError as error:  # a worker's own words; the audit tells them in one line

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import ray
+from ray.data import DataContext
 
 from attack.attacks.xgboost import FittedXGBoost
 from attack.audit.runner import Coded
@@ -42,9 +44,6 @@ def score_distributed(
     **Yields:** `Coded` blocks whose `model` is an index into `models`. Ray must be initialised; no
     process holds more than a few fragments.
     """
-    import ray
-    from ray.data import DataContext
-
     roles, folds = (sorted({model[place] for model in models}) for place in (ROLE, FOLD))
     parts = fragments([str(path) for path in paths], filesystem, roles=roles, folds=folds)
     if not parts or not models:
@@ -69,8 +68,6 @@ class _ScoreFragments:
     filesystem: Any
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        import ray
-
         attacker, codes = ray.get(self.wanted)
         for item in batch.to_pylist():
             yield from _scored(Fragment(**item), self.filesystem, attacker, codes)

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
+from attack.attacks.library import load_xgboost
 from attack.attacks.xgboost import CONSTANT, FittedXGBoost, XGBoostAttack
 from attack.metrics.roc import best_f1
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,7 @@ def assemble(attack: XGBoostAttack, label_classes: int, trained: Trained) -> Fit
 
     **Raises:** `ValueError` where a role has no validation rows.
     """
-    import xgboost  # slow to import: 7 s on a cold machine
+    xgboost = load_xgboost()
 
     booster = xgboost.Booster()
     booster.load_model(bytearray(trained.model))

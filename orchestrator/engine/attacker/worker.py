@@ -16,6 +16,7 @@ import ray
 from ray import train
 from ray.exceptions import RayActorError
 
+from attack.attacks.library import load_xgboost
 from attack.attacks.spool import FOLDS, MAX_BIN, Spool, prepared
 from attack.outputs.fragments import Fragment, pieces
 from attack.outputs.sampling import drawn
@@ -110,7 +111,7 @@ def serve(plan: WorkerPlan, training: Any, validation: Any, part: Callable[[np.n
     **Arguments:** `training`, `validation`: XGBoost's matrices. `part`: from scores to this
     worker's part.
     """
-    import xgboost  # slow to import: 7 s on a cold machine
+    xgboost = load_xgboost()
 
     rank, workers = xgboost.collective.get_rank(), xgboost.collective.get_world_size()
     device: dict[str, Any] = {"device": "cuda"} if plan.use_gpu else {"nthread": plan.threads}
@@ -137,7 +138,7 @@ def _broadcast(value: Any, root: int = 0) -> Any:
     """Returns the value of worker `root` on every worker. XGBoost does not broadcast None, so a
     tuple carries it.
     """
-    import xgboost  # slow to import: 7 s on a cold machine
+    xgboost = load_xgboost()
 
     return xgboost.collective.broadcast((value,), root)[0]
 

@@ -17,6 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+import torch
+
+from ...base.provenance import versions
+from ...store import open_store
+
 GIB = 2**30
 LEAST_DISK = 2.0  # GiB
 LEAST_MEMORY = 1.0
@@ -55,11 +61,6 @@ def facts(store: str | None = None, probe: str = "") -> dict[str, Any]:
     **Arguments:** `store`: one to write to and read from; `probe`: the key of an object that the
     driver put there.
     """
-    import psutil
-    import torch
-
-    from ...base.provenance import versions
-
     found = versions()
     seen: dict[str, Any] = {
         "host": socket.gethostname(),
@@ -88,8 +89,6 @@ def facts(store: str | None = None, probe: str = "") -> dict[str, Any]:
 
 def leave_probe(store: str) -> str:
     """Puts a small object into a store and returns its key."""
-    from ...store import open_store
-
     key = hashlib.sha256(os.urandom(16)).hexdigest()
     with open_store(store).attempt(key) as attempt:
         attempt.path("probe").write_text("probe")
@@ -99,8 +98,6 @@ def leave_probe(store: str) -> str:
 
 def read_probe(store: str, key: str) -> bool:
     """Whether an object that somebody else put into the store is there and whole."""
-    from ...store import open_store
-
     opened = open_store(store)
     return opened.has(key) and opened.fetch(key, "probe").read_text() == "probe"
 

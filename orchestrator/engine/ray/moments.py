@@ -8,15 +8,14 @@ import copy
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+from ray.data import ActorPoolStrategy, Dataset
+from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from ray.data import Dataset
-    from torch import Tensor, nn
-
-    from unlearn import SecondMoments
+from unlearn import SecondMoments, second_moments
 
 Prepare = Callable[[Mapping[str, np.ndarray]], "Tensor"]
 
@@ -25,17 +24,11 @@ class _BlockMoments:
     """A Ray Data actor that holds the model and turns a block of images into moments."""
 
     def __init__(self, model: nn.Module, prepare: Prepare, batch_size: int, threads: int):
-        import torch
-
         torch.set_num_threads(threads)
         self.model = model.to("cuda" if torch.cuda.is_available() else "cpu")
         self.prepare, self.batch_size = prepare, batch_size
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[bytes]]:
-        import torch
-
-        from unlearn import second_moments
-
         images = self.prepare(batch)
         labels = torch.zeros(len(images), dtype=torch.int64)  # not looked at
         pairs = zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True)
@@ -67,10 +60,6 @@ def second_moments_on_ray(
     **Raises:** `ValueError` where the dataset is empty; `IncompatibleMoments` where blocks came
     from different models.
     """
-    from ray.data import ActorPoolStrategy
-
-    from unlearn import SecondMoments
-
     blocks = dataset.map_batches(
         _BlockMoments,
         batch_size=None,  # a block as it is
@@ -95,8 +84,6 @@ def _to_bytes(moments: Any) -> bytes:
 
 
 def _from_bytes(content: bytes) -> SecondMoments:
-    from unlearn import SecondMoments
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "moments.safetensors"
         path.write_bytes(content)
