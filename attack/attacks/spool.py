@@ -110,10 +110,10 @@ class Spool:
         """Returns XGBoost's matrix of a fold, binned with the same cuts by all workers; paged from
         disk where `external`."""
         xgboost = load_xgboost()
-
+        data_iter: Any = xgboost.DataIter
         spool, types = self, feature_types(self._columns(), self.encoding)
 
-        class Replay(xgboost.DataIter):
+        class Replay(data_iter):
             def __init__(self, cache: str | None) -> None:
                 self._batches: Iterator[tuple[np.ndarray, np.ndarray]] = iter(())
                 super().__init__(cache_prefix=cache)

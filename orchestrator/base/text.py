@@ -7,8 +7,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 # scheme://user:password@… and scheme://token@…; a bucket or a host alone holds no '@'.
 _USER = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*://)(?P<user>[^/?#\s@:]*)(?P<colon>:?)(?P<password>[^/?#\s]*)@")
 
@@ -39,21 +37,6 @@ def file_name(text: str) -> str:
 def printable(text: str) -> str:
     """Returns `text` without control characters, which could rewrite what a terminal shows."""
     return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text)
-
-
-def finite(value: Any) -> Any:
-    """Returns `value` with NaN and infinities as null: what cannot be measured is null, and JSON
-    knows no NaN.
-    """
-    if isinstance(value, Mapping):
-        return {str(k): finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(v) for v in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value
 
 
 def varying_names(params: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:

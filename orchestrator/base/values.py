@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
+
 Json: TypeAlias = "Mapping[str, Json] | Sequence[Json] | str | int | float | bool | None"
 Object: TypeAlias = Mapping[str, Json]
 # One line of a history or of a table: what was measured, by name. Who measures decides which names
@@ -41,3 +43,18 @@ def plain(value: object) -> Json:
     if value is None or isinstance(value, str | bool | int | float):
         return value
     raise TypeError(f"{type(value).__name__} cannot be part of a recipe: {value!r}")
+
+
+def finite(value: Any) -> Any:
+    """Returns `value` with NaN and infinities as null: what cannot be measured is null, and JSON
+    knows no NaN.
+    """
+    if isinstance(value, Mapping):
+        return {str(k): finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value

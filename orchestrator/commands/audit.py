@@ -27,7 +27,7 @@ from attack.outputs.sources import ParquetFiles, Source, Tables
 from ..base.errors import EXIT_OK, EXIT_UNITS_FAILED, UserError
 from ..base.files import write_synced
 from ..base.provenance import git_state, versions
-from ..base.text import finite
+from ..base.values import finite
 from ..base.yaml_text import YamlFault, load
 from ..engine.start import attacks_on_ray, ray_session
 from ..experiments.results import SCHEMA_VERSION

@@ -12,7 +12,7 @@ from torch import nn
 from unlearn import SecondMoments, UnlearnError, second_moments
 
 from ..base.errors import Fault, RecipeError, UserError
-from ..base.text import finite
+from ..base.values import finite
 from ..plan.data import load_data
 from ..recipe.choices import Point
 from ..recipe.recipe import load_recipe

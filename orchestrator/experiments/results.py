@@ -24,7 +24,7 @@ from attack.metrics.t_intervals import Shares, share_interval
 
 from ..base.files import write_synced
 from ..base.provenance import _cpus, git_state, versions
-from ..base.text import finite
+from ..base.values import finite
 from ..plan.data import ExperimentData
 from ..plan.plan import Plan, Row
 from ..plan.specs import ScoreSpec

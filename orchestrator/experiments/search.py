@@ -17,7 +17,8 @@ from attack.metrics.row import metric_name
 
 from ..base.errors import EXIT_UNITS_FAILED, EnvironmentFault, UserError
 from ..base.files import write_synced
-from ..base.text import finite, varying_names
+from ..base.text import varying_names
+from ..base.values import finite
 from ..engine import Engine, InlineEngine, SettingReport
 from ..plan.data import ExperimentData, load_data
 from ..plan.objective import BROKEN, FAILED, FINISHED, STOPPED, front_of, winner_of

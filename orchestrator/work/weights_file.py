@@ -15,7 +15,7 @@ from torch import nn
 
 from ..base.errors import EnvironmentFault, UserError
 from ..base.files import write_synced
-from ..base.text import finite
+from ..base.values import finite
 from .tensors import tensors_of
 
 MADE_BY = {"made_by": "orchestrator unlearn"}  # metadata of the weights that we wrote

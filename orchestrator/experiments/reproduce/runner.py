@@ -12,7 +12,7 @@ from typing import Any
 from attack.metrics.measure import Measure
 
 from ...base.files import write_synced
-from ...base.text import finite
+from ...base.values import finite
 from ...recipe.recipe import load_recipe
 from ...recipe.sections import Recipe
 from ...records import ownership

@@ -1,0 +1,64 @@
+"""Imports stand at the top of a file. The few that do not are here, each with its reason."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("orchestrator", "unlearn", "attack")
+
+ALLOWED = {
+    "attack/attacks/library.py": "XGBoost takes seconds to import",
+    "unlearn/core/_torchvision.py": "torchvision takes a second to import",
+    "unlearn/data/digits.py": "scikit-learn takes seconds to import, for one of the sources",
+    "orchestrator/__main__.py": "the module search path is put right first",
+    "orchestrator/engine/start.py": "Ray takes seconds to import",
+    "orchestrator/experiments/run.py": "Matplotlib is for the report alone",
+    "orchestrator/experiments/search.py": "Ray takes seconds to import",
+    "orchestrator/experiments/stages.py": "Ray takes seconds to import",
+    "orchestrator/records/mlflow_runs.py": "MLflow takes seconds to import; a thread of its own waits for it",
+    "orchestrator/store/__init__.py": "boto3 is an extra",
+}
+
+
+def late_imports(source: str) -> list[str]:
+    """Returns the imports of a file that are inside a function, those for types alone left out."""
+    found: list[str] = []
+
+    def walk(node: ast.AST, inside: bool) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import | ast.ImportFrom) and inside:
+                found.append(ast.unparse(child))
+            walk(child, inside or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef))
+
+    walk(ast.parse(source), False)
+    return found
+
+
+def files() -> list[Path]:
+    return sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+
+def test_imports_stand_at_the_top() -> None:
+    late = {path.relative_to(ROOT).as_posix(): late_imports(path.read_text(encoding="utf-8")) for path in files()}
+    assert {name: found for name, found in late.items() if found and name not in ALLOWED} == {}
+
+
+@pytest.mark.parametrize("package", ["xgboost", "torchvision", "mlflow", "sklearn", "boto3"])
+def test_a_heavy_package_has_one_door(package: str) -> None:
+    """A file that imports it at its top is one that only its users import."""
+    doors = [
+        path.relative_to(ROOT).as_posix()
+        for path in files()
+        for line in late_imports(path.read_text(encoding="utf-8"))
+        if line.split()[1].partition(".")[0] == package
+    ]
+    assert len(doors) <= 1
+
+
+def test_an_import_inside_a_function_is_seen() -> None:
+    assert late_imports("def f():\n    if True:\n        from a import b\nimport c\n") == ["from a import b"]
+    assert late_imports("if TYPE_CHECKING:\n    from a import b\n") == []
