@@ -6,7 +6,6 @@ import difflib
 import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 EXIT_OK = 0
 EXIT_UNITS_FAILED = 1
@@ -20,7 +19,7 @@ class Fault:
     """One thing wrong with a recipe: where, what was given, what is allowed and the likely fix."""
 
     field: str
-    value: Any
+    value: object
     problem: str
     allowed: str = ""
     suggestion: str = ""

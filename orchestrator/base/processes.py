@@ -9,7 +9,7 @@ import os
 import socket
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 
 @functools.cache
@@ -54,6 +54,13 @@ def is_running(pid: int | str, started: str) -> bool:
     return bool(started) and process_start(pid) == started
 
 
-def worker() -> dict[str, Any]:
+class Speaker(TypedDict):
+    """Which process speaks."""
+
+    host: str
+    pid: int
+
+
+def worker() -> Speaker:
     """Returns which process speaks."""
     return {"host": socket.gethostname(), "pid": os.getpid()}

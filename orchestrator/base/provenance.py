@@ -7,7 +7,7 @@ import subprocess
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 PACKAGES = (
     "torch",
@@ -34,8 +34,15 @@ def versions() -> dict[str, str]:
     return found
 
 
+class GitState(TypedDict, total=False):
+    """The commit of the code, and whether it was changed since."""
+
+    commit: str
+    dirty: bool
+
+
 @lru_cache(maxsize=1)
-def git_state() -> dict[str, Any]:
+def git_state() -> GitState:
     """Returns the commit of the code that runs and whether it was changed since; empty outside a
     checkout.
     """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 # scheme://user:password@… and scheme://token@…; a bucket or a host alone holds no '@'.
 _USER = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*://)(?P<user>[^/?#\s@:]*)(?P<colon>:?)(?P<password>[^/?#\s]*)@")
@@ -39,7 +38,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text)
 
 
-def varying_names(params: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+def varying_names(params: Sequence[Mapping[str, object]]) -> tuple[str, ...]:
     """Returns the names of parameters that are not the same in all of `params`."""
     names = dict.fromkeys(name for each in params for name in each)
     texts = {name: {json.dumps(each.get(name), sort_keys=True, default=str) for each in params} for name in names}

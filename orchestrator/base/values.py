@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
 Json: TypeAlias = "Mapping[str, Json] | Sequence[Json] | str | int | float | bool | None"
 Object: TypeAlias = Mapping[str, Json]
-# One line of a history or of a table: what was measured, by name. Who measures decides which names
-# there are.
+# What a unit or a step says of itself, by name. Who measures decides which names there are;
+# `plan.facts` has the shapes that are known.
 Record: TypeAlias = Mapping[str, Any]
+T = TypeVar("T")
 
 
 def canonical(value: object) -> str:
@@ -45,14 +46,19 @@ def plain(value: object) -> Json:
     raise TypeError(f"{type(value).__name__} cannot be part of a recipe: {value!r}")
 
 
-def finite(value: Any) -> Any:
+def finite(value: T) -> T:
     """Returns `value` with NaN and infinities as null: what cannot be measured is null, and JSON
     knows no NaN.
     """
+    made: T = _finite(value)
+    return made
+
+
+def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(k): finite(v) for k, v in value.items()}
+        return {str(k): _finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(v) for v in value]
+        return [_finite(v) for v in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not np.isfinite(value):

@@ -11,11 +11,13 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
+
+import pyarrow as pa
 
 from attack import ATTACKS
 from attack.attacks.device import best_device
-from attack.audit.audit import audit
+from attack.audit.audit import Audit, audit
 from attack.audit.check import Examination
 from attack.audit.population import population_problems
 from attack.audit.runner import InProcess, Runner
@@ -24,10 +26,11 @@ from attack.outputs.readers import find_files
 from attack.outputs.sets import FORGET, by_set, halves
 from attack.outputs.sources import ParquetFiles, Source, Tables
 
+from ..base.documents import Environment, Results
 from ..base.errors import EXIT_OK, EXIT_UNITS_FAILED, UserError
 from ..base.files import write_synced
 from ..base.provenance import git_state, versions
-from ..base.values import finite
+from ..base.values import Json, finite
 from ..base.yaml_text import YamlFault, load
 from ..engine.start import attacks_on_ray, ray_session
 from ..experiments.results import SCHEMA_VERSION
@@ -40,6 +43,7 @@ from .arguments import VALUES_PER_ROW
 from .ending import print_json
 
 GIB = 2**30
+Settings: TypeAlias = dict[str, dict[str, Json]]  # attack → option → value
 
 
 def main(args: argparse.Namespace) -> int:
@@ -59,7 +63,7 @@ def main(args: argparse.Namespace) -> int:
         folder.unlock()
 
 
-def _audit(args: argparse.Namespace, source: Source, settings: dict[str, dict[str, Any]], folder: OutputFolder) -> int:
+def _audit(args: argparse.Namespace, source: Source, settings: Settings, folder: OutputFolder) -> int:
     started = time.perf_counter()
     with _told():
         sets = by_set(source)
@@ -141,10 +145,10 @@ def _population(args: argparse.Namespace, examined: Examination, names: Sequence
     return found
 
 
-def _settings(overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
+def _settings(overrides: Sequence[str]) -> Settings:
     """Returns the attacks' options that `--set` gives; what is wrong with a value, the attack
     itself says."""
-    found: dict[str, dict[str, Any]] = {}
+    found: Settings = {}
     for text in overrides:
         path, equals, value = text.partition("=")
         attack, dot, option = path.partition(".")
@@ -182,7 +186,7 @@ def _files(given: Sequence[str]) -> ParquetFiles:
         return ParquetFiles(*find_files(given))
 
 
-def _mapped(path: Path) -> Any:
+def _mapped(path: Path) -> pa.Table:
     try:
         mapping = load(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, IsADirectoryError) as error:
@@ -231,30 +235,30 @@ def _runner(
 
 
 def _write(
-    folder: OutputFolder, seed: int, names: list[str], source: Source, found: Any, stages: dict[str, float]
-) -> dict[str, Any]:
-    document = finite(
-        {
-            "schema": SCHEMA_VERSION,
-            "recipe": {
-                "name": folder.path.resolve().name,
-                "description": "Audit of given outputs; nothing was trained here.",
-                "seed": seed,
-                "attacks": [{"name": name} for name in names],
-            },
-            "rows": [row.to_json() for row in found.rows],
-            "stages": stages,
-            "environment": {
-                "work": {"units_executed": 0, "units_reused": 0},
-                "versions": versions(),
-                "git": git_state(),
-                "notes": [*found.notes, f"{source.rows():,} rows of outputs"],
-                **({"questions": found.questions} if found.questions else {}),
-            },
-        }
-    )
+    folder: OutputFolder, seed: int, names: list[str], source: Source, found: Audit, stages: dict[str, float]
+) -> Results:
+    facts: Environment = {
+        "work": {"units_executed": 0, "units_reused": 0},
+        "versions": versions(),
+        "git": git_state(),
+        "notes": [*found.notes, f"{source.rows():,} rows of outputs"],
+    }
+    if found.questions:
+        facts["questions"] = found.questions
+    document: Results = {
+        "schema": SCHEMA_VERSION,
+        "recipe": {
+            "name": folder.path.resolve().name,
+            "description": "Audit of given outputs; nothing was trained here.",
+            "seed": seed,
+            "attacks": [{"name": name} for name in names],
+        },
+        "rows": [row.to_json() for row in found.rows],
+        "stages": stages,
+        "environment": facts,
+    }
+    document = finite(document)
     write_synced(folder.path / "curves.json", json.dumps(finite(found.curves)).encode())
     write_synced(folder.path / "results.json", json.dumps(document, indent=1).encode())
     folder.seal_report(write_report(folder.path))
-    result: dict[str, Any] = document
-    return result
+    return document

@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Iterator
-from typing import Any
 
 from rich.console import Console
 
@@ -25,7 +24,7 @@ def shown() -> Iterator[None]:
         sys.stdout.flush()
 
 
-def console(width: int, **options: Any) -> Any:
+def console(width: int, *, soft_wrap: bool = False, highlight: bool = True) -> Console:
     """Returns a console of Rich's for standard output, `width` wide where that is no terminal."""
 
     class Ours(Console):
@@ -33,7 +32,7 @@ def console(width: int, **options: Any) -> Any:
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError
 
-    return Ours(width=None if sys.stdout.isatty() else width, **options)
+    return Ours(width=None if sys.stdout.isatty() else width, soft_wrap=soft_wrap, highlight=highlight)
 
 
 def load(args: argparse.Namespace) -> Recipe:

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from ..base.errors import EXIT_ENVIRONMENT, EXIT_OK
 from ..base.provenance import versions
@@ -22,6 +23,7 @@ from ..engine.ray.health import (
     LEAST_DISK,
     LONGEST_RAY_FOLDER,
     Finding,
+    MachineFacts,
     facts,
     judge_machine,
     judge_worker,
@@ -81,7 +83,7 @@ def _packages() -> list[Finding]:
     return [Finding("packages", not missing, shown if not missing else f"missing: {', '.join(missing)}", mend)]
 
 
-def _machine(seen: dict[str, Any]) -> list[Finding]:
+def _machine(seen: MachineFacts) -> list[Finding]:
     free = shutil.disk_usage(Path.cwd()).free / GIB
     disk = Finding(
         "disk here",
@@ -197,7 +199,7 @@ def _workers(session: RaySession, store: str | None) -> list[Finding]:
     return findings
 
 
-def _skew(ray: Any, strategy: Any) -> float:
+def _skew(ray: ModuleType, strategy: object) -> float:
     """Returns a node's clock less this one's in seconds, to within half the round trip of the
     fastest of three calls."""
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from ..base.documents import DataSummary
 from ..engine.ray.placement import Node, Placement
 from ..engine.start import ray_session
-from ..experiments.estimate import estimate
+from ..experiments.estimate import Estimate, estimate
 from ..plan.data import load_data
 from ..plan.plan import make_plan
 from ..plan.units import STAGE_TITLES
@@ -20,6 +20,14 @@ from ..records.progress import duration
 from ..store import open_store
 from . import common
 from .ending import print_json
+
+
+class PlanDocument(Estimate, DataSummary):
+    """What `orchestrator plan --json` prints."""
+
+    recipe: str
+    store: str
+    rows: int
 
 
 def main(args: argparse.Namespace) -> int:
@@ -31,7 +39,13 @@ def main(args: argparse.Namespace) -> int:
     plan = make_plan(recipe, data)
     slots = args.slots or _slots(recipe.resources, args.address)
     found = estimate(plan, store, data.digest, slots)
-    document: dict[str, Any] = {"recipe": recipe.name, "store": uri, **found, "rows": len(plan.rows), **data.summary()}
+    document: PlanDocument = {
+        "recipe": recipe.name,
+        "store": uri,
+        **found,
+        "rows": len(plan.rows),
+        **data.summary(),
+    }
     if args.json:
         print_json(document)
     else:
@@ -54,7 +68,7 @@ def _slots(resources: Resources, address: str | None) -> int:
     return Placement(tuple(Node.of(node) for node in nodes), resources).slots("train")
 
 
-def render(document: dict[str, Any]) -> str:
+def render(document: PlanDocument) -> str:
     """Returns the plan as text."""
     facts, split = document["dataset"], document["split"]
     lines = [
@@ -65,15 +79,20 @@ def render(document: dict[str, Any]) -> str:
     ]
     for stage, counts in document["stages"].items():
         work, wall = counts["unit_seconds_left"], counts["wall_seconds_left"]
-        shown = f"{duration(work):>12}{duration(wall):>10}" if work is not None else f"{'unknown':>12}{'unknown':>10}"
+        shown = (
+            f"{duration(work):>12}{duration(wall):>10}"
+            if work is not None and wall is not None
+            else f"{'unknown':>12}{'unknown':>10}"
+        )
         lines.append(f"{STAGE_TITLES[stage]:<20}{counts['units']:>8}{counts['stored']:>8}{counts['missing']:>9}{shown}")
     total = document["total"]
-    if total["unit_seconds_left"] is None:
+    seconds = total["wall_seconds_left"]
+    if seconds is None:
         lines.append("total: unknown until units like these have run, here or in the store that --store names")
     else:
         gpus = f", {total['gpu_hours_left']:.3g} GPU-hours" if total["gpu_hours_left"] else ""
         lines.append(
-            f"total: {total['cpu_hours_left']:.3g} CPU-hours{gpus}; about {duration(total['wall_seconds_left'])} with "
+            f"total: {total['cpu_hours_left']:.3g} CPU-hours{gpus}; about {duration(seconds)} with "
             f"{document['slots']} units at once, without starting and drawing"
         )
     learnt = document["learnt_from"]

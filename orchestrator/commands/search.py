@@ -7,10 +7,10 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
+from ..base.documents import SearchDocument
 from ..base.errors import EXIT_OK, EXIT_UNITS_FAILED
 from ..base.text import varying_names
 from ..experiments.run import RunOptions
@@ -64,7 +64,7 @@ def print_search(result: SearchResult) -> None:
             print(f"failed: {trial['params']}: {trial['why']}", file=sys.stderr)
 
 
-def _table(document: dict[str, Any]) -> Any:
+def _table(document: SearchDocument) -> Table:
     def text(value: float | None, form: str) -> str:
         return words.NOT_MEASURABLE if value is None else format(value, form)
 
@@ -72,11 +72,11 @@ def _table(document: dict[str, Any]) -> Any:
     table = Table(title=f"Search for {words.method_name(document['method'])}: settings that no other one beats")
     for heading in ("", "setting", "search |AUC−½|", "error rise", "test-fold AUC", "|AUC−½|", "error rise"):
         table.add_column(heading, justify="left" if heading in ("", "setting") else "right")
-    for method, final in zip(document["methods"], document["final"], strict=True):
+    for method, final in zip(document["methods"], document.get("final", []), strict=True):
         params = {k: v for k, v in method.items() if k != "name"}
         trial = next(trial for trial in document["trials"] if trial["params"] == params)
         table.add_row(
-            "★ winner" if trial["winner"] else "",
+            "★ winner" if trial.get("winner") else "",
             words.parameters_text(params, names),
             text(trial["auc_gap"], ".3f"),
             text(trial["error_rise"], "+.2f"),

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import argparse
 import time
-from typing import Any
 
 from ..base.errors import UserError, nearest
 from ..base.text import printable
 from ..plan.units import STAGE_TITLES
-from ..records.folder import open_folder
+from ..records.folder import OutputFolder, open_folder
 from ..records.progress import duration
-from ..records.state import ExperimentState, unit_history
+from ..records.state import ExperimentState, RunningUnit, StateDocument, UnitHistory, unit_history
 from .ending import print_json
 
 MOST_RUNNING = 12
@@ -31,7 +30,7 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def render(state: dict[str, Any]) -> str:
+def render(state: StateDocument) -> str:
     """Returns the state as text."""
     by = f" ({state['driver']})" if state["state"] == "running" and state["driver"] else ""
     lines = [f"{state['folder']}: {state['state']}{by}"]
@@ -51,7 +50,9 @@ def render(state: dict[str, Any]) -> str:
     running = list(state["running"].values())
     for unit in running[:MOST_RUNNING]:
         where = f" on {unit['where']}" if unit["where"] else ""
-        lines.append(f"  running: {printable(unit['name'])}{where}, for {duration(unit['for'])}{attempt_text(unit)}")
+        lines.append(
+            f"  running: {printable(unit['name'])}{where}, for {duration(unit.get('for', 0.0))}{attempt_text(unit)}"
+        )
     if len(running) > MOST_RUNNING:
         lines.append(f"  running: {len(running) - MOST_RUNNING} more")
     for key, failure in state["failures"].items():
@@ -75,13 +76,13 @@ def rate_text(rate: float | None) -> str:
     raise AssertionError
 
 
-def attempt_text(unit: dict[str, Any]) -> str:
+def attempt_text(unit: RunningUnit) -> str:
     """Returns which attempt it is, empty for the first."""
     attempt = unit.get("attempt") or 1
     return f" (attempt {attempt})" if attempt > 1 else ""
 
 
-def _units(folder: Any, wanted: list[str], as_json: bool) -> int:
+def _units(folder: OutputFolder, wanted: list[str], as_json: bool) -> int:
     found = []
     for text in wanted:
         units = unit_history(folder.path, text)
@@ -99,11 +100,13 @@ def _units(folder: Any, wanted: list[str], as_json: bool) -> int:
     return 0
 
 
-def render_unit(unit: dict[str, Any]) -> str:
+def render_unit(unit: UnitHistory) -> str:
     """Returns all that is recorded of a unit as text."""
 
-    def clock(stamp: float | None) -> str:
-        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(stamp)) if stamp else "?"
+    def clock(stamp: object) -> str:
+        if not isinstance(stamp, int | float) or not stamp:
+            return "?"
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(stamp))
 
     lines = [f"{printable(unit['name'])}  [{unit['unit']}]", f"  {STAGE_TITLES.get(unit['stage'], unit['stage'])}"]
     for attempt in unit["attempts"]:

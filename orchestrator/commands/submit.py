@@ -13,18 +13,20 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO, TypeVar
 
-from ray.job_submission import JobSubmissionClient
+from ray.job_submission import JobDetails, JobSubmissionClient
 
 from ..base.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_OK, EnvironmentFault, UserError
 from ..base.values import digest
 from ..plan.units import experiment_id
 from ..recipe.places import VARIABLE
 from ..recipe.recipe import to_yaml
+from ..recipe.sections import Recipe
 from . import common
 from .ending import print_json
 
+T = TypeVar("T")
 ACTIVE = ("PENDING", "RUNNING")
 HEAD_START_SECONDS = 60.0
 FOLLOW_TRIES = 5
@@ -39,7 +41,7 @@ def main(args: argparse.Namespace) -> int:
     recipe = common.load(args)
     base = f"{recipe.name}-{experiment_id(recipe)}"
     client = connect(args.address)
-    jobs = {job.submission_id: job for job in _jobs(client, args.address) if (job.submission_id or "").startswith(base)}
+    jobs = {name: job for job in _jobs(client, args.address) if (name := job.submission_id or "").startswith(base)}
     # The same recipe into another folder or store is another job.
     same = [name for name, job in jobs.items() if (job.metadata or {}).get("place", _place(args)) == _place(args)]
     current = max(same, key=lambda name: _attempt(name, base)) if same else ""
@@ -96,7 +98,7 @@ def _stop(client: JobSubmissionClient, identity: str, as_json: bool) -> int:
     return EXIT_OK if status not in ACTIVE else EXIT_ENVIRONMENT
 
 
-def _ask(identity: str, what: str, action: Callable[[], Any]) -> Any:
+def _ask(identity: str, what: str, action: Callable[[], T]) -> T:
     """Returns what the job server answers; raises `EnvironmentFault` with its first line where it
     refuses."""
     try:
@@ -105,7 +107,7 @@ def _ask(identity: str, what: str, action: Callable[[], Any]) -> Any:
         raise EnvironmentFault(f"{identity}: cannot be {what}: {str(error).strip().splitlines()[0]}") from None
 
 
-def _jobs(client: JobSubmissionClient, address: str) -> list[Any]:
+def _jobs(client: JobSubmissionClient, address: str) -> list[JobDetails]:
     try:
         return list(client.list_jobs())
     except RuntimeError as error:
@@ -133,7 +135,7 @@ def connect(address: str) -> JobSubmissionClient:
         raise EnvironmentFault(f"{address}: the job server cannot be used ({text}); {hint}") from None
 
 
-def _warn(recipe: Any, args: argparse.Namespace) -> None:
+def _warn(recipe: Recipe, args: argparse.Namespace) -> None:
     """Says what would be missed later: results that go with the job's folder, a variable that the
     cluster may not have."""
     if not args.output:
@@ -149,7 +151,7 @@ def _warn(recipe: Any, args: argparse.Namespace) -> None:
         )
 
 
-def _submit(client: JobSubmissionClient, identity: str, recipe: Any, args: argparse.Namespace) -> bool:
+def _submit(client: JobSubmissionClient, identity: str, recipe: Recipe, args: argparse.Namespace) -> bool:
     """Submits the job; returns False where somebody else has just submitted the same one."""
     missing = [name for name in args.env if name not in os.environ]
     if missing:
@@ -170,7 +172,10 @@ def _submit(client: JobSubmissionClient, identity: str, recipe: Any, args: argpa
     with tempfile.TemporaryDirectory() as folder:
         # Only the recipe travels: data, runs and .git never do.
         Path(folder, "recipe.yaml").write_text(to_yaml(recipe), encoding="utf-8")
-        environment: dict[str, Any] = {"working_dir": folder, "env_vars": {name: os.environ[name] for name in args.env}}
+        environment: dict[str, object] = {
+            "working_dir": folder,
+            "env_vars": {name: os.environ[name] for name in args.env},
+        }
         if args.ship_code:
             here = Path(__file__).resolve().parents[2]
             environment["py_modules"] = [str(here / package) for package in ("orchestrator", "unlearn", "attack")]

@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
 from unlearn import SecondMoments, UnlearnError, second_moments
 
 from ..base.errors import Fault, RecipeError, UserError
-from ..base.values import finite
+from ..base.values import Record, finite
 from ..plan.data import load_data
 from ..recipe.choices import Point
 from ..recipe.recipe import load_recipe
@@ -82,7 +81,9 @@ def _point(points: Sequence[Point], wanted: str | None, recipe: str) -> Point:
     return chosen[0]
 
 
-def _moments(path: Path | None, model: nn.Module, context: Any, augment: str | None, progress: Any) -> Any:
+def _moments(
+    path: Path | None, model: nn.Module, context: Context, augment: str | None, progress: Progress
+) -> SecondMoments:
     if path is None:
         progress.say("no --moments given: computing second moments of the training data now, in one pass")
         return second_moments(model.eval(), context.loader("train", augment=augment))
@@ -92,7 +93,7 @@ def _moments(path: Path | None, model: nn.Module, context: Any, augment: str | N
         raise UserError(f"--moments: {str(path)!r}: no such file") from None
 
 
-def _brief(row: dict[str, Any]) -> str:
+def _brief(row: Record) -> str:
     return ", ".join(
         f"{name} {value:.4g}" for name, value in row.items() if isinstance(value, float) and name != "seconds"
     )

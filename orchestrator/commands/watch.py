@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from typing import Any
+from typing import TextIO
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -18,7 +18,7 @@ from ..base.text import printable
 from ..plan.units import STAGE_TITLES
 from ..records.folder import open_folder
 from ..records.progress import duration
-from ..records.state import ExperimentState
+from ..records.state import ExperimentState, StateDocument
 from .ending import print_json
 from .status import attempt_text, rate_text, render
 
@@ -55,7 +55,7 @@ def _live(state: ExperimentState, interval: float) -> None:
             state.update(wait=False)
 
 
-def picture(state: dict[str, Any], height: int) -> Group:
+def picture(state: StateDocument, height: int) -> Group:
     """Returns the live view: stages with bars, throughput and ETA; running units; failures. At most
     `height` lines."""
     now = time.time()
@@ -67,7 +67,10 @@ def picture(state: dict[str, Any], height: int) -> Group:
         no_wrap=True,
         overflow="ellipsis",
     )
-    lines: list[Any] = [head, Text(state["where"] or state["driver"], style="dim", no_wrap=True, overflow="ellipsis")]
+    lines: list[RenderableType] = [
+        head,
+        Text(state["where"] or state["driver"], style="dim", no_wrap=True, overflow="ellipsis"),
+    ]
     stages = Table(box=None, pad_edge=False, header_style="dim")
     for title in ("stage", "", "done", "failed", "stored", "throughput", "left"):
         stages.add_column(title, justify="left" if title in ("stage", "") else "right", no_wrap=True)
@@ -98,7 +101,7 @@ def picture(state: dict[str, Any], height: int) -> Group:
         lines.append(Text(f"{len(running)} running", style="dim"))
         for unit in shown:
             where = f" on {unit['where']}" if unit["where"] else ""
-            text = f"  {printable(unit['name'])}{where}, {duration(unit['for'])}{attempt_text(unit)}"
+            text = f"  {printable(unit['name'])}{where}, {duration(unit.get('for', 0.0))}{attempt_text(unit)}"
             lines.append(Text(text, no_wrap=True, overflow="ellipsis"))
         if len(shown) < len(running):
             lines.append(Text(f"  and {len(running) - len(shown)} more", style="dim"))
@@ -110,7 +113,7 @@ def picture(state: dict[str, Any], height: int) -> Group:
     return Group(*lines[: max(1, height)])
 
 
-def _plain(state: ExperimentState, interval: float, stream: Any) -> None:
+def _plain(state: ExperimentState, interval: float, stream: TextIO) -> None:
     """Prints a line for each stage that begins or ends, each failure, and every ten seconds how far
     it is."""
 

@@ -12,9 +12,9 @@ import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
-from ..base.values import canonical
+from ..base.values import Object, Record, canonical
 from ..engine.queue import UnitQueue
 from ..plan.plan import Plan
 from ..plan.specs import TrainSpec
@@ -81,7 +81,7 @@ def learn(plan: Plan, store: Store | None, dataset: str) -> Pace:
 
 
 def _learn_from_others(pace: Pace, store: Store, known: set[str]) -> None:
-    models: dict[str, Any] = {}
+    models: dict[str, Object] = {}
     datasets: dict[str, str] = {}
     deadline = time.monotonic() + MOST_SECONDS
     later = []
@@ -108,15 +108,13 @@ def _learn_from_others(pace: Pace, store: Store, known: set[str]) -> None:
         pace.shared += 1
 
 
-def _add(
-    pace: Pace, kind: str, spec: Mapping[str, Any], model: Any, dataset: str, meta: Mapping[str, Any], cost: float
-) -> None:
+def _add(pace: Pace, kind: str, spec: Record, model: Object | None, dataset: str, meta: Record, cost: float) -> None:
     for data in {dataset, ""}:
         pace.add(_likeness(kind, spec, model, data), float(meta["seconds"]), cost)
     pace.hosts.add(str(meta.get("host", "")))
 
 
-def _likeness(kind: str, spec: Mapping[str, Any], model: Any, dataset: str) -> str:
+def _likeness(kind: str, spec: Record, model: Object | None, dataset: str) -> str:
     if kind == "train":
         training = spec["training"]
         return canonical([kind, model, {k: training.get(k) for k in TRAINING_PACE}, dataset])
@@ -131,7 +129,7 @@ def _likeness(kind: str, spec: Mapping[str, Any], model: Any, dataset: str) -> s
     return canonical([kind])
 
 
-def _model_of(unit: Unit) -> Any:
+def _model_of(unit: Unit) -> Object | None:
     """Returns the settings of the model that a unit is about."""
     of = [unit, *unit.ancestors().values()]
     return next((one.spec.model.to_json() for one in of if isinstance(one.spec, TrainSpec)), None)
@@ -141,12 +139,12 @@ def _cost(unit: Unit) -> float:
     return _listed(unit.kind, unit.spec.identity()) or unit.cost
 
 
-def _foreign_cost(kind: str, spec: Mapping[str, Any], meta: Mapping[str, Any]) -> float | None:
+def _foreign_cost(kind: str, spec: Record, meta: Record) -> float | None:
     cost = _listed(kind, spec) or meta.get("cost")
     return float(cost) if cost else None
 
 
-def _listed(kind: str, spec: Mapping[str, Any]) -> float:
+def _listed(kind: str, spec: Record) -> float:
     """The models that an attacker is fitted on or scores, or that distances are of; 0 for other
     kinds.
     """
@@ -174,7 +172,45 @@ def _groups(plan: Plan) -> dict[str, list[Unit]]:
     return {stage: list(units.values()) for stage, units in found.items()}
 
 
-def estimate(plan: Plan, store: Store | None, dataset: str, slots: int) -> dict[str, Any]:
+class Left(TypedDict):
+    """What is left to do: seconds of work, wall-clock seconds at so many units at once, hours.
+
+    Null where units like these have never run.
+    """
+
+    unit_seconds_left: float | None
+    wall_seconds_left: float | None
+    cpu_hours_left: float | None
+    gpu_hours_left: float | None
+
+
+class StageEstimate(Left):
+    """What is left of one stage. `units_unknown` are those whose seconds are not known."""
+
+    units: int
+    stored: int
+    missing: int
+    units_unknown: int
+
+
+class Learnt(TypedDict):
+    """The finished units that an estimate rests on, and where they ran."""
+
+    own_units: int
+    units_of_others: int
+    hosts: list[str]
+
+
+class Estimate(TypedDict):
+    """What is left in each stage and in all, with `slots` units at once."""
+
+    slots: int
+    stages: dict[str, StageEstimate]
+    total: Left
+    learnt_from: Learnt
+
+
+def estimate(plan: Plan, store: Store | None, dataset: str, slots: int) -> Estimate:
     """Returns what is left to do in each stage and in all: units, seconds of work, hours of CPU and
     GPU, wall-clock seconds.
 
@@ -185,7 +221,7 @@ def estimate(plan: Plan, store: Store | None, dataset: str, slots: int) -> dict[
     """
     pace = learn(plan, store, dataset)
     resources = plan.recipe.resources
-    stages: dict[str, dict[str, Any]] = {}
+    stages: dict[str, StageEstimate] = {}
     for stage, units in _groups(plan).items():
         planned = {unit.key for unit in plan.stages[stage]}
         missing = [unit for unit in units if store is None or not store.has(unit.key)]
@@ -206,9 +242,14 @@ def estimate(plan: Plan, store: Store | None, dataset: str, slots: int) -> dict[
             "cpu_hours_left": None if work is None else work * resources.cpus_per_unit / 3600,
             "gpu_hours_left": None if work is None else work * (resources.gpus_per_unit if gpu else 0.0) / 3600,
         }
-    names = ("unit_seconds_left", "wall_seconds_left", "cpu_hours_left", "gpu_hours_left")
-    total = {name: _total([counts[name] for counts in stages.values()]) for name in names}
-    learnt = {"own_units": pace.own, "units_of_others": pace.shared, "hosts": sorted(pace.hosts - {""})}
+    counts = list(stages.values())
+    total: Left = {
+        "unit_seconds_left": _total([stage["unit_seconds_left"] for stage in counts]),
+        "wall_seconds_left": _total([stage["wall_seconds_left"] for stage in counts]),
+        "cpu_hours_left": _total([stage["cpu_hours_left"] for stage in counts]),
+        "gpu_hours_left": _total([stage["gpu_hours_left"] for stage in counts]),
+    }
+    learnt: Learnt = {"own_units": pace.own, "units_of_others": pace.shared, "hosts": sorted(pace.hosts - {""})}
     return {"slots": slots, "stages": stages, "total": total, "learnt_from": learnt}
 
 

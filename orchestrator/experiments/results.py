@@ -7,7 +7,6 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,6 +21,18 @@ from attack.metrics.row import NO_UNLEARN, PRIMARY, RETRAIN
 from attack.metrics.row import Row as ResultRow
 from attack.metrics.t_intervals import Shares, share_interval
 
+from ..base.documents import (
+    ConfidenceCurve,
+    Curves,
+    Environment,
+    Hardware,
+    IncrementalCurve,
+    Results,
+    RocCurve,
+    TrainingCurve,
+    UnlearningCurve,
+    Work,
+)
 from ..base.files import write_synced
 from ..base.provenance import _cpus, git_state, versions
 from ..base.values import finite
@@ -42,7 +53,7 @@ SCHEMA_VERSION = 1
 
 def collect(
     plan: Plan, data: ExperimentData, store: Store, failures: Mapping[str, str]
-) -> tuple[list[ResultRow], dict[str, Any]]:
+) -> tuple[list[ResultRow], Curves]:
     """Returns the result rows and the curves that the figures are drawn from.
 
     **Arguments:**
@@ -72,30 +83,48 @@ def _judged(plan: Plan, store: Store, rows: Sequence[ResultRow]) -> list[ResultR
     ]
 
 
-def _curves(plan: Plan, store: Store) -> dict[str, Any]:
+def _curves(plan: Plan, store: Store) -> Curves:
     """Returns what `curves.json` holds."""
-    curves: dict[str, Any] = {"roc": [], "confidence": [], "training": [], "unlearning": [], "incremental": []}
+    roc: list[RocCurve] = []
+    confidence: list[ConfidenceCurve] = []
+    unlearning: list[UnlearningCurve] = []
+    incremental: list[IncrementalCurve] = []
     for index, row in enumerate(plan.rows):
         for unit in row.scores:
             if not store.has(unit.key):
                 continue
             curve = json.loads(store.fetch(unit.key, "curves.json").read_text())
-            for kind in ("roc", "confidence"):
-                curves[kind].append({"row": index, "attack": unit.label.attack, **curve[kind]})
+            rates, counts = curve["roc"], curve["confidence"]
+            roc.append({"row": index, "attack": unit.label.attack, "fpr": rates["fpr"], "tpr": rates["tpr"]})
+            confidence.append(
+                {
+                    "row": index,
+                    "attack": unit.label.attack,
+                    "edges": counts["edges"],
+                    "unlearned": counts["unlearned"],
+                    "retrained": counts["retrained"],
+                }
+            )
         for unit in row.producers:
             if unit.kind == "unlearn" and store.has(unit.key):
                 meta = store.meta(unit.key)
-                curves["unlearning"].append(
+                unlearning.append(
                     {"row": index, "model_id": unit.name, "stopped_at": meta["stopped_at"], "history": meta["history"]}
                 )
                 if meta["steps"]:
-                    curves["incremental"].append({"row": index, "model_id": unit.name, "steps": meta["steps"]})
-    for unit in plan.stages["train"]:
-        if store.has(unit.key):
-            curves["training"].append(
-                {"model_id": unit.name, "role": unit.label.role, "history": store.meta(unit.key)["history"]}
-            )
-    return curves
+                    incremental.append({"row": index, "model_id": unit.name, "steps": meta["steps"]})
+    training: list[TrainingCurve] = [
+        {"model_id": unit.name, "role": unit.label.role, "history": store.meta(unit.key)["history"]}
+        for unit in plan.stages["train"]
+        if store.has(unit.key)
+    ]
+    return {
+        "roc": roc,
+        "confidence": confidence,
+        "training": training,
+        "unlearning": unlearning,
+        "incremental": incremental,
+    }
 
 
 class _Collected:
@@ -263,32 +292,39 @@ def _mean_epochs(store: Store, producers: Sequence[Unit]) -> float | None:
 def environment(
     data: ExperimentData,
     store: Store,
-    work: dict[str, int],
+    work: Work,
     where: str,
     rows: Sequence[ResultRow],
-    previous: Mapping[str, Any],
-) -> dict[str, Any]:
+    previous: Results | None,
+) -> Environment:
     """Returns the facts about what ran where, on what.
 
     An invocation that executes nothing keeps what the `previous` results say of code and machine:
     they made the numbers.
     """
     attack = next((row.attacks[PRIMARY].to_json() for row in rows if PRIMARY in row.attacks), None)
-    facts = {
-        "versions": versions(),
-        "git": git_state(),
-        "hardware": {
-            "where": where,
-            "machine": platform.machine(),
-            "python": platform.python_version(),
-            "cpus": _cpus(),
-        },
+    known, git = versions(), git_state()
+    hardware: Hardware = {
+        "where": where,
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "cpus": _cpus(),
     }
-    before = previous.get("environment", {})
-    if not work["units_executed"] and set(facts) <= set(before):
-        facts = {name: before[name] for name in facts}
-    named = {} if data.ids is None else {"sample_ids": _sample_ids(rows, data.ids)}
-    return {"work": work, **facts, "attack": attack, "store": store.uri, **data.summary(), **named}
+    before = previous["environment"] if previous is not None else None
+    if not work["units_executed"] and before is not None and {"versions", "git", "hardware"} <= set(before):
+        known, git, hardware = before["versions"], before["git"], before["hardware"]
+    facts: Environment = {
+        "work": work,
+        "versions": known,
+        "git": git,
+        "hardware": hardware,
+        "attack": attack,
+        "store": store.uri,
+        **data.summary(),
+    }
+    if data.ids is not None:
+        facts["sample_ids"] = _sample_ids(rows, data.ids)
+    return facts
 
 
 def _sample_ids(rows: Sequence[ResultRow], ids: np.ndarray) -> dict[str, str]:
@@ -301,12 +337,12 @@ def write_results(
     folder: Path,
     recipe: Recipe,
     rows: Sequence[ResultRow],
-    curves: dict[str, Any],
+    curves: Curves,
     stages: dict[str, float],
-    facts: dict[str, Any],
-) -> dict[str, Any]:
+    facts: Environment,
+) -> Results:
     """Writes `results.json` and `curves.json`; returns the results document."""
-    document = {
+    document: Results = {
         "schema": SCHEMA_VERSION,
         "recipe": recipe.document,
         "rows": [row.to_json() for row in rows],

@@ -6,8 +6,8 @@ import resource
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from ..base.documents import Results, Work
 from ..base.errors import EnvironmentFault
 from ..base.scratch import sweep_all
 from ..engine import Engine, InlineEngine
@@ -32,7 +32,7 @@ from .stages import INLINE, RunOptions, Stages
 class RunResult:
     """What a run came to."""
 
-    document: dict[str, Any]
+    document: Results
     folder: Path
     failed: int
 
@@ -62,7 +62,7 @@ class _Run:
         self.folder = folder
         self.progress = progress
         self.stages = Stages(folder, progress)
-        self.work = {"units_executed": 0, "units_reused": 0}
+        self.work: Work = {"units_executed": 0, "units_reused": 0}
         self.failures: dict[str, str] = {}
         self.where = "stored results"
 
@@ -185,7 +185,10 @@ class _Run:
             if outcome.failed:
                 self.failures[outcome.key] = outcome.error
             else:
-                self.work["units_executed" if outcome.status == "done" else "units_reused"] += 1
+                if outcome.status == "done":
+                    self.work["units_executed"] += 1
+                else:
+                    self.work["units_reused"] += 1
                 tracker.unit_done(runnable[outcome.key])
 
         self.stages.run(stage, list(runnable.values()), reused, engine, listen)
@@ -200,10 +203,12 @@ class _Run:
     def _finish(self, plan: Plan, data: ExperimentData, store: Store, tracker: Tracker) -> RunResult:
         with self.stages.timed("report"):
             rows, curves = collect(plan, data, store, self.failures)
-            previous = self.folder.results()  # empty where it is damaged
+            previous = self.folder.results()  # None where it is damaged
             facts = environment(data, store, self.work, self.where, rows, previous)
             document = write_results(self.folder.path, self.recipe, rows, curves, self.folder.stage_seconds(), facts)
-            unchanged = previous.get("rows") == document["rows"] and previous.get("recipe") == document["recipe"]
+            unchanged = previous is not None and all(
+                previous.get(name) == document[name] for name in ("rows", "recipe")
+            )
             if not unchanged or not self.folder.report_is_whole():
                 from ..report import write_report
 
@@ -220,7 +225,7 @@ class _Run:
         return RunResult(document, self.folder.path, failed)
 
 
-def rebuild(folder: OutputFolder) -> dict[str, Any]:
+def rebuild(folder: OutputFolder) -> Results:
     """Writes results, tables, figures and the page again from the store; computes nothing.
 
     **Raises:** `EnvironmentFault` where the folder holds no experiment, or an object of its store
@@ -235,7 +240,7 @@ def rebuild(folder: OutputFolder) -> dict[str, Any]:
         write_outputs(plan, store, folder.path / "outputs")
     except CorruptObject as error:
         raise EnvironmentFault(f"{folder.path}: {error}; `orchestrator retry {folder.path}` makes it again") from None
-    work = {"units_executed": 0, "units_reused": sum(store.has(unit.key) for unit in plan.units())}
+    work: Work = {"units_executed": 0, "units_reused": sum(store.has(unit.key) for unit in plan.units())}
     document = write_results(
         folder.path,
         recipe,

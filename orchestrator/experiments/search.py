@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from attack.metrics.row import metric_name
 
+from ..base.documents import FinalRow, Results, SearchDocument, Trial
 from ..base.errors import EXIT_UNITS_FAILED, EnvironmentFault, UserError
 from ..base.files import write_synced
 from ..base.text import varying_names
 from ..base.values import finite
 from ..engine import Engine, InlineEngine, SettingReport
 from ..plan.data import ExperimentData, load_data
-from ..plan.objective import BROKEN, FAILED, FINISHED, STOPPED, front_of, winner_of
+from ..plan.objective import BROKEN, FAILED, FINISHED, STOPPED, Measured, front_of, winner_of
 from ..plan.plan import check_stored_models
 from ..plan.search import BOUND, FOLD, MEASURED_ERROR, SearchPlan, bound_of, check_search, plan_search
 from ..plan.units import Unit, default_threads
@@ -66,7 +67,7 @@ class SearchResult:
     None where there are none.
     """
 
-    document: dict[str, Any]
+    document: SearchDocument
     folder: Path
     run: RunResult | None
 
@@ -91,13 +92,13 @@ def search(recipe: Recipe, options: RunOptions) -> SearchResult:
     return SearchResult(document, folder, result)
 
 
-def find(recipe: Recipe, options: RunOptions) -> dict[str, Any]:
+def find(recipe: Recipe, options: RunOptions) -> SearchDocument:
     """Compares settings on the validation fold and writes `search.json`; touches no model of the
     test fold.
 
     A search that was finished before is read back. Raises as `search`.
     """
-    if options.address == INLINE and not read(options.output):
+    if options.address == INLINE and read(options.output) is None:
         raise _needs_ray()
     folder = OutputFolder(options.output)
     folder.take(Owner.of_recipe(recipe), options.force)
@@ -114,14 +115,14 @@ def find(recipe: Recipe, options: RunOptions) -> dict[str, Any]:
         folder.unlock()
 
 
-def final_rows(document: dict[str, Any], results: dict[str, Any]) -> list[dict[str, Any]]:
+def final_rows(document: SearchDocument, results: Results) -> list[FinalRow]:
     """Returns what the test fold says of the chosen settings, in the order of
     `document["methods"]`.
     """
     rows = results["rows"]
     before = next(row["metrics"].get("error_test") for row in rows if row["method"] == "no_unlearn")
     auc_name = metric_name(document["attack"], "auc")
-    found = []
+    found: list[FinalRow] = []
     for method in document["methods"]:
         params = {k: v for k, v in method.items() if k != "name"}
         row = next(row for row in rows if row["method"] == method["name"] and row["params"] == params)
@@ -144,7 +145,7 @@ def final_rows(document: dict[str, Any], results: dict[str, Any]) -> list[dict[s
     return found
 
 
-def beyond_bound(document: dict[str, Any]) -> str:
+def beyond_bound(document: SearchDocument) -> str:
     """Returns the remark that the winner did not keep the bound on the test fold, empty where it
     did.
     """
@@ -166,7 +167,7 @@ class _Search:
         self.progress = progress
         self.stages = Stages(folder, progress)
 
-    def find(self) -> dict[str, Any]:
+    def find(self) -> SearchDocument:
         store = open_store(self.options.store or str(self.folder.path / "store"))
         data = load_data(
             self.recipe, store, self.progress.counting("decoding images"), allow_factory=self.options.allow_factory
@@ -174,7 +175,7 @@ class _Search:
         plan = plan_search(self.recipe, data)
         check_stored_models(plan.plan, sum(store.has(unit.key) for unit in plan.plan.stages["train"]))
         known = read(self.folder.path)
-        if known.get("key") == plan.key:
+        if known is not None and known["key"] == plan.key:
             self.progress.say(f"search: all {len(known['trials'])} settings already settled")
             return known
         if self.options.address == INLINE:
@@ -217,7 +218,7 @@ class _Search:
             more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
             raise SearchFailed(f"{self.recipe.name}: every setting needs what failed: {first}{more}")
 
-    def _settle(self, plan: SearchPlan, engine: RayEngine) -> list[dict[str, Any]]:
+    def _settle(self, plan: SearchPlan, engine: RayEngine) -> list[Trial]:
         from ..engine.ray.search_trials import run_settings  # imports Ray
 
         models = len(plan.references)
@@ -232,11 +233,11 @@ class _Search:
             run_settings(engine, plan.settings, plan.references, self.search, book)
         return book.trials
 
-    def _document(self, plan: SearchPlan, store: Store, trials: list[dict[str, Any]]) -> dict[str, Any]:
+    def _document(self, plan: SearchPlan, store: Store, trials: list[Trial]) -> SearchDocument:
         winner, front = winner_of(trials), front_of(trials)
         chosen = [winner, *(i for i in front if i != winner)] if winner is not None else front
         for index, trial in enumerate(trials):
-            trial |= {"pareto": index in front, "winner": index == winner}
+            trial["pareto"], trial["winner"] = index in front, index == winner
         models = len(plan.references)
         auc = float(store.meta(plan.baseline.key)["metrics"]["auc"])
         errors = [float(store.meta(unit.key)["errors"][MEASURED_ERROR]) for unit in plan.references]
@@ -245,25 +246,24 @@ class _Search:
             notes.append(few_models(models))
         if winner is None:
             notes.append(no_winner(trials, bound_of(self.search)))
-        return finite(
-            {
-                "schema": SCHEMA_VERSION,
-                "key": plan.key,
-                "recipe": self.recipe.name,
-                "search": self.search.model_dump(mode="json"),
-                "method": self.search.method["name"],
-                "attack": plan.baseline.label.attack,
-                "fold": FOLD,
-                "models": models,
-                "bound": bound_of(self.search),
-                "no_unlearn": {"auc": auc, "auc_gap": abs(auc - 0.5), "error": sum(errors) / models},
-                "trials": trials,
-                "winner": winner,
-                "front": front,
-                "methods": [{"name": self.search.method["name"], **trials[i]["params"]} for i in chosen],
-                "notes": notes,
-            }
-        )
+        document: SearchDocument = {
+            "schema": SCHEMA_VERSION,
+            "key": plan.key,
+            "recipe": self.recipe.name,
+            "search": self.search.model_dump(mode="json"),
+            "method": str(self.search.method["name"]),
+            "attack": plan.baseline.label.attack,
+            "fold": FOLD,
+            "models": models,
+            "bound": bound_of(self.search),
+            "no_unlearn": {"auc": auc, "auc_gap": abs(auc - 0.5), "error": sum(errors) / models},
+            "trials": trials,
+            "winner": winner,
+            "front": front,
+            "methods": [{"name": str(self.search.method["name"]), **trials[i]["params"]} for i in chosen],
+            "notes": notes,
+        }
+        return finite(document)
 
 
 class _Book:
@@ -277,9 +277,19 @@ class _Book:
         self._logged: set[str] = set()
         self._settled = 0
         self._names = varying_names([setting.params for setting in plan.settings])
-        empty = {"models": 0, "objective": None, "auc": None, "auc_gap": None, "error": None, "error_rise": None}
-        self.trials: list[dict[str, Any]] = [
-            {"params": plain(setting.params), **empty, "within_bound": None, "status": BROKEN, "why": "not tried"}
+        self.trials: list[Trial] = [
+            {
+                "params": {name: plain(value) for name, value in setting.params.items()},
+                "models": 0,
+                "objective": None,
+                "auc": None,
+                "auc_gap": None,
+                "error": None,
+                "error_rise": None,
+                "within_bound": None,
+                "status": BROKEN,
+                "why": "not tried",
+            }
             for setting in plan.settings
         ]
 
@@ -290,25 +300,33 @@ class _Book:
                 self._folder.log_outcome("search", outcome)
         record = self.trials[trial]
         if report.measured is None:
-            record |= {"status": BROKEN, "why": report.failed, "objective": FAILED}
+            record["status"], record["why"], record["objective"] = BROKEN, report.failed, FAILED
             return
-        record |= asdict(report.measured)
+        _note(record, report.measured)
         if report.measured.models == self._models:
-            record |= {"status": FINISHED, "why": ""}
+            record["status"], record["why"] = FINISHED, ""
         else:
             share = f"{100 / self._reduction:.0f} %"
             why = f"ASHA stopped it after {report.measured.models} of {self._models} models: not in the best {share} so far"
-            record |= {"status": STOPPED, "why": why}
+            record["status"], record["why"] = STOPPED, why
 
     def ended(self, trial: int, problem: str) -> None:
         record = self.trials[trial]
         if problem:
-            record |= {"status": BROKEN, "why": f"its worker crashed: {problem}"}
+            record["status"], record["why"] = BROKEN, f"its worker crashed: {problem}"
         self._settled += 1
         self._progress.say(f"  {self._settled}/{len(self.trials)} {describe(record, self._names)}")
 
 
-def describe(trial: dict[str, Any], names: Sequence[str]) -> str:
+def _note(record: Trial, measured: Measured) -> None:
+    """Writes into a trial's record what is known of its setting."""
+    record["models"] = measured.models
+    record["auc"], record["auc_gap"] = measured.auc, measured.auc_gap
+    record["error"], record["error_rise"] = measured.error, measured.error_rise
+    record["objective"], record["within_bound"] = measured.objective, measured.within_bound
+
+
+def describe(trial: Trial, names: Sequence[str]) -> str:
     """Returns one line about a trial; `names`: the parameters that tell it from others."""
     params = ", ".join(f"{name}={value}" for name, value in trial["params"].items() if name in names)
     if trial["status"] == BROKEN:
@@ -327,7 +345,7 @@ def few_models(models: int) -> str:
     )
 
 
-def no_winner(trials: Sequence[dict[str, Any]], bound: float | None) -> str:
+def no_winner(trials: Sequence[Trial], bound: float | None) -> str:
     """Returns why there is no winner."""
     finished = sum(trial["status"] == FINISHED for trial in trials)
     if not finished:
@@ -342,20 +360,20 @@ def _needs_ray() -> UserError:
     return UserError("--address inline: a search runs on Ray Tune; allowed: local, auto, HOST:PORT")
 
 
-def read(folder: Path) -> dict[str, Any]:
-    """Returns the search that lies in a folder, empty where there is none that can be read."""
+def read(folder: Path) -> SearchDocument | None:
+    """Returns the search that lies in a folder; None where there is none that can be read."""
     try:
-        document = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        document: SearchDocument = json.loads((folder / FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {}
-    return document if isinstance(document, dict) and document.get("schema") == SCHEMA_VERSION else {}
+        return None
+    return document if isinstance(document, dict) and document.get("schema") == SCHEMA_VERSION else None
 
 
-def _write(folder: Path, document: dict[str, Any]) -> None:
+def _write(folder: Path, document: SearchDocument) -> None:
     write_synced(folder / FILE, json.dumps(finite(document), indent=1, ensure_ascii=False).encode())
 
 
-def _is_drawn(folder: Path, document: dict[str, Any]) -> bool:
+def _is_drawn(folder: Path, document: SearchDocument) -> bool:
     """Whether the page in the folder already shows this search: its final rows are written after
     the page.
     """

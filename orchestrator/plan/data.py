@@ -14,6 +14,7 @@ import numpy as np
 from unlearn import SOURCES, ImageDataset, Split, load_dataset, make_split
 from unlearn.data import fingerprint, read_column
 
+from ..base.documents import DataSummary
 from ..base.errors import RecipeError
 from ..recipe.checks import model_faults
 from ..recipe.options import fault_from
@@ -76,7 +77,7 @@ class ExperimentData:
 
         return cls(ImageDataset.from_arrays(part("dataset")), Split.from_arrays(part("split")))
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> DataSummary:
         """Returns the facts about the data that results and runs carry."""
         split = self.split
         return {

@@ -3,15 +3,18 @@ numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from ..base.documents import Trial, TrialStatus
 
 # Worse than anything that can be measured: an objective is at most 0.5 within the bound and 1.5
 # beyond it.
 FAILED = 2.0
 BEYOND = 0.5
-FINISHED, STOPPED, BROKEN = "finished", "stopped", "failed"
+FINISHED: TrialStatus = "finished"
+STOPPED: TrialStatus = "stopped"
+BROKEN: TrialStatus = "failed"
 
 
 @dataclass(frozen=True)
@@ -66,18 +69,21 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
     return front
 
 
-def front_of(trials: Sequence[Mapping[str, Any]]) -> list[int]:
+def front_of(trials: Sequence[Trial]) -> list[int]:
     """Returns the trials on the Pareto front of error rise and AUC gap, by error rise.
 
     Only settings measured on all models take part: on fewer, chance alone would make some of them
     look best.
     """
-    finished = [i for i, trial in enumerate(trials) if trial["status"] == FINISHED]
-    front = pareto_front([(trials[i]["error_rise"], trials[i]["auc_gap"]) for i in finished])
-    return [finished[i] for i in front]
+    finished = [
+        (index, (trial["error_rise"], trial["auc_gap"]))
+        for index, trial in enumerate(trials)
+        if trial["status"] == FINISHED and trial["error_rise"] is not None and trial["auc_gap"] is not None
+    ]
+    return [finished[place][0] for place in pareto_front([point for _, point in finished])]
 
 
-def winner_of(trials: Sequence[Mapping[str, Any]]) -> int | None:
+def winner_of(trials: Sequence[Trial]) -> int | None:
     """Returns the trial with the least objective among those within the bound that were measured on
     all models.
 

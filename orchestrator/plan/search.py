@@ -7,9 +7,8 @@ fold. Units of the test fold are not part of a search.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from attack import ATTACKS
 from attack.metrics.row import PRIMARY
 
 from ..base.errors import Fault, RecipeError
-from ..base.values import digest
+from ..base.values import Object, digest
 from ..recipe import sweep
 from ..recipe.choices import Choice
 from ..recipe.recipe import changed, check_recipe
@@ -52,7 +51,7 @@ class Step:
 class Setting:
     """One point of the search: its parameters and a step for each model of the validation fold."""
 
-    params: Mapping[str, Any]
+    params: Object
     steps: tuple[Step, ...]
 
 
@@ -123,7 +122,7 @@ def _method_faults(recipe: Recipe, search: Search) -> list[Fault]:
     return _faults_of(recipe, [{"name": search.method["name"], **params} for params in points])
 
 
-def _faults_of(recipe: Recipe, methods: list[dict[str, Any]]) -> list[Fault]:
+def _faults_of(recipe: Recipe, methods: list[dict[str, object]]) -> list[Fault]:
     """Returns what is wrong with `methods` in this recipe, as faults of `search.method`."""
     document = {**recipe.document, "methods": methods}
     try:
@@ -166,7 +165,7 @@ def primary_attack(recipe: Recipe) -> Choice | None:
     return min(fitted, key=lambda attack: attack.name != PRIMARY, default=None)
 
 
-def draw(recipe: Recipe, search: Search) -> list[dict[str, Any]]:
+def draw(recipe: Recipe, search: Search) -> list[dict[str, object]]:
     """Returns the settings to try, at most `search.samples`, without duplicates; they depend on the
     recipe alone.
 
@@ -179,7 +178,7 @@ def draw(recipe: Recipe, search: Search) -> list[dict[str, Any]]:
     if len(points) > search.samples:
         generator = np.random.default_rng([recipe.seed, len(points)])
         points = [points[i] for i in sorted(generator.choice(len(points), search.samples, replace=False))]
-    distinct: list[dict[str, Any]] = []
+    distinct: list[dict[str, object]] = []
     for point in points:
         if point not in distinct:
             distinct.append(point)

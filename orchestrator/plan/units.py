@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Generic, TypeVar
 
+from ..base.documents import LogLine
 from ..base.values import Json, Object, digest
 from ..recipe.sections import Recipe
 from .specs import Spec
@@ -114,7 +115,7 @@ class Outcome:
     error: str = ""
     traceback: str = ""
     where: str = ""
-    log: Sequence[Object] = ()  # what its worker said meanwhile
+    log: Sequence[LogLine] = ()  # what its worker said meanwhile
 
     @property
     def failed(self) -> bool:

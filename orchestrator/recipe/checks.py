@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 
@@ -67,7 +66,7 @@ def model_faults(
     if ":" in model.name and allow_factory:
         return []  # the user's own code may not stand being built without weights
     shape = {"num_classes": num_classes, "in_channels": channels, "image_size": image_size}
-    options: dict[str, Any] = {**model.options, **shape}
+    options: dict[str, object] = {**model.options, **shape}
     try:
         with torch.device("meta"):
             build_model(model.name, **options)
@@ -76,7 +75,7 @@ def model_faults(
     return []
 
 
-def _limit_faults(limit: Any) -> list[Fault]:
+def _limit_faults(limit: object) -> list[Fault]:
     if limit is None:
         return []
     parts = limit if isinstance(limit, Mapping) else {"train": limit}
@@ -160,7 +159,7 @@ def _method_faults(draft: Draft, inherit: bool) -> list[Fault]:
     return found
 
 
-def _point_faults(name: str, params: Mapping[str, Any], where: str) -> list[Fault]:
+def _point_faults(name: str, params: Mapping[str, object], where: str) -> list[Fault]:
     try:
         kind, options = METHODS[name].translate(params)
     except ValueError as error:
@@ -168,7 +167,7 @@ def _point_faults(name: str, params: Mapping[str, Any], where: str) -> list[Faul
     return option_faults(kind, options, where)
 
 
-def method_defaults(name: str, draft: Draft) -> dict[str, Any]:
+def method_defaults(name: str, draft: Draft) -> dict[str, object]:
     """Returns the training recipe's values for those of a method's options that carry the same
     names.
 

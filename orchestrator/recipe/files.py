@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ..base.errors import Fault, RecipeError, nearest
 from ..base.values import Json, Object
@@ -93,7 +92,7 @@ def _load(source: str | Path) -> tuple[Json, Path]:
     raise RecipeError([fault], str(source))
 
 
-def apply_override(document: Any, text: str, label: str) -> None:
+def apply_override(document: object, text: str, label: str) -> None:
     """Sets one `a.b=value` (a YAML value) in a document; `methods.0.gamma` reaches into lists.
 
     **Raises:** `RecipeError` where the text or the place is not one.

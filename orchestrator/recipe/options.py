@@ -13,9 +13,10 @@ import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic_core import ErrorDetails
 
 from unlearn import METHODS
 from unlearn.methods.base import Method
@@ -24,16 +25,19 @@ from ..base.errors import Fault, nearest
 from ..base.values import Json, plain
 from .values import strictly
 
+# What a recipe chooses: a dataclass of settings, or a function that builds.
+Target: TypeAlias = Callable[..., object]
+B = TypeVar("B")
 LATER = {"since": 2}  # metadata of a field that came after the first version: see `settings_of`
 
 
-def option_names(target: Any, skip: Sequence[str] = ()) -> list[str]:
+def option_names(target: Target, skip: Sequence[str] = ()) -> list[str]:
     """Returns the names of the options that `target`, a dataclass or a callable, takes."""
     return [name for name in _options(target) if name not in skip]
 
 
 @lru_cache(maxsize=256)
-def _options(target: Any) -> dict[str, tuple[Any, Any]]:
+def _options(target: Target) -> dict[str, tuple[Any, Any]]:
     """Returns name → (type, default or `...`) of a dataclass's fields or a callable's
     parameters."""
     found: dict[str, tuple[Any, Any]] = {}
@@ -62,7 +66,9 @@ def _options(target: Any) -> dict[str, tuple[Any, Any]]:
     return found
 
 
-def options_model(target: Any, *, skip: Sequence[str] = (), extra: Mapping[str, Any] | None = None) -> type[BaseModel]:
+def options_model(
+    target: Target, *, skip: Sequence[str] = (), extra: Mapping[str, object] | None = None
+) -> type[BaseModel]:
     """Returns a strict pydantic model of the options of `target`."""
     options = {name: option for name, option in _options(target).items() if name not in skip}
     options |= {name: (kind, None) for name, kind in (extra or {}).items()}
@@ -74,12 +80,12 @@ def options_model(target: Any, *, skip: Sequence[str] = (), extra: Mapping[str, 
 
 
 def option_faults(
-    target: Any,
-    given: Mapping[str, Any],
+    target: Target,
+    given: Mapping[str, object],
     where: str,
     *,
     skip: Sequence[str] = (),
-    extra: Mapping[str, Any] | None = None,
+    extra: Mapping[str, object] | None = None,
 ) -> list[Fault]:
     """Returns what is wrong with `given` as options of `target`: unknown names, wrong types, values
     it refuses itself."""
@@ -101,7 +107,7 @@ _FIELD = re.compile(r"^(?:[A-Za-z_][\w]*\.)*(?P<field>[A-Za-z_]\w*)\b[:.]?\s*(?P
 _VALUE = re.compile(r"^(?P<value>.+?) is not allowed; (?:allowed are |give )?(?P<allowed>.+)$")
 
 
-def fault_from(error: Exception, where: str, given: Mapping[str, Any]) -> Fault:
+def fault_from(error: Exception, where: str, given: Mapping[str, object]) -> Fault:
     """Returns an error's first line as a fault of the option that the line begins with, where it
     begins with one."""
     text = _first_line(error)
@@ -115,7 +121,7 @@ def fault_from(error: Exception, where: str, given: Mapping[str, Any]) -> Fault:
     return Fault(f"{where}.{field}", given[field], match["rest"] or text)
 
 
-def build(target: Any, given: Mapping[str, Any]) -> Any:
+def build(target: Callable[..., B], given: Mapping[str, object]) -> B:
     """Returns `target(**given)` with the values coerced to the declared types, as the check coerced
     them."""
     model = options_model(target)
@@ -123,7 +129,7 @@ def build(target: Any, given: Mapping[str, Any]) -> Any:
     return _assembled(target, {name: getattr(parsed, name) for name in model.model_fields})
 
 
-def _assembled(target: Any, values: Mapping[str, Any]) -> Any:
+def _assembled(target: Callable[..., B], values: Mapping[str, object]) -> B:
     """Returns `target` made from flat values: a field that is itself a dataclass is made from those
     it has."""
     given = dict(values)
@@ -134,23 +140,22 @@ def _assembled(target: Any, values: Mapping[str, Any]) -> Any:
     return target(**given)
 
 
-def method_of(name: str, given: Mapping[str, Any]) -> Method:
+def method_of(name: str, given: Mapping[str, object]) -> Method:
     """Returns the method `name` with these options, older spellings among them.
 
     **Raises:** `ValueError` or pydantic's `ValidationError` where an option is not allowed.
     """
     kind, options = METHODS[name].translate(given)
-    method: Method = build(kind, options)
-    return method
+    return build(kind, options)
 
 
-def canonical_params(target: Any, given: Mapping[str, Any]) -> dict[str, Json]:
+def canonical_params(target: Target, given: Mapping[str, object]) -> dict[str, Json]:
     """Returns every option of the dataclass `target` with defaults filled in, as plain JSON data,
     for hashing."""
     return settings_of(build(target, given))
 
 
-def canonical_options(target: Any, given: Mapping[str, Any], each: Each | None = None) -> dict[str, Json]:
+def canonical_options(target: Target, given: Mapping[str, object], each: Each | None = None) -> dict[str, Json]:
     """Returns the options that are given, checked before, in the types that `target` declares: one
     spelling for one value.
 
@@ -165,11 +170,12 @@ def canonical_options(target: Any, given: Mapping[str, Any], each: Each | None =
     return found
 
 
-Each = Callable[[Any, Callable[[Any], Any]], Any]
+Convert: TypeAlias = Callable[[object], object]
+Each: TypeAlias = Callable[[object, Convert], object]
 
 
 @lru_cache(maxsize=1024)
-def _converter(target: Any, name: str) -> Callable[[Any], Any]:
+def _converter(target: Target, name: str) -> Convert:
     config = ConfigDict(arbitrary_types_allowed=True)
     return TypeAdapter(strictly(_options(target)[name][0]), config=config).validate_python
 
@@ -255,7 +261,7 @@ def _trim(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
 
 
 def _names_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    current: Any = model
+    current: object = model
     for part in location:
         if (
             isinstance(part, str)
@@ -288,7 +294,7 @@ _TYPES = {
 }
 
 
-def _allowed(item: Any) -> str:
+def _allowed(item: ErrorDetails) -> str:
     context = item.get("ctx", {})
     if item["type"] in _TYPES:
         return _TYPES[item["type"]]
@@ -306,6 +312,6 @@ def _allowed(item: Any) -> str:
     return ""
 
 
-def _first_line(problem: Any) -> str:
+def _first_line(problem: object) -> str:
     lines = str(problem).removeprefix("Value error, ").strip().splitlines()
     return lines[0] if lines else type(problem).__name__

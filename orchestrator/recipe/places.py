@@ -11,7 +11,6 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ..base.errors import Fault
 from ..base.text import holds_credentials, redact
@@ -30,7 +29,7 @@ def expand(text: str) -> str:
     return VARIABLE.sub(lambda match: os.environ.get(match.group(1), match.group(0)), text)
 
 
-def expand_section(section: Any, where: str, found: list[Fault]) -> Any:
+def expand_section(section: object, where: str, found: list[Fault]) -> object:
     """Returns a section of places with ${NAME} replaced; adds to `found` what must not be part of a
     recipe.
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from unlearn import METHODS
 
 from ..base.errors import Fault, nearest
 
 
-def fill_in(document: dict[str, Any], found: list[Fault]) -> dict[str, Any]:
+def fill_in(document: dict[str, object], found: list[Fault]) -> dict[str, object]:
     """Returns the recipe with the values of presets in their place; what a recipe says itself wins.
 
     The resolved recipe shows the values, so that a preset that changes later changes no experiment.

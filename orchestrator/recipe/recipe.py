@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -14,7 +13,7 @@ from attack import ATTACKS
 from unlearn import METHODS, Scenario, Training
 
 from ..base.errors import Fault, RecipeError
-from ..base.values import Json
+from ..base.values import Json, plain
 from ..base.yaml_text import dump
 from . import presets, sweep
 from .checks import _attack_faults, _method_faults, _section_faults, _shadow_faults, method_defaults
@@ -42,7 +41,7 @@ def load_recipe(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     return check_recipe(document, label)
 
 
-def check_recipe(document: Any, label: str = "recipe") -> Recipe:
+def check_recipe(document: object, label: str = "recipe") -> Recipe:
     """Returns the recipe that `document` (plain YAML data) describes; raises `RecipeError` naming
     every fault."""
     if not isinstance(document, dict):
@@ -123,7 +122,8 @@ def _points(draft: Draft) -> list[Point]:
         for params in sweep.expand(choice.options, draft.seed, index):
             method = method_of(choice.name, {**method_defaults(choice.name, draft), **params})
             settings = settings_of(method)
-            point = Point(choice.name, {name: settings[name] for name in params}, method, params)
+            written = {name: plain(value) for name, value in params.items()}
+            point = Point(choice.name, {name: settings[name] for name in params}, method, written)
             if point not in points:
                 points.append(point)
     return points
@@ -139,7 +139,7 @@ def to_yaml(recipe: Recipe) -> str:
     return dump(recipe.document)
 
 
-def _expand_environment(document: dict[str, Any], found: list[Fault]) -> dict[str, Any]:
+def _expand_environment(document: dict[str, object], found: list[Fault]) -> dict[str, object]:
     """Replaces ${NAME} in the dataset and tracking sections, the only ones whose values are places.
 
     A recipe that names no MLflow server takes that of MLFLOW_TRACKING_URI, as MLflow itself does.

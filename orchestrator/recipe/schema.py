@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 from attack import ATTACKS
 from unlearn import METHODS, MODELS, SOURCES, Method, Scenario, Training
 
-from .options import options_model
+from .options import Target, options_model
 from .sections import Draft
 from .sweep import KINDS
 
+Schema: TypeAlias = dict[str, Any]  # JSON Schema, as pydantic gives it
 
-def recipe_schema() -> dict[str, Any]:
+
+def recipe_schema() -> Schema:
     """Returns the JSON Schema of a recipe, with the options of every known source, model, method
     and attack."""
     schema = Draft.model_json_schema()
@@ -49,7 +51,7 @@ def recipe_schema() -> dict[str, Any]:
             schema["properties"][section] = shape if section == "dataset" else {"type": "array", "items": shape}
     for section, target in (("scenario", Scenario), ("training", Training)):
         schema["properties"][section] = _options(target)
-    models: dict[str, Any] = {
+    models: Schema = {
         "type": "object",
         "required": ["name"],
         "properties": {"name": {"type": "string", "examples": list(MODELS)}},
@@ -61,7 +63,7 @@ def recipe_schema() -> dict[str, Any]:
     return _or_extending(schema)
 
 
-def _or_extending(schema: dict[str, Any]) -> dict[str, Any]:
+def _or_extending(schema: Schema) -> Schema:
     """Lets a recipe that extends another leave out what that one says, also inside `dataset` and
     `model`."""
     properties = schema["properties"]
@@ -74,11 +76,11 @@ def _or_extending(schema: dict[str, Any]) -> dict[str, Any]:
     return {**schema, "if": {"required": ["extends"]}, "else": whole}
 
 
-def _options(target: Any, skip: tuple[str, ...] = ()) -> dict[str, Any]:
+def _options(target: Target, skip: tuple[str, ...] = ()) -> Schema:
     return options_model(target, skip=skip).model_json_schema()
 
 
-def _of_method(method: type[Method]) -> dict[str, Any]:
+def _of_method(method: type[Method]) -> Schema:
     """The options of a method, sweeps of them, and those that only older recipes have."""
     found = _options(method)
     found["properties"] |= {name: {"deprecated": True} for name in method.retired}
@@ -88,7 +90,7 @@ def _of_method(method: type[Method]) -> dict[str, Any]:
     return found
 
 
-def _swept(schema: dict[str, Any]) -> dict[str, Any]:
+def _swept(schema: Schema) -> Schema:
     """Lets a sweep stand for any option of a method."""
     sweeps = {
         "type": "object",

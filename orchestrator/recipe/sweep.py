@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -20,12 +20,12 @@ KINDS = ("grid", "zip", "uniform", "loguniform")
 DEFAULT_SAMPLES = 8
 
 
-def is_sweep(value: Any) -> bool:
+def is_sweep(value: object) -> TypeGuard[Mapping[str, object]]:
     """Whether `value` stands for several values: a mapping whose one key is a kind of sweep."""
     return isinstance(value, Mapping) and len(value) == 1 and next(iter(value)) in KINDS
 
 
-def faults(settings: Mapping[str, Any], field: str) -> list[Fault]:
+def faults(settings: Mapping[str, object], field: str) -> list[Fault]:
     """Returns what is wrong with the form of the sweeps in one method's settings."""
     found: list[Fault] = []
     zipped: dict[str, int] = {}
@@ -54,7 +54,7 @@ def faults(settings: Mapping[str, Any], field: str) -> list[Fault]:
     return found
 
 
-def expand(settings: Mapping[str, Any], seed: int, index: int) -> list[dict[str, Any]]:
+def expand(settings: Mapping[str, object], seed: int, index: int) -> list[dict[str, object]]:
     """Returns one settings mapping for every point of the sweep, `samples` removed.
 
     **Arguments:**
@@ -67,29 +67,37 @@ def expand(settings: Mapping[str, Any], seed: int, index: int) -> list[dict[str,
     drawn `samples` times for each of those combinations.
     """
     fixed = {k: v for k, v in settings.items() if k != "samples" and not is_sweep(v)}
-    sweeps = {k: next(iter(v.items())) for k, v in settings.items() if is_sweep(v)}
+    sweeps = {k: _parts(v) for k, v in settings.items() if is_sweep(v)}
     grids = [[(name, v) for v in body] for name, (kind, body) in sweeps.items() if kind == "grid"]
     zips = [[(name, v) for v in body] for name, (kind, body) in sweeps.items() if kind == "zip"]
-    axes: list[list[tuple[tuple[str, Any], ...]]] = [[(pair,) for pair in axis] for axis in grids]
+    axes: list[list[tuple[tuple[str, object], ...]]] = [[(pair,) for pair in axis] for axis in grids]
     if zips:
         axes.append(list(zip(*zips, strict=True)))
     points = [dict(itertools.chain.from_iterable(combination)) for combination in itertools.product(*axes)]
     random = {name: (kind, body) for name, (kind, body) in sweeps.items() if kind in ("uniform", "loguniform")}
     if random:
         generator = np.random.default_rng([seed, index])
-        draws = int(settings.get("samples", DEFAULT_SAMPLES))
+        draws = int(str(settings.get("samples", DEFAULT_SAMPLES)))
         points = [{**point, **_draw(random, generator)} for point in points for _ in range(draws)]
     order = [name for name in settings if name != "samples"]
     return [{name: {**fixed, **point}[name] for name in order} for point in points]
 
 
-def each(value: Any, convert: Callable[[Any], Any]) -> Any:
+def each(value: object, convert: Callable[[object], object]) -> object:
     """Returns `value` with `convert` applied: to itself, or to every value that a `grid` or `zip`
     lists."""
     if not is_sweep(value):
         return convert(value)
-    kind, body = next(iter(value.items()))
+    kind, body = _parts(value)
     return {kind: [convert(v) for v in body]} if kind in ("grid", "zip") else {kind: [float(v) for v in body]}
+
+
+def _parts(sweep: Mapping[str, object]) -> tuple[str, list[Any]]:
+    """Returns the kind of a sweep that is well formed, and its list."""
+    [(kind, body)] = sweep.items()
+    if not isinstance(body, list):
+        raise TypeError(f"{kind}: {body!r} is not a list")
+    return kind, body
 
 
 def _draw(random: Mapping[str, tuple[str, list[float]]], generator: np.random.Generator) -> dict[str, float]:

@@ -9,16 +9,43 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Required, TypedDict, TypeGuard
+
+from ..base.documents import LogLine
 
 EVENTS = "events.jsonl"
 LOG = "log.jsonl"
 BLOCK = 1 << 20
 
 
-def append(path: Path, *records: dict[str, Any]) -> None:
+class Event(TypedDict, total=False):
+    """What happened to a run, a stage or a unit. `_FIELDS` says which fields each kind has."""
+
+    event: Required[str]
+    time: float
+    recipe: str
+    host: str
+    pid: int
+    where: str
+    slots: int
+    stage: str
+    units: int
+    reused: int
+    cost: float
+    unit: str
+    name: str
+    status: str
+    attempt: int
+    seconds: float
+    error: str
+    traceback: str
+    failed: int
+    driver_peak_mib: int
+
+
+def append(path: Path, *records: Event | LogLine) -> None:
     """Adds lines in one write, each with the time where it has none."""
     now = round(time.time(), 3)
     text = "".join(json.dumps({"time": now, **record}) + "\n" for record in records)
@@ -41,7 +68,7 @@ class Tail:
         self._rest = b""
         self._file_id = (0, 0)
 
-    def new(self) -> Iterator[dict[str, Any]]:
+    def new(self) -> Iterator[dict[str, object]]:
         """Yields the records written since the last call, oldest first."""
         try:
             with self.path.open("rb") as file:
@@ -61,7 +88,7 @@ class Tail:
             return
 
 
-def parse(line: bytes) -> dict[str, Any] | None:
+def parse(line: bytes) -> dict[str, object] | None:
     """Returns the record of one line; None where it is torn or no record."""
     try:
         record = json.loads(line)
@@ -70,7 +97,7 @@ def parse(line: bytes) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def read(path: Path) -> Iterator[dict[str, Any]]:
+def read(path: Path) -> Iterator[dict[str, object]]:
     """Yields every record of a file, oldest first."""
     return Tail(path).new()
 
@@ -85,7 +112,7 @@ _FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
 }
 
 
-def is_whole(event: dict[str, Any]) -> bool:
+def is_whole(event: Mapping[str, object]) -> TypeGuard[Event]:
     """Whether an event has the fields of its kind."""
     kind = event.get("event")
     if not isinstance(kind, str) or not isinstance(event.get("time"), int | float):

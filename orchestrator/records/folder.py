@@ -6,8 +6,8 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+from ..base.documents import LogLine, Results
 from ..base.errors import EnvironmentFault, UserError
 from ..base.files import write_synced
 from ..base.processes import worker
@@ -17,6 +17,7 @@ from ..recipe.recipe import load_recipe, to_yaml
 from ..recipe.sections import Recipe
 from . import events, ownership
 from .checksums import Checksums
+from .events import Event
 from .lock import LOCK, FolderLock, is_at_work
 
 
@@ -122,17 +123,17 @@ class OutputFolder:
                 "command that made this folder writes it again"
             ) from None
 
-    def results(self) -> dict[str, Any]:
-        """Returns the results document that lies here, empty where there is none, or not the one
+    def results(self) -> Results | None:
+        """Returns the results document that lies here. None where there is none, or not the one
         that was written.
         """
         if Checksums(self.path).damaged(self.path / "results.json"):
-            return {}
+            return None
         try:
-            document = json.loads((self.path / "results.json").read_text())
+            document: Results = json.loads((self.path / "results.json").read_text())
         except (OSError, ValueError):
-            return {}
-        return document if isinstance(document, dict) else {}
+            return None
+        return document if isinstance(document, dict) and "environment" in document else None
 
     def seal(self, paths: Iterable[Path]) -> None:
         """Records the checksums of derived files, so that the next invocation notices damage."""
@@ -159,13 +160,19 @@ class OutputFolder:
         ]
         return self.path / "report.html" in derived and Checksums(self.path).intact(derived)
 
-    def append_event(self, event: dict[str, Any]) -> None:
+    def append_event(self, event: Event) -> None:
         """Adds one line to the log of events."""
         events.append(self.path / events.EVENTS, event)
 
     def log(self, message: str, level: str = "info") -> None:
         """Adds one line of the driver to the log."""
-        record = {"level": level, "logger": "orchestrator", "message": redact(message), **worker(), "role": "driver"}
+        record: LogLine = {
+            "level": level,
+            "logger": "orchestrator",
+            "message": redact(message),
+            **worker(),
+            "role": "driver",
+        }
         events.append(self.path / events.LOG, record)
 
     def log_begin(self, recipe: str) -> None:
@@ -178,19 +185,19 @@ class OutputFolder:
 
     def log_stage(self, stage: str, units: Sequence[Unit], reused: int) -> None:
         """Records that a stage begins with `units` to execute, where `reused` more are stored."""
-        event = {"event": "stage_start", "stage": stage, "units": len(units), "reused": reused}
-        self.append_event(event | {"cost": sum(unit.cost for unit in units)})
+        cost = sum(unit.cost for unit in units)
+        self.append_event({"event": "stage_start", "stage": stage, "units": len(units), "reused": reused, "cost": cost})
 
     def log_start(self, stage: str, unit: Unit, where: str = "") -> None:
         """Records that a worker begins with a unit."""
         attempt = self._attempt_of(unit.key, begins=True)
-        event = {"event": "unit_start", "stage": stage, "unit": unit.key, "name": unit.name, "where": where}
-        self.append_event(event | {"attempt": attempt})
+        event: Event = {"event": "unit_start", "stage": stage, "unit": unit.key, "name": unit.name}
+        self.append_event({**event, "where": where, "attempt": attempt})
 
     def log_outcome(self, stage: str, outcome: Outcome, cost: float | None = None) -> None:
         """Records what became of a unit, and what its worker said."""
         attempt = self._attempt_of(outcome.key)
-        event = {
+        event: Event = {
             "event": "unit",
             "stage": stage,
             "unit": outcome.key,
@@ -203,11 +210,19 @@ class OutputFolder:
         if cost is not None:
             event["cost"] = cost
         if outcome.failed:
-            event |= {"error": redact(outcome.error), "traceback": redact(outcome.traceback)}
+            event["error"], event["traceback"] = redact(outcome.error), redact(outcome.traceback)
         self.append_event(event)
         if outcome.log:
-            about = {"unit": outcome.key, "name": outcome.name, "stage": stage, "attempt": attempt, "role": "worker"}
-            lines = [{**line, "message": redact(str(line.get("message", ""))), **about} for line in outcome.log]
+            about: LogLine = {
+                "unit": outcome.key,
+                "name": outcome.name,
+                "stage": stage,
+                "attempt": attempt,
+                "role": "worker",
+            }
+            lines: list[LogLine] = [
+                {**line, **about, "message": redact(str(line.get("message", "")))} for line in outcome.log
+            ]
             events.append(self.path / events.LOG, *lines)
 
     def _attempt_of(self, key: str, begins: bool = False) -> int:
@@ -218,11 +233,11 @@ class OutputFolder:
             self._attempts[key] += 1
         return max(1, self._attempts[key])
 
-    def events(self) -> Iterator[dict[str, Any]]:
+    def events(self) -> Iterator[Event]:
         """Yields the recorded events, oldest first, but those that damage has left incomplete."""
         return (event for event in events.read(self.path / events.EVENTS) if events.is_whole(event))
 
-    def log_lines(self) -> Iterator[dict[str, Any]]:
+    def log_lines(self) -> Iterator[dict[str, object]]:
         """Yields what drivers and workers said, oldest first."""
         return events.read(self.path / events.LOG)
 

@@ -15,16 +15,17 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ..base.documents import Results
 from ..base.files import exclusive, sync
 from ..base.processes import is_running, process_start
 from ..base.provenance import git_state, versions
 from ..base.text import file_name
-from ..base.values import canonical, digest
+from ..base.values import Record, canonical, digest
 from ..plan.data import ExperimentData
 from ..plan.plan import Plan
 from ..plan.units import Unit, experiment_id
@@ -35,6 +36,7 @@ from ..store import Store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 TAG = "orchestrator"
 MOST_METRICS = 900  # of one request, which may hold 1,000 metrics, 100 parameters and 100 tags
@@ -65,7 +67,7 @@ class MlflowRuns:
     def __init__(self, recipe: Recipe, plan: Plan, data: ExperimentData, store: Store, folder: Path):
         self._recipe, self._plan, self._data, self._store, self._folder = recipe, plan, data, store, folder
         self._identity = experiment_id(recipe)
-        self._client: Any = None
+        self._client: MlflowClient
         self._experiment = ""
         self._parent = ""
         self._children: dict[str, tuple[str, str]] = {}
@@ -130,7 +132,7 @@ class MlflowRuns:
             self._client.log_artifact(run_id, str(self._store.fetch(unit.key, "model.safetensors")))
         self._end_child(unit.key, run_id, "FINISHED", finished)
 
-    def log_results(self, document: Mapping[str, Any]) -> None:
+    def log_results(self, document: Results) -> None:
         """Logs one run for each row, the runs that a user compares, and the results as artifacts of
         the parent run.
         """
@@ -182,12 +184,12 @@ class MlflowRuns:
                 self._end_child(key, run_id, "KILLED", None)
         self._client.set_terminated(self._parent, status=status)
 
-    def _find_parents(self) -> list[Any]:
+    def _find_parents(self) -> list[Run]:
         """Returns the experiment's parent runs, oldest first: one, unless an answer was lost."""
         condition = f"tags.`{TAG}.experiment` = '{self._identity}' and tags.`{TAG}.kind` = 'experiment'"
         return sorted(self._search(condition), key=_age)
 
-    def _adopt(self, run: Any) -> str:
+    def _adopt(self, run: Run) -> str:
         self._client.update_run(run.info.run_id, status="RUNNING")
         return str(run.info.run_id)
 
@@ -203,7 +205,7 @@ class MlflowRuns:
         if f"{TAG}.described" in before:
             self._log(self._parent, {}, [], tags)
             return
-        flat: dict[str, Any] = {"seed": self._recipe.seed}
+        flat: dict[str, object] = {"seed": self._recipe.seed}
         for section in ("training", "scenario", "model", "shadows"):
             flat |= _flat(self._recipe.section(section), section)
         tags |= {
@@ -229,7 +231,7 @@ class MlflowRuns:
         )
         self._client.log_inputs(run_id, [entities.DatasetInput(entry)])
 
-    def _look_up_children(self, parents: Iterable[Any]) -> None:
+    def _look_up_children(self, parents: Iterable[Run]) -> None:
         """Reads which runs there are, keeps one for each key, and hangs them all below the one
         parent.
         """
@@ -237,7 +239,7 @@ class MlflowRuns:
         for parent in parents:
             condition = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
             found.update({run.info.run_id: run for run in self._search(condition)})
-        kept: dict[str, Any] = {}
+        kept: dict[str, Run] = {}
         for run in sorted(found.values(), key=lambda run: (run.info.status != "FINISHED", *_age(run))):
             key = run.data.tags.get(f"{TAG}.unit")
             if key is None:
@@ -250,7 +252,7 @@ class MlflowRuns:
                 self._client.set_tag(run.info.run_id, "mlflow.parentRunId", self._parent)
         self._children = {key: (run.info.run_id, run.info.status) for key, run in kept.items()}
 
-    def _drop(self, run: Any) -> None:
+    def _drop(self, run: Run) -> None:
         """Deletes a run that another one with the same key makes superfluous."""
         if run.info.status not in ENDED:
             self._client.set_terminated(run.info.run_id, status="KILLED")
@@ -261,7 +263,7 @@ class MlflowRuns:
         or silent elsewhere.
         """
         ours = {run_id for run_id, _ in self._children.values()} | {self._parent}
-        parents: dict[str, Any] = {}
+        parents: dict[str, Run] = {}
         for run in list(self._search("attributes.status = 'RUNNING'")):
             tags = run.data.tags
             if run.info.run_id in ours or f"{TAG}.host" not in tags:
@@ -278,7 +280,7 @@ class MlflowRuns:
             if dead:
                 self._client.set_terminated(run.info.run_id, status="KILLED")
 
-    def _row_scores(self, row: Mapping[str, Any]) -> tuple[Unit, ...]:
+    def _row_scores(self, row: Record) -> tuple[Unit, ...]:
         for planned in self._plan.rows:
             if planned.method == row["method"] and canonical(dict(planned.params)) == canonical(row["params"]):
                 return planned.measures
@@ -308,7 +310,7 @@ class MlflowRuns:
     def _log(
         self,
         run_id: str,
-        params: Mapping[str, Any],
+        params: Mapping[str, object],
         metrics: list[tuple[str, float, int, int]],
         tags: Mapping[str, str] | None = None,
     ) -> None:
@@ -325,7 +327,7 @@ class MlflowRuns:
             self._client.log_batch(run_id, metrics=finite[:MOST_METRICS], params=left[:MOST_PARAMS], tags=marks)
             finite, left, marks = finite[MOST_METRICS:], left[MOST_PARAMS:], []
 
-    def _search(self, condition: str) -> Iterator[Any]:
+    def _search(self, condition: str) -> Iterator[Run]:
         token = None
         while True:
             page = self._client.search_runs(
@@ -391,17 +393,17 @@ def _owner() -> dict[str, str]:
     }
 
 
-def _is_silent(run: Any) -> bool:
+def _is_silent(run: Run) -> bool:
     beat = run.data.tags.get(f"{TAG}.heartbeat", "")
     last = float(beat) if beat.isdigit() else run.info.start_time / 1000
     return time.time() - last > STALE_SECONDS
 
 
-def _age(run: Any) -> tuple[int, str]:
+def _age(run: Run) -> tuple[int, str]:
     return run.info.start_time or 0, run.info.run_id
 
 
-def _history_metrics(history: list[dict[str, Any]], finished: int) -> Iterator[tuple[str, float, int, int]]:
+def _history_metrics(history: Sequence[Record], finished: int) -> Iterator[tuple[str, float, int, int]]:
     for row in history:
         step = int(row.get("epoch", 0))
         for name, value in row.items():
@@ -419,8 +421,8 @@ def _metric_name(name: str) -> str:
     return "".join(c if c.isalnum() or c in "_-. /:" else "_" for c in name)
 
 
-def _flat(value: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _flat(value: Mapping[str, object], prefix: str) -> dict[str, object]:
+    found: dict[str, object] = {}
     for name, item in value.items():
         path = f"{prefix}.{name}" if prefix else str(name)
         if isinstance(item, Mapping) and item:

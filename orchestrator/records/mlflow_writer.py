@@ -15,11 +15,11 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from ..base.documents import Results
 from ..base.files import write_synced
 from ..base.text import redact
 from ..base.values import digest
@@ -46,9 +46,21 @@ MARKER = "mlflow.json"
 class _Item:
     """Something to log, and how often a server that answers otherwise has refused it."""
 
-    what: str
-    value: Any
+    value: Unit | Results | str  # a str ends the parent run with that status
     refusals: int = 0
+
+    @property
+    def ends(self) -> bool:
+        return isinstance(self.value, str)
+
+
+def _write_to(runs: MlflowRuns, value: Unit | Results | str) -> None:
+    if isinstance(value, Unit):
+        runs.log_unit(value)
+    elif isinstance(value, str):
+        runs.end(value)
+    else:
+        runs.log_results(value)
 
 
 class Tracker:
@@ -103,15 +115,15 @@ class Tracker:
     def unit_done(self, unit: Unit) -> None:
         """Queues a committed unit."""
         if self._thread is not None and unit.kind in LOGGED_KINDS:
-            self._queue.put(_Item("unit", unit))
+            self._queue.put(_Item(unit))
 
-    def finish(self, document: Mapping[str, Any], failed: int) -> None:
+    def finish(self, document: Results, failed: int) -> None:
         """Logs the result rows and artifacts, ends the parent run and waits, with a limit, until
         all is written.
         """
         if self._thread is None:
             return
-        self._queue.put(_Item("finish", document))
+        self._queue.put(_Item(document))
         self.close("FAILED" if failed else "FINISHED", patient=True)
 
     def close(self, status: str, *, patient: bool = False) -> None:
@@ -123,13 +135,13 @@ class Tracker:
         limit = FLUSH_SECONDS if patient else INTERRUPTED_SECONDS
         self._deadline = time.monotonic() + limit
         self._hurry = not patient  # units that wait are in the store: the next invocation logs them
-        self._queue.put(_Item("end", status))
+        self._queue.put(_Item(status))
         self._queue.put(None)
         self._thread.join(timeout=limit)
-        left = [item for item in (*self._waiting, *self._refused) if item.what != "end"]
+        left = [item for item in (*self._waiting, *self._refused) if not item.ends]
         where = redact(tracking_uri(self._recipe))
         if self._thread.is_alive() or self._waiting or self._refused:
-            count = len(left) + sum(1 for item in list(self._queue.queue) if item is not None and item.what != "end")
+            count = len(left) + sum(1 for item in list(self._queue.queue) if item is not None and not item.ends)
             why = f" ({self._problem})" if self._problem else ""
             self.notes.append(
                 f"MLflow at {where} did not take everything{why}: {count or 'the last'} items wait; the same command again logs them"
@@ -177,7 +189,7 @@ class Tracker:
         self._refused = []
         failing_since, pause = 0.0, 0.5
         while self._waiting and time.monotonic() < self._deadline:
-            if self._hurry and self._waiting[0].what != "end":
+            if self._hurry and not self._waiting[0].ends:
                 self._waiting.pop(0)
                 continue
             if self._log_first():
@@ -199,12 +211,7 @@ class Tracker:
                 return False
             self._runs = runs
         runs = self._runs
-        actions: dict[str, Callable[[Any], None]] = {
-            "unit": runs.log_unit,
-            "finish": runs.log_results,
-            "end": runs.end,
-        }
-        if not self._attempt(lambda: actions[item.what](item.value)):
+        if not self._attempt(lambda: _write_to(runs, item.value)):
             # It may be the server or this item: one that is refused again and again must not hold
             # the others up.
             item.refusals += 1

@@ -8,15 +8,96 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from . import events
+from .events import Event
 from .lock import LOOK_SECONDS, Heartbeat, is_at_work, is_locked, read_heartbeat
 from .progress import seconds_left
 
 WINDOW = 50  # units whose times tell the present rate
+
+
+# A unit at work: where, since when (seconds since 1970), and for how many seconds.
+RunningUnit = TypedDict(
+    "RunningUnit",
+    {
+        "name": str,
+        "stage": str,
+        "where": str | None,
+        "attempt": int | None,
+        "since": float,
+        "for": NotRequired[float],
+    },
+)
+
+
+class FailedUnit(TypedDict):
+    """A unit whose last attempt failed."""
+
+    name: str
+    error: str
+    where: str
+    stage: str
+    attempt: int
+    time: float
+
+
+class StageCounts(TypedDict):
+    """How far a stage is; seconds and rates are null where they are not known."""
+
+    to_do: int
+    stored: int
+    done: int
+    failed: int
+    left: int
+    since: float
+    seconds: float | None
+    units_per_second: float | None
+    seconds_left: float | None
+    mean_unit_seconds: float | None
+
+
+class StateDocument(TypedDict):
+    """What `orchestrator status --json` prints."""
+
+    folder: str
+    recipe: str
+    state: str
+    driver: str
+    where: str
+    slots: int | None
+    started: float | None
+    last_event: float
+    stages: dict[str, StageCounts]
+    running: dict[str, RunningUnit]
+    failures: dict[str, FailedUnit]
+
+
+class AttemptRecord(TypedDict):
+    """One attempt at a unit: when it began and ended (seconds since 1970), and how."""
+
+    attempt: int
+    status: str
+    began: NotRequired[float]
+    ended: NotRequired[float]
+    where: NotRequired[str]
+    seconds: NotRequired[float]
+    error: NotRequired[str]
+    traceback: NotRequired[str]
+
+
+class UnitHistory(TypedDict):
+    """All that is recorded of a unit."""
+
+    unit: str
+    name: str
+    stage: str
+    attempts: list[AttemptRecord]
+    log: list[Mapping[str, object]]
 
 
 @dataclass
@@ -69,14 +150,14 @@ class ExperimentState:
         self.started: float | None = None
         self.last_event = 0.0
         self.stages: dict[str, StageState] = {}
-        self.running: dict[str, dict[str, Any]] = {}
-        self.failures: dict[str, dict[str, Any]] = {}
+        self.running: dict[str, RunningUnit] = {}
+        self.failures: dict[str, FailedUnit] = {}
         self.end = ""
         self.at_work = False
         self.beat: Heartbeat | None = None
         self._beaten = 0.0
 
-    def update(self, *, wait: bool = True) -> list[dict[str, Any]]:
+    def update(self, *, wait: bool = True) -> list[Event]:
         """Reads what is new, and whether a driver is at work; returns the new events.
 
         **Arguments:** `wait`: look for some seconds at the beat of a driver on another machine;
@@ -106,29 +187,43 @@ class ExperimentState:
             return "running"
         return self.end or ("stopped" if self.started else "not started")
 
-    def _take(self, event: dict[str, Any]) -> None:
+    def _take(self, event: Event) -> None:
         stamp = float(event.get("time", self.last_event))
         self.last_event = stamp
-        take = getattr(self, f"_on_{event.get('event')}", None)
-        if take is not None:
-            take(event, stamp)
+        takes: dict[str, Callable[[Event, float], None]] = {
+            "start": self._on_start,
+            "engine": self._on_engine,
+            "stage_start": self._on_stage_start,
+            "stage_end": self._on_stage_end,
+            "unit_start": self._on_unit_start,
+            "unit": self._on_unit,
+            "interrupted": self._on_interrupted,
+            "finished": self._on_finished,
+        }
+        if event["event"] in takes:
+            takes[event["event"]](event, stamp)
 
-    def _on_start(self, event: dict[str, Any], stamp: float) -> None:
+    def _on_start(self, event: Event, stamp: float) -> None:
         self.recipe, self.started, self.end = str(event.get("recipe", "")), stamp, ""
         self.driver = f"process {event['pid']} on {event['host']}" if "pid" in event else ""
         self.stages, self.running = {}, {}
 
-    def _on_engine(self, event: dict[str, Any], stamp: float) -> None:
+    def _on_engine(self, event: Event, stamp: float) -> None:
         self.where, self.slots = str(event["where"]), event.get("slots")
 
-    def _on_stage_start(self, event: dict[str, Any], stamp: float) -> None:
+    def _on_stage_start(self, event: Event, stamp: float) -> None:
         self.stages[event["stage"]] = StageState(event["units"], event["reused"], stamp, event.get("cost"))
 
-    def _on_unit_start(self, event: dict[str, Any], stamp: float) -> None:
-        about = {name: event.get(name) for name in ("name", "stage", "where", "attempt")}
-        self.running[event["unit"]] = {**about, "since": stamp}
+    def _on_unit_start(self, event: Event, stamp: float) -> None:
+        self.running[event["unit"]] = {
+            "name": event["name"],
+            "stage": event["stage"],
+            "where": event.get("where"),
+            "attempt": event.get("attempt"),
+            "since": stamp,
+        }
 
-    def _on_unit(self, event: dict[str, Any], stamp: float) -> None:
+    def _on_unit(self, event: Event, stamp: float) -> None:
         stage = self.stages.setdefault(event["stage"], StageState(0, 0, stamp))
         self.running.pop(event["unit"], None)
         stage.ends.append(stamp)
@@ -136,27 +231,33 @@ class ExperimentState:
         stage.unit_seconds += float(event.get("seconds", 0.0))
         if event["status"] == "failed":
             stage.failed += 1
-            about = {name: event.get(name, "") for name in ("name", "error", "where", "stage")}
-            self.failures[event["unit"]] = {**about, "attempt": event.get("attempt", 1), "time": stamp}
+            self.failures[event["unit"]] = {
+                "name": event["name"],
+                "error": event.get("error", ""),
+                "where": event.get("where", ""),
+                "stage": event["stage"],
+                "attempt": event.get("attempt", 1),
+                "time": stamp,
+            }
         else:
             stage.done += 1
             self.failures.pop(event["unit"], None)
 
-    def _on_stage_end(self, event: dict[str, Any], stamp: float) -> None:
+    def _on_stage_end(self, event: Event, stamp: float) -> None:
         if event["stage"] in self.stages:
             self.stages[event["stage"]].seconds = float(event["seconds"])
         self.running = {key: about for key, about in self.running.items() if about["stage"] != event["stage"]}
 
-    def _on_interrupted(self, event: dict[str, Any], stamp: float) -> None:
+    def _on_interrupted(self, event: Event, stamp: float) -> None:
         self.running, self.end = {}, "interrupted"
 
-    def _on_finished(self, event: dict[str, Any], stamp: float) -> None:
+    def _on_finished(self, event: Event, stamp: float) -> None:
         self.running, self.end = {}, "failed units" if event["failed"] else "finished"
 
-    def document(self, now: float | None = None) -> dict[str, Any]:
+    def document(self, now: float | None = None) -> StateDocument:
         """Returns everything as JSON data; what is not known is null."""
         now = time.time() if now is None else now
-        stages = {}
+        stages: dict[str, StageCounts] = {}
         for name, stage in self.stages.items():
             rate, left = stage.rate(now), stage.seconds_left(now)
             live = self.at_work and stage.seconds is None
@@ -172,7 +273,9 @@ class ExperimentState:
                 "seconds_left": left if live else None,
                 "mean_unit_seconds": stage.unit_seconds / stage.finished if stage.finished else None,
             }
-        running = {key: {**about, "for": max(0.0, now - about["since"])} for key, about in self.running.items()}
+        running: dict[str, RunningUnit] = {
+            key: {**about, "for": max(0.0, now - about["since"])} for key, about in self.running.items()
+        }
         return {
             "folder": str(self.folder),
             "recipe": self.recipe,
@@ -188,7 +291,7 @@ class ExperimentState:
         }
 
 
-def unit_history(folder: Path, wanted: str) -> list[dict[str, Any]]:
+def unit_history(folder: Path, wanted: str) -> list[UnitHistory]:
     """Returns all that is recorded of the units that `wanted` names (a name, a key, or eight or
     more first digits of one).
 
@@ -196,19 +299,19 @@ def unit_history(folder: Path, wanted: str) -> list[dict[str, Any]]:
     traceback) and `log`.
     """
 
-    def meant(record: dict[str, Any]) -> bool:
+    def meant(record: Mapping[str, object]) -> bool:
         key = str(record.get("unit", ""))
         return record.get("name") == wanted or (len(wanted) >= 8 and bool(key) and key.startswith(wanted))
 
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, UnitHistory] = {}
     for event in events.read(folder / events.EVENTS):
-        if event.get("event") not in ("unit_start", "unit") or not events.is_whole(event) or not meant(event):
+        if not events.is_whole(event) or event["event"] not in ("unit_start", "unit") or not meant(event):
             continue
         unit = found.setdefault(
             event["unit"],
             {"unit": event["unit"], "name": event["name"], "stage": event["stage"], "attempts": [], "log": []},
         )
-        attempts: list[dict[str, Any]] = unit["attempts"]
+        attempts = unit["attempts"]
         if event["event"] == "unit_start":
             attempts.append(
                 {
@@ -219,14 +322,24 @@ def unit_history(folder: Path, wanted: str) -> list[dict[str, Any]]:
                 }
             )
             continue
-        about: dict[str, Any] = {
-            name: event[name] for name in ("status", "seconds", "where", "error", "traceback") if name in event
-        }
-        if attempts and attempts[-1]["status"] == "began":
-            attempts[-1] |= {**about, "where": about.get("where") or attempts[-1]["where"], "ended": event["time"]}
-        else:
-            attempts.append({"attempt": event.get("attempt", 1), "ended": event["time"], **about})
+        if not attempts or attempts[-1]["status"] != "began":
+            attempts.append({"attempt": event.get("attempt", 1), "status": ""})
+        _end(attempts[-1], event)
     for line in events.read(folder / events.LOG):
-        if line.get("unit") in found:
-            found[line["unit"]]["log"].append(line)
+        key = str(line.get("unit"))
+        if key in found:
+            found[key]["log"].append(line)
     return list(found.values())
+
+
+def _end(attempt: AttemptRecord, event: Event) -> None:
+    """Writes into an attempt how it ended."""
+    attempt["status"], attempt["ended"] = event["status"], event["time"]
+    if "where" in event or "where" in attempt:
+        attempt["where"] = event.get("where") or attempt.get("where", "")
+    if "seconds" in event:
+        attempt["seconds"] = event["seconds"]
+    if "error" in event:
+        attempt["error"] = event["error"]
+    if "traceback" in event:
+        attempt["traceback"] = event["traceback"]

@@ -6,12 +6,12 @@ other than the rows' own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Group
 
+from ..base.documents import Results
 from ..base.files import write_synced
 from . import page, tables, terminal
 from .compare import compare_runs
@@ -69,7 +69,7 @@ def compare(dirs: Sequence[str | Path], format: str = "md") -> str:
     return compare_runs([Path(each) for each in dirs], format)
 
 
-def terminal_table(results: Mapping[str, Any]) -> Group:
+def terminal_table(results: Results) -> Group:
     """Returns the table that a command ends with, from a results document: several where one would
     be too wide."""
     return terminal.render(Report(results))

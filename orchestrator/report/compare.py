@@ -9,11 +9,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from attack.metrics.measure import Measure
 
 from ..base.text import varying_names
+from ..base.values import Object
 from . import words
 from .rows import Report, ResultRow, ResultsError
 from .tables import FORMATS, csv_cell, escape_markdown, markdown_line, tex
@@ -31,7 +31,7 @@ class Line:
     """One metric of one row in every run; None for a run that has no such row."""
 
     method: str
-    params: Mapping[str, Any]
+    params: Object
     shown: str
     metric: words.Metric
     rows: tuple[ResultRow | None, ...]
@@ -94,7 +94,7 @@ def recipe_differences(reports: Sequence[Report]) -> list[tuple[str, list[str]]]
     return [(name, values) for name, values in texts.items() if len(set(values)) > 1]
 
 
-def _flat(value: Any, prefix: str) -> Iterator[tuple[str, str]]:
+def _flat(value: object, prefix: str) -> Iterator[tuple[str, str]]:
     if isinstance(value, Mapping) and value:
         for key, inner in value.items():
             yield from _flat(inner, f"{prefix}.{key}" if prefix else str(key))
@@ -111,7 +111,7 @@ def lines(reports: Sequence[Report]) -> Iterator[Line]:
     keyed = [_keyed(report) for report in reports]
     auc_names = dict.fromkeys(name for report in reports for name in report.auc_names)
     metrics = [words.metric(name) for name in (*auc_names, *(name for name in words.METRICS if name not in auc_names))]
-    alike: dict[str, list[Mapping[str, Any]]] = {}
+    alike: dict[str, list[Object]] = {}
     for report in reports:
         for row in report.rows:
             alike.setdefault(row.method, []).append(row.params)

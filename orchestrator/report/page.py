@@ -6,15 +6,15 @@ from __future__ import annotations
 import base64
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import resources
-from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from attack.metrics.row import Attacker
 
+from ..base.values import Object, Record
 from ..base.yaml_text import dump
 from . import summary, tables, words
 from .details import details
@@ -88,12 +88,12 @@ def page(report: Report, figures: Sequence[Figure]) -> str:
     return text if text.endswith("\n") else text + "\n"
 
 
-def _subscript(text: str) -> Any:
+def _subscript(text: str) -> Markup:
     """Returns text, escaped, with D_f and D_r as mathematicians write them."""
     return Markup(re.sub(r"\bD_([a-z])\b", r"D<sub>\1</sub>", str(escape(text))))
 
 
-def _rows(report: Report) -> list[dict[str, Any]]:
+def _rows(report: Report) -> list[dict[str, object]]:
     shown, _ = tables.columns(report)
     found = []
     for row in report.rows:
@@ -254,12 +254,12 @@ def _measured(report: Report) -> list[tuple[str, list[str]]]:
     return found
 
 
-def _n(of: Mapping[str, Any], name: str) -> str:
+def _n(of: Record, name: str) -> str:
     value = of.get(name)
     return f"{value:,}" if isinstance(value, int) else "?"
 
 
-def _digest(what: str, of: Mapping[str, Any]) -> str:
+def _digest(what: str, of: Record) -> str:
     return f"{what} SHA-256 {of['digest']}" if of.get("digest") else ""
 
 
@@ -287,5 +287,5 @@ def _settings(report: Report) -> list[tuple[str, str]]:
     return list(found.items())
 
 
-def _yaml(recipe: Mapping[str, Any]) -> str:
+def _yaml(recipe: Object) -> str:
     return dump(dict(recipe), width=110) if recipe else ""

@@ -4,17 +4,19 @@ a figure shows."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from attack.metrics.row import Row, auc_attack, auc_names
 from attack.metrics.verdict import Verdict, VerdictWord
 
+from ..base.documents import Curves, Results
 from ..base.errors import UserError
 from ..base.text import varying_names
+from ..base.values import Object, Record
 from . import words
 
 WORDS: dict[VerdictWord, words.Verdict] = {
@@ -55,7 +57,7 @@ class ResultRow:
         return words.clean(self.row.method)
 
     @property
-    def params(self) -> Mapping[str, Any]:
+    def params(self) -> Object:
         return self.row.params
 
     @property
@@ -80,9 +82,14 @@ class ResultRow:
         short, where it is alone."""
         return words.parameters_text(self.params, self.varying or None)
 
-    def value(self, name: str) -> Any:
+    def value(self, name: str) -> float | None:
         """Returns a metric; None where it was not measured."""
         return self.row[name].value
+
+    def number(self, name: str) -> float:
+        """Returns a metric; NaN, which no figure draws, where it was not measured."""
+        value = self.value(name)
+        return math.nan if value is None else value
 
     def bounds(self, name: str) -> tuple[float, float] | None:
         """Returns the 95 % interval of a metric, or None."""
@@ -97,8 +104,8 @@ class ResultRow:
 class Report:
     """A results document and its curves. `experiment` names it where several are compared."""
 
-    results: Mapping[str, Any]
-    curves: Mapping[str, Any] = field(default_factory=dict)
+    results: Results
+    curves: Curves = field(default_factory=lambda: Curves())
     experiment: str = ""
 
     @classmethod
@@ -110,7 +117,7 @@ class Report:
         """
         path = folder / "results.json"
         try:
-            results = json.loads(path.read_text(encoding="utf-8"))
+            results: Results = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ResultsError(f"{path}: cannot be read ({error.strerror}); give the output folder of a run") from None
         except ValueError as error:
@@ -122,15 +129,15 @@ class Report:
                 f"{path}: schema: {results['schema']}: this version reads 1; use the version that wrote it"
             )
         try:
-            curves = json.loads((folder / "curves.json").read_text(encoding="utf-8"))
+            curves: Curves = json.loads((folder / "curves.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            curves = {}
-        return cls(results, curves if isinstance(curves, dict) else {}, experiment)
+            curves = Curves()
+        return cls(results, curves if isinstance(curves, dict) else Curves(), experiment)
 
     @cached_property
     def rows(self) -> tuple[ResultRow, ...]:
         rows = [Row.from_json(row, self.experiment) for row in self.results.get("rows") or []]
-        groups: dict[str, list[Mapping[str, Any]]] = {}
+        groups: dict[str, list[Object]] = {}
         for row in rows:
             groups.setdefault(row.method, []).append(row.params)
         varying = {method: varying_names(params) for method, params in groups.items()}
@@ -140,11 +147,11 @@ class Report:
         )
 
     @property
-    def recipe(self) -> Mapping[str, Any]:
+    def recipe(self) -> Record:
         return self.results.get("recipe") or {}
 
     @property
-    def environment(self) -> Mapping[str, Any]:
+    def environment(self) -> Record:
         return self.results.get("environment") or {}
 
     @property
@@ -188,8 +195,8 @@ class Report:
         done = [row for row in rows if row.done and row.value(self.primary) is not None]
         forgot = [row for row in done if self.judgements[row.index].word == "forgot"]
         if forgot and all(row.value("error_test") is not None for row in forgot):
-            return min(forgot, key=lambda row: row.value("error_test"))
-        return min(forgot or done, key=lambda row: abs(row.value(self.primary) - words.CHANCE), default=None)
+            return min(forgot, key=lambda row: row.number("error_test"))
+        return min(forgot or done, key=lambda row: abs(row.number(self.primary) - words.CHANCE), default=None)
 
     @cached_property
     def marked(self) -> frozenset[tuple[int, str]]:
@@ -205,15 +212,15 @@ class Report:
         for name in (*self.auc_names, *words.METRICS):
             target = words.metric(name).target
             known = [row for row in contest if row.value(name) is not None]
-            reference = words.CHANCE if target == "chance" else retrain.value(name) if retrain else None
-            if len(known) < 2 or target is None or (target == "retrain" and reference is None):
+            reference = words.CHANCE if target == "chance" else retrain.number(name) if retrain else math.nan
+            if len(known) < 2 or target is None or (target == "retrain" and math.isnan(reference)):
                 continue
             if target == "high":
-                distance = {row.index: -row.value(name) for row in known}
+                distance = {row.index: -row.number(name) for row in known}
             elif target == "low":
-                distance = {row.index: row.value(name) for row in known}
+                distance = {row.index: row.number(name) for row in known}
             else:
-                distance = {row.index: abs(row.value(name) - reference) for row in known}
+                distance = {row.index: abs(row.number(name) - reference) for row in known}
             least = min(distance.values())
             best = {(index, name) for index, value in distance.items() if value == least}
             found |= best if 2 * len(best) <= len(known) else set()

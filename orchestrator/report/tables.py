@@ -11,7 +11,6 @@ import io
 import json
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from . import words
 from .rows import Report, ResultRow, ResultsError
@@ -64,7 +63,7 @@ def to_csv(report: Report) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([csv_cell(text) for text in header])
     for row in report.rows:
-        line: list[Any] = [row.method, *(row.params.get(name) for name in params), row.row.status, row.models]
+        line: list[object] = [row.method, *(row.params.get(name) for name in params), row.row.status, row.models]
         for name in names:
             low, high = row.bounds(name) or (None, None)
             line += [row.value(name), low, high] if name in with_ci else [row.value(name)]
@@ -73,7 +72,7 @@ def to_csv(report: Report) -> str:
     return out.getvalue()
 
 
-def csv_cell(value: Any) -> Any:
+def csv_cell(value: object) -> str:
     """Returns a CSV cell: numbers in full, nothing for null, and no text that a spreadsheet would
     run as a formula."""
     if value is None:

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 NOT_MEASURABLE = "n/m"
 CHANCE = 0.5
@@ -174,7 +174,7 @@ def parameter_name(name: str) -> str:
     return PARAMETERS.get(name) or clean(name)
 
 
-def value_text(value: Any, limit: int = 40) -> str:
+def value_text(value: object, limit: int = 40) -> str:
     """Returns a parameter's value in short."""
     if isinstance(value, bool) or value is None:
         text = {True: "yes", False: "no", None: "none"}[value]
@@ -192,20 +192,20 @@ def shorten(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
 
 
-def clean(text: Any) -> str:
+def clean(text: object) -> str:
     """Returns `text` on one line without control characters, which neither SVG nor HTML may
     hold."""
     kept = "".join(" " if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in str(text))
     return re.sub(r" {2,}", " ", kept).strip()
 
 
-def parameters_text(params: Mapping[str, Any], names: Sequence[str] | None = None, limit: int = 60) -> str:
+def parameters_text(params: Mapping[str, object], names: Sequence[str] | None = None, limit: int = 60) -> str:
     """Returns parameters as `γ=0.9, lr=0.05`, all or those in `names`."""
     shown = [name for name in (params if names is None else names) if name in params]
     return shorten(clean(", ".join(f"{parameter_name(name)}={value_text(params[name])}" for name in shown)), limit)
 
 
-def number(value: Any, kind: str) -> str:
+def number(value: float | None, kind: str) -> str:
     """Returns a measured value as text; null is "n/m", never 0."""
     if value is None:
         return NOT_MEASURABLE
@@ -229,7 +229,7 @@ def interval(bounds: Sequence[float] | None, kind: str) -> str:
     return f"[{number(bounds[0], kind)}, {number(bounds[1], kind)}]".replace("×", "")
 
 
-def with_interval(value: Any, bounds: Sequence[float] | None, kind: str) -> str:
+def with_interval(value: float | None, bounds: Sequence[float] | None, kind: str) -> str:
     """Returns a value with its interval."""
     return f"{number(value, kind)} {interval(bounds, kind)}".strip()
 

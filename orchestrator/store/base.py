@@ -8,13 +8,17 @@ import json
 import re
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 from ..base.files import sha256_file
+from ..base.values import Record
 from .claims import Claim, ClaimBoard, Claims
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
 
 COMMIT_MARK = "commit.json"
 LAYOUT_VERSION = 1
@@ -34,7 +38,7 @@ class CorruptObject(Exception):
         self.reason = reason
         super().__init__(f"object {key[:12]} is damaged ({reason}) and was set aside")
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[type[CorruptObject], tuple[str, str]]:
         return (CorruptObject, (self.key, self.reason))
 
 
@@ -49,14 +53,35 @@ class MissingObject(CorruptObject, KeyError):
     def __str__(self) -> str:
         return str(self.args[0])
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[type[CorruptObject], tuple[str, str]]:
         return (MissingObject, (self.key, self.reason))
 
 
-def commit_document(key: str, folder: Path, meta: dict[str, Any]) -> dict[str, Any]:
+class StoredFile(TypedDict):
+    """A file of an object: its bytes and their SHA-256."""
+
+    size: int
+    sha256: str
+
+
+class Mark(TypedDict):
+    """The commit mark of an object. `meta` is what its unit says of itself, see `plan.facts`.
+
+    A mark in S3 also says which attempt wrote the files.
+    """
+
+    layout: int
+    key: str
+    files: dict[str, StoredFile]
+    meta: Record
+    check: str
+    attempt: NotRequired[str]
+
+
+def commit_document(key: str, folder: Path, meta: Record) -> Mark:
     """Returns the commit mark of the files in `folder`: sizes, checksums and the unit's
     metadata."""
-    files = {
+    files: dict[str, StoredFile] = {
         path.name: {"size": path.stat().st_size, "sha256": sha256_file(path)}
         for path in sorted(folder.iterdir())
         if path.name != COMMIT_MARK
@@ -64,7 +89,7 @@ def commit_document(key: str, folder: Path, meta: dict[str, Any]) -> dict[str, A
     return {"layout": LAYOUT_VERSION, "key": key, "files": files, "meta": meta, "check": meta_digest(key, files, meta)}
 
 
-def meta_digest(key: str, files: dict[str, Any], meta: dict[str, Any]) -> str:
+def meta_digest(key: str, files: Mapping[str, StoredFile], meta: Record) -> str:
     """Returns the checksum that guards the commit mark itself."""
     text = json.dumps([key, files, meta], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
@@ -76,10 +101,10 @@ def _is_plain(name: str) -> bool:
     return name not in ("", ".", "..", COMMIT_MARK) and not set(name) & {"/", "\\", "\0"}
 
 
-def parse_commit(key: str, text: bytes) -> dict[str, Any]:
+def parse_commit(key: str, text: bytes) -> Mark:
     """Returns the commit mark that `text` holds; raises ValueError saying what is wrong with it."""
     try:
-        mark = json.loads(text)
+        mark: Mark = json.loads(text)
         if mark["key"] != key:
             raise ValueError("it belongs to another object")
         if not all(_is_plain(name) for name in mark["files"]):
@@ -88,8 +113,7 @@ def parse_commit(key: str, text: bytes) -> dict[str, Any]:
             raise ValueError("its commit mark does not match its checksum")
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
         raise ValueError("its commit mark is not readable") from None
-    result: dict[str, Any] = mark
-    return result
+    return mark
 
 
 class Attempt:
@@ -105,7 +129,7 @@ class Attempt:
         """Returns where to write the file `name`."""
         return self.folder / name
 
-    def commit(self, meta: dict[str, Any]) -> bool:
+    def commit(self, meta: Record) -> bool:
         """Makes the files and `meta` the object's content. Returns False where another attempt
         committed first."""
         return self.store._commit(self.key, self.folder, meta)
@@ -141,10 +165,10 @@ class Store(ABC):
         """Returns a fresh attempt at the object `key`."""
 
     @abstractmethod
-    def _commit(self, key: str, folder: Path, meta: dict[str, Any]) -> bool: ...
+    def _commit(self, key: str, folder: Path, meta: Record) -> bool: ...
 
     @abstractmethod
-    def mark(self, key: str) -> dict[str, Any] | None:
+    def mark(self, key: str) -> Mark | None:
         """Returns the commit mark of `key`, or None where nothing (whole) is committed. A torn
         object is set aside."""
 
@@ -187,7 +211,7 @@ class Store(ABC):
         """Returns where a file of `key` lies, as every node sees it: a path, or an address that
         `filesystem` opens."""
 
-    def filesystem(self) -> Any:
+    def filesystem(self) -> FileSystem | None:
         """Returns the `pyarrow.fs` file system of `location`; None for plain paths."""
         return None
 
@@ -200,13 +224,12 @@ class Store(ABC):
         once."""
         return {key for key in keys if self.has(key)}
 
-    def meta(self, key: str) -> dict[str, Any]:
+    def meta(self, key: str) -> Record:
         """Returns the metadata committed with `key`; raises KeyError where there is none."""
         mark = self.mark(key)
         if mark is None:
             raise MissingObject(key, "no commit mark")
-        meta: dict[str, Any] = mark["meta"]
-        return meta
+        return mark["meta"]
 
     def verify(self, key: str) -> bool:
         """Whether every file of `key` matches its checksum; a damaged object is set aside."""

@@ -16,11 +16,11 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from ..base.errors import EnvironmentFault
 from ..base.files import sha256_file, sync, write_synced
-from .base import COMMIT_MARK, Attempt, CorruptObject, MissingObject, Store, commit_document, is_key, parse_commit
+from ..base.values import Record
+from .base import COMMIT_MARK, Attempt, CorruptObject, Mark, MissingObject, Store, commit_document, is_key, parse_commit
 from .claims import ClaimBoard
 
 # The names that attempts, removals and claims have: nothing else is ever swept.
@@ -62,7 +62,7 @@ class LocalStore(Store):
             raise EnvironmentFault(f"store {self.root}: cannot be written ({error.strerror})") from None
         return Attempt(self, key, folder)
 
-    def _commit(self, key: str, folder: Path, meta: dict[str, Any]) -> bool:
+    def _commit(self, key: str, folder: Path, meta: Record) -> bool:
         try:
             for path in folder.iterdir():
                 sync(path)
@@ -96,7 +96,7 @@ class LocalStore(Store):
                     return True
         return self.mark(key) is not None
 
-    def mark(self, key: str) -> dict[str, Any] | None:
+    def mark(self, key: str) -> Mark | None:
         folder = self._folder(key)
         try:
             text = (folder / COMMIT_MARK).read_bytes()

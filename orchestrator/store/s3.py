@@ -16,14 +16,16 @@ import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import boto3
+from botocore.client import BaseClient
 from botocore.config import Config
+from botocore.exceptions import ClientError
 from pyarrow.fs import S3FileSystem
 
 from ..base.errors import EnvironmentFault
-from .base import COMMIT_MARK, Attempt, CorruptObject, MissingObject, Store, commit_document, is_key, parse_commit
+from ..base.values import Record
+from .base import COMMIT_MARK, Attempt, CorruptObject, Mark, MissingObject, Store, commit_document, is_key, parse_commit
 from .cache import FileCache
 from .claims import ClaimBoard
 
@@ -53,7 +55,7 @@ class S3Store(Store):
         except Exception as error:
             raise EnvironmentFault(f"store {uri}: the bucket cannot be reached ({_reason(error)})") from None
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[type[S3Store], tuple[str]]:
         return (S3Store, (self.uri,))
 
     def _key(self, key: str, name: str) -> str:
@@ -75,7 +77,7 @@ class S3Store(Store):
     def attempt(self, key: str) -> Attempt:
         return Attempt(self, key, self._cache.attempt(key))
 
-    def _commit(self, key: str, folder: Path, meta: dict[str, Any]) -> bool:
+    def _commit(self, key: str, folder: Path, meta: Record) -> bool:
         document = commit_document(key, folder, meta)
         document["attempt"] = uuid.uuid4().hex
         body = json.dumps(document, sort_keys=True).encode()
@@ -100,7 +102,7 @@ class S3Store(Store):
                 return bool(mark.get("attempt") == document["attempt"])
         raise EnvironmentFault(f"store {self.uri}: {key[:12]} cannot be committed: others write and remove it again")
 
-    def mark(self, key: str) -> dict[str, Any] | None:
+    def mark(self, key: str) -> Mark | None:
         try:
             text = self._client.get_object(Bucket=self._bucket, Key=self._key(key, COMMIT_MARK))["Body"].read()
         except Exception as error:
@@ -206,7 +208,8 @@ class S3Store(Store):
             ):
                 continue
             if key not in kept:
-                kept[key] = str((self.mark(key) or {}).get("attempt", ""))
+                mark = self.mark(key)
+                kept[key] = "" if mark is None else mark.get("attempt", "")
             if rest[0] != kept[key]:
                 found.append(item["Key"])
         claims = [item for item in self._list(f"{self._prefix}claims/") if is_key(item["Key"].split("/")[-1])]
@@ -222,14 +225,14 @@ class S3Store(Store):
             raise MissingObject(key, name)
         return f"{self._bucket}/{self._key(key, mark['attempt'])}/{name}"
 
-    def filesystem(self) -> Any:
+    def filesystem(self) -> S3FileSystem:
         # Arrow finds credentials in the same places as boto3.
-        options: dict[str, Any] = {"region": self._client.meta.region_name or "us-east-1"}
+        options: dict[str, str] = {"region": self._client.meta.region_name or "us-east-1"}
         if os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT_URL_S3"):
             options["endpoint_override"] = self._client.meta.endpoint_url
         return S3FileSystem(**options)
 
-    def _list(self, prefix: str) -> Iterator[dict[str, Any]]:
+    def _list(self, prefix: str) -> Iterator[Record]:
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
         for page in pages:
             yield from page.get("Contents", [])
@@ -242,7 +245,7 @@ class S3Store(Store):
 class _Prefix(ClaimBoard):
     """Claims as small objects below a prefix; one appears only where there is none."""
 
-    def __init__(self, client: Any, bucket: str, prefix: str):
+    def __init__(self, client: BaseClient, bucket: str, prefix: str):
         self._client, self._bucket, self._prefix = client, bucket, prefix
 
     def create(self, key: str, text: str) -> bool:
@@ -272,7 +275,7 @@ class _Prefix(ClaimBoard):
 
 
 def _code(error: Exception) -> str:
-    response: dict[str, Any] = getattr(error, "response", None) or {}
+    response = error.response if isinstance(error, ClientError) else {}
     return str(response.get("Error", {}).get("Code", ""))
 
 

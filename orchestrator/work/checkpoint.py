@@ -6,7 +6,6 @@ from __future__ import annotations
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -56,7 +55,7 @@ def _few(names: list[str], what: str) -> str:
     return f"{who} {', '.join(names[:3])}{more}"
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> object:
     try:
         return load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except FileNotFoundError:
@@ -71,7 +70,7 @@ def _read(path: Path) -> Any:
         ) from None
 
 
-def _unwrapped(content: Any, path: Path) -> tuple[dict[str, Tensor], list[str]]:
+def _unwrapped(content: object, path: Path) -> tuple[dict[str, Tensor], list[str]]:
     """Returns the mapping of names to tensors that a checkpoint holds, and what lay around it."""
     notes: list[str] = []
     for _ in range(3):

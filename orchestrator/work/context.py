@@ -7,14 +7,14 @@ import socket
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, Required, TypedDict, TypeVar, Unpack
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from unlearn import ArrayLoader, Graphs, build_model
+from unlearn import ArrayLoader, CoreBasis, Fisher, Graphs, SecondMoments, build_model
 from unlearn.data import as_tensor
 from unlearn.models.classes import drop_classes
 
@@ -23,6 +23,30 @@ from ..plan.facts import ModelFacts, facts_of
 from ..recipe.choices import Choice
 from ..store import Attempt, Store
 from .tensors import tensors_of
+
+T = TypeVar("T")
+
+
+class LoaderOptions(TypedDict, total=False):
+    """Options of an `ArrayLoader` beside its images, labels and device."""
+
+    shuffle: bool
+    augment: str | None
+    seed: int
+
+
+class Inputs(TypedDict, total=False):
+    """What `Method.unlearn` takes beside the model."""
+
+    forget: Required[ArrayLoader]
+    retain: ArrayLoader
+    moments: SecondMoments | CoreBasis
+    fisher: Fisher
+    validation: ArrayLoader
+    num_classes: int
+    forget_classes: tuple[int, ...]
+    monitor: dict[str, ArrayLoader]
+    graphs: Graphs
 
 
 class Context:
@@ -70,7 +94,9 @@ class Context:
             self._images[part] = as_tensor(getattr(self.data.dataset, part).images).to(self.device)
         return self._images[part]
 
-    def loader(self, part: str, indices: np.ndarray | None = None, *, batch_size: int = 256, **options: Any) -> Any:
+    def loader(
+        self, part: str, indices: np.ndarray | None = None, *, batch_size: int = 256, **options: Unpack[LoaderOptions]
+    ) -> ArrayLoader:
         """Returns an `ArrayLoader` over samples of `train` (with the labels that are trained on) or
         `test`."""
         dataset = self.data.dataset
@@ -86,14 +112,15 @@ class Context:
             **options,
         )
 
-    def cached(self, key: str, make: Callable[[], Any], keep: int = 2) -> Any:
+    def cached(self, key: str, make: Callable[[], T], keep: int = 2) -> T:
         """Returns `make()`, remembered under `key` among the last `keep` results."""
         if key not in self._cache:
             self._cache[key] = make()
             while len(self._cache) > keep:
                 self._cache.popitem(last=False)
         self._cache.move_to_end(key)
-        return self._cache[key]
+        made: T = self._cache[key]
+        return made
 
     def new_model(self, choice: Choice, seed: int) -> nn.Module:
         """Returns a freshly initialised model for this data, on the device."""

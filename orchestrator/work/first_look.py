@@ -4,7 +4,6 @@ does."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from safetensors.torch import save
@@ -29,7 +28,7 @@ def look_at(model: nn.Module, context: Context, methods: Sequence[Method] = ()) 
     **Raises:** `UserError`, one line, where the model cannot be worked with.
     """
     dataset = context.data.dataset
-    loader: Any = context.loader("train")
+    loader = context.loader("train")
     try:
         found = probe(model, loader.normalise(loader.images[:2]), dataset.num_classes)
         if context.data.split.forget_classes:

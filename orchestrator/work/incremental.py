@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from torch import nn
@@ -20,6 +19,7 @@ from unlearn.core.errors import MethodDidNothing, NothingToForget, UnlearnTooFas
 from unlearn.methods.base import Method
 from unlearn.methods.pgu.incremental import next_moments
 
+from ..base.values import Record
 from ..plan.data import array_digest
 from ..plan.facts import Facts, ModelFacts, StepFacts, facts_of
 from ..plan.specs import RunningSpec, StepSpec, UnlearnSpec
@@ -28,7 +28,7 @@ from ..plan.units import Unit
 from ..recipe.options import settings_of
 from ..store import CorruptObject
 from .commit import commit_unit
-from .context import Context, save_model
+from .context import Context, Inputs, save_model
 
 # Options that say when to stop and what follows; what a step does to a model does not depend on
 # them.
@@ -36,8 +36,8 @@ _NOT_OF_A_STEP = ("fail_points", "recover_epochs", "recover_lr")
 
 
 def unlearn_in_steps(
-    unit: Unit[UnlearnSpec], method: Method, context: Context, given: Mapping[str, Any]
-) -> tuple[UnlearnResult, list[dict[str, Any]]]:
+    unit: Unit[UnlearnSpec], method: Method, context: Context, given: Inputs
+) -> tuple[UnlearnResult, list[dict[str, float | None]]]:
     """Forgets step after step from the model and the moments that `unit` names.
 
     **Returns:** the last model with the history of all steps, and a row for each step. A row has
@@ -51,7 +51,7 @@ def unlearn_in_steps(
 
 
 class _Chain:
-    def __init__(self, unit: Unit[UnlearnSpec], method: Method, context: Context, given: Mapping[str, Any]):
+    def __init__(self, unit: Unit[UnlearnSpec], method: Method, context: Context, given: Inputs):
         self.unit, self.method, self.context, self.given = unit, method, context, given
         self.store = context.store
         self.steps = grouped_steps(context.data, method.steps().size)
@@ -63,9 +63,9 @@ class _Chain:
         self.model: tuple[int, nn.Module] | None = None
         self.running: tuple[int, SecondMoments] | None = None
 
-    def run(self) -> tuple[UnlearnResult, list[dict[str, Any]]]:
+    def run(self) -> tuple[UnlearnResult, list[dict[str, float | None]]]:
         rows = [self._start()]
-        history: list[dict[str, Any]] = []
+        history: list[dict[str, float | None]] = []
         notes: list[str] = []
         for number in range(1, len(self.steps) + 1):
             unit = self._step(number)
@@ -99,12 +99,12 @@ class _Chain:
         made = kind(spec.model, spec.moments, spec.method, self.params, spec.seed, done)
         return Unit(made, f"{self.unit.name} {kind.kind} {number}")
 
-    def _start(self) -> dict[str, Any]:
+    def _start(self) -> dict[str, float | None]:
         model = self._model(0)
         tested = accuracy(model, self.context.loader("test", self.context.data.split.test))
         return {"step": 0, "per_class": 0, "forgotten": 0, "test_accuracy": tested}
 
-    def _failed(self, rows: Sequence[Mapping[str, Any]]) -> bool:
+    def _failed(self, rows: Sequence[Record]) -> bool:
         limit = self.method.steps().fail_points
         return limit is not None and failed(rows[0], rows[-1], limit)
 
@@ -207,7 +207,7 @@ class _Chain:
         return accuracy(tuned, self.context.loader("test", self.context.data.split.test))
 
 
-def failed(first: Mapping[str, Any], last: Mapping[str, Any], points: float) -> bool:
+def failed(first: Record, last: Record, points: float) -> bool:
     """Whether test accuracy has fallen by more than `points` from one row of a chain to another."""
     return 100.0 * (float(first["test_accuracy"]) - float(last["test_accuracy"])) > points
 
@@ -218,7 +218,7 @@ def _per_class(forgotten: int, classes: int) -> int | float:
     return whole if rest == 0 else forgotten / classes
 
 
-def failing_point(rows: Sequence[Mapping[str, Any]], points: float | None) -> float | None:
+def failing_point(rows: Sequence[Record], points: float | None) -> float | None:
     """Returns the samples of each class that were forgotten when the model first failed; None where
     it did not."""
     if points is None:

@@ -32,7 +32,7 @@ from ..plan.specs import (
 from ..plan.units import Unit
 from ..recipe.options import option_names
 from ..store import Attempt
-from .context import Context, save_model
+from .context import Context, Inputs, save_model
 from .incremental import unlearn_in_steps
 from .outputs import write_fragment
 from .scoring import fit_candidate, measure_distances, score_row
@@ -115,15 +115,16 @@ def execute_unlearn(unit: Unit[UnlearnSpec], context: Context, attempt: Attempt)
     )
 
 
-def method_inputs(method: Method, context: Context, seed: int) -> dict[str, Any]:
+def method_inputs(method: Method, context: Context, seed: int) -> Inputs:
     """Returns the loaders that `method` declares it needs, and the worker's captured steps where it
     takes them; moments are the caller's to add."""
     split, needs = context.data.split, method.needs()
-    given: dict[str, Any] = {"forget": context.loader("train", split.forget, batch_size=needs.batch_size)}
+    given: Inputs = {"forget": context.loader("train", split.forget, batch_size=needs.batch_size)}
     if needs.retain:
         rows = share_of(split.retain, needs.retain, seed)
-        options: dict[str, Any] = {"batch_size": needs.batch_size, "augment": needs.augment, "seed": seed}
-        given["retain"] = context.loader("train", rows, shuffle=True, **options)
+        given["retain"] = context.loader(
+            "train", rows, batch_size=needs.batch_size, augment=needs.augment, seed=seed, shuffle=True
+        )
     if needs.graphs:
         given["graphs"] = context.graphs
     if needs.validation:
@@ -191,12 +192,12 @@ def execute_attack(unit: Unit[AttackSpec], context: Context, attempt: Attempt) -
     return fit_candidate(unit.spec, context.store, attempt)
 
 
-def execute_score(unit: Unit[ScoreSpec], context: Context, attempt: Attempt) -> Any:
+def execute_score(unit: Unit[ScoreSpec], context: Context, attempt: Attempt) -> Record:
     """Scores one method's models against the test-fold retrained models with one attack."""
     return score_row(unit, context.store, attempt, partial(context.cached, keep=ATTACKERS))
 
 
-def execute_distance(unit: Unit[DistanceSpec], context: Context, attempt: Attempt) -> Any:
+def execute_distance(unit: Unit[DistanceSpec], context: Context, attempt: Attempt) -> Record:
     """Measures how far one method's models are from retrained ones, sample by sample."""
     return measure_distances(unit, context.store)
 
@@ -215,7 +216,7 @@ def execute_sleep(unit: Unit[PlainSpec], context: Context, attempt: Attempt) -> 
     return Facts()
 
 
-KINDS: dict[str, Callable[[Any, Context, Attempt], Any]] = {
+KINDS: dict[str, Callable[[Any, Context, Attempt], Facts | Record]] = {
     "train": execute_train,
     "moments": execute_moments,
     "basis": execute_basis,

@@ -15,8 +15,9 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, ParamSpec
+from typing import ParamSpec, TextIO
 
+from ..base.documents import LogLine
 from ..base.processes import worker
 from ..plan.units import Outcome
 
@@ -28,8 +29,12 @@ OWN = ("orchestrator", "unlearn", "attack")
 SILENT = ("ray", "matplotlib", "filelock")
 
 
+def _line(level: str, source: str, message: str) -> LogLine:
+    return {"time": round(time.time(), 3), "level": level, "logger": source, "message": message, **worker()}
+
+
 class _Recorder(logging.Handler):
-    def __init__(self, records: list[dict[str, Any]]):
+    def __init__(self, records: list[LogLine]):
         super().__init__(logging.INFO)
         self.records = records
 
@@ -41,21 +46,27 @@ class _Recorder(logging.Handler):
 
     def add(self, level: str, source: str, message: str) -> None:
         if len(self.records) < MOST_RECORDS:
-            line = {"level": level, "logger": source, "message": message[:LONGEST_MESSAGE]}
-            self.records.append({"time": round(time.time(), 3), **line, **worker()})
+            self.records.append(_line(level, source, message[:LONGEST_MESSAGE]))
 
 
 @contextlib.contextmanager
-def recording() -> Iterator[list[dict[str, Any]]]:
+def recording() -> Iterator[list[LogLine]]:
     """Collects warnings and log records of this process while the block runs."""
-    records: list[dict[str, Any]] = []
+    records: list[LogLine] = []
     recorder = _Recorder(records)
     root = logging.getLogger()
     shown = warnings.showwarning
 
-    def show(message: Any, category: type[Warning], filename: str, lineno: int, *rest: Any, **more: Any) -> None:
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
         recorder.add("warning", category.__name__, f"{message} ({os.path.basename(filename)}:{lineno})")
-        shown(message, category, filename, lineno, *rest, **more)
+        shown(message, category, filename, lineno, file, line)
 
     root.addHandler(recorder)
     warnings.showwarning = show
@@ -75,7 +86,7 @@ def recorded(execute: Callable[P, Outcome]) -> Callable[P, Outcome]:
         with recording() as records:
             outcome = execute(*args, **options)
         level, how = ("error", outcome.error) if outcome.failed else ("info", outcome.status)
-        last = {"level": level, "logger": "orchestrator.work.execute", "message": f"{how} in {outcome.seconds:.2f} s"}
-        return dataclasses.replace(outcome, log=[*records, {"time": round(time.time(), 3), **last, **worker()}])
+        last = _line(level, "orchestrator.work.execute", f"{how} in {outcome.seconds:.2f} s")
+        return dataclasses.replace(outcome, log=[*records, last])
 
     return recording_execute

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +22,7 @@ from attack.outputs.measured import MODEL_ID, ROLE
 from attack.outputs.sources import Tables
 from attack.outputs.survey import Survey
 
-from ..base.values import digest
+from ..base.values import Record, digest
 from ..plan.facts import AttackFacts
 from ..plan.specs import AttackSpec, DistanceSpec, Judged, Outputs, ScoreSpec
 from ..plan.units import Unit
@@ -77,9 +76,7 @@ class _Ready:
 Cache = Callable[[str, Callable[[], _Ready]], _Ready]
 
 
-def score_row(
-    unit: Unit[ScoreSpec], store: Store, attempt: Attempt, cached: Cache = lambda _, make: make()
-) -> dict[str, Any]:
+def score_row(unit: Unit[ScoreSpec], store: Store, attempt: Attempt, cached: Cache = lambda _, make: make()) -> Record:
     """Scores one row's models (positive) against the test-fold retrained models (negative).
 
     **Arguments:** `cached`: returns what it made before under the same key. Rows with the same
@@ -164,7 +161,7 @@ def _areas(unit: Unit[ScoreSpec], store: Store, file: str) -> Areas:
     return Areas.from_json(json.loads(store.fetch(unit.key, file).read_text()))
 
 
-def measure_distances(unit: Unit[DistanceSpec], store: Store) -> dict[str, Any]:
+def measure_distances(unit: Unit[DistanceSpec], store: Store) -> Record:
     """Compares one row's models with retrained ones, sample by sample, on the outputs that the unit
     names."""
 

@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -72,7 +71,7 @@ class WeightsFile:
             return False
         return self._report_is_ours()  # an earlier version wrote no metadata
 
-    def write(self, model: nn.Module, document: dict[str, Any]) -> None:
+    def write(self, model: nn.Module, document: Mapping[str, object]) -> None:
         """Writes the weights and how they came about, each whole or not at all."""
         write_synced(self.path, save(tensors_of(model), MADE_BY))
         write_synced(self.report, json.dumps(finite(document), indent=1).encode())

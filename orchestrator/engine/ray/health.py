@@ -12,10 +12,9 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import psutil
 import torch
@@ -55,14 +54,37 @@ def code_digest() -> str:
     return hasher.hexdigest()[:12]
 
 
-def facts(store: str | None = None, probe: str = "") -> dict[str, Any]:
+class MachineFacts(TypedDict):
+    """What is to be known of one machine.
+
+    `memory`, `scratch_free` and `shm` are GiB; `time` and `skew` seconds. `store` says what came of
+    reading a probe, `made` is the key of one that was left; null where there is no store.
+    """
+
+    host: str
+    time: float
+    python: str
+    versions: dict[str, str]
+    code: str
+    cuda: int
+    memory: float
+    scratch: str
+    scratch_free: float
+    shm: float | None
+    open_files: int
+    store: str | None
+    made: str | None
+    skew: NotRequired[float]
+
+
+def facts(store: str | None = None, probe: str = "") -> MachineFacts:
     """Returns what is to be known of this machine; runs in the driver and in a task on every node.
 
     **Arguments:** `store`: one to write to and read from; `probe`: the key of an object that the
     driver put there.
     """
     found = versions()
-    seen: dict[str, Any] = {
+    seen: MachineFacts = {
         "host": socket.gethostname(),
         "time": time.time(),
         "python": platform.python_version(),
@@ -102,7 +124,7 @@ def read_probe(store: str, key: str) -> bool:
     return opened.has(key) and opened.fetch(key, "probe").read_text() == "probe"
 
 
-def judge_machine(name: str, seen: Mapping[str, Any]) -> list[Finding]:
+def judge_machine(name: str, seen: MachineFacts) -> list[Finding]:
     """Returns what is wrong with one machine's own facts; nothing where all is well."""
     found = []
     if seen["memory"] < LEAST_MEMORY:
@@ -139,9 +161,7 @@ def judge_machine(name: str, seen: Mapping[str, Any]) -> list[Finding]:
     return found
 
 
-def judge_worker(
-    name: str, seen: Mapping[str, Any], here: Mapping[str, Any], gpus: int, store: str | None
-) -> list[Finding]:
+def judge_worker(name: str, seen: MachineFacts, here: MachineFacts, gpus: int, store: str | None) -> list[Finding]:
     """Returns the findings on a node: its machine, that it runs the same as the driver, sees its
     GPUs and the same store.
 

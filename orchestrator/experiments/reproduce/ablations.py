@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from ...report import words
 from ...report.figures.drawing import Figure
 from ...report.figures.figures import auc_figure, plane_figure
 from ...report.figures.growth import incremental_figure
 from ...report.rows import Report
-from .item import Comparison, Experiments, Item, Run
+from .item import Cell, Comparison, Experiments, Item, Run
 
 
 def _compare(experiments: Experiments, name: str) -> Comparison:
     """Every unlearning row with its difference to the first one of its experiment."""
     experiment = experiments[name]
     report = Report.load(experiment.folder)
-    rows: list[tuple[Any, ...]] = []
+    rows: list[tuple[Cell, ...]] = []
     mine = [row for row in report.rows if not row.baseline]
     incremental = any(row.value("failing_point_least") is not None for row in mine)
     metrics = (

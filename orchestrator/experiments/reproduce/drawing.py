@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from attack.metrics.measure import Measure
 
+from ...base.documents import ConfidenceCurve
 from ...report.figures.drawing import INK, MARKERS, MUTED, SERIES, Figure, Panel
 
 Series = Mapping[str, Sequence[tuple[float, Measure]]]
@@ -63,7 +63,7 @@ def lines_panel(x: str, y: str, series: Series, levels: Mapping[str, float], fir
     return Panel(draw, f"{y} over {x}. " + "; ".join(parts), width=4.6, height=3.4)
 
 
-def confidence_panel(curve: Mapping[str, Any], title: str) -> Panel:
+def confidence_panel(curve: ConfidenceCurve, title: str) -> Panel:
     """Returns histograms of the attacker's confidence on unlearned (blue) and retrained (grey)
     models.
     """

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from attack.metrics.chance import LEAST_MODELS
 from attack.metrics.measure import Measure
 from attack.metrics.row import Row
@@ -11,7 +9,7 @@ from attack.metrics.row import Row
 from ...report.figures.drawing import Figure
 from .claims import FAILS, HOLDS, OPEN, Claim, Verdict, above, chance, decisive, every, some, within
 from .drawing import confidence_panel, lines_panel
-from .item import Comparison, Experiments, Item, Run
+from .item import Cell, Comparison, Experiments, Item, Run
 from .measure import Experiment, measure
 
 # How far under chance an AUC may reach and still not count as under it, and how far a plateau may
@@ -56,7 +54,7 @@ def _compare(experiment: Experiment, published: str) -> Comparison:
     )
 
 
-def _line(experiment: Experiment, label: str, row: Row) -> tuple[Any, ...]:
+def _line(experiment: Experiment, label: str, row: Row) -> tuple[Cell, ...]:
     lost = [_loss(experiment, row, metric) for metric in ("error_retain", "error_test")]
     return (label, measure(row, "auc"), *lost, measure(row, "tiny_scores"))
 

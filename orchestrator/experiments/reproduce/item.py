@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
 from attack.metrics.measure import Measure
 
@@ -16,6 +16,7 @@ from .claims import Claim, Verdict
 from .measure import Experiment
 
 Experiments = Mapping[str, Experiment]
+Cell: TypeAlias = "str | float | Measure | None"
 SIZES = ("mini", "paper")
 
 
@@ -39,7 +40,7 @@ class Comparison:
     """
 
     columns: tuple[str, ...]
-    rows: tuple[tuple[Any, ...], ...]
+    rows: tuple[tuple[Cell, ...], ...]
     note: str = ""
     digits: int = 2
 
@@ -48,7 +49,7 @@ class Comparison:
         return [[cell_text(cell, self.digits) for cell in row] for row in self.rows]
 
 
-def cell_text(cell: Any, digits: int) -> str:
+def cell_text(cell: Cell, digits: int) -> str:
     """Returns a cell as text."""
     if cell is None or cell == Measure(None):
         return "–"

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from attack.metrics.measure import Measure
 from attack.metrics.row import Row
+
+from ...base.documents import Curves
+from ...base.values import Record
 
 
 @dataclass(frozen=True)
@@ -19,9 +22,9 @@ class Experiment:
 
     name: str
     rows: Sequence[Row]
-    curves: Mapping[str, Any]
-    environment: Mapping[str, Any]
-    recipe: Mapping[str, Any]
+    curves: Curves
+    environment: Record
+    recipe: Record
     folder: Path
 
     @classmethod
@@ -35,7 +38,7 @@ class Experiment:
         rows = [Row.from_json(row, experiment=name) for row in results["rows"]]
         return cls(name, rows, curves, results["environment"], results["recipe"], folder)
 
-    def find(self, method: str, **params: Any) -> Row | None:
+    def find(self, method: str, **params: object) -> Row | None:
         """Returns the first row of a method whose parameters are these."""
         for row in self.rows:
             if row.method == method and all(_same(row.params.get(k), v) for k, v in params.items()):
@@ -57,7 +60,7 @@ def measure(row: Row | None, metric: str) -> Measure:
     return Measure(None) if row is None else row[metric]
 
 
-def _same(given: Any, wanted: Any) -> bool:
+def _same(given: object, wanted: object) -> bool:
     if isinstance(given, int | float) and isinstance(wanted, int | float):
         return math.isclose(given, wanted, rel_tol=1e-9)
     return bool(given == wanted)

@@ -8,13 +8,13 @@ import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
-from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from attack.metrics.measure import Measure
 
+from ...base.values import Record
 from ...report.figures.drawing import DARK_SERIES, inline_svg
 from ...report.tables import escape_markdown, markdown_line, tex
 from .claims import FAILS, HOLDS, OPEN
@@ -35,7 +35,7 @@ def to_csv(table: Comparison) -> str:
         header += [name, f"{name} low", f"{name} high"] if has else [name]
     writer.writerow(header)
     for row in table.rows:
-        line: list[Any] = []
+        line: list[object] = []
         for cell, has in zip(row, ranged, strict=True):
             if isinstance(cell, Measure):
                 line += ["" if v is None else repr(v) for v in (cell.value, cell.low, cell.high)]
@@ -78,7 +78,7 @@ def facts(findings: Sequence[Finding], size: str) -> list[str]:
     ]
 
 
-def _commit(environment: Mapping[str, Any]) -> str:
+def _commit(environment: Record) -> str:
     git = environment.get("git") or {}
     return f"{git.get('commit', 'unknown')[:10]}{' (changed since)' if git.get('dirty') else ''}"
 

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from attack.metrics.measure import Measure
 
@@ -22,7 +21,7 @@ from ...report.figures.drawing import render
 from ..run import RunOptions, run
 from . import page
 from .claims import OPEN, Verdict
-from .item import Experiments, Finding, Item, Run
+from .item import Cell, Experiments, Finding, Item, Run
 from .measure import Experiment
 
 Say = Callable[[str], None]
@@ -128,10 +127,10 @@ def write_findings(findings: Sequence[Finding], size: str, folder: Path) -> None
     write(folder / "index.html", page.html(findings, size))
 
 
-def document(findings: Sequence[Finding], size: str) -> dict[str, Any]:
+def document(findings: Sequence[Finding], size: str) -> dict[str, object]:
     """Returns everything as one JSON document."""
 
-    def plain(cell: Any) -> Any:
+    def plain(cell: Cell) -> object:
         if isinstance(cell, Measure):
             return {"value": cell.value, "ci": cell.interval} if cell.known else None
         return cell
@@ -151,5 +150,4 @@ def document(findings: Sequence[Finding], size: str) -> dict[str, Any]:
         }
         for finding in findings
     ]
-    made: dict[str, Any] = finite({"schema": 1, "size": size, "items": items})
-    return made
+    return finite({"schema": 1, "size": size, "items": items})

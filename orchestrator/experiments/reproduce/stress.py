@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
-from typing import Any
 
 from attack.metrics.measure import Measure
 
@@ -14,7 +13,7 @@ from ...report.figures.growth import incremental_figure
 from ...report.rows import Report
 from . import published
 from .claims import OPEN, Claim, Verdict, above, every, within
-from .item import Comparison, Experiments, Item, Run
+from .item import Cell, Comparison, Experiments, Item, Run
 from .measure import Experiment, measure
 
 METHOD = "pgu_incremental"
@@ -28,12 +27,12 @@ def _share(experiment: Experiment, point: Measure) -> str | None:
     return f"{point.value * facts['classes'] / facts['train']:.1%}"
 
 
-def _lines(experiment: Experiment, model: str) -> list[tuple[Any, ...]]:
+def _lines(experiment: Experiment, model: str) -> list[tuple[Cell, ...]]:
     published_point, published_share = published.FAILING_POINT[model]
-    rows = []
+    rows: list[tuple[Cell, ...]] = []
     for step, row in experiment.sweep(METHOD, "step"):
         point, least = measure(row, "failing_point"), measure(row, "failing_point_least")
-        measured: Any = point if point.known or least.value is None else f"not up to {least.value:g}"
+        measured: Cell = point if point.known or least.value is None else f"not up to {least.value:g}"
         rows.append(
             (
                 f"{model}, {step} of each class a step",

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from attack.metrics.measure import Measure
 
 from ...report.figures.drawing import Figure
 from . import published
 from .claims import Claim, Verdict, above, below, chance, every, some, within
 from .drawing import lines_figure
-from .item import Comparison, Experiments, Item, Run
+from .item import Cell, Comparison, Experiments, Item, Run
 from .measure import Experiment, measure
 
 ERRORS = ("error_forget", "error_retain", "error_test")
@@ -30,7 +28,7 @@ def _gamma(experiments: Experiments, gamma: float | None, metric: str) -> Measur
 
 
 def _table1(experiments: Experiments) -> Comparison:
-    rows = []
+    rows: list[tuple[Cell, ...]] = []
     for gamma, numbers in published.TABLE_1.items():
         measured = [_gamma(experiments, gamma, metric) for metric in ERRORS]
         label = "Retrain" if gamma is None else f"γ = {gamma:g}"
@@ -127,7 +125,7 @@ def _by_layers(experiment: Experiment, k: int, method: str) -> Measure:
 
 
 def _layers_table(experiment: Experiment, numbers: dict[int, tuple[float, float]], unit: str) -> Comparison:
-    rows: list[tuple[Any, ...]] = []
+    rows: list[tuple[Cell, ...]] = []
     for k, (pgu, eu_k) in numbers.items():
         label = f"0 {unit}s (no unlearning)" if k == 0 else f"{k} {unit}{'s' if k > 1 else ''}"
         costs = [_test_cost(experiment, k, method) for method in ("pgu", "eu_k")]
@@ -263,7 +261,7 @@ def _accuracy(experiment: Experiment, method: str) -> Measure:
 
 
 def _table4(experiments: Experiments) -> Comparison:
-    rows = []
+    rows: list[tuple[Cell, ...]] = []
     for share, numbers in published.TABLE_4.items():
         experiment = experiments[_budget(share)]
         measured = [_accuracy(experiment, method) for method in ("no_unlearn", "retrain", "pgu")]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, TypeAlias
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -36,7 +36,8 @@ REFERENCE = MUTED
 COLOURS = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper", SOFT: "soft"} | {
     colour: f"series-{i}" for i, colour in enumerate(SERIES, start=1)
 }
-LINES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
+Line: TypeAlias = str | tuple[float, tuple[float, ...]]  # a line style of Matplotlib
+LINES: tuple[Line, ...] = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "h")
 
 STYLE: Any = {
@@ -177,7 +178,7 @@ def _adapt(tag: str, prefix: str) -> str:
     return tag
 
 
-def shown_of(shown: Sequence[Any], candidates: Sequence[Any]) -> str:
+def shown_of(shown: Sequence[object], candidates: Sequence[object]) -> str:
     """Returns the sentence that owns up to a selection, or nothing where all are shown."""
     if len(shown) == len(candidates):
         return ""

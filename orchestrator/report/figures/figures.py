@@ -4,17 +4,18 @@ is left out."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from attack.metrics.row import metric_name
 
+from ...base.documents import ConfidenceCurve, RocCurve
 from .. import words
 from ..rows import Report, ResultRow
-from .drawing import INK, LINES, MARKERS, MUTED, PAPER, SERIES, SOFT, Figure, Panel, plain_log, shown_of
+from .drawing import INK, LINES, MARKERS, MUTED, PAPER, SERIES, SOFT, Figure, Line, Panel, plain_log, shown_of
 from .growth import incremental_figure
 from .histories import training_figure, unlearning_figure
 from .sweeps import sweep_figure
@@ -34,7 +35,7 @@ class Looks:
     def __init__(self, report: Report, shown: Sequence[ResultRow]):
         methods = list(dict.fromkeys(row.method for row in report.rows if not row.baseline))
         self._order = {method: i for i, method in enumerate(methods)}
-        self._line: dict[int, Any] = {}
+        self._line: dict[int, Line] = {}
         for method in methods:
             for i, row in enumerate([r for r in shown if r.method == method]):
                 self._line[row.index] = LINES[i % len(LINES)]
@@ -44,7 +45,7 @@ class Looks:
             return INK if row.method == "retrain" else MUTED
         return SERIES[self._order[row.method] % len(SERIES)]
 
-    def line(self, row: ResultRow) -> Any:
+    def line(self, row: ResultRow) -> Line:
         return (0, (2.5, 1.5)) if row.method == "retrain" else "-" if row.baseline else self._line.get(row.index, "-")
 
     def marker(self, row: ResultRow) -> str:
@@ -147,10 +148,10 @@ def plane_figure(report: Report) -> Figure | None:
         ax.axhline(words.CHANCE, color=INK, linewidth=1.0, linestyle=(0, (4, 2)))
         retrain = report.method("retrain")
         if retrain is not None and retrain.value("error_test") is not None:
-            ax.axvline(retrain.value("error_test"), color=INK, linewidth=1.0, linestyle=(0, (4, 2)))
+            ax.axvline(retrain.number("error_test"), color=INK, linewidth=1.0, linestyle=(0, (4, 2)))
         seen: set[str] = set()
         for row in sorted(points, key=lambda row: row.baseline):
-            x, y, xs, ys = row.value("error_test"), row.value(name), row.bounds("error_test"), row.bounds(name)
+            x, y, xs, ys = row.number("error_test"), row.number(name), row.bounds("error_test"), row.bounds(name)
             colour = looks.colour(row)
             if not crowded:
                 bars = ([(xs, [y, y])] if xs else []) + ([([x, x], ys)] if ys else [])
@@ -213,13 +214,13 @@ def _place(ax: Axes, row: ResultRow, name: str, width: float, height: float) -> 
     """Returns about where a point will stand, in points from the lower left corner of axes of that
     size."""
     (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
-    return (row.value("error_test") - left) / (right - left) * width, (row.value(name) - low) / (high - low) * height
+    return (row.number("error_test") - left) / (right - left) * width, (row.number(name) - low) / (high - low) * height
 
 
 def roc_figure(report: Report) -> Figure | None:
     """ROC curves, linear and log-log, for each attack."""
-    by_attack: dict[str, list[tuple[ResultRow, Mapping[str, Any]]]] = {}
-    for curve, row in _of_rows(report, "roc"):
+    by_attack: dict[str, list[tuple[ResultRow, RocCurve]]] = {}
+    for curve, row in _of_rows(report, report.curves.get("roc")):
         if len(curve.get("fpr") or []) > 1 and len(curve["fpr"]) == len(curve.get("tpr") or []):
             by_attack.setdefault(str(curve.get("attack")), []).append((row, curve))
     if not by_attack:
@@ -260,7 +261,7 @@ def _auc_text(report: Report, row: ResultRow, attack: str) -> str:
 def _roc_panel(
     report: Report,
     attack: str,
-    pairs: Sequence[tuple[ResultRow, Mapping[str, Any]]],
+    pairs: Sequence[tuple[ResultRow, RocCurve]],
     looks: Looks,
     log: bool,
     title: str,
@@ -301,8 +302,8 @@ def _roc_panel(
 def confidence_figure(report: Report) -> Figure | None:
     """How sure the attacker is, unlearned against retrained models, a panel for each row."""
     attack = report.attack_of(report.primary)
-    found: dict[int, Mapping[str, Any]] = {}
-    for curve, row in _of_rows(report, "confidence"):
+    found: dict[int, ConfidenceCurve] = {}
+    for curve, row in _of_rows(report, report.curves.get("confidence")):
         edges = curve.get("edges") or []
         if curve.get("attack") == attack and len(edges) == len(curve.get("unlearned") or []) + 1 > 1:
             found.setdefault(row.index, curve)
@@ -356,11 +357,14 @@ def _mean(edges: np.ndarray, shares: np.ndarray) -> float:
     return float(((edges[:-1] + edges[1:]) / 2 * shares).sum() / total) if total else math.nan
 
 
-def _of_rows(report: Report, kind: str) -> list[tuple[Mapping[str, Any], ResultRow]]:
-    """Returns the curves of a kind with the rows that they belong to; a curve of no row is not
+C = TypeVar("C", RocCurve, ConfidenceCurve)
+
+
+def _of_rows(report: Report, curves: Sequence[C] | None) -> list[tuple[C, ResultRow]]:
+    """Returns the curves with the rows that they belong to; a curve of no row is not
     drawn."""
     found = []
-    for curve in report.curves.get(kind) or []:
+    for curve in curves or []:
         index = curve.get("row")
         if isinstance(index, int) and 0 <= index < len(report.rows):
             found.append((curve, report.rows[index]))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
+from ...base.values import Record
 from .. import words
 from ..rows import Report, ResultRow
 from .drawing import INK, LINES, MARKERS, MUTED, SERIES, Figure, Panel
@@ -18,7 +18,7 @@ LINES_AT_MOST = 8
 def incremental_figure(report: Report) -> Figure | None:
     """Test accuracy over the samples of each class forgotten so far, and where it was measured the
     drift of the moments."""
-    chains: dict[int, list[Sequence[Mapping[str, Any]]]] = {}
+    chains: dict[int, list[Sequence[Record]]] = {}
     for run in report.curves.get("incremental") or []:
         index, steps = run.get("row"), run.get("steps") or []
         if isinstance(index, int) and 0 <= index < len(report.rows) and len(steps) > 1:
@@ -40,10 +40,10 @@ def incremental_figure(report: Report) -> Figure | None:
             label = words.shorten(row.label, 34)
             ax.plot(xs, ys, color=colour, linestyle=line, marker=marker, markersize=3.5, label=label)
             if row.value("failing_point") is not None:
-                ax.axvline(row.value("failing_point"), color=colour, linewidth=0.9, linestyle=(0, (2, 2)))
+                ax.axvline(row.number("failing_point"), color=colour, linewidth=0.9, linestyle=(0, (2, 2)))
         retrain = report.method("retrain")
         if retrain is not None and retrain.value("error_test") is not None:
-            ax.axhline(100.0 - retrain.value("error_test"), color=INK, linewidth=1.0, linestyle=(0, (4, 2)))
+            ax.axhline(100.0 - retrain.number("error_test"), color=INK, linewidth=1.0, linestyle=(0, (4, 2)))
         ax.set_xlabel("samples forgotten of each class")
         ax.set_ylabel("test accuracy (%)")
         ax.legend(loc="lower left")
@@ -79,19 +79,19 @@ def incremental_figure(report: Report) -> Figure | None:
     )
 
 
-def _series(steps: Sequence[Mapping[str, Any]], name: str) -> tuple[list[float], list[float]]:
+def _series(steps: Sequence[Record], name: str) -> tuple[list[float], list[float]]:
     known = [(float(step["per_class"]), 100.0 * float(step[name])) for step in steps if step.get(name) is not None]
     return [x for x, _ in known], [y for _, y in known]
 
 
-def _mean(runs: Sequence[Sequence[Mapping[str, Any]]], name: str) -> tuple[list[float], list[float]]:
+def _mean(runs: Sequence[Sequence[Record]], name: str) -> tuple[list[float], list[float]]:
     """Returns the mean over models at the points that all of them reached."""
     curves = [dict(zip(*_series(steps, name), strict=True)) for steps in runs]
     common = sorted(set.intersection(*(set(curve) for curve in curves)))
     return common, [float(np.mean([curve[x] for curve in curves])) for x in common]
 
 
-def _alt(shown: Sequence[ResultRow], chains: Mapping[int, Sequence[Sequence[Mapping[str, Any]]]]) -> str:
+def _alt(shown: Sequence[ResultRow], chains: Mapping[int, Sequence[Sequence[Record]]]) -> str:
     parts = []
     for row in shown:
         xs, ys = _mean(chains[row.index], "test_accuracy")

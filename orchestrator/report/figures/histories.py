@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from ...base.documents import TrainingCurve, UnlearningCurve
+from ...base.values import Record
 from .. import words
 from ..rows import Report, ResultRow
 from .drawing import INK, LINES, MUTED, PAPER, SERIES, Figure, Panel, plain_log, shown_of
@@ -24,7 +25,7 @@ SETS = {
 ROLES = {"original": ("originals (all data)", SERIES[0]), "retrained": ("retrained (retain set)", SERIES[1])}
 
 
-def series(history: Sequence[Mapping[str, Any]], name: str) -> dict[float, float]:
+def series(history: Sequence[Record], name: str) -> dict[float, float]:
     """Returns epoch → value of what was recorded under `name`."""
     return {
         float(row["epoch"]): float(row[name])
@@ -43,7 +44,7 @@ def mean_while_all(curves: Sequence[Mapping[float, float]]) -> tuple[list[float]
 
 def unlearning_figure(report: Report) -> Figure | None:
     """Accuracy over the epochs of unlearning, a panel for each row."""
-    runs: dict[int, list[Mapping[str, Any]]] = {}
+    runs: dict[int, list[UnlearningCurve]] = {}
     for run in report.curves.get("unlearning") or []:
         index = run.get("row")
         if (
@@ -71,8 +72,8 @@ def unlearning_figure(report: Report) -> Figure | None:
     )
 
 
-def _unlearning_panel(report: Report, row: ResultRow, runs: Sequence[Mapping[str, Any]]) -> Panel:
-    stopped = [float(run["stopped_at"]) for run in runs if run.get("stopped_at") is not None]
+def _unlearning_panel(report: Report, row: ResultRow, runs: Sequence[UnlearningCurve]) -> Panel:
+    stopped = [float(epoch) for run in runs if (epoch := run.get("stopped_at")) is not None]
     retrain = report.method("retrain")
 
     def panel(ax: Axes) -> None:
@@ -94,15 +95,12 @@ def _unlearning_panel(report: Report, row: ResultRow, runs: Sequence[Mapping[str
                 label=label,
             )
         for run in runs:
-            accuracy = (
-                series(run.get("history") or [], "forget_accuracy").get(run["stopped_at"])
-                if run.get("stopped_at") is not None
-                else None
-            )
-            if accuracy is not None:
+            epoch = run.get("stopped_at")
+            forgotten = series(run.get("history") or [], "forget_accuracy")
+            if epoch is not None and epoch in forgotten:
                 ax.plot(
-                    [run["stopped_at"]],
-                    [100 * accuracy],
+                    [epoch],
+                    [100 * forgotten[epoch]],
                     "o",
                     color=SERIES[1],
                     markeredgecolor=PAPER,
@@ -115,7 +113,7 @@ def _unlearning_panel(report: Report, row: ResultRow, runs: Sequence[Mapping[str
             )
         if retrain is not None and retrain.value("error_forget") is not None:
             ax.axhline(
-                100 - retrain.value("error_forget"),
+                100 - retrain.number("error_forget"),
                 color=MUTED,
                 linewidth=1.0,
                 linestyle=(0, (1.2, 1.2)),
@@ -138,7 +136,7 @@ def _unlearning_panel(report: Report, row: ResultRow, runs: Sequence[Mapping[str
 
 def training_figure(report: Report) -> Figure | None:
     """Loss, and accuracy where it was recorded, while the shadow models were trained."""
-    by_role: dict[str, list[Mapping[str, Any]]] = {}
+    by_role: dict[str, list[TrainingCurve]] = {}
     for run in report.curves.get("training") or []:
         if run.get("history"):
             by_role.setdefault(str(run.get("role")), []).append(run)

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 
+from ...base.documents import SearchDocument, Trial
 from ...base.text import varying_names
+from ...base.values import Object
 from .. import words
 from ..rows import Report
 from .drawing import INK, MUTED, PAPER, SERIES, Figure, Panel
@@ -33,26 +35,50 @@ def search_figures(folder: Path, report: Report) -> list[Figure]:
         return []
 
 
-def pareto_figure(document: Mapping[str, Any]) -> Figure:
+@dataclass(frozen=True)
+class _Measured:
+    """A setting that was measured: its rise of test error in points and its AUC gap."""
+
+    params: Object
+    rise: float
+    gap: float
+
+    @classmethod
+    def of(cls, trial: Trial) -> _Measured | None:
+        rise, gap = trial["error_rise"], trial["auc_gap"]
+        return None if rise is None or gap is None else cls(trial["params"], rise, gap)
+
+
+def pareto_figure(document: SearchDocument) -> Figure:
     """Returns the settings of a search as points: |AUC − 0.5| over the rise of test error, with
     front, bound and winner."""
-    trials: Sequence[Mapping[str, Any]] = document["trials"]
-    measured = [trial for trial in trials if trial["auc_gap"] is not None and trial["status"] != "failed"]
-    finished = [trial for trial in measured if trial["status"] == "finished"]
-    stopped = [trial for trial in measured if trial["status"] == "stopped"]
+    trials = document["trials"]
+    points_of = {i: _Measured.of(trial) for i, trial in enumerate(trials) if trial["status"] != "failed"}
+    known = {i: point for i, point in points_of.items() if point is not None}
+    measured = list(known.values())
+    finished = [point for i, point in known.items() if trials[i]["status"] == "finished"]
+    stopped = [point for i, point in known.items() if trials[i]["status"] == "stopped"]
     failed = sum(trial["status"] == "failed" for trial in trials)
-    front = [trials[i] for i in document["front"]]
-    winner = None if document["winner"] is None else trials[document["winner"]]
+    front = [known[i] for i in document["front"]]
+    winner = None if document["winner"] is None else known[document["winner"]]
     bound = document["bound"]
     names = varying_names([trial["params"] for trial in trials])
     right = _right(measured, front, bound)
-    outside = [trial for trial in measured if trial["error_rise"] > right]
+    outside = [trial for trial in measured if trial.rise > right]
 
-    def points(ax: Axes, which: Sequence[Mapping[str, Any]], label: str, alpha: float) -> None:
-        inside = [trial for trial in which if trial["error_rise"] <= right]
-        style: dict[str, Any] = {"color": SERIES[0], "alpha": alpha, "markeredgewidth": 0}
-        ax.plot(*_xy(inside), "o", markersize=6, label=label, **style)
-        ax.plot([right] * len(which[len(inside) :]), _gaps(which, right), ">", markersize=6, clip_on=False, **style)
+    def points(ax: Axes, which: Sequence[_Measured], label: str, alpha: float) -> None:
+        inside = [trial for trial in which if trial.rise <= right]
+        ax.plot(*_xy(inside), "o", markersize=6, label=label, color=SERIES[0], alpha=alpha, markeredgewidth=0)
+        ax.plot(
+            [right] * len(which[len(inside) :]),
+            _gaps(which, right),
+            ">",
+            markersize=6,
+            clip_on=False,
+            color=SERIES[0],
+            alpha=alpha,
+            markeredgewidth=0,
+        )
 
     def panel(ax: Axes) -> None:
         if stopped:
@@ -66,13 +92,13 @@ def pareto_figure(document: Mapping[str, Any]) -> Figure:
             ax.axvline(bound, color=INK, linewidth=1.0, linestyle=(0, (4, 2)), label="bound")
         if winner is not None:
             ax.plot(*_xy([winner]), "*", color=SERIES[1], markersize=13, label="winner", zorder=4)
-        left = min([0.0, *(trial["error_rise"] for trial in measured)])
+        left = min([0.0, *(trial.rise for trial in measured)])
         ax.set_xlim(left - 0.06 * (right - left), right)
-        highest = max([0.05, document["no_unlearn"]["auc_gap"], *(trial["auc_gap"] for trial in measured)])
+        highest = max([0.05, document["no_unlearn"]["auc_gap"], *(trial.gap for trial in measured)])
         ax.set_ylim(-0.03 * highest, 1.12 * highest)  # a point at 0 is seen whole
         for trial in front[:LABELLED]:
-            if trial["error_rise"] <= right:
-                _label(ax, trial, _short(trial["params"], names), left, right)
+            if trial.rise <= right:
+                _label(ax, trial, _short(trial.params, names), left, right)
         ax.set_xlabel("rise of test error over no unlearning (points)  ← better")
         ax.set_ylabel("|attack AUC − 0.5|  ↓ better")
         ax.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=3, borderaxespad=0)
@@ -87,39 +113,39 @@ def pareto_figure(document: Mapping[str, Any]) -> Figure:
         + " ".join(document["notes"])
     )
     alt = "Settings by rise of test error and AUC gap; Pareto front: " + "; ".join(
-        f"{words.parameters_text(trial['params'], names)}: {trial['error_rise']:+.2f} points, {trial['auc_gap']:.3f}"
+        f"{words.parameters_text(trial.params, names)}: {trial.rise:+.2f} points, {trial.gap:.3f}"
         for trial in front[:12]
     )
     return Figure(PARETO, "What the search found", caption, (Panel(panel, alt, width=5.4, height=4.2),))
 
 
-def _short(params: Mapping[str, Any], names: Sequence[str]) -> str:
+def _short(params: Object, names: Sequence[str]) -> str:
     """Returns the parameters with three digits: enough to find a point again in `search.json`."""
     rounded = {k: float(f"{v:.3g}") if isinstance(v, float) else v for k, v in params.items()}
     return words.parameters_text(rounded, names, limit=30)
 
 
-def _xy(trials: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[float]]:
-    return [trial["error_rise"] for trial in trials], [trial["auc_gap"] for trial in trials]
+def _xy(points: Sequence[_Measured]) -> tuple[list[float], list[float]]:
+    return [point.rise for point in points], [point.gap for point in points]
 
 
-def _gaps(trials: Sequence[Mapping[str, Any]], right: float) -> list[float]:
-    return [trial["auc_gap"] for trial in trials if trial["error_rise"] > right]
+def _gaps(points: Sequence[_Measured], right: float) -> list[float]:
+    return [point.gap for point in points if point.rise > right]
 
 
-def _right(measured: Sequence[Mapping[str, Any]], front: Sequence[Mapping[str, Any]], bound: float | None) -> float:
+def _right(measured: Sequence[_Measured], front: Sequence[_Measured], bound: float | None) -> float:
     """Returns where the axis ends: a ruined model's 80 points would press all others against its
     beginning."""
-    wanted = 1.5 * max([1.0, bound or 0.0, *(min(trial["error_rise"], 20.0) for trial in front)])
-    return min(2.0 * wanted, max([wanted, *(1.06 * trial["error_rise"] for trial in measured)]))
+    wanted = 1.5 * max([1.0, bound or 0.0, *(min(trial.rise, 20.0) for trial in front)])
+    return min(2.0 * wanted, max([wanted, *(1.06 * trial.rise for trial in measured)]))
 
 
-def _label(ax: Axes, trial: Mapping[str, Any], text: str, left: float, right: float) -> None:
+def _label(ax: Axes, trial: _Measured, text: str, left: float, right: float) -> None:
     """Writes parameters beside a point, on the side where there is room."""
-    far = trial["error_rise"] > left + 0.55 * (right - left)
+    far = trial.rise > left + 0.55 * (right - left)
     ax.annotate(
         text,
-        (trial["error_rise"], trial["auc_gap"]),
+        (trial.rise, trial.gap),
         xytext=(-6, 6) if far else (6, 6),
         textcoords="offset points",
         ha="right" if far else "left",

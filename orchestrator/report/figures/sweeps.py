@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
+from ...base.values import Json
 from .. import words
 from ..rows import Report, ResultRow
 from .drawing import INK, MARKERS, MUTED, SERIES, Figure, Panel, plain_log
@@ -22,14 +23,11 @@ def sweep_figure(report: Report) -> Figure | None:
         if not rows or len(rows[0].varying) != 1:
             continue
         name = rows[0].varying[0]
-        if not all(
-            isinstance(row.params.get(name), int | float) and not isinstance(row.params[name], bool) for row in rows
-        ):
+        points = [(x, row) for row in rows if (x := _number(row.params.get(name))) is not None]
+        if len(points) < len(rows) or len({x for x, _ in points}) < 3:
             continue
-        rows.sort(key=lambda row: row.params[name])
-        if len({row.params[name] for row in rows}) < 3:
-            continue
-        drawn = _sweep_panels(report, rows, name)
+        points.sort(key=lambda point: point[0])
+        drawn = _sweep_panels(report, points, name)
         if not drawn:
             continue
         swept.append(f"{words.parameter_name(name)} of {words.method_name(method)}")
@@ -48,8 +46,12 @@ def sweep_figure(report: Report) -> Figure | None:
     )
 
 
-def _sweep_panels(report: Report, rows: Sequence[ResultRow], name: str) -> list[Panel]:
-    xs = [float(row.params[name]) for row in rows]
+def _number(value: Json) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _sweep_panels(report: Report, points: Sequence[tuple[float, ResultRow]], name: str) -> list[Panel]:
+    xs, rows = [x for x, _ in points], [row for _, row in points]
     logarithmic = min(xs) > 0 and max(xs) / min(xs) >= 20
     retrain = report.method("retrain")
     label = f"{words.parameter_name(name)} ({words.method_name(rows[0].method)})"
@@ -62,7 +64,7 @@ def _sweep_panels(report: Report, rows: Sequence[ResultRow], name: str) -> list[
         colour = SERIES[which]
         ax.plot(
             [x for x, _ in known],
-            [row.value(metric) for _, row in known],
+            [row.number(metric) for _, row in known],
             color=colour,
             marker=MARKERS[which],
             markersize=4,
@@ -79,7 +81,7 @@ def _sweep_panels(report: Report, rows: Sequence[ResultRow], name: str) -> list[
                 linewidth=0,
             )
         if metric.startswith("error_") and retrain is not None and retrain.value(metric) is not None:
-            ax.axhline(retrain.value(metric), color=colour, linewidth=1.0, linestyle=(0, (4, 2)))
+            ax.axhline(retrain.number(metric), color=colour, linewidth=1.0, linestyle=(0, (4, 2)))
 
     def axis(ax: Axes) -> None:
         if logarithmic:
@@ -101,7 +103,7 @@ def _sweep_panels(report: Report, rows: Sequence[ResultRow], name: str) -> list[
         before = report.method("no_unlearn")
         if before is not None and before.value(report.primary) is not None:
             ax.axhline(
-                before.value(report.primary),
+                before.number(report.primary),
                 color=MUTED,
                 linewidth=1.0,
                 linestyle=(0, (1.2, 1.2)),
@@ -111,7 +113,7 @@ def _sweep_panels(report: Report, rows: Sequence[ResultRow], name: str) -> list[
         ax.set_ylabel("attack AUC")
         ax.legend(loc="best")
 
-    points = "; ".join(
+    shown = "; ".join(
         f"{name}={words.value_text(row.params[name])}: test error {row.text('error_test')} %, AUC {row.text(report.primary)}"
         for row in rows[:12]
     )
@@ -121,7 +123,7 @@ def _sweep_panels(report: Report, rows: Sequence[ResultRow], name: str) -> list[
 
     found = []
     if measured([each for each, _, _ in errors]):
-        found.append(Panel(error_panel, f"Errors over {label}: {points}"))
+        found.append(Panel(error_panel, f"Errors over {label}: {shown}"))
     if measured(report.auc_names):
-        found.append(Panel(auc_panel, f"Attack AUC over {label}: {points}"))
+        found.append(Panel(auc_panel, f"Attack AUC over {label}: {shown}"))
     return found
