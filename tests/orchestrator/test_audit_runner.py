@@ -153,7 +153,7 @@ def test_workers_take_what_they_may(
     source = outputs(tmp_path / "outputs.parquet", 10)
     with chosen(source, tmp_path, "--distributed-rows", "1", *given) as (runner, _):
         assert isinstance(runner, orchestrator.engine.attacker.runner.OnRay)
-        assert runner.options[option] == asked
+        assert getattr(runner, option) == asked
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "1e6", "1.5", "many"])
