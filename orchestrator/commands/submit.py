@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import os
 import shlex
 import sys
@@ -15,10 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO, TypeVar
 
-from ray.job_submission import JobDetails, JobSubmissionClient
-
 from ..base.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_OK, EnvironmentFault, UserError
 from ..base.values import digest
+from ..engine.ray.jobs import JobDetails, JobSubmissionClient, connect
 from ..plan.units import experiment_id
 from ..recipe.places import VARIABLE
 from ..recipe.recipe import to_yaml
@@ -114,25 +112,6 @@ def _jobs(client: JobSubmissionClient, address: str) -> list[JobDetails]:
         raise EnvironmentFault(
             f"{address}: the job server does not say what runs: {str(error).splitlines()[0]}"
         ) from None
-
-
-def connect(address: str) -> JobSubmissionClient:
-    """Returns a client of the cluster's job server; raises `EnvironmentFault` where it does not
-    answer or refuses the token."""
-    try:
-        client = JobSubmissionClient(address)
-        for name in [name for name in logging.root.manager.loggerDict if name.startswith("ray")]:
-            logging.getLogger(name).setLevel(logging.WARNING)  # uploads are not news
-        return client
-    except Exception as error:
-        lines = str(error).strip().splitlines()
-        text = lines[0] if lines else type(error).__name__
-        hint = (
-            "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH as on the head"
-            if "401" in text or "nauth" in text
-            else "is the head running?"
-        )
-        raise EnvironmentFault(f"{address}: the job server cannot be used ({text}); {hint}") from None
 
 
 def _warn(recipe: Recipe, args: argparse.Namespace) -> None:
