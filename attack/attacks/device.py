@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 
-from .library import load_xgboost
+from ..library import load_xgboost
 
 
 def best_device() -> str:

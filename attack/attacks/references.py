@@ -9,8 +9,8 @@ from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
-from scipy.special import log_ndtr
 
+from ..library import load_special
 from ..metrics.gaussians import Gaussians, log_density
 from ..outputs.measured import METHOD, PARAMS, ROLE, Measured, positions
 from .base import FITTED_FOLDS, Attack, Fitted
@@ -122,7 +122,7 @@ class FittedLikelihoodRatio(Fitted):
         for line, own in enumerate(values):
             mean, variance = self.outside.at(columns, outside[line])
             if self.inside is None or inside is None:
-                found[line] = -log_ndtr(-(own - mean) / np.sqrt(variance))
+                found[line] = -load_special().log_ndtr(-(own - mean) / np.sqrt(variance))
             else:
                 with_sample = self.inside.at(columns, inside[line])
                 found[line] = log_density(own, *with_sample) - log_density(own, mean, variance)

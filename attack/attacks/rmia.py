@@ -9,8 +9,8 @@ from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
-from scipy.special import expit
 
+from ..library import load_special
 from ..outputs.measured import MODEL_ID, Measured, positions
 from ..settings import check_choice, check_ranges
 from .base import FITTED, FITTED_FOLDS, Attack, Fitted, Needs
@@ -184,4 +184,4 @@ def _probability(margin: np.ndarray) -> np.ndarray:
     """Returns p_y for φ."""
     # Floored where float64 would round to zero, so that a ratio of two impossible events stays
     # defined.
-    return np.maximum(expit(margin), LEAST)
+    return np.maximum(load_special().expit(margin), LEAST)

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..library import load_xgboost
 from ..outputs.confidence import probabilities
 from .features import feature_types, with_labels
-from .library import load_xgboost
 
 FOLDS = ("train", "validation")
 BATCH_VALUES = 2_000_000  # feature values in one batch: 8 MB

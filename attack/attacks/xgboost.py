@@ -16,12 +16,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..library import load_xgboost
 from ..metrics.roc import best_f1
 from ..outputs.table import coded_column, rows_where
 from ..settings import check_choice, check_ranges
 from .base import Attack, Fitted, Needs
 from .features import ENCODINGS, feature_types, shadow_features
-from .library import load_xgboost
 
 MODEL_FILE = "attacker.ubj"
 FACTS_FILE = "attacker.json"

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
-from scipy.special import stdtrit
 
+from ..library import load_special
 from .t_intervals import LEVEL, TAIL, Shares, share_interval
 
 COARSE = 512  # cells of the coarse grid on which a resampled false-positive rate is looked up first
@@ -36,7 +36,7 @@ def expanded_interval(values: np.ndarray, models: int) -> list[float]:
 
     **Arguments:** `values`: bootstrap estimates. `models`: on the smaller side, at least 2.
     """
-    quantile = float(stdtrit(models - 1, (1 + LEVEL) / 2)) * math.sqrt(models / (models - 1))
+    quantile = float(load_special().stdtrit(models - 1, (1 + LEVEL) / 2)) * math.sqrt(models / (models - 1))
     tail = NormalDist().cdf(-quantile)
     low, high = np.quantile(values, [tail, 1.0 - tail])
     return [float(low), float(high)]

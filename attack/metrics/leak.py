@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
 
+from ..library import load_special
 from .t_intervals import TAIL
 
 ROUNDS = 30  # of the search for a bound: its degrees of freedom depend on the bound itself
@@ -224,8 +224,8 @@ def _tail(error: float, freedom: float, estimate: float) -> float:
     """Returns the chance of an estimate so far above 0, or further, where the truth is 0."""
     if error <= 0.0:
         return 0.0 if estimate > 0.0 else 0.5 if estimate == 0.0 else 1.0
-    return float(stdtr(freedom, -estimate / error))
+    return float(load_special().stdtr(freedom, -estimate / error))
 
 
 def _quantile(freedom: float, level: float) -> float:
-    return float(stdtrit(freedom, level))
+    return float(load_special().stdtrit(freedom, level))

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.special import betaincinv, stdtrit
+
+from ..library import load_special
 
 LEVEL = 0.95
 TAIL = (1.0 - LEVEL) / 2.0
@@ -66,8 +67,8 @@ def share_interval(shares: Shares) -> list[float]:
     worth = value * (1.0 - value) / spread if spread > 0.0 and 0.0 < value < 1.0 else rows
     worth *= (_quantile(rows - 1) / _quantile(len(shares.rows) - 1)) ** 2
     hits, misses = value * worth, (1.0 - value) * worth
-    low = float(betaincinv(hits, misses + 1.0, TAIL)) if hits > 0.0 else 0.0
-    high = float(betaincinv(hits + 1.0, misses, 1.0 - TAIL)) if misses > 0.0 else 1.0
+    low = float(load_special().betaincinv(hits, misses + 1.0, TAIL)) if hits > 0.0 else 0.0
+    high = float(load_special().betaincinv(hits + 1.0, misses, 1.0 - TAIL)) if misses > 0.0 else 1.0
     return [low, high]
 
 
@@ -104,7 +105,7 @@ def _added(parts: Sequence[tuple[float, int]]) -> tuple[float, float]:
 
 
 def _quantile(freedom: float) -> float:
-    return float(stdtrit(freedom, 1.0 - TAIL))
+    return float(load_special().stdtrit(freedom, 1.0 - TAIL))
 
 
 def _expit(value: float) -> float:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit
+
+from ..library import load_special
 
 DRAWS = 999  # relabellings behind a p-value; the least is 1 in 1,000
 
@@ -99,4 +100,4 @@ def _students(chosen: np.ndarray, values: np.ndarray, squares: np.ndarray) -> np
 
 
 def _limit(fpr: float, freedom: int) -> float:
-    return float(stdtrit(freedom, 1.0 - fpr))
+    return float(load_special().stdtrit(freedom, 1.0 - fpr))

@@ -22,9 +22,9 @@ from ray.data import DataContext, ExecutionOptions, ExecutionResources
 from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.xgboost import XGBoostTrainer
 
-from attack.attacks.library import load_xgboost
 from attack.attacks.spool import FOLDS
 from attack.attacks.xgboost import FittedXGBoost, XGBoostAttack, refuse_split_by_row
+from attack.library import load_xgboost
 from attack.outputs.fragments import Fragment, deal, fragments, label_classes_of, models_of, softmax_width
 
 from .candidates import try_candidates

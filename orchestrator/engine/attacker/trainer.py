@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from attack.attacks.library import load_xgboost
 from attack.attacks.xgboost import CONSTANT, FittedXGBoost, XGBoostAttack
+from attack.library import load_xgboost
 from attack.metrics.roc import best_f1
 
 

@@ -16,8 +16,8 @@ import ray
 from ray import train
 from ray.exceptions import RayActorError
 
-from attack.attacks.library import load_xgboost
 from attack.attacks.spool import FOLDS, MAX_BIN, Spool, prepared
+from attack.library import load_xgboost
 from attack.outputs.fragments import Fragment, pieces
 from attack.outputs.sampling import drawn
 from attack.outputs.table import rows_where
