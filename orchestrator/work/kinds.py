@@ -14,17 +14,13 @@ from unlearn import CoreBasis, Fisher, SecondMoments, fisher_diagonal, predict, 
 from unlearn.methods.base import Method, share_of
 
 from ..base.values import Record
-from ..plan.facts import BasisFacts, Facts, ModelFacts, OutputsFacts, TracesFacts, UnlearnFacts, facts_of
+from ..plan.facts import BasisFacts, Facts, ModelFacts, OutputsFacts, UnlearnFacts, facts_of
 from ..plan.specs import (
-    AttackSpec,
     BasisSpec,
-    DistanceSpec,
     FisherSpec,
     MomentsSpec,
     OutputsSpec,
     PlainSpec,
-    ScoreSpec,
-    TracesSpec,
     TrainSpec,
     UnlearnSpec,
     UnseenSpec,
@@ -147,13 +143,15 @@ def execute_outputs(unit: Unit[OutputsSpec], context: Context, attempt: Attempt)
     dropped = bool(facts_of(context.store, unit.spec.model, ModelFacts).dropped_classes)
     classes = data.kept_classes if dropped else np.arange(data.dataset.num_classes)
 
-    def measure(part: str, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, float | None]:
-        logits, labels = predict(model, context.loader(part, indices, batch_size=512))
-        array, truth = logits.numpy(), labels.numpy()
-        correct = classes[array.argmax(axis=1)] == truth
-        return array, truth, (100.0 * float(1.0 - correct.mean()) if len(truth) else None)
-
-    logits, labels, error = measure("train", split.forget)
+    parts = {"error_forget": ("train", split.forget)}
+    if unit.spec.errors:
+        parts |= {"error_retain": ("train", split.retain), "error_val": ("test", split.val)}
+        parts |= {"error_test": ("test", split.test)}
+    errors: dict[str, float | None] = {}
+    for name, (part, indices) in reversed(parts.items()):  # the forget set last: its logits are kept
+        logits, labels = (found.numpy() for found in predict(model, context.loader(part, indices, batch_size=512)))
+        correct = classes[logits.argmax(axis=1)] == labels
+        errors[name] = 100.0 * float(1.0 - correct.mean()) if len(labels) else None
     if not dropped and len(data.kept_classes) < data.dataset.num_classes:
         logits = logits[:, data.kept_classes]  # every model shows the attacker the same columns
     kept = [int(c) for c in data.kept_classes]
@@ -164,14 +162,6 @@ def execute_outputs(unit: Unit[OutputsSpec], context: Context, attempt: Attempt)
         logits,
         classes=kept if len(kept) < data.dataset.num_classes else None,
     )
-    errors: dict[str, float | None] = {"error_forget": error}
-    if unit.spec.errors:
-        for name, part, indices in (
-            ("retain", "train", split.retain),
-            ("val", "test", split.val),
-            ("test", "test", split.test),
-        ):
-            errors[f"error_{name}"] = measure(part, indices)[2]
     return OutputsFacts(errors, len(labels), int(logits.shape[1]))
 
 
@@ -185,26 +175,6 @@ def execute_unseen(unit: Unit[UnseenSpec], context: Context, attempt: Attempt) -
     sets = np.repeat(["validation", "test"], [len(val), len(test)])
     write_fragment(attempt.path("outputs.parquet"), ids, labels.numpy(), logits.numpy(), sets=sets)
     return OutputsFacts({}, len(ids), int(logits.shape[1]))
-
-
-def execute_attack(unit: Unit[AttackSpec], context: Context, attempt: Attempt) -> Facts:
-    """Fits one candidate of an attack in this process."""
-    return fit_candidate(unit.spec, context.store, attempt)
-
-
-def execute_score(unit: Unit[ScoreSpec], context: Context, attempt: Attempt) -> Record:
-    """Scores one method's models against the test-fold retrained models with one attack."""
-    return score_row(unit, context.store, attempt, partial(context.cached, keep=ATTACKERS))
-
-
-def execute_distance(unit: Unit[DistanceSpec], context: Context, attempt: Attempt) -> Record:
-    """Measures how far one method's models are from retrained ones, sample by sample."""
-    return measure_distances(unit, context.store)
-
-
-def execute_traces(unit: Unit[TracesSpec], context: Context, attempt: Attempt) -> TracesFacts:
-    """Looks at single samples and unseen images of one row's models."""
-    return measure_traces(unit.spec, context.store)
 
 
 def execute_sleep(unit: Unit[PlainSpec], context: Context, attempt: Attempt) -> Facts:
@@ -223,10 +193,12 @@ KINDS: dict[str, Callable[[Any, Context, Attempt], Facts | Record]] = {
     "fisher": execute_fisher,
     "unlearn": execute_unlearn,
     "outputs": execute_outputs,
-    "attack": execute_attack,
-    "score": execute_score,
-    "distance": execute_distance,
+    "attack": lambda unit, context, attempt: fit_candidate(unit.spec, context.store, attempt),
+    "score": lambda unit, context, attempt: score_row(
+        unit, context.store, attempt, partial(context.cached, keep=ATTACKERS)
+    ),
+    "distance": lambda unit, context, attempt: measure_distances(unit, context.store),
     "unseen": execute_unseen,
-    "traces": execute_traces,
+    "traces": lambda unit, context, attempt: measure_traces(unit.spec, context.store),
     "sleep": execute_sleep,
 }
