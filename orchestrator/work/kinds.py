@@ -148,7 +148,8 @@ def execute_outputs(unit: Unit[OutputsSpec], context: Context, attempt: Attempt)
         parts |= {"error_retain": ("train", split.retain), "error_val": ("test", split.val)}
         parts |= {"error_test": ("test", split.test)}
     errors: dict[str, float | None] = {}
-    for name, (part, indices) in reversed(parts.items()):  # the forget set last: its logits are kept
+    # The forget set comes last: its logits are kept.
+    for name, (part, indices) in reversed(parts.items()):
         logits, labels = (found.numpy() for found in predict(model, context.loader(part, indices, batch_size=512)))
         correct = classes[logits.argmax(axis=1)] == labels
         errors[name] = 100.0 * float(1.0 - correct.mean()) if len(labels) else None
