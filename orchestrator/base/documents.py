@@ -103,7 +103,8 @@ class Environment(TypedDict):
     store: NotRequired[str]
     dataset: NotRequired[DatasetFacts]
     split: NotRequired[SplitFacts]
-    sample_ids: NotRequired[dict[str, str]]  # of samples that stand out: number → the source's own id
+    # Of samples that stand out: number → the source's own id.
+    sample_ids: NotRequired[dict[str, str]]
     notes: NotRequired[list[str]]
     questions: NotRequired[list[str]]
 
@@ -129,13 +130,14 @@ class DatasetFacts(TypedDict):
 
 
 class SplitFacts(TypedDict):
-    """How many images each part of the split has, and the digest of which they are."""
+    """How many images each part of the split has, the digest of which they are, and notes on it."""
 
     forget: int
     retain: int
     val: int
     test: int
     digest: str
+    notes: list[str]
 
 
 class DataSummary(TypedDict):
@@ -197,6 +199,7 @@ class Curves(TypedDict, total=False):
     training: list[TrainingCurve]
     unlearning: list[UnlearningCurve]
     incremental: list[IncrementalCurve]
+    samples: list[Object]  # those that stand out, see `experiments.samples`
 
 
 class LogLine(TypedDict, total=False):

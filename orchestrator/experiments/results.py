@@ -65,7 +65,9 @@ def collect(
     sizes = {f"error_{name}": len(indices) for name, indices in counts.items()}
     collected = _Collected(plan, store, failures, sizes)
     rows = [collected.row(row) for row in plan.rows]
-    return _judged(plan, store, rows), _curves(plan, store) | {"samples": samples(plan, data, store, rows)}
+    curves = _curves(plan, store)
+    curves["samples"] = samples(plan, data, store, rows)
+    return _judged(plan, store, rows), curves
 
 
 def _judged(plan: Plan, store: Store, rows: Sequence[ResultRow]) -> list[ResultRow]:

@@ -189,8 +189,6 @@ class Parquet(Source):
 
         Raises `ValueError` where it is missing, has empty values, or holds anything else.
         """
-        import pyarrow as pa
-
         files = expand(self.train, "dataset.train")
         field = "dataset.id_column" if name == self.id_column else "scenario.where"
         parts = []
