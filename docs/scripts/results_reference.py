@@ -85,7 +85,7 @@ def page() -> str:
             f"```json\n{shown}\n```",
             "## Beside it",
             "- `outputs/*.parquet`: the [outputs table](outputs.md).\n"
-            "- `curves.json`: what the figures are drawn from.\n"
+            "- `curves.json`: what the figures are drawn from, and the samples that stand out.\n"
             "- `report.html`: one self-contained page. `figures/`, `tables/`: the same as files.\n"
             "- `recipe.yaml`: the recipe, resolved. `store/`: finished units, unless a store was named.\n"
             "- `events.jsonl`, `log.jsonl`: what `status` and `watch` read.",
