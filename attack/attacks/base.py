@@ -53,6 +53,13 @@ class Attack(ABC):
         **Raises:** `ValueError` where the outputs lack what the attack needs.
         """
 
+    def settled(self, models: Sequence[int]) -> Self:
+        """Returns the attack with what it leaves open decided for so many models to fit on.
+
+        **Arguments:** `models`: on each side that it is fitted on.
+        """
+        return self
+
     @classmethod
     def candidates(cls) -> list[dict[str, Any]]:
         """Returns the settings that tuning tries, by their validation F1. None: the attack is not

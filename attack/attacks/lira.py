@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import pyarrow as pa
 
-from ..metrics.gaussians import VARIANCES
+from ..metrics.gaussians import VARIANCES, settled_variance
 from ..outputs.measured import Measured
 from ..settings import check_choice
 from .base import FITTED, FITTED_FOLDS, Attack, Needs
@@ -24,7 +25,7 @@ class LiRA(Attack):
     - `mode`: `online` scores by the log-likelihood ratio; `offline` by the one-sided tail of the
         OUT Gaussian.
     - `variance`: `per_sample`, `fixed` (one within-sample variance a side, for few models), or
-        `auto`: fixed below 64 models.
+        `auto`: per sample where both sides have 32 models or more, else fixed.
 
     Models of the test fold are never fitted on.
     """
@@ -39,6 +40,11 @@ class LiRA(Attack):
     def __post_init__(self) -> None:
         check_choice("mode", self.mode, ("online", "offline"))
         check_choice("variance", self.variance, VARIANCES)
+
+    def settled(self, models: Sequence[int]) -> Self:
+        # offline it is fitted on retrained models only, the last side
+        sides = models[-1:] if self.mode == "offline" else models
+        return replace(self, variance=settled_variance(self.variance, sides))
 
     def fit(self, outputs: pa.Table | Measured) -> FittedLikelihoodRatio:
         """Fits on originals (IN) and retrained models (OUT) of the train and validation folds.

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..library import load_special
-from ..metrics.gaussians import Gaussians, log_density
+from ..metrics.gaussians import Gaussians, log_density, settled_variance
 from ..outputs.measured import METHOD, PARAMS, ROLE, Measured, positions
 from .base import FITTED_FOLDS, Attack, Fitted
 
@@ -133,10 +133,15 @@ def fit_likelihood_ratio(
     outputs: Measured, attack: Attack, roles: tuple[str, str], variance: str, offline: bool = False
 ) -> FittedLikelihoodRatio:
     """Fits Gaussians of φ for each sample: IN from models of `roles[0]`, OUT from those of
-    `roles[1]`, each from its own side."""
+    `roles[1]`, each from its own side.
+
+    The fitted attack says what a variance of `auto` came to.
+    """
     needed = roles[1:] if offline else roles
     found = sides(outputs, attack.name, needed, lambda margin: margin)
-    gaussians = [Gaussians.fit(side.models, side.values, variance) for side in found]
+    models = [len(side.models) for side in found]
+    attack, fixed = attack.settled(models), settled_variance(variance, models) == "fixed"
+    gaussians = [Gaussians.fit(side.models, side.values, fixed) for side in found]
     notes = few_models_notes(*((role, len(side.models)) for role, side in zip(needed, found, strict=True)))
     if all(side.constant for side in gaussians):
         notes.append(

@@ -3,12 +3,13 @@ arXiv 2403.01218)"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import pyarrow as pa
 
-from ..metrics.gaussians import VARIANCES
+from ..metrics.gaussians import VARIANCES, settled_variance
 from ..outputs.measured import Measured
 from ..settings import check_choice
 from .base import FITTED, FITTED_FOLDS, Attack, Needs
@@ -34,7 +35,7 @@ class ULiRA(Attack):
     **Arguments:**
 
     - `variance`: `per_sample`, `fixed` (one within-sample variance a side, for few models), or
-        `auto`: fixed below 64 models.
+        `auto`: per sample where both sides have 32 models or more, else fixed.
     """
 
     name = "u_lira"
@@ -47,6 +48,9 @@ class ULiRA(Attack):
 
     def __post_init__(self) -> None:
         check_choice("variance", self.variance, VARIANCES)
+
+    def settled(self, models: Sequence[int]) -> Self:
+        return replace(self, variance=settled_variance(self.variance, models))
 
     def fit(self, outputs: pa.Table | Measured) -> FittedLikelihoodRatio:
         """Fits on unlearned (IN) and retrained models (OUT) of the train and validation folds.

@@ -14,6 +14,7 @@ import pyarrow as pa
 from ..attacks.base import Fitted
 from ..attacks.registry import ATTACKS
 from ..distances.base import DIVERGENCES
+from ..distances.chance import Gap
 from ..distances.compare import DEFAULT_DIVERGENCES, Distances, distances, equal_count, first_of
 from ..metrics.areas import Areas
 from ..metrics.evidence import Rule
@@ -163,6 +164,7 @@ class _Run:
 
     def everything(self, divergences: Sequence[str], rule: Rule) -> Audit:
         self.groups = groups_of(self.measured)
+        gaps: list[Mapping[str, Gap]] = []
         self.negative = self.measured.where(role="retrained", fold="test")
         self.scored: list[list[Scored]] = [[] for _ in self.groups]
         for name in self.names:
@@ -179,13 +181,15 @@ class _Run:
                 verdict="" if len(group.test) else group.nothing,
             )
             distances = self._distances(group, divergences) if len(group.test) else None
+            gaps.append({} if distances is None else distances.gaps)
             self.found.rows.append(build_row(row, scored, distances, retrain, lambda _: self.seed, self.bootstrap))
         # Without z, RMIA ranks forget samples only, and so reverses direction on damaged models.
         silent = [name for name in self.names if ATTACKS[name].takes_population and self.population is None]
         self.found.notes += [f"{name}: decides nothing without outputs on unseen images" for name in silent]
         parents = parents_of(self.source)
         facts = [
-            self._facts(group, parents, scored, rule) for group, scored in zip(self.groups, self.scored, strict=True)
+            replace(self._facts(group, parents, scored, rule), gaps=between)
+            for group, scored, between in zip(self.groups, self.scored, gaps, strict=True)
         ]
         verdicts = judge_rows(facts, rule, silent)
         self.found.rows = [

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..distances.base import DIVERGENCES
 from ..distances.compare import Distances
 from ..metrics.areas import Areas
 from ..metrics.evaluation import Evaluation, Scores, worst_samples
@@ -130,6 +131,9 @@ def build_row(
     worst = {found.attack: found.worst_samples for found in scored}
     if distances is not None:
         metrics |= {name: Measure.of(value) for name, value in distances.metrics.items()}
+        for name, between in distances.gaps.items():
+            headline = f"{name}/{DIVERGENCES[name].headline}"
+            metrics[headline] = Measure.of(between.value, between.interval, models=distances.models)
         worst |= distances.worst_samples
         notes |= set(distances.notes)
     return replace(

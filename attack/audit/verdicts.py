@@ -9,8 +9,18 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ..attacks.registry import ATTACKS, directed
+from ..distances.chance import Gap
 from ..metrics.areas import Areas
-from ..metrics.evidence import AttackEvidence, Confidence, Evidence, Rule, UnseenEvidence, at_chance, bent_yardstick
+from ..metrics.evidence import (
+    AttackEvidence,
+    Confidence,
+    Evidence,
+    GapLeft,
+    Rule,
+    UnseenEvidence,
+    at_chance,
+    bent_yardstick,
+)
 from ..metrics.leak import Sides
 from ..metrics.measure import Measure
 from ..metrics.row import NO_UNLEARN, RETRAIN, Row, metric_name
@@ -34,6 +44,7 @@ class RowFacts:
         row.
     - `attackers`: what names the fitted attacker; AUCs by different ones are never subtracted.
     - `traces`, `confidence`, `constant`: see `Evidence`; None where not measured.
+    - `gaps`: of divergences.
     """
 
     method: str
@@ -45,6 +56,7 @@ class RowFacts:
     traces: Traces | None = None
     confidence: Confidence | None = None
     constant: bool = False
+    gaps: Mapping[str, Gap] = field(default_factory=dict)
 
 
 def judge_rows(rows: Sequence[RowFacts], rule: Rule = DEFAULT_RULE, silent: Collection[str] = ()) -> list[Verdict]:
@@ -85,7 +97,8 @@ class _Rows:
         mine, theirs, before = row.confidence, self.retrain.confidence, self.before.confidence
         if mine is not None and theirs is not None and before is not None:
             unseen = UnseenEvidence(mine, theirs, before, self._parents(row))
-        evidence = Evidence(attacks, row.traces, unseen, row.constant, row.method == NO_UNLEARN, bent)
+        reference = row.method == NO_UNLEARN
+        evidence = Evidence(attacks, row.traces, unseen, row.constant, reference, bent, self._gaps(row))
         return self._with_warning(row, judge(evidence, self.rule))
 
     def _of_retrain(self, row: RowFacts, attacks: Sequence[AttackEvidence], bent: tuple[str, ...]) -> Verdict:
@@ -97,6 +110,11 @@ class _Rows:
         told = " and ".join(bent) if bent else found.strongest or "the search for single samples"
         reason = f"{told} tells Retrain's models from other retrained ones, so the yardstick is in doubt"
         return replace(found, word="undecided", reason=reason, needed=None)
+
+    def _gaps(self, row: RowFacts) -> tuple[GapLeft, ...]:
+        """Returns what divergences say is left, of those that saw anything before unlearning."""
+        before = self.before.gaps
+        return tuple(GapLeft(n, *gap.left(before[n])) for n, gap in row.gaps.items() if n in before and before[n].sees)
 
     def attacks(self, row: RowFacts) -> list[AttackEvidence]:
         """Returns what each attack measured of a row, where it can be held against both
@@ -211,5 +229,7 @@ def with_verdict(row: Row, verdict: Verdict) -> Row:
     metrics["streisand"] = Measure(verdict.word == "over_unlearned")
     for leak in verdict.leaks:
         metrics[metric_name(leak.attack, "leak_left")] = Measure(leak.value, leak.low, leak.high, models=row.models)
+    for gap in verdict.gaps:
+        metrics[f"{gap.divergence}/gap_left"] = Measure(gap.value, gap.low, gap.high, models=row.distance_models)
     notes = (*row.notes, *verdict.notes)
     return replace(row, metrics=metrics, verdict=verdict.told(), judged=verdict, notes=notes)

@@ -41,6 +41,10 @@ class PerSampleDivergence(ABC):
     def measure(self, unlearned: pa.Table | Measured, retrained: pa.Table | Measured) -> Divergence:
         """Compares two groups of models on the samples that both have."""
 
+    def headline_of(self, unlearned: np.ndarray, retrained: np.ndarray) -> float | None:
+        """Returns the headline for φ of each group, `(models, S)`. None: it has no interval."""
+        return None
+
 
 def margins(
     unlearned: pa.Table | Measured, retrained: pa.Table | Measured, name: str

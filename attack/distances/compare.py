@@ -12,6 +12,7 @@ import numpy as np
 from ..metrics.roc import ks_distance
 from ..outputs.measured import Measured
 from .base import PerSampleDivergence
+from .chance import Gap, gap
 
 DEFAULT_DIVERGENCES = ("klom", "forgetting_quality")
 UNCHANGED = "its outputs are those of the originals to the last bit: the method did nothing"
@@ -23,13 +24,15 @@ class Distances:
     """Metrics by name (None where not measurable), the samples that stand out by divergence, and
     notes.
 
-    `models`: how many of the row's models they were measured on.
+    `models`: how many of the row's models they were measured on. `gaps`: by divergence, its headline
+    beside chance.
     """
 
     metrics: dict[str, float | None] = field(default_factory=dict)
     worst_samples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     models: int = 0
+    gaps: dict[str, Gap] = field(default_factory=dict)
 
 
 def equal_count(sizes: Sequence[int], retrained: int) -> int:
@@ -72,7 +75,7 @@ def distances(
     - `originals`: what the row's models were unlearned from; a row whose outputs are all theirs
         gets a note. Empty for rows that are no product of unlearning.
 
-    A divergence that cannot be measured, with one model or without the label's logit, is None and
+    A divergence's interval is that of its `gap`. A divergence that cannot be measured, with one model or without the label's logit, is None and
     told in a note.
     """
     found = Distances(models=len(models))
@@ -94,6 +97,9 @@ def distances(
             {"sample_id": i, "value": value if np.isfinite(value) else None} for i, value in result.worst()
         ]
         found.notes.extend(result.notes)
+        between = gap(divergence, mine.margins(name), theirs.margins(name))
+        if between is not None:
+            found.gaps[name] = between
     return found
 
 

@@ -8,22 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from ..metrics.gaussians import VARIANCE_FLOOR, log_density
 from ..outputs.measured import Measured
 from ..settings import check_ranges
 from .base import Divergence, PerSampleDivergence, margins
 
-BLOCK_SAMPLES = 4_000
+BLOCK_SAMPLES = 1_000
 
 
 @dataclass(frozen=True)
 class ForgettingQuality(PerSampleDivergence):
     """Per sample ε = max over attacks of max{log(1−δ−FPR) − log FNR, log(1−δ−FNR) − log FPR}.
 
-    The attacks decide between unlearned and retrained models by every threshold, in both
-    directions. They look on φ and on the log-likelihood ratio of two Gaussians of φ. Perfect
-    separation is ε = ∞. A point where just one rate is 0 tells nothing with so few models and is
-    left out, as in the competition's evaluation.
+    The attacks are those of the published evaluation: single and double thresholds on φ. So a rule
+    calls a model unlearned where φ lies within an interval, or where it lies outside. The interval
+    may be open to one side. All of them are tried. Perfect separation is ε = ∞. A rule with just
+    one rate of 0 tells nothing with so few models and is left out, as in that evaluation.
 
     **Arguments:**
 
@@ -70,33 +69,51 @@ class ForgettingQuality(PerSampleDivergence):
         number = np.where(np.isinf(epsilon), self.bins, np.floor(np.maximum(epsilon, 0.0) / self.width) + 1)
         return 2.0 / 2.0 ** np.minimum(number, self.bins)
 
+    def headline_of(self, unlearned: np.ndarray, retrained: np.ndarray) -> float:
+        """Returns the mean score."""
+        return float(self.scores(self.of_margins(unlearned, retrained)).mean())
+
     def of_margins(self, unlearned: np.ndarray, retrained: np.ndarray) -> np.ndarray:
         """Returns ε for φ of each group, `(models, S)`; float64 `(S,)`, at least 0."""
         found = np.empty(unlearned.shape[1])
         for start in range(0, len(found), BLOCK_SAMPLES):
             part = slice(start, start + BLOCK_SAMPLES)
-            u, r = unlearned[:, part], retrained[:, part]
-            by_value = self._best(u, r)
-            by_ratio = self._best(_log_ratio(u, u, r), _log_ratio(r, u, r))
-            found[part] = np.maximum(by_value, by_ratio)
+            found[part] = self._best(unlearned[:, part], retrained[:, part])
         return found
 
     def _best(self, unlearned: np.ndarray, retrained: np.ndarray) -> np.ndarray:
-        """Returns the largest ε over all thresholds of a score, both directions."""
+        """Returns the largest ε over all intervals of φ.
+
+        A rule is told by how many models of each group it takes for unlearned ones. So ε is looked
+        up in a table of all such pairs of counts.
+        """
         values = np.concatenate([unlearned, retrained])
         is_unlearned = np.repeat([True, False], [len(unlearned), len(retrained)])
         order = np.argsort(values, axis=0, kind="stable")
         values = np.take_along_axis(values, order, axis=0)
         mine = is_unlearned[order]
-        # Cuts lie after each value, but not within a tie.
-        cut = np.concatenate([values[1:] > values[:-1], np.zeros((1, values.shape[1]), dtype=bool)])
-        low_mine = np.cumsum(mine, axis=0) / len(unlearned)
-        low_theirs = np.cumsum(~mine, axis=0) / len(retrained)
+        # Cuts lie before the first value, after each one and after the last, but not within a tie.
+        none, edge = np.zeros((1, values.shape[1]), dtype=np.int64), np.ones((1, values.shape[1]), dtype=bool)
+        cut = np.concatenate([edge, values[1:] > values[:-1], edge])
+        low_mine, low_theirs = (np.concatenate([none, np.cumsum(side, axis=0)]) for side in (mine, ~mine))
+        table = self._table(len(unlearned), len(retrained)).ravel()
+        place = low_mine * (len(retrained) + 1) + low_theirs
         best = np.zeros(values.shape[1])
-        # Predict "unlearned" above the cut, then below it.
-        for false_positive, false_negative in ((1.0 - low_theirs, low_mine), (low_theirs, 1.0 - low_mine)):
-            best = np.maximum(best, np.where(cut, self._epsilon(false_positive, false_negative), 0.0).max(axis=0))
+        for width in range(1, len(cut)):
+            inside = np.where(cut[width:] & cut[:-width], table[place[width:] - place[:-width]], 0.0)
+            np.maximum(best, inside.max(axis=0), out=best)
         return best
+
+    def _table(self, unlearned: int, retrained: int) -> np.ndarray:
+        """Returns ε of the rule that takes so many models of each group for unlearned ones.
+
+        It is the larger one of that rule and of its opposite, float64 `(unlearned + 1, retrained +
+        1)`.
+        """
+        hit = np.arange(unlearned + 1)[:, None] / unlearned
+        wrong = np.arange(retrained + 1)[None, :] / retrained
+        found: np.ndarray = np.maximum(self._epsilon(wrong, 1.0 - hit), self._epsilon(1.0 - wrong, hit))
+        return found
 
     def _epsilon(self, fpr: np.ndarray, fnr: np.ndarray) -> np.ndarray:
         no_fpr, no_fnr = fpr < 1e-12, fnr < 1e-12
@@ -107,11 +124,3 @@ class ForgettingQuality(PerSampleDivergence):
         found = np.where(no_fpr ^ no_fnr, 0.0, found)
         found = np.where(no_fpr & no_fnr, np.inf, found)
         return np.nan_to_num(found, nan=0.0, posinf=np.inf, neginf=0.0)
-
-
-def _log_ratio(values: np.ndarray, unlearned: np.ndarray, retrained: np.ndarray) -> np.ndarray:
-    densities = [
-        log_density(values, side.mean(axis=0), np.maximum(side.var(axis=0), VARIANCE_FLOOR))
-        for side in (unlearned, retrained)
-    ]
-    return densities[0] - densities[1]

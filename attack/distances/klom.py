@@ -51,6 +51,10 @@ class KLoM(PerSampleDivergence):
             notes.append(f"klom: {fewest} models fill {self.bins} bins badly; read it against Retrain's value")
         return Divergence(samples, values, summary, notes)
 
+    def headline_of(self, unlearned: np.ndarray, retrained: np.ndarray) -> float:
+        """Returns the 95th percentile over samples."""
+        return float(np.quantile(self.of_margins(unlearned, retrained), 0.95))
+
     def of_margins(self, unlearned: np.ndarray, retrained: np.ndarray) -> np.ndarray:
         """Returns the divergence for margins `(models, S)` of each group, float64 `(S,)`, in
         nats."""

@@ -98,6 +98,19 @@ class UnseenEvidence:
 
 
 @dataclass(frozen=True)
+class GapLeft:
+    """The share of a divergence's gap that is left: 0 as by chance, 1 as before unlearning.
+
+    `divergence`: such as `klom`. `low`, `high`: the ends of its 95 % interval.
+    """
+
+    divergence: str
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Evidence:
     """All that the verdict on a row rests on. What was not measured is None.
 
@@ -108,6 +121,7 @@ class Evidence:
     - `reference`: the row is Retrain's own, or that of models never unlearned: no unlearning to
         judge.
     - `bent`: attacks that tell Retrain's models from other retrained ones.
+    - `gaps`: of divergences that saw something before unlearning.
     """
 
     attacks: Sequence[AttackEvidence]
@@ -116,6 +130,7 @@ class Evidence:
     constant: bool = False
     reference: bool = False
     bent: tuple[str, ...] = ()
+    gaps: tuple[GapLeft, ...] = ()
 
     @property
     def models(self) -> int:

@@ -4,15 +4,28 @@ reference."""
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 VARIANCE_FLOOR = 1e-12
-# Carlini et al. 2022, section VI: below this a variance per sample is too noisy
-PER_SAMPLE_MODELS = 64
+# Carlini et al. 2022, section VI: of 64 models half have a sample. With fewer a side, a variance per
+# sample is too noisy.
+PER_SAMPLE_MODELS = 32
 VARIANCES = ("auto", "per_sample", "fixed")
+
+
+def settled_variance(variance: str, sides: Sequence[int]) -> str:
+    """Returns `per_sample` or `fixed` for `auto`: per sample where every side has 32 models or
+    more.
+
+    **Arguments:** `variance`: of `VARIANCES`. `sides`: how many models each has.
+    """
+    if variance != "auto":
+        return variance
+    return "per_sample" if min(sides, default=0) >= PER_SAMPLE_MODELS else "fixed"
 
 
 @dataclass(frozen=True)
@@ -33,9 +46,8 @@ class Gaussians:
     squares: np.ndarray  # Σ (φ − mean)² of each sample
 
     @classmethod
-    def fit(cls, models: np.ndarray, values: np.ndarray, variance: str) -> Gaussians:
-        """Fits the side. `variance` is `auto`, `per_sample` or `fixed`; `auto` is fixed below 64
-        models."""
+    def fit(cls, models: np.ndarray, values: np.ndarray, fixed: bool) -> Gaussians:
+        """Fits the side."""
         known = ~np.isnan(values)
         count = known.sum(axis=0)
         filled = np.where(known, values, 0.0)
@@ -43,7 +55,6 @@ class Gaussians:
             mean = filled.sum(axis=0) / count
         squares = np.where(known, values - mean, 0.0)
         np.square(squares, out=squares)
-        fixed = variance == "fixed" or (variance == "auto" and len(models) < PER_SAMPLE_MODELS)
         return cls(models, values, fixed, count, mean, squares.sum(axis=0))
 
     @property

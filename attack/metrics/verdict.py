@@ -12,7 +12,7 @@ from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
-from .evidence import LEAST_MODELS, AttackEvidence, Evidence, Rule, UnseenEvidence
+from .evidence import LEAST_MODELS, AttackEvidence, Evidence, GapLeft, Rule, UnseenEvidence
 from .leak import failing_models, holm, models_needed
 from .t_intervals import TAIL
 
@@ -69,6 +69,7 @@ class Verdict:
         number would do.
     - `samples`: the share of forget samples that stand out one by one; None where not measured.
     - `gap`, `shift`: of forget samples against unseen images, and of unseen images themselves.
+    - `gaps`: what divergences say is left.
     """
 
     word: VerdictWord
@@ -81,6 +82,7 @@ class Verdict:
     gap: float | None = None
     shift: float | None = None
     notes: tuple[str, ...] = field(default=())
+    gaps: tuple[GapLeft, ...] = ()
 
     @property
     def title(self) -> str:
@@ -114,6 +116,7 @@ class Verdict:
             "word": self.word,
             "reason": self.reason,
             "leaks": [dict(vars(leak)) for leak in self.leaks],
+            "gaps": [dict(vars(gap)) for gap in self.gaps],
             "failing": list(self.failing),
             "notes": list(self.notes),
             **{name: getattr(self, name) for name in numbers},
@@ -139,6 +142,7 @@ class Verdict:
             document.get("gap"),
             document.get("shift"),
             tuple(document.get("notes") or ()),
+            tuple(GapLeft(**gap) for gap in document.get("gaps") or ()),
         )
 
 
@@ -250,6 +254,11 @@ class _Case:
                 "undecided",
                 f"{percent(found.share)} of the forget samples stand out one by one, where chance gives {percent(found.chance)}",
             )
+        for gap in self.evidence.gaps:
+            if gap.low > tolerance:
+                return self._said(
+                    "undecided", f"No attack decides, but {gap.divergence} finds {percent(gap.value)} of its gap left"
+                )
         if self.evidence.bent:
             told = _listed(self.evidence.bent)
             return self._said(
@@ -296,7 +305,16 @@ class _Case:
         samples = None if self.evidence.traces is None else self.evidence.traces.share
         gap, shift = (None, None) if self.unseen is None else (self.unseen.gap.value, self.unseen.shift.value)
         return Verdict(
-            word, reason, leaks, strongest.attack if strongest else None, self.failing, needed, samples, gap, shift
+            word,
+            reason,
+            leaks,
+            strongest.attack if strongest else None,
+            self.failing,
+            needed,
+            samples,
+            gap,
+            shift,
+            gaps=tuple(self.evidence.gaps),
         )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from attack import ATTACKS
 from attack.audit.rows import build_row
 from attack.audit.verdicts import judge_rows, with_verdict
+from attack.distances.chance import Gap
 from attack.distances.compare import Distances
 from attack.metrics.areas import Areas
 from attack.metrics.evidence import Rule
@@ -205,7 +206,8 @@ class _Collected:
         if row.distance is None or not self.store.has(row.distance.key):
             return None
         meta = self.store.meta(row.distance.key)
-        return Distances(meta["metrics"], meta["worst_samples"], meta["notes"], meta["models"])
+        gaps = {name: Gap.from_json(between) for name, between in meta["gaps"].items()}
+        return Distances(meta["metrics"], meta["worst_samples"], meta["notes"], meta["models"], gaps)
 
 
 def _sources(row: Row) -> dict[str, str]:

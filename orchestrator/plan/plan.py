@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from attack import ATTACKS, DIVERGENCES
+from attack.attacks.base import FITTED_FOLDS, Attack
 from attack.distances.compare import DEFAULT_DIVERGENCES, equal_count, first_of
+from attack.metrics.gaussians import PER_SAMPLE_MODELS
 from unlearn import MODELS
 from unlearn.methods.base import Method
 
@@ -24,6 +27,7 @@ from .specs import (
     DistanceSpec,
     FisherSpec,
     MomentsSpec,
+    Outputs,
     OutputsSpec,
     ScoreSpec,
     TracesSpec,
@@ -38,6 +42,7 @@ FOLDS = ("train", "validation", "test")
 # What scores and distances consist of: raised where their words or measures change, so that stored
 # ones are not taken for new.
 MEASURES = 5
+DISTANCES = 1  # the same for distances alone
 
 
 @dataclass(frozen=True)
@@ -306,7 +311,7 @@ class _Planner:
             unseen = (*z, *row.unseen) if z and ATTACKS[name].takes_population else ()
             spec = ScoreSpec(
                 attack=name,
-                params=build(ATTACKS[name], options),
+                params=_settled(build(ATTACKS[name], options), fitted_on),
                 candidates=tuple(unit.key for unit in candidates),
                 fit=fitted_on,
                 positive=judged_ones(row.targets),
@@ -352,7 +357,7 @@ class _Planner:
                 "originals": [] if row.method in ("no_unlearn", "retrain") else rows[0].targets,
             }
             named = {side: labelled(outputs) for side, outputs in sides.items()}
-            spec = DistanceSpec(**named, divergences=divergences, measures=MEASURES)
+            spec = DistanceSpec(**named, divergences=divergences, measures=MEASURES, version=DISTANCES)
             needs = dict.fromkeys(o for outputs in sides.values() for o in outputs)
             label = Label(method=row.method, params=row.params)
             name = f"distances of {row.method}{_short(row.params)}"
@@ -379,6 +384,16 @@ class _Planner:
             needs = dict.fromkeys((*row.targets, *retrained, *row.unseen))
             found.append(replace(row, traces=Unit(spec, name, label, tuple(needs))))
         return found
+
+
+def _settled(attack: Attack, fitted_on: Sequence[Outputs]) -> Attack:
+    """Returns an attack with what it leaves open decided, where there are models enough to choose.
+
+    Scores of fewer models keep the keys under which earlier versions stored them.
+    """
+    counts = Counter(outputs.role for outputs in fitted_on if outputs.fold in FITTED_FOLDS)
+    sides = [counts[role] for role, _ in attack.needs]
+    return attack.settled(sides) if max(sides, default=0) >= PER_SAMPLE_MODELS else attack
 
 
 def _code_of_model(name: str) -> str:

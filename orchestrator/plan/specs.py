@@ -230,6 +230,8 @@ class DistanceSpec(Spec):
     originals: tuple[Outputs, ...]
     divergences: tuple[tuple[str, PerSampleDivergence], ...]
     measures: int
+    # of ε and of the intervals: raised where stored distances must not be taken for new ones
+    version: int = field(default=0, metadata=LATER)
 
 
 @dataclass(frozen=True)

@@ -192,6 +192,7 @@ def measure_distances(unit: Unit[DistanceSpec], store: Store) -> Record:
         "worst_samples": found.worst_samples,
         "notes": found.notes,
         "models": found.models,
+        "gaps": {name: vars(between) for name, between in found.gaps.items()},
     }
 
 

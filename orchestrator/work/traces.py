@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from attack.audit.verdicts import RowFacts, is_constant, mean_confidence, single_samples
+from attack.distances.chance import Gap
 from attack.metrics.areas import Areas
 from attack.metrics.evidence import Confidence
 from attack.metrics.traces import Traces
@@ -65,6 +66,9 @@ def row_facts(row: Row, store: Store, originals: Iterable[str]) -> RowFacts:
         {unit.label.attack: areas(unit.key, REFERENCE) for unit in own},
         {unit.label.attack: str(store.meta(unit.key)["candidate"]) for unit in done},
     )
+    if row.distance is not None and store.has(row.distance.key):
+        gaps = store.meta(row.distance.key)["gaps"]
+        found = replace(found, gaps={name: Gap.from_json(between) for name, between in gaps.items()})
     if row.traces is None or not store.has(row.traces.key):
         return found
     return _with_traces(found, facts_of(store, row.traces.key, TracesFacts))

@@ -60,8 +60,8 @@ def originals_as_in(real: Any) -> Any:
 def pooled_over_samples(_: Any) -> Any:
     """A "fixed" variance of all φ together, which counts the samples' difficulty as noise."""
 
-    def fit(cls: Any, models: np.ndarray, values: np.ndarray, variance: str) -> Any:
-        found = real_fit(models, values, variance)
+    def fit(cls: Any, models: np.ndarray, values: np.ndarray, fixed: bool) -> Any:
+        found = real_fit(models, values, fixed)
         spread = (values - np.nanmean(values)) ** 2
         return dataclasses.replace(found, squares=spread.sum(axis=0)) if found.fixed else found
 
@@ -126,6 +126,27 @@ def one_direction(real: Any) -> Any:
         flawed = dataclasses.replace(self)
         object.__setattr__(flawed, "_epsilon", lambda fpr, fnr: np.log(np.maximum(1 - fpr, 1e-9) / (fnr + 1e-9)))
         return real(flawed, unlearned, retrained)
+
+    return best
+
+
+def single_thresholds(_: Any) -> Any:
+    def best(self: Any, unlearned: np.ndarray, retrained: np.ndarray) -> np.ndarray:
+        table = self._table(len(unlearned), len(retrained))
+        found = np.zeros(unlearned.shape[1])
+        for cut in np.concatenate([unlearned, retrained]):
+            found = np.maximum(found, table[(unlearned <= cut).sum(axis=0), (retrained <= cut).sum(axis=0)])
+        return found
+
+    return best
+
+
+def ties_cut(real: Any) -> Any:
+    def best(self: Any, unlearned: np.ndarray, retrained: np.ndarray) -> np.ndarray:
+        places = np.arange(len(unlearned) + len(retrained))[:, None]  # no two values are the same
+        apart = 1e-9 * places
+        found: np.ndarray = real(self, unlearned + apart[: len(unlearned)], retrained + apart[len(unlearned) :])
+        return found
 
     return best
 

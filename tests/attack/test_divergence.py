@@ -42,7 +42,7 @@ def test_forgetting_quality_scores_by_bins() -> None:
     good, bad = (quality.measure(rows_where(table, method=m), retrained) for m in ("good", "bad"))
     assert good.summary["score"] == pytest.approx(quality.scores(good.values).mean())
     # The best of all thresholds finds something in chance itself: even a perfect method scores far below 1.
-    assert good.summary["score"] > 0.1 > bad.summary["score"]  # type: ignore[operator]
+    assert 0.5 > good.summary["score"] > 0.05 > bad.summary["score"]  # type: ignore[operator]
     assert bad.summary["epsilon_infinite"] > 0.9  # type: ignore[operator]
 
 

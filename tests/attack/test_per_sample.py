@@ -13,7 +13,6 @@ import pytest
 
 from attack import RMIA, LiRA, ULiRA
 from attack.attacks.references import FittedLikelihoodRatio
-from attack.metrics.gaussians import Gaussians
 from attack.outputs.table import rows_where
 
 from . import checks
@@ -31,10 +30,15 @@ def test_u_lira_agrees_with_its_definition(variance: str) -> None:
     checks.u_lira_is_its_definition(variance)
 
 
-def test_auto_variance_is_fixed_for_few_models_only() -> None:
-    few, many = np.zeros((8, 3)), np.zeros((64, 3))
-    assert Gaussians.fit(np.arange(8), few, "auto").fixed
-    assert not Gaussians.fit(np.arange(64), many, "auto").fixed
+@pytest.mark.parametrize("attack", [LiRA(), ULiRA()], ids=lambda attack: attack.name)
+def test_auto_variance_is_per_sample_from_32_models_a_side_on(attack: LiRA | ULiRA) -> None:
+    for sides, variance in (((8, 8), "fixed"), ((31, 32), "fixed"), ((32, 32), "per_sample"), ((64, 90), "per_sample")):
+        assert attack.settled(sides).variance == variance
+    assert dataclasses.replace(attack, variance="fixed").settled((90, 90)).variance == "fixed"
+    for models, fixed in ((30, True), (34, False)):
+        fitted = attack.fit(pool(models=models, samples=3, unlearned={"pgu": 0.5}, folds=(0.5, 1.0)))
+        assert fitted.outside.fixed is fixed
+        assert fitted.attack.variance == ("fixed" if fixed else "per_sample")
 
 
 def test_lira_reaches_the_closed_form() -> None:

@@ -73,10 +73,12 @@ from .defects import (
     rows_from_the_end,
     rows_of_the_test_fold,
     scores_negated,
+    single_thresholds,
     smallest_first,
     softmax_before_dropping,
     swapped_roles,
     target_left_in,
+    ties_cut,
     ties_in_full,
     ties_split,
     uncalibrated,
@@ -192,16 +194,12 @@ DEFECTS: dict[str, tuple[Plant, Callable[[], None]]] = {
         replaced(attack.distances.forgetting_quality.ForgettingQuality, "_epsilon", no_rate_is_perfect),
         checks.epsilon_is_its_definition,
     ),
-    "ε: the likelihood ratio forgotten": (
-        replaced(attack.distances.forgetting_quality, "_log_ratio", lambda real: lambda values, u, r: values),
+    "ε: single thresholds only": (
+        replaced(attack.distances.forgetting_quality.ForgettingQuality, "_best", single_thresholds),
         checks.epsilon_is_its_definition,
     ),
-    "ε: OUT variance taken from IN": (
-        replaced(
-            attack.distances.forgetting_quality,
-            "_log_ratio",
-            lambda real: lambda v, u, r: real(v, u, r.mean(0) + u - u.mean(0)),
-        ),
+    "ε: thresholds within ties": (
+        replaced(attack.distances.forgetting_quality.ForgettingQuality, "_best", ties_cut),
         checks.epsilon_is_its_definition,
     ),
     # thresholds
