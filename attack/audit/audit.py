@@ -116,7 +116,7 @@ def audit(
         sets = by_set(source)
         if FORGET in sets:
             source, unseen = sets[FORGET], halves(sets)
-        examined = Examination.of(source, num_classes)
+        examined = Examination.of_sets({**sets, FORGET: source}, num_classes)
     problems = examined.problems(names)
     others: Examination | None = None
     given = population if population is not None else unseen[0]

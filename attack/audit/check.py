@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..attacks.base import FITTED, FITTED_FOLDS
 from ..attacks.registry import ATTACKS, label_free
 from ..outputs.measured import IDENTITY, Measured
+from ..outputs.sets import FORGET
 from ..outputs.sources import Source, as_source
 from ..outputs.survey import Survey
 from ..outputs.table import FOLDS, OUTPUTS_SCHEMA, ROLES, TEXTS, logit_classes
@@ -88,6 +90,16 @@ class Examination:
             return cls(nulls, None, num_classes)
         split = _identity(survey)
         return cls([*_values(survey), *(split or _order(survey))], survey, num_classes)
+
+    @classmethod
+    def of_sets(cls, sets: Mapping[str, Source], num_classes: int | None = None) -> Examination:
+        """Examines the forget samples of `by_set`, and whether the labels of all sets fit the
+        logits."""
+        found = cls.of(sets[FORGET], num_classes)
+        if found.survey is not None and found.survey.classes is None and num_classes is None:
+            others = {name: source for name, source in sets.items() if name != FORGET}
+            found.general += _misfits(others, found.survey.width)
+        return found
 
     def measured(self) -> Measured:
         """Returns φ and the entropy on their grid and lets go of the survey, which would take 36
@@ -206,6 +218,27 @@ def label_problems(survey: Survey, num_classes: int | None, attacks: Sequence[st
             )
         ]
     return []
+
+
+def _misfits(sets: Mapping[str, Source], width: int) -> list[Problem]:
+    """Returns the labels of retain and unseen images that have no column: classes were dropped, and
+    nobody said so.
+
+    All models have the same samples, so one role's are looked at.
+    """
+    found = []
+    for name, source in sets.items():
+        largest = (pc.max(piece["label"]).as_py() for piece in source.pieces(roles=["retrained"]))
+        top = max((label for label in largest if label is not None), default=0)
+        if top >= width:
+            found.append(
+                Problem(
+                    "label",
+                    f"{top} in set {name} lies outside 0 … {width - 1}, so classes were dropped from the logits; "
+                    "say how many there are, or store the columns' classes with the table",
+                )
+            )
+    return found
 
 
 def _identity(survey: Survey) -> list[Problem]:

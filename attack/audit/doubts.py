@@ -29,7 +29,7 @@ def doubts(survey: Survey) -> list[str]:
         right = f"{100 * originals.share(originals.right):.0f} % right, {100 / survey.width:.0f} % by chance"
         found.append(
             f"Are the labels right? The originals do no better than chance on samples that they were trained on ({right})."
-            + _shift(originals)
+            + (_shift(originals) or _dropped(survey))
         )
     return found
 
@@ -49,6 +49,16 @@ def _shift(tally: Tally) -> str:
     }
     hint, share = max(shares.items(), key=lambda item: item[1])
     return f" {hint} With the class beside it {100 * share:.0f} % are right." if share > 0.5 else ""
+
+
+def _dropped(survey: Survey) -> str:
+    """Returns what dropped columns would explain, empty where columns say which class each is."""
+    if survey.classes is not None:
+        return ""
+    return (
+        " Were the columns of forgotten classes dropped from the logits? Then say how many classes there are, or "
+        "store the columns' classes with the table."
+    )
 
 
 def over_unlearned(method: str, word: str) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 
 from .evidence import LEAST_MODELS, AttackEvidence, Evidence, GapLeft, Rule, UnseenEvidence
-from .leak import failing_models, holm, models_needed
+from .leak import Ratio, failing_models, holm, models_needed
 from .t_intervals import TAIL
 
 VerdictWord = Literal["forgot", "remembers", "over_unlearned", "damaged", "undecided"]
@@ -65,8 +65,9 @@ class Verdict:
     - `leaks`: of every attack, in the order given.
     - `strongest`: the attack that tells the models apart best, None where none sees anything.
     - `failing`: places of the models under test whose own leak exceeds the tolerance.
-    - `needed`: about how many models a side would decide; None where the word is decided, or no
-        number would do.
+    - `needed`: about how many models a side would decide; None where the word is decided, or where
+        models are not what is missing.
+    - `few`: how many independent models a side has, where they are too few for any verdict.
     - `samples`: the share of forget samples that stand out one by one; None where not measured.
     - `gap`, `shift`: of forget samples against unseen images, and of unseen images themselves.
     - `gaps`: what divergences say is left.
@@ -83,6 +84,7 @@ class Verdict:
     shift: float | None = None
     notes: tuple[str, ...] = field(default=())
     gaps: tuple[GapLeft, ...] = ()
+    few: int | None = None
 
     @property
     def title(self) -> str:
@@ -103,6 +105,8 @@ class Verdict:
             said.append(f"About {self.needed} models a side would decide.")
         elif self.needed is not None:
             said.append(f"More than {MOST_MODELS:,} models a side would be needed to decide.")
+        elif self.word == "undecided" and seen and self.few is None:
+            said.append("More models alone may not decide this.")
         return " ".join(said)
 
     def told(self) -> str:
@@ -111,7 +115,7 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """Returns JSON data that `from_json` makes the same verdict of."""
-        numbers = ("strongest", "needed", "samples", "gap", "shift")
+        numbers = ("strongest", "needed", "samples", "gap", "shift", "few")
         return {
             "word": self.word,
             "reason": self.reason,
@@ -143,6 +147,7 @@ class Verdict:
             document.get("shift"),
             tuple(document.get("notes") or ()),
             tuple(GapLeft(**gap) for gap in document.get("gaps") or ()),
+            document.get("few"),
         )
 
 
@@ -244,8 +249,7 @@ class _Case:
     def _equivalent(self) -> Verdict:
         """Decides between "forgot", which must be shown, and "undecided"."""
         tolerance, fpr, found = self.rule.tolerance, self.rule.tail_fpr, self.evidence.traces
-        ratios = [attack.ratio for attack in self.seeing] + ([] if self.unseen is None else [self.unseen.gap])
-        if any(ratio.p_below(tolerance) >= TAIL or ratio.p_above(-tolerance) >= TAIL for ratio in ratios):
+        if any(ratio.p_below(tolerance) >= TAIL or ratio.p_above(-tolerance) >= TAIL for ratio in self._ratios()):
             return self._said("undecided", self._open())
         if found is None:
             return self._said("undecided", "Single samples could not be examined")
@@ -267,6 +271,11 @@ class _Case:
         return self._said(
             "forgot", f"No attack finds more than {percent(tolerance)} of the leak, and no single samples stand out"
         )
+
+    def _ratios(self) -> list[Ratio]:
+        """Returns all that must lie within the tolerance: each attack's leak, and forget samples
+        against unseen images."""
+        return [attack.ratio for attack in self.seeing] + ([] if self.unseen is None else [self.unseen.gap])
 
     def _open(self) -> str:
         """Returns how much of the leak may be left, or how far too low the scores may be."""
@@ -297,9 +306,10 @@ class _Case:
         seen = [leak for leak in leaks if leak.sees]
         strongest = max(seen, key=lambda leak: abs(leak.auc - leak.retrain_auc), default=None)
         needed = None
-        if word == "undecided" and self.evidence.models >= LEAST_MODELS and seen:
-            now, tolerance = self.evidence.models, self.rule.tolerance
-            each = [models_needed(leak.value or 0.0, _ends(leak), now, tolerance) for leak in seen]
+        now = self.evidence.models
+        few = now if word == "undecided" and self.evidence.attacks and now < LEAST_MODELS else None
+        if word == "undecided" and few is None and seen:
+            each = [models_needed(ratio.value, ratio.interval(), now, self.rule.tolerance) for ratio in self._ratios()]
             needed = None if None in each else max(count for count in each if count is not None)
             needed = needed if needed != now else None
         samples = None if self.evidence.traces is None else self.evidence.traces.share
@@ -315,6 +325,7 @@ class _Case:
             gap,
             shift,
             gaps=tuple(self.evidence.gaps),
+            few=few,
         )
 
 
@@ -331,10 +342,6 @@ def _leak(found: AttackEvidence) -> Leak:
         return Leak(found.attack, auc, retrain, False)
     low, high = found.ratio.interval() or (None, None)
     return Leak(found.attack, auc, retrain, True, found.ratio.value, low, high)
-
-
-def _ends(leak: Leak) -> tuple[float, float] | None:
-    return None if leak.low is None or leak.high is None else (leak.low, leak.high)
 
 
 def _holding(p_values: Mapping[str, float]) -> list[str]:

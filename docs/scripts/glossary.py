@@ -101,7 +101,7 @@ METRICS = (
     Metric("klom/p95", "The same, 95th percentile over samples.", "95 % quantile of KL(p ‖ q)", "0 to ∞", "Retrain's value", False),
     Metric(
         "forgetting_quality/score",
-        "Mean score of the samples' ε: the best attack on each sample alone.",
+        "Mean score of the samples' ε: the best single or double threshold on each sample alone.",
         "mean of 2 / 2^bin(ε)",
         "0 to 1",
         "1",
@@ -109,6 +109,14 @@ METRICS = (
     ),
     Metric("forgetting_quality/epsilon_median", "Median ε over samples.", "median ε", "0 to ∞", "Retrain's value", False),
     Metric("forgetting_quality/epsilon_infinite", "Share of samples that are told apart perfectly.", "share with ε = ∞", "0 to 1", "Retrain's value", False),
+    Metric(
+        "klom/gap_left",
+        "Share of KLoM's gap before unlearning that is left; forgetting_quality/gap_left is the same of the mean score.",
+        "(value − chance) / (value before − chance before)",
+        "about 0 to 1",
+        "0",
+        False,
+    ),
     Metric("ks_log_entropy", "Distance between the distributions of log-entropy.", "Kolmogorov–Smirnov statistic", "0 to 1", "Retrain's value", False),
     Metric("seconds_per_model", "Wall time to unlearn one model; for Retrain to train one.", "mean seconds", "> 0", "low", False),
     Metric("speedup_vs_retrain", "How many times faster than training from scratch.", "Retrain's seconds / seconds", "> 0", "high", False),

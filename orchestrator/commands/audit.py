@@ -70,7 +70,7 @@ def _audit(args: argparse.Namespace, source: Source, settings: Settings, folder:
         if FORGET not in sets:
             raise ValueError(f"set: there are outputs of {', '.join(sets)} only; give those of forget samples too")
         source = sets[FORGET]
-        examined = Examination.of(source, args.num_classes)
+        examined = Examination.of_sets(sets, args.num_classes)
         names, left_out = _names(args.attacks, examined)
         values = 0 if examined.survey is None else examined.survey.feature_values()
         population = None if args.population is None else _population(args, examined, names)

@@ -32,7 +32,9 @@ MEASURES = (
 DISTANCES = (
     ("klom/mean", "KLoM, mean"),
     ("klom/p95", "KLoM, 95th percentile"),
+    ("klom/gap_left", "KLoM, gap left"),
     ("forgetting_quality/score", "Forgetting quality, mean score"),
+    ("forgetting_quality/gap_left", "Forgetting quality, gap left"),
     ("forgetting_quality/epsilon_median", "Median ε"),
     ("forgetting_quality/epsilon_infinite", "Share of ε = ∞"),
     ("ks_log_entropy", "KS of log-entropy"),
@@ -72,7 +74,7 @@ def details(report: Report) -> list[Details]:
         _table(
             report,
             "Distances to retrained models, sample by sample",
-            "KLoM is 0 and the mean score of forgetting quality 1 where nothing is left; with few models even Retrain's own are far from that, so read them beside it. Neither knows how well the rest is kept: the mean score is not multiplied by accuracies.",
+            "KLoM is 0 and the mean score of forgetting quality 1 where nothing is left; with few models even Retrain's own are far from that, so read them beside it. The gap left is 0 by chance and 1 as before unlearning; intervals come from relabelling models. Neither knows how well the rest is kept: the mean score is not multiplied by accuracies.",
             list(DISTANCES),
         )
     )

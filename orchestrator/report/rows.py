@@ -185,6 +185,15 @@ class Report:
         return judged is not None and bool(judged.leaks) and not any(leak.sees for leak in judged.leaks)
 
     @cached_property
+    def few(self) -> int | None:
+        """Independent models on the smallest side, where no unlearning row has enough for a
+        verdict; else None."""
+        verdicts = [self.judgements[row.index].verdict for row in self.rows if row.done and not row.baseline]
+        found = [verdict.few for verdict in verdicts if verdict is not None]
+        known = [few for few in found if few is not None]
+        return min(known) if known and len(known) == len(found) else None
+
+    @cached_property
     def judgements(self) -> tuple[Judgement, ...]:
         """The verdict on each row, as the results have it: nothing is judged a second time."""
         return tuple(_judgement(row) for row in self.rows)

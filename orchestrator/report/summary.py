@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from attack.metrics.evidence import LEAST_MODELS
 from attack.metrics.measure import Measure
 
 from . import words
@@ -29,8 +30,18 @@ def headline(report: Report) -> str:
     rows = [row for row in report.rows if not row.baseline]
     if not rows:
         return "No unlearning method was run; the reference rows show what the attack can see."
+    if report.few is not None:
+        return " ".join([_too_few(report.few), *_strongest(report, rows)])
     counts: Counter[str] = Counter(report.judgements[row.index].word for row in rows)
     return " ".join([_counted(rows[0].label, counts), *_strongest(report, rows)])
+
+
+def _too_few(models: int) -> str:
+    """Says once for the whole page why there are no verdicts."""
+    return (
+        f"Too few models for any verdict: {words.count(models, 'independent model')} on a side. "
+        f"Give each side {LEAST_MODELS} or more."
+    )
 
 
 def _counted(label: str, counts: Counter[str]) -> str:
@@ -94,6 +105,8 @@ def _card(report: Report, rows: Sequence[ResultRow]) -> Card:
     row = report.best_of(rows) or rows[0]
     judgement = report.judgements[row.index]
     sentences = [judgement.sentence if judgement.word != "failed" else f"Failed: {judgement.sentence}"]
+    if report.few is not None and judgement.word == "undecided":
+        sentences = []  # the headline says why, once
     if row.done:
         sentences += [text for text in (_errors(report, row), _speed(row)) if text]
     if len(rows) > 1 and row.done:

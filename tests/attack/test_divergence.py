@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from attack import DIVERGENCES, ForgettingQuality, KLoM
+from attack.distances.chance import gap
 from attack.metrics.roc import ks_distance
 from attack.outputs.table import rows_where
 
@@ -44,6 +45,49 @@ def test_forgetting_quality_scores_by_bins() -> None:
     # The best of all thresholds finds something in chance itself: even a perfect method scores far below 1.
     assert 0.5 > good.summary["score"] > 0.05 > bad.summary["score"]  # type: ignore[operator]
     assert bad.summary["epsilon_infinite"] > 0.9  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("divergence", [KLoM(), ForgettingQuality()], ids=lambda d: d.name)
+def test_the_gap_left_is_nothing_for_equal_groups_and_all_before_unlearning(
+    divergence: KLoM | ForgettingQuality,
+) -> None:
+    generator = np.random.default_rng(1)
+
+    def models(shift: float) -> np.ndarray:
+        return generator.normal(shift, 1.0, (16, 120)) + generator.normal(0.0, 0.1, (16, 1))
+
+    retrained = models(0.0)
+    before, same, half, again = (gap(divergence, models(shift), retrained) for shift in (2.0, 0.0, 1.0, 2.0))
+    assert before
+    assert same
+    assert half
+    assert again
+    assert before.sees
+    assert not same.sees
+    assert same.interval[0] <= same.chance <= same.interval[1]
+    found = [each.left(before) for each in (same, half, again)]
+    assert found[0][1] <= 0.0 <= found[0][2]
+    assert found[2][1] > 0.5, "models that forgot nothing lie far from chance"
+    assert found[0][0] < found[1][0] < found[2][0]
+    assert found[1][1] > 0.0, "what is half left is told from nothing"
+
+
+def test_gaps_miss_their_chance_value_about_as_often_as_they_should() -> None:
+    """Equal groups whose models share shifts, as models do: few intervals may leave out the value by chance."""
+    generator = np.random.default_rng(2)
+    quality, missed = ForgettingQuality(), 0
+    for _ in range(40):
+        groups = [generator.normal(0, 1, (8, 30)) + generator.normal(0, 0.3, (8, 1)) for _ in range(2)]
+        missed += bool((found := gap(quality, *groups)) and found.sees)
+    assert missed <= 7
+
+
+def test_a_divergence_without_a_headline_of_models_has_no_gap() -> None:
+    class Bare(KLoM):
+        def headline_of(self, unlearned: np.ndarray, retrained: np.ndarray) -> None:  # type: ignore[override]
+            return None
+
+    assert gap(Bare(), np.zeros((3, 4)), np.ones((3, 4))) is None
 
 
 def test_ks_distance_is_the_statistic() -> None:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from attack import outputs_table, read_outputs
-from attack.audit.audit import check, run_attacks
+from attack.audit.audit import audit, check, run_attacks
 from attack.audit.check import Examination
 from attack.outputs.confidence import phi
 from attack.outputs.sources import ParquetFiles, Tables
@@ -97,3 +97,35 @@ def test_classes_that_are_not_as_many_as_the_columns_are_refused() -> None:
     assert [str(p) for p in check(table, ["xgboost"])] == [
         "logits: 4 columns, but the table names another number of classes for them"
     ]
+
+
+def with_set(name: str, labels: list[int], width: int) -> pa.Table:
+    """Outputs of one original and one retrained model a fold on samples of a set."""
+    tables = []
+    for role in ("original", "retrained"):
+        for fold in ("train", "train", "validation", "test"):
+            ids, name_of = np.arange(len(labels)), f"{role}-{fold}-{len(tables)}"
+            logits = np.random.default_rng(len(tables)).normal(size=(len(labels), width))
+            tables.append(outputs_table(name_of, role, "", "{}", fold, ids, np.asarray(labels), logits))
+    table = pa.concat_tables(tables)
+    return table.append_column("set", pa.array([name] * len(table)))
+
+
+@pytest.mark.parametrize("name", ["retain", "validation", "test"])
+def test_labels_of_any_set_that_have_no_column_are_refused(name: str) -> None:
+    """Classes 0 and 1 are gone, so forget labels fit four columns by their numbers, and are read from others' columns."""
+    forget, others = with_set("forget", [0, 1] * 6, 4), with_set(name, [2, 3, 4, 5] * 3, 4)
+    with pytest.raises(ValueError, match=f"label: 5 in set {name} lies outside 0 … 3, so classes were dropped"):
+        run_attacks(pa.concat_tables([forget, others]), ["entropy_threshold"], bootstrap=20)
+    whole = pa.concat_tables([with_set("forget", [0, 1] * 6, 6), with_set(name, [2, 3, 4, 5] * 3, 6)])
+    assert run_attacks(whole, ["entropy_threshold"], bootstrap=20)
+    rows = run_attacks(pa.concat_tables([forget, others]), ["entropy_threshold"], num_classes=6, bootstrap=20)
+    assert rows[0]["metrics"]["klom/p95"] is None
+
+
+def test_forgotten_columns_that_nobody_told_of_are_asked_about() -> None:
+    """The labels fit by their numbers only: originals are then right as often as by chance."""
+    found = audit(outputs("front", told=False), ["entropy_threshold"], bootstrap=20)
+    assert any("columns of forgotten classes dropped" in question for question in found.questions)
+    told = audit(outputs("front", told=True), ["entropy_threshold"], bootstrap=20)
+    assert not any("dropped from the logits?" in question for question in told.questions)

@@ -16,7 +16,7 @@ from attack.audit.audit import run_attacks
 from attack.audit.judged import CURVE_POINTS, _drawn
 from attack.audit.verdicts import RowFacts, judge_rows
 from attack.metrics.areas import Areas
-from attack.metrics.evidence import LEAST_MODELS, AttackEvidence, Confidence, Evidence, Rule, UnseenEvidence
+from attack.metrics.evidence import LEAST_MODELS, AttackEvidence, Confidence, Evidence, GapLeft, Rule, UnseenEvidence
 from attack.metrics.traces import Traces
 from attack.metrics.verdict import MOST_MODELS, Verdict, judge
 
@@ -103,6 +103,8 @@ def test_few_models_decide_nothing(models: int, left: float) -> None:
     found = judge(evidence(attack(left, models=models)))
     assert found.word == "undecided"
     assert "give each side 5 or more" in found.reason
+    assert (found.few, found.needed) == (models, None)
+    assert Verdict.from_json(found.to_json()) == found
     assert judge(evidence(attack(1.0, models=LEAST_MODELS))).word == "remembers"
 
 
@@ -114,6 +116,28 @@ def test_single_samples_break_the_claim() -> None:
     assert "5.0 % of the forget samples stand out" in found.reason
     assert judge(evidence(attack(0.0), traces=replace(QUIET, share=0.02))).word == "forgot", "as much again is allowed"
     assert judge(evidence(attack(0.0), traces=None)).word == "undecided"
+
+
+def test_a_divergence_stops_forgot_where_it_shows_more_than_the_tolerance() -> None:
+    def gap(value: float, reach: float) -> tuple[GapLeft, ...]:
+        return (GapLeft("klom", value, value - reach, value + reach),)
+
+    found = judge(evidence(attack(0.0), gaps=gap(0.6, 0.3)))
+    assert (found.word, found.needed) == ("undecided", None)
+    assert "klom finds 60 % of its gap left" in found.reason
+    assert "More models alone may not decide this." in found.sentence()
+    assert judge(evidence(attack(0.0), gaps=gap(0.6, 0.4))).word == "forgot", "its interval reaches the tolerance"
+    assert judge(evidence(attack(0.5), gaps=gap(0.0, 0.1))).word == "remembers", "it speaks for no one"
+    assert Verdict.from_json(found.to_json()) == found
+
+
+@pytest.mark.parametrize("left", [0.0, 0.1, 0.2, -0.1])
+def test_undecided_says_how_many_models_would_decide(left: float) -> None:
+    found = judge(evidence(attack(left, spread=0.12, seed=4)))
+    if found.word == "undecided":
+        assert found.needed is not None
+        assert found.needed > 12
+        assert "models a side would" in found.sentence()
 
 
 def test_one_model_that_fails_is_named() -> None:

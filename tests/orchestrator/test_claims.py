@@ -177,6 +177,8 @@ def test_primitives() -> None:
     assert chance("x", Measure(0.52, 0.45, 0.58)).word == HOLDS
     assert chance("x", Measure(0.52, 0.3, 0.7)).word == OPEN
     assert chance("x", Measure(0.6, 0.55, 0.65)).word == FAILS
+    assert chance("x", Measure(0.52, 0.45, 0.58, models=5)).word == HOLDS
+    assert chance("x", Measure(0.52, 0.45, 0.58, models=4)).word == OPEN, "too few models for a verdict"
     verdicts = [Verdict(HOLDS, "a"), Verdict(OPEN, "b"), Verdict(FAILS, "c")]
     assert (every(verdicts).word, some(verdicts).word) == (FAILS, HOLDS)
     assert (every(verdicts[:2]).word, some(verdicts[1:]).word) == (OPEN, OPEN)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from attack.metrics.chance import LEAST_MODELS, WIDEST, includes_chance, narrow
+from attack.metrics.evidence import LEAST_MODELS as VERDICT_MODELS
 from attack.metrics.measure import Measure
 
 from .measure import Experiment
@@ -71,11 +72,14 @@ def within(what: str, value: Measure, bound: float, digits: int = 2) -> Verdict:
 
 
 def chance(what: str, auc: Measure) -> Verdict:
-    """Holds where the interval of an AUC holds 0.5 and is narrow enough to say so."""
+    """Holds where the interval of an AUC holds 0.5 and is narrow enough to say so.
+
+    As for any verdict on forgetting, five models are the least.
+    """
     if not auc.known:
         return Verdict(OPEN, f"{what} was not measured")
     bounds = decisive(auc)
-    if bounds is None:
+    if bounds is None or (auc.models is not None and auc.models < VERDICT_MODELS):
         word: Word = OPEN
     elif not includes_chance(*bounds):
         word = FAILS
