@@ -11,6 +11,9 @@ Truths: `exact` is retraining. In `few in full`, 5 % of the samples keep all of 
 `half and half`, half keep it and half lose it twice. `lowered` lowers forget samples and unseen
 images alike. `forget lowered` lowers forget samples alone, by 60 % of their memory.
 
+KLoM and ε can only stop *forgot*. `--gaps` measures them too, and counts each word with and without
+them.
+
 Worlds: `plain` is the base. `uneven` has twice the spread between models, and `weak` half of the
 memory. `heavy` has noise of Student's t with 3 degrees of freedom. `no-unseen` has no outputs on
 unseen images.
@@ -29,9 +32,9 @@ import argparse
 import json
 import math
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
@@ -39,8 +42,10 @@ from typing import Any, get_args
 import numpy as np
 from scipy.special import expit
 
+from attack.distances.base import DIVERGENCES
+from attack.distances.chance import Gap, gap
 from attack.metrics.bootstrap import expanded_interval, resampled_weights
-from attack.metrics.evidence import AttackEvidence, Confidence, Evidence, UnseenEvidence, bent_yardstick
+from attack.metrics.evidence import AttackEvidence, Confidence, Evidence, GapLeft, UnseenEvidence, bent_yardstick
 from attack.metrics.leak import Sides
 from attack.metrics.roc import auc_matrix
 from attack.metrics.traces import traces
@@ -88,7 +93,8 @@ class Experiment:
     """One draw of originals, retrained models and attackers, which all truths of a repetition
     share."""
 
-    def __init__(self, world: World, models: int, samples: int, generator: np.random.Generator):
+    def __init__(self, world: World, models: int, samples: int, generator: np.random.Generator, gaps: bool = False):
+        self.gaps = gaps
         self.world, self.models, self.samples, self.generator = world, models, samples, generator
         self.fitting = max(16, models)  # models that attackers are fitted on, a side
         self.hardness = generator.normal(1.0, HARDNESS, samples)
@@ -149,8 +155,22 @@ class Experiment:
         unseen = UnseenEvidence(test.confidence, self.retrain.confidence, self.originals.confidence, parents)
         seed = int(self.generator.integers(2**31))
         constant = bool((np.ptp(test.forget, axis=1) == 0.0).all())
+        left = tuple(GapLeft(name, *self.gap(name, test).left(before)) for name, before in self.gaps_before.items())
         single = traces(test.forget, self.retrained, seed=seed, draws=499)
-        return Evidence(found, single, unseen if self.world.unseen else None, constant, bent=bent)
+        return Evidence(found, single, unseen if self.world.unseen else None, constant, bent=bent, gaps=left)
+
+    @cached_property
+    def gaps_before(self) -> dict[str, Gap]:
+        """The gaps before unlearning, of the divergences that see them."""
+        if not self.gaps:
+            return {}
+        found = {name: self.gap(name, self.originals) for name in DIVERGENCES}
+        return {name: before for name, before in found.items() if before.sees}
+
+    def gap(self, name: str, test: Models) -> Gap:
+        found = gap(DIVERGENCES[name](), test.forget, self.negatives.forget)
+        assert found is not None
+        return found
 
 
 def _log_ratio(phi: np.ndarray, inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
@@ -194,9 +214,14 @@ TRUTHS = {
 }
 
 
-def repetition(world: World, models: int, samples: int, seed: int) -> tuple[dict[str, str], dict[str, dict[str, bool]]]:
-    """Returns the word for each truth, and which intervals missed a known truth."""
-    experiment = Experiment(world, models, samples, np.random.default_rng([seed, models, samples]))
+def repetition(
+    world: World, models: int, samples: int, seed: int, gaps: bool = False
+) -> tuple[dict[str, str], dict[str, dict[str, bool]]]:
+    """Returns the word for each truth, and which intervals missed a known truth.
+
+    **Arguments:** `gaps`: KLoM and ε are measured too, and the words that they stop are told apart.
+    """
+    experiment = Experiment(world, models, samples, np.random.default_rng([seed, models, samples]), gaps)
     words, missed = {}, {}
     for name, planted in TRUTHS.items():
         if planted is None:  # the models under test are the originals themselves
@@ -205,6 +230,8 @@ def repetition(world: World, models: int, samples: int, seed: int) -> tuple[dict
             test, fit, parents = planted(experiment, models), planted(experiment, experiment.fitting), None
         evidence = experiment.evidence(test, fit, parents)
         words[name] = judge(evidence).word
+        if gaps:
+            words[f"{name}, no divergences"] = judge(replace(evidence, gaps=())).word
         if name == "exact":
             missed["exact"] = _missed(evidence.attacks, 0.0, seed)
     fresh = experiment.evidence(experiment.draw(1.0), experiment.fit_originals, None)
@@ -273,14 +300,15 @@ def main() -> None:
     parser.add_argument("--world", choices=list(WORLDS), default="plain")
     parser.add_argument("--repetitions", type=int, default=300)
     parser.add_argument("--first", type=int, default=0, help="seed of the first repetition")
+    parser.add_argument("--gaps", action="store_true", help="with KLoM and ε, which takes about 20 times as long")
     parser.add_argument("--output", type=Path, help="adds the counts to this JSON file")
     options = parser.parse_args()
     for cell in options.cells.split(","):
         models, samples = (int(part) for part in cell.split("x"))
-        started, counts, misses = time.process_time(), {name: Counter[str]() for name in TRUTHS}, Counter[str]()
+        started, counts, misses = time.process_time(), defaultdict[str, Counter[str]](Counter), Counter[str]()
         tried: Counter[str] = Counter()
         for seed in range(options.first, options.first + options.repetitions):
-            words, missed = repetition(WORLDS[options.world], models, samples, seed)
+            words, missed = repetition(WORLDS[options.world], models, samples, seed, options.gaps)
             for truth, word in words.items():
                 counts[truth][word] += 1
             for truth, kinds in missed.items():
@@ -289,8 +317,8 @@ def main() -> None:
         found = {"words": counts, "missed": {name: [misses[name], count] for name, count in sorted(tried.items())}}
         if options.output is not None:
             kept = json.loads(options.output.read_text()) if options.output.exists() else {}
-            found = added(kept.get(f"{options.world}/{cell}"), found)
-            kept[f"{options.world}/{cell}"] = found
+            name = f"{options.world}/{cell}{'/gaps' if options.gaps else ''}"
+            found = kept[name] = added(kept.get(name), found)
             options.output.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
         print(f"\n{cell}, {options.world}, {time.process_time() - started:.0f} s\n\n{table(found['words'])}\n")
         print("95 % intervals that missed the truth, %:")
