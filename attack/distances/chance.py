@@ -1,8 +1,8 @@
 """How far a divergence moves by chance: models of both groups are relabelled.
 
 What is left is what two groups of one kind show of each other, with as many models. It stands where
-an AUC has 0.5. The interval says how far chance alone moves a value. Of groups that lie far apart it
-is a rough one.
+an AUC has 0.5. The interval says how far chance alone moves a value. Of groups that lie far apart
+it is a rough one.
 """
 
 from __future__ import annotations

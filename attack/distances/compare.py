@@ -24,8 +24,8 @@ class Distances:
     """Metrics by name (None where not measurable), the samples that stand out by divergence, and
     notes.
 
-    `models`: how many of the row's models they were measured on. `gaps`: by divergence, its headline
-    beside chance.
+    `models`: how many of the row's models they were measured on. `gaps`: by divergence, its
+    headline beside chance.
     """
 
     metrics: dict[str, float | None] = field(default_factory=dict)
@@ -75,8 +75,8 @@ def distances(
     - `originals`: what the row's models were unlearned from; a row whose outputs are all theirs
         gets a note. Empty for rows that are no product of unlearning.
 
-    A divergence's interval is that of its `gap`. A divergence that cannot be measured, with one model or without the label's logit, is None and
-    told in a note.
+    A divergence that cannot be measured, with one model or without the label's logit, is None and
+    told in a note. Its interval is that of its `gap`.
     """
     found = Distances(models=len(models))
     logs = [np.log(np.maximum(measured.entropy[side].ravel(), 1e-30)) for side in (tested, negative)]

@@ -11,8 +11,8 @@ from functools import cached_property
 import numpy as np
 
 VARIANCE_FLOOR = 1e-12
-# Carlini et al. 2022, section VI: of 64 models half have a sample. With fewer a side, a variance per
-# sample is too noisy.
+# Carlini et al. 2022, section VI: of 64 models half have a sample. With fewer a side, a variance
+# per sample is too noisy.
 PER_SAMPLE_MODELS = 32
 VARIANCES = ("auto", "per_sample", "fixed")
 

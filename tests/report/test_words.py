@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
@@ -54,6 +55,17 @@ def test_results_of_an_older_version_are_not_judged_by_another_rule() -> None:
     judgement = report_of(BEFORE, ("pgu", {"auc": 0.5}, {"auc": [0.45, 0.55]})).judgements[1]
     assert judgement.word == "undecided"
     assert "not judged by this version" in judgement.sentence
+
+
+def test_too_few_models_are_told_once() -> None:
+    few = replace(build.verdict("undecided", "2 independent models on a side are too few", xgboost=(0.6, 0.4)), few=2)
+    report = judged_report(("no_unlearn", build.verdict("remembers", xgboost=(0.7, 1.0))), ("pgu", few), ("eu_k", few))
+    assert report.few == 2
+    assert summary.headline(report).startswith("Too few models for any verdict: 2 independent models on a side.")
+    assert not any("too few" in sentence for card in summary.cards(report) for sentence in card.sentences)
+    known = judged_report(("pgu", few), ("eu_k", build.verdict("remembers", xgboost=(0.7, 1.0))))
+    assert known.few is None
+    assert any("too few" in sentence for card in summary.cards(known) for sentence in card.sentences)
 
 
 def test_the_headline_names_the_strongest_attack_whatever_the_word() -> None:
