@@ -154,7 +154,7 @@ def test_a_layer_that_saw_nothing_is_free() -> None:
 
 def test_mistakes_are_told() -> None:
     basis = moments_of(positive(1, 5)).decompose()
-    with pytest.raises(ValueError, match="criterion: 'variance' is not allowed; allowed are singular and energy"):
+    with pytest.raises(ValueError, match="criterion: 'variance' is not allowed; allowed are singular, energy"):
         basis.rank("layer", 0.5, "variance")
     with pytest.raises(ValueError, match=r"gamma: 1\.5 is not allowed; give 0 to 1"):
         basis.rank("layer", 1.5)

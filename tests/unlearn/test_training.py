@@ -266,7 +266,7 @@ def test_a_callers_autocast_changes_nothing(digits):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"optimizer": "lion"}, "training.optimizer: 'lion' is not allowed; allowed are sgd and adam and adamw"),
+        ({"optimizer": "lion"}, "training.optimizer: 'lion' is not allowed; allowed are sgd, adam, adamw"),
         ({"path": "quick"}, "training.path"),
         ({"precision": "float16"}, "training.precision"),
         ({"augment": "mixup"}, "training.augment: 'mixup'"),

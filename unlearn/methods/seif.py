@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.checked import check_choice
 from ..core.errors import UnlearnError
 from .base import Card, Choice, Preset, Range
 from .kit import Batch, GradientMethod, Network, Task
@@ -62,8 +63,7 @@ class Seif(GradientMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.layers not in LAYERS:
-            raise ValueError(f"layers: {self.layers!r} is not allowed; allowed are {', '.join(LAYERS)}")
+        check_choice("layers", self.layers, LAYERS)
         if self.noise < 0 or self.last_noise < 0:
             raise ValueError(f"noise, last_noise: {self.noise!r}, {self.last_noise!r}; give 0 or more")
 

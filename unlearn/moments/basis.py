@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..core.checked import check_choice, check_number
 from ..core.digests import digest_model
 from ..core.errors import IncompatibleMoments
 from ..core.tensor_files import read_tensors, write_tensors
@@ -128,10 +129,8 @@ class CoreBasis:
 
         γ = 1 gives d under both: the layer is frozen. A layer that no input reaches has k = 0.
         """
-        if criterion not in CRITERIA:
-            raise ValueError(f"criterion: {criterion!r} is not allowed; allowed are {' and '.join(CRITERIA)}")
-        if not 0.0 <= gamma <= 1.0:
-            raise ValueError(f"gamma: {gamma!r} is not allowed; give 0 to 1")
+        check_choice("criterion", criterion, CRITERIA)
+        check_number("gamma", gamma, least=0, most=1)
         found = []
         size = self.vectors[layer].shape[1]
         for row in self.values[layer]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.batches import Loader, device_of, to_device
+from ..core.checked import check_choice
 from ..core.digests import as_text, combined, digest_images, digest_model
 from ..core.errors import IncompatibleMoments
 from ..core.memory import keep_freed_memory
@@ -124,8 +125,7 @@ def fisher_diagonal(
 
     Raises `ValueError` where the loader is empty or there is no such statistic.
     """
-    if statistic not in STATISTICS:
-        raise ValueError(f"statistic: {statistic!r} is not allowed; allowed are {', '.join(STATISTICS)}")
+    check_choice("statistic", statistic, STATISTICS)
     target = device_of(model) if device is None else torch.device(device)
     sums = {
         name: torch.zeros_like(parameter, dtype=torch.float64, memory_format=torch.contiguous_format)

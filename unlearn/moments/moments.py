@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.batches import Loader, device_of, to_device
+from ..core.checked import check_integer
 from ..core.digests import as_text, combined, digest_data, digest_images, digest_model
 from ..core.errors import IncompatibleMoments
 from ..core.memory import keep_freed_memory
@@ -239,8 +240,7 @@ def second_moments(
     **Raises:** `ValueError` where one of `layers` does not exist or is not reached, or the loader
     is empty.
     """
-    if isinstance(augment_passes, bool) or not isinstance(augment_passes, int) or augment_passes < 1:
-        raise ValueError(f"augment_passes: {augment_passes!r} is not allowed; give an integer of 1 or more")
+    check_integer("augment_passes", augment_passes, 1)
     found = projectable_layers(model)
     wanted = list(found) if layers is None else list(layers)
     for name in wanted:

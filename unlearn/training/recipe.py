@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ..core.checked import check_choice, check_integer, check_number
 from ..data.augment import check_augment
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
@@ -54,26 +54,18 @@ class Training:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        for field, allowed in (("optimizer", OPTIMIZERS), ("path", PATHS), ("precision", PRECISIONS)):
-            value = getattr(self, field)
-            if value not in allowed:
-                raise ValueError(
-                    f"{self.section}{field}: {value!r} is not allowed; allowed are {' and '.join(allowed)}"
-                )
-        check_augment(self.augment, f"{self.section}augment")
-        for field, least in (("batch_size", 1), ("epochs", 0)):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{self.section}{field}: {value!r} is not allowed; give an integer of {least} or more")
-        rates = ("lr",) if self.final_lr is None else ("lr", "final_lr")
-        for field in rates:
-            value = getattr(self, field)
-            if not isinstance(value, (int, float)) or not 0 < value < math.inf:
-                raise ValueError(f"{self.section}{field}: {value!r} is not allowed; give a number above 0")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"{self.section}momentum: {self.momentum!r} is not allowed; give 0 or more, below 1")
-        if not 0 <= self.weight_decay < math.inf:
-            raise ValueError(f"{self.section}weight_decay: {self.weight_decay!r} is not allowed; give 0 or more")
+        name = self.section
+        check_choice(f"{name}optimizer", self.optimizer, OPTIMIZERS)
+        check_choice(f"{name}path", self.path, PATHS)
+        check_choice(f"{name}precision", self.precision, PRECISIONS)
+        check_augment(self.augment, f"{name}augment")
+        check_integer(f"{name}batch_size", self.batch_size, 1)
+        check_integer(f"{name}epochs", self.epochs, 0)
+        check_number(f"{name}lr", self.lr, above=0)
+        if self.final_lr is not None:
+            check_number(f"{name}final_lr", self.final_lr, above=0)
+        check_number(f"{name}momentum", self.momentum, least=0, below=1)
+        check_number(f"{name}weight_decay", self.weight_decay, least=0)
 
     def rate(self, epoch: int) -> float:
         """The learning rate of pass `epoch` = 0, 1, …"""

@@ -129,7 +129,7 @@ def test_what_is_not_needed_is_not_evaluated(model, forget, moments) -> None:
         ("epochs", 1.5, "epochs: 1.5 is not allowed; give an integer of 0 or more"),
         ("batch_size", 0, "batch_size: 0 is not allowed; give an integer of 1 or more"),
         ("top_k", 0, "top_k: 0 is not allowed; give an integer of 1 or more"),
-        ("offset", 0, "offset: 0 is not allowed; give a number from 1e-06 to 1"),
+        ("offset", 0, "offset: 0 is not allowed; give 1e-06 to 1"),
         ("entropy_weight", float("nan"), "entropy_weight: nan is not allowed"),
         ("seed", -1, "seed: -1 is not allowed"),
     ],

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
+from ...core.checked import check_choice, check_integer, check_number, is_number
 from ...core.seeds import check_seed
 from ...moments.basis import CRITERIA
 
@@ -57,14 +56,14 @@ class Details:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        _check_choice("unit", self.unit, UNITS)
-        _check_choice("optimizer", self.optimizer, OPTIMIZERS)
-        _check_choice("precision", self.precision, PRECISIONS)
-        _check_within("forget_weight", self.forget_weight, 0.0, 1e6)
-        _check_within("drop_points", self.drop_points, 0.0, 100.0)
-        _check_integer("monitor_every", self.monitor_every, 1)
-        _check_integer("extra_rank", self.extra_rank, 0, optional=True)
-        _check_integer("stop_after", self.stop_after, 0, optional=True)
+        check_choice("unit", self.unit, UNITS)
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        check_choice("precision", self.precision, PRECISIONS)
+        check_number("forget_weight", self.forget_weight, least=0, most=1e6)
+        check_number("drop_points", self.drop_points, least=0.0, most=100.0)
+        check_integer("monitor_every", self.monitor_every, 1)
+        check_integer("extra_rank", self.extra_rank, 0, optional=True)
+        check_integer("stop_after", self.stop_after, 0, optional=True)
 
 
 @dataclass(frozen=True)
@@ -85,21 +84,21 @@ class Settings:
     details: Details = field(default_factory=Details)
 
     def __post_init__(self) -> None:
-        _check_choice("criterion", self.criterion, CRITERIA)
-        _check_choice("early_stop", self.early_stop, EARLY_STOPS)
+        check_choice("criterion", self.criterion, CRITERIA)
+        check_choice("early_stop", self.early_stop, EARLY_STOPS)
         gammas = self.gamma if isinstance(self.gamma, Mapping) else {"": self.gamma}
         for layer, gamma in gammas.items():
-            if not _is_number(gamma) or not 0.0 <= gamma <= 1.0:
+            if not is_number(gamma) or not 0.0 <= gamma <= 1.0:
                 shown = f"{{{layer}: {gamma!r}}}" if layer else repr(gamma)
                 raise ValueError(f"gamma: {shown} is not allowed; give 0 to 1")
-        _check_within("offset", self.offset, 1e-6, 1.0)
-        _check_within("entropy_weight", self.entropy_weight, 0.0, 1e6)
-        for name, rate in (("lr", self.lr), ("final_lr", self.final_lr)):
-            if not (rate is None and name == "final_lr") and (not _is_number(rate) or float(rate or 0) <= 0.0):
-                raise ValueError(f"{name}: {rate!r} is not allowed; give a number above 0")
-        _check_integer("epochs", self.epochs, 0)
-        _check_integer("batch_size", self.batch_size, 1)
-        _check_integer("top_k", self.top_k, 1, optional=True)
+        check_number("offset", self.offset, least=1e-6, most=1)
+        check_number("entropy_weight", self.entropy_weight, least=0, most=1e6)
+        check_number("lr", self.lr, above=0)
+        if self.final_lr is not None:
+            check_number("final_lr", self.final_lr, above=0)
+        check_integer("epochs", self.epochs, 0)
+        check_integer("batch_size", self.batch_size, 1)
+        check_integer("top_k", self.top_k, 1, optional=True)
         check_seed(self.seed)
 
     def passes(self) -> int:
@@ -127,25 +126,3 @@ class Settings:
     def gamma_of(self, layer: str) -> float:
         """Returns γ of a layer."""
         return self.gamma.get(layer, DEFAULT_GAMMA) if isinstance(self.gamma, Mapping) else self.gamma
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _check_choice(name: str, value: Any, allowed: tuple[str | None, ...]) -> None:
-    if value not in allowed:
-        shown = ", ".join("null" if choice is None else choice for choice in allowed)
-        raise ValueError(f"{name}: {value!r} is not allowed; allowed are {shown}")
-
-
-def _check_within(name: str, value: Any, low: float, high: float) -> None:
-    if not _is_number(value) or not low <= value <= high:
-        raise ValueError(f"{name}: {value!r} is not allowed; give a number from {low:g} to {high:g}")
-
-
-def _check_integer(name: str, value: Any, least: int, *, optional: bool = False) -> None:
-    if optional and value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name}: {value!r} is not allowed; give an integer of {least} or more")
