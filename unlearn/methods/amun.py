@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..core.checked import check_choice, check_integer, check_number
 from ..core.errors import MethodDidNothing
 from .base import Card, Choice, Needs, Preset, Range
 from .kit import Batch, GradientMethod, Network, Samples, Task, cross_entropy
@@ -66,10 +65,14 @@ class AMUN(GradientMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("data", self.data, DATA)
-        check_number("epsilon", self.epsilon, above=0)
-        check_number("growth", self.growth, above=1)
-        check_integer("attack_steps", self.attack_steps, 1)
+        if self.data not in DATA:
+            raise ValueError(f"data: {self.data!r} is not allowed; allowed are {', '.join(DATA)}")
+        if not self.epsilon > 0:
+            raise ValueError(f"epsilon: {self.epsilon!r} is not allowed; give a number above 0")
+        if not self.growth > 1:
+            raise ValueError(f"growth: {self.growth!r} is not allowed; give a number above 1")
+        if self.attack_steps < 1:
+            raise ValueError(f"attack_steps: {self.attack_steps!r} is not allowed; give 1 or more")
 
     def needs(self) -> Needs:
         """The retain set, but where `data` leaves it out."""

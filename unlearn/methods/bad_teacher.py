@@ -10,7 +10,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..core.checked import check_choice, check_number
 from ..core.seeds import seeded
 from ..models.reset import reset
 from .base import Card, Choice, Needs, Preset, Range
@@ -67,9 +66,12 @@ class BadTeacher(GradientMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("retain_share", self.retain_share, above=0, most=1)
-        check_number("temperature", self.temperature, above=0)
-        check_choice("reduction", self.reduction, REDUCTIONS)
+        if not 0 < self.retain_share <= 1:
+            raise ValueError(f"retain_share: {self.retain_share!r} is not allowed; give a share above 0, up to 1")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature: {self.temperature!r} is not allowed; give a number above 0")
+        if self.reduction not in REDUCTIONS:
+            raise ValueError(f"reduction: {self.reduction!r} is not allowed; allowed are {', '.join(REDUCTIONS)}")
 
     def needs(self) -> Needs:
         """The share of the retain set."""

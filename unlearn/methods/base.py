@@ -15,7 +15,6 @@ import numpy as np
 from torch import nn
 
 from ..core.batches import EpochCallback, Loader
-from ..core.checked import check_choice
 from ..core.errors import UnlearnError
 from ..core.seeds import stream
 from ..data.scenario import KINDS, Split
@@ -77,7 +76,8 @@ class Needs:
     augment: str | None = None
 
     def __post_init__(self) -> None:
-        check_choice("access", self.access, ACCESS)
+        if self.access not in ACCESS:
+            raise ValueError(f"access: {self.access!r} is not allowed; allowed are {', '.join(ACCESS)}")
 
     @property
     def retain(self) -> float:

@@ -11,7 +11,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..core.checked import check_number
 from ..core.errors import MethodDidNothing
 from ..models.classes import last_linear, with_module
 from .base import Card, Preset, Range
@@ -65,7 +64,8 @@ class BoundaryShrink(_Boundary):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("epsilon", self.epsilon, least=0, most=1)
+        if not 0 <= self.epsilon <= 1:
+            raise ValueError(f"epsilon: {self.epsilon!r} is not allowed; give 0 to 1, in pixels of [0, 1]")
 
     def run(self, task: Task) -> None:
         """Finds the labels, then trains."""

@@ -10,7 +10,6 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core.checked import check_number
 from .base import Card, Preset, Range
 from .kit import Batch, GradientMethod, Network, Task, cross_entropy
 
@@ -58,8 +57,10 @@ class Fanchuan(GradientMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("rounds", self.rounds, least=0)
-        check_number("temperature", self.temperature, above=0)
+        if self.rounds < 0:
+            raise ValueError(f"rounds: {self.rounds!r} is not allowed; give 0 or more")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature: {self.temperature!r} is not allowed; give a number above 0")
 
     def passes(self) -> int:
         """Passes over either set."""

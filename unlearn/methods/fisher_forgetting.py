@@ -10,7 +10,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..core.checked import check_number
 from ..core.seeds import check_seed
 from ..models.classes import last_linear
 from .base import Card, Needs, Preset, Range
@@ -51,7 +50,8 @@ class FisherForgetting(KitMethod):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_number("alpha", self.alpha, least=0)
+        if self.alpha < 0:
+            raise ValueError(f"alpha: {self.alpha!r} is not allowed; give 0 or more")
         check_seed(self.seed)
 
     def needs(self) -> Needs:

@@ -9,7 +9,6 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..core.checked import check_number
 from .base import Card, Choice, Preset, Range
 from .kit import Batch, GradientMethod, Network, Task, cross_entropy
 
@@ -56,8 +55,8 @@ class GradAscent(GradientMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.clip is not None:
-            check_number("clip", self.clip, above=0)
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"clip: {self.clip!r} is not allowed; give a number above 0, or null")
 
     def run(self, task: Task) -> None:
         """Climbs the loss of the forget set."""

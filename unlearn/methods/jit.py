@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..core.checked import check_integer, check_number
 from .base import Card, Preset, Range
 from .kit import Batch, GradientMethod, Network, Task
 
@@ -59,8 +58,10 @@ class JIT(GradientMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("sigma", self.sigma, above=0)
-        check_integer("draws", self.draws, 1)
+        if not self.sigma > 0:
+            raise ValueError(f"sigma: {self.sigma!r} is not allowed; give a number above 0")
+        if self.draws < 1:
+            raise ValueError(f"draws: {self.draws!r} is not allowed; give 1 or more")
 
     def run(self, task: Task) -> None:
         """Makes one pass."""

@@ -9,7 +9,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..core.checked import check_number
 from ..core.errors import UnlearnError
 from .base import Card, Preset, Range
 from .kit import Batch, GradientMethod, Network, Samples, Task, cross_entropy, per_sample_cross_entropy
@@ -54,7 +53,8 @@ class Kookmin(GradientMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("redrawn", self.redrawn, least=0, most=1)
+        if not 0 <= self.redrawn <= 1:
+            raise ValueError(f"redrawn: {self.redrawn!r} is not allowed; give a number from 0 to 1")
 
     def run(self, task: Task) -> None:
         """Draws anew and repairs."""

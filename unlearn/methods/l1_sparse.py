@@ -10,7 +10,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..core.checked import check_number
 from .base import Card, Choice, Preset, Range
 from .kit import Batch, GradientMethod, Network, Task, cross_entropy
 
@@ -51,7 +50,8 @@ class L1Sparse(GradientMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("gamma", self.gamma, least=0)
+        if self.gamma < 0:
+            raise ValueError(f"gamma: {self.gamma!r} is not allowed; give 0 or more")
         if not 0 <= self.no_l1_epochs <= self.epochs:
             raise ValueError(f"no_l1_epochs: {self.no_l1_epochs!r} is not allowed; give 0 to epochs ({self.epochs})")
 

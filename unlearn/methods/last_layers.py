@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from ..core.batches import EpochCallback, Loader, device_of
-from ..core.checked import check_choice, check_integer
 from ..core.errors import MethodDidNothing, UnlearnError
 from ..core.seeds import check_seed, seeded
 from ..data.loader import ArrayLoader
@@ -71,8 +70,10 @@ class _LastLayers(Training, Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_integer("k", self.k, 1)
-        check_choice("unit", self.unit, ("layers", "blocks"))
+        if isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 1:
+            raise ValueError(f"k: {self.k!r} is not allowed; give a number of layers, 1 or more")
+        if self.unit not in ("layers", "blocks"):
+            raise ValueError(f"unit: {self.unit!r} is not allowed; allowed are layers and blocks")
         check_seed(self.seed)
 
     def needs(self) -> Needs:

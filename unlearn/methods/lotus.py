@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core.checked import check_number
 from ..core.errors import NothingToForget
 from ..training.predict import accuracy
 from .base import Card, Choice, Needs, Preset, Range
@@ -58,8 +57,10 @@ class LoTUS(GradientMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("retain_share", self.retain_share, above=0, most=1)
-        check_number("alpha", self.alpha, least=0)
+        if not 0 < self.retain_share <= 1:
+            raise ValueError(f"retain_share: {self.retain_share!r} is not allowed; give a share above 0, up to 1")
+        if not 0 <= self.alpha < math.inf:
+            raise ValueError(f"alpha: {self.alpha!r} is not allowed; give a number of 0 or more")
 
     def needs(self) -> Needs:
         """The share of the retain set, and validation data."""

@@ -9,7 +9,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..core.checked import check_number
 from .base import Card, Choice, Preset, Range
 from .kit import Batch, GradientMethod, Network, Task, cross_entropy, paired
 
@@ -46,8 +45,10 @@ class NegGradPlus(GradientMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("alpha", self.alpha, least=0, most=1)
-        check_number("anchor", self.anchor, least=0)
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha: {self.alpha!r} is not allowed; give a number from 0 to 1")
+        if self.anchor < 0:
+            raise ValueError(f"anchor: {self.anchor!r} is not allowed; give 0 or more")
 
     def run(self, task: Task) -> None:
         """Trains on pairs of batches."""

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core.checked import check_number
 from ..core.seeds import stream
 from ..training.predict import accuracy
 from .base import Card, Choice, Needs, Preset, Range
@@ -66,9 +65,12 @@ class NegMerge(GradientMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("models", self.models, least=1, most=27)
-        check_number("smoothing", self.smoothing, least=0, below=1)
-        check_number("keep", self.keep, above=0, most=1)
+        if not 1 <= self.models <= 27:
+            raise ValueError(f"models: {self.models!r} is not allowed; give 1 to 27")
+        if not 0 <= self.smoothing < 1:
+            raise ValueError(f"smoothing: {self.smoothing!r} is not allowed; give 0 to less than 1")
+        if not 0 < self.keep <= 1:
+            raise ValueError(f"keep: {self.keep!r} is not allowed; give a number above 0, at most 1")
 
     def needs(self) -> Needs:
         """The forget set; validation data where the scale is to be found."""

@@ -10,7 +10,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..core.checked import check_number
 from ..moments.per_sample import per_sample_gradients
 from ..training.predict import evaluating
 from .base import Card, Preset, Range
@@ -57,8 +56,10 @@ class OrthoGrad(GradientMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("alpha", self.alpha, least=0, most=1)
-        check_number("retain_batch", self.retain_batch, least=0)
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha: {self.alpha!r} is not allowed; give a number from 0 to 1")
+        if self.retain_batch < 0:
+            raise ValueError(f"retain_batch: {self.retain_batch!r} is not allowed; give 0 or more")
         if self.retain_batch == 0 and self.alpha > 0:
             raise ValueError(f"alpha: {self.alpha!r} is not allowed without retain samples; give 0")
 

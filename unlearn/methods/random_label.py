@@ -10,7 +10,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..core.checked import check_choice
 from ..core.seeds import stream
 from .base import Card, Choice, Preset, Range
 from .kit import Batch, GradientMethod, Network, Task, cross_entropy, mixed
@@ -82,7 +81,8 @@ class RandomLabel(GradientMethod):
             ("redraw", self.redraw, REDRAWS),
             ("order", self.order, ORDERS),
         ):
-            check_choice(name, value, allowed)
+            if value not in allowed:
+                raise ValueError(f"{name}: {value!r} is not allowed; allowed are {', '.join(allowed)}")
 
     def drawn(self, task: Task, epoch: int) -> Tensor:
         """The forget set's labels in pass `epoch`, int64 `(n,)` by row."""

@@ -8,7 +8,6 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..core.checked import check_number
 from .base import Card, Choice, Preset, Range
 from .kit import Task, per_sample_cross_entropy
 from .kit.mask import largest, summed_gradient
@@ -46,7 +45,8 @@ class SalUn(RandomLabel):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("ratio", self.ratio, above=0, most=1)
+        if not 0 < self.ratio <= 1:
+            raise ValueError(f"ratio: {self.ratio!r} is not allowed; give a number above 0, at most 1")
 
     def mask(self, task: Task) -> Mapping[str, Tensor]:
         """1 where a weight is among the most salient, else 0."""

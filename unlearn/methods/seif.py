@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.checked import check_choice
 from ..core.errors import UnlearnError
 from .base import Card, Choice, Preset, Range
 from .kit import Batch, GradientMethod, Network, Task
@@ -63,7 +62,8 @@ class Seif(GradientMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("layers", self.layers, LAYERS)
+        if self.layers not in LAYERS:
+            raise ValueError(f"layers: {self.layers!r} is not allowed; allowed are {', '.join(LAYERS)}")
         if self.noise < 0 or self.last_noise < 0:
             raise ValueError(f"noise, last_noise: {self.noise!r}, {self.last_noise!r}; give 0 or more")
 

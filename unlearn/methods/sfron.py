@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..core.checked import check_number
 from .base import Card, Choice, Preset, Range
 from .kit import Batch, GradientMethod, Network, Task, cross_entropy, per_sample_cross_entropy
 
@@ -85,8 +84,10 @@ class SFRon(GradientMethod):
         super().__post_init__()
         if self.iterations < 0 or self.every < 1:
             raise ValueError(f"iterations, every: {self.iterations!r}, {self.every!r}; give 0 or more, and 1 or more")
-        check_number("beta", self.beta, above=0, most=1)
-        check_number("clip", self.clip, above=0)
+        if not 0 < self.beta <= 1:
+            raise ValueError(f"beta: {self.beta!r} is not allowed; give a number above 0, at most 1")
+        if not self.clip > 0:
+            raise ValueError(f"clip: {self.clip!r} is not allowed; give a number above 0")
 
     def strength(self, step: int) -> float:
         """α_t at step t."""

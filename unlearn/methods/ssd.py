@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import torch
 
-from ..core.checked import check_number
 from ..core.errors import MethodDidNothing
 from .base import Card, Choice, Needs, Preset, Range
 from .kit import KitMethod, Task
@@ -51,7 +50,8 @@ class SSD(KitMethod):
 
     def __post_init__(self) -> None:
         for name, value in (("alpha", self.alpha), ("lam", self.lam)):
-            check_number(name, value, above=0)
+            if not value > 0:
+                raise ValueError(f"{name}: {value!r} is not allowed; give a number above 0")
 
     def needs(self) -> Needs:
         """The stored statistic of the training data."""

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..core.checked import check_integer, check_number
 from .base import Card, Needs, Preset, Range
 from .kit import Batch, GradientMethod, Network, Samples, Task, cross_entropy, mixed
 
@@ -75,8 +74,10 @@ class UNSIR(GradientMethod):
             ("copies", self.copies),
             ("repair_batch", self.repair_batch),
         ):
-            check_integer(name, value, 1)
-        check_number("retain_share", self.retain_share, above=0, most=1)
+            if value < 1:
+                raise ValueError(f"{name}: {value!r} is not allowed; give an integer of 1 or more")
+        if not 0 < self.retain_share <= 1:
+            raise ValueError(f"retain_share: {self.retain_share!r} is not allowed; give a share above 0, up to 1")
         if not (self.noise_lr > 0 and self.repair_lr > 0 and self.noise_penalty >= 0):
             raise ValueError("noise_lr, repair_lr, noise_penalty: give rates above 0 and a penalty of 0 or more")
 

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
-from ..core.checked import check_choice, check_integer, check_number
 from ..core.seeds import check_seed
 from ..training.predict import evaluating
 from .base import Card, Choice, Needs, Preset, Range
@@ -67,11 +66,14 @@ class WoodFisher(KitMethod):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_choice("recursion", self.recursion, RECURSIONS)
-        check_number("damping", self.damping, above=0)
+        if self.recursion not in RECURSIONS:
+            raise ValueError(f"recursion: {self.recursion!r} is not allowed; allowed are {', '.join(RECURSIONS)}")
+        if not self.damping > 0:
+            raise ValueError(f"damping: {self.damping!r} is not allowed; give a number above 0")
         if self.recursion == "released" and self.damping != 1:
             raise ValueError(f"damping: {self.damping!r} is not allowed; the released recursion starts from 1")
-        check_integer("samples", self.samples, 1)
+        if self.samples < 1:
+            raise ValueError(f"samples: {self.samples!r} is not allowed; give 1 or more")
         check_seed(self.seed)
 
     def needs(self) -> Needs:

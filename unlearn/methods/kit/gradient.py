@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ...core.checked import check_choice
 from ...core.seeds import check_seed
 from ...data.augment import check_augment
 from ...training.recipe import Training
@@ -93,7 +92,8 @@ class GradientMethod(KitMethod):
             ("schedule", self.schedule, SCHEDULES),
             ("batch_norm", self.batch_norm, BATCH_NORMS),
         ):
-            check_choice(name, value, allowed)
+            if value not in allowed:
+                raise ValueError(f"{name}: {value!r} is not allowed; allowed are {', '.join(allowed)}")
         check_augment(self.augment)
         check_seed(self.seed)
         self.phase()

@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 from torch import nn
 
 from ...core.batches import EpochCallback, Loader, device_of
-from ...core.checked import check_choice
 from ...core.errors import IncompatibleMoments, UnlearnError
 from ...data.loader import ArrayLoader
 from ...models.layers import deepest, projectable_layers
@@ -86,7 +85,8 @@ class PGU(Settings, Method):
         """
         _, left = super().translate(options)
         objective = options.get("objective", "forget")
-        check_choice("objective", objective, ("forget", "depoison"))
+        if objective not in ("forget", "depoison"):
+            raise ValueError(f"objective: {objective!r} is not allowed; allowed are forget, depoison")
         if objective == "forget":
             return cls, left
         # That spelling had the defaults of `PGU`, not those of depoisoning.
