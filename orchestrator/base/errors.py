@@ -45,6 +45,18 @@ signals_seen: list[int] = []
 forced_end: list[tuple[int, str]] = []
 
 
+def first_line(error: object) -> str:
+    """Returns what an error says in its first line; its type's name where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def one_line(error: BaseException) -> str:
+    """Returns `ValueError: first line`, the type alone where the error says nothing."""
+    name, said = type(error).__name__, first_line(error)
+    return name if said == name else f"{name}: {said}"
+
+
 class UserError(Exception):
     """Something the user can mend; printed as its text alone, one line for each fault."""
 

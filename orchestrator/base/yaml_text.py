@@ -13,6 +13,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 from ruamel.yaml.resolver import VersionedResolver
 
+from .errors import first_line
 from .values import Json
 
 MOST_NODES = 100_000
@@ -47,7 +48,7 @@ def load(text: str) -> Json:
     except MarkedYAMLError as error:
         raise YamlFault(f"not readable as YAML at {_place(error)}: {error.problem or 'not YAML'}") from None
     except (YAMLError, ValueError) as error:
-        raise YamlFault(f"not readable as YAML: {str(error).strip().splitlines()[0]}") from None
+        raise YamlFault(f"not readable as YAML: {first_line(error)}") from None
     except RecursionError:
         raise YamlFault("nested too deep; a few levels are allowed") from None
     return _checked(document)

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from ..base.errors import EXIT_ENVIRONMENT, EXIT_OK
+from ..base.errors import EXIT_ENVIRONMENT, EXIT_OK, first_line
 from ..base.provenance import versions
 from ..base.text import holds_credentials, redact
 from ..engine.ray.health import (
@@ -69,8 +69,7 @@ def _guard(what: str, look: Callable[[], list[Finding]]) -> list[Finding]:
     try:
         return look()
     except Exception as error:
-        lines = redact(str(error)).strip().splitlines()
-        return [Finding(what, False, lines[0] if lines else type(error).__name__, "see the message")]
+        return [Finding(what, False, redact(first_line(error)), "see the message")]
 
 
 def _packages() -> list[Finding]:
@@ -151,9 +150,8 @@ def _ray(address: str | None, store: str | None) -> list[Finding]:
         findings.append(Finding("free CPUs", free >= 1, f"{free:g} of {cpus:g}", mend))
         findings += _workers(session, store)
     except Exception as error:
-        lines = str(error).strip().splitlines()
         mend = "is the head running, and RAY_AUTH_MODE the same here and there?"
-        findings.append(Finding("Ray", False, lines[0] if lines else type(error).__name__, mend))
+        findings.append(Finding("Ray", False, first_line(error), mend))
     finally:
         if session is not None:
             session.close()
@@ -169,7 +167,7 @@ def _workers(session: RaySession, store: str | None) -> list[Finding]:
         try:
             probe = leave_probe(store)
         except Exception as error:
-            problem = str(error).splitlines()[0]
+            problem = first_line(error)
     look = ray.remote(num_cpus=0)(facts)
     asked = []
     for node in [node for node in ray.nodes() if node["Alive"]]:
@@ -235,9 +233,8 @@ def _tracking(uri: str) -> list[Finding]:
     try:
         experiments = mlflow_client(expand(uri)).search_experiments(max_results=5)
     except Exception as error:
-        lines = redact(str(error)).strip().splitlines()
         mend = "is the server running, and MLFLOW_TRACKING_USERNAME, _PASSWORD or _TOKEN right? Experiments go on without it"
-        return [Finding("MLflow", False, f"{shown}: {(lines[0] if lines else type(error).__name__)[-160:]}", mend)]
+        return [Finding("MLflow", False, f"{shown}: {redact(first_line(error))[-160:]}", mend)]
     took = time.perf_counter() - started
     slow = took > 5.0
     hint = "; write ${NAME} in recipes, so that its credentials are not stored" if holds_credentials(uri) else ""

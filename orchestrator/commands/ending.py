@@ -12,6 +12,7 @@ import tempfile
 import time
 import traceback
 
+from ..base.errors import one_line
 from ..base.text import redact
 
 
@@ -39,8 +40,7 @@ def safe_streams() -> None:
 def unforeseen(command: str, error: BaseException) -> str:
     """Returns the one line for an error that no code of ours expected, and puts its traceback into
     a file that it names."""
-    lines = str(error).strip().splitlines()
-    said = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    said = one_line(error)
     text = redact("".join(traceback.format_exception(error)))
     try:
         handle, path = tempfile.mkstemp(

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO, TypeVar
 
-from ..base.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_OK, EnvironmentFault, UserError
+from ..base.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_OK, EnvironmentFault, UserError, first_line
 from ..base.values import digest
 from ..engine.ray.jobs import JobDetails, JobSubmissionClient, connect
 from ..plan.units import experiment_id
@@ -102,16 +102,14 @@ def _ask(identity: str, what: str, action: Callable[[], T]) -> T:
     try:
         return action()
     except (RuntimeError, OSError) as error:
-        raise EnvironmentFault(f"{identity}: cannot be {what}: {str(error).strip().splitlines()[0]}") from None
+        raise EnvironmentFault(f"{identity}: cannot be {what}: {first_line(error)}") from None
 
 
 def _jobs(client: JobSubmissionClient, address: str) -> list[JobDetails]:
     try:
         return list(client.list_jobs())
     except RuntimeError as error:
-        raise EnvironmentFault(
-            f"{address}: the job server does not say what runs: {str(error).splitlines()[0]}"
-        ) from None
+        raise EnvironmentFault(f"{address}: the job server does not say what runs: {first_line(error)}") from None
 
 
 def _warn(recipe: Recipe, args: argparse.Namespace) -> None:
@@ -209,8 +207,7 @@ def follow(client: JobSubmissionClient, identity: str, stream: TextIO) -> int:
             except Exception as error:
                 failures += 1
                 if failures > FOLLOW_TRIES:
-                    lines = str(error).strip().splitlines()
-                    why = lines[0] if lines else type(error).__name__
+                    why = first_line(error)
                     raise EnvironmentFault(f"{identity}: its log cannot be followed ({why}); the job goes on") from None
                 time.sleep(failures)
                 continue

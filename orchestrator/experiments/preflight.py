@@ -7,7 +7,7 @@ import os
 
 from attack import ATTACKS
 
-from ..base.errors import EnvironmentFault, Fault, RecipeError, UserError
+from ..base.errors import EnvironmentFault, Fault, RecipeError, UserError, one_line
 from ..base.values import digest
 from ..plan.data import ExperimentData
 from ..recipe.sections import Recipe
@@ -49,9 +49,7 @@ def try_model(recipe: Recipe, data: ExperimentData, *, allow_factory: bool = Fal
     except UserError:
         raise
     except Exception as error:  # the user's own code may raise anything
-        lines = str(error).strip().splitlines()
-        problem = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-        raise RecipeError([Fault("model.name", recipe.model.name, problem)], recipe.name) from error
+        raise RecipeError([Fault("model.name", recipe.model.name, one_line(error))], recipe.name) from error
     return remarks(look_at(model, context, [point.method for point in recipe.methods]))
 
 

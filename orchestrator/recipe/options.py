@@ -21,7 +21,7 @@ from pydantic_core import ErrorDetails
 from unlearn import METHODS
 from unlearn.methods.base import Method
 
-from ..base.errors import Fault, nearest
+from ..base.errors import Fault, first_line, nearest
 from ..base.values import Json, plain
 from .values import strictly
 
@@ -313,5 +313,4 @@ def _allowed(item: ErrorDetails) -> str:
 
 
 def _first_line(problem: object) -> str:
-    lines = str(problem).removeprefix("Value error, ").strip().splitlines()
-    return lines[0] if lines else type(problem).__name__
+    return first_line(problem).removeprefix("Value error, ")

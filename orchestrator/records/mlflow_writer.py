@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..base.documents import Results
+from ..base.errors import first_line
 from ..base.files import write_synced
 from ..base.text import redact
 from ..base.values import digest
@@ -225,8 +226,7 @@ class Tracker:
         try:
             action()
         except Exception as error:  # tracking never fails an experiment
-            lines = str(error).strip().splitlines()
-            self._problem = redact(lines[0] if lines else type(error).__name__)[:200]
+            self._problem = redact(first_line(error))[:200]
             self._last_failure = time.monotonic()
             self._runs = None  # what the server did is looked up before anything is done again
             return False

@@ -23,7 +23,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from pyarrow.fs import S3FileSystem
 
-from ..base.errors import EnvironmentFault
+from ..base.errors import EnvironmentFault, first_line
 from ..base.values import Record
 from .base import COMMIT_MARK, Attempt, CorruptObject, Mark, MissingObject, Store, commit_document, is_key, parse_commit
 from .cache import FileCache
@@ -53,7 +53,7 @@ class S3Store(Store):
         try:
             self._client.head_bucket(Bucket=bucket)
         except Exception as error:
-            raise EnvironmentFault(f"store {uri}: the bucket cannot be reached ({_reason(error)})") from None
+            raise EnvironmentFault(f"store {uri}: the bucket cannot be reached ({first_line(error)})") from None
 
     def __reduce__(self) -> tuple[type[S3Store], tuple[str]]:
         return (S3Store, (self.uri,))
@@ -87,7 +87,7 @@ class S3Store(Store):
                     str(folder / name), self._bucket, self._key(key, f"{document['attempt']}/{name}")
                 )
         except Exception as error:
-            raise EnvironmentFault(f"store {self.uri}: cannot be written ({_reason(error)})") from error
+            raise EnvironmentFault(f"store {self.uri}: cannot be written ({first_line(error)})") from error
         for _ in range(COMMITS):
             try:
                 self._client.put_object(
@@ -96,7 +96,7 @@ class S3Store(Store):
                 return True
             except Exception as error:
                 if _code(error) not in TAKEN:
-                    raise EnvironmentFault(f"store {self.uri}: cannot be written ({_reason(error)})") from error
+                    raise EnvironmentFault(f"store {self.uri}: cannot be written ({first_line(error)})") from error
             mark = self.mark(key)
             if mark is not None:  # ours, where the answer to an earlier request was lost
                 return bool(mark.get("attempt") == document["attempt"])
@@ -109,7 +109,7 @@ class S3Store(Store):
             if _code(error) in ABSENT:
                 self._committed.discard(key)
                 return None
-            raise EnvironmentFault(f"store {self.uri}: cannot be read ({_reason(error)})") from error
+            raise EnvironmentFault(f"store {self.uri}: cannot be read ({first_line(error)})") from error
         try:
             return parse_commit(key, text)
         except ValueError as error:
@@ -128,7 +128,7 @@ class S3Store(Store):
                 return found
         except Exception as error:
             if _code(error) not in ABSENT:
-                raise EnvironmentFault(f"store {self.uri}: cannot be read ({_reason(error)})") from error
+                raise EnvironmentFault(f"store {self.uri}: cannot be read ({first_line(error)})") from error
         if self.mark(key) != mark:  # set aside and made again by somebody else meanwhile: look anew
             raise MissingObject(key, name)
         self.set_aside(key, f"{name} is missing or does not match its checksum")
@@ -155,7 +155,7 @@ class S3Store(Store):
         except Exception as error:
             if _code(error) in ABSENT:
                 return ""
-            raise EnvironmentFault(f"store {self.uri}: cannot be read ({_reason(error)})") from error
+            raise EnvironmentFault(f"store {self.uri}: cannot be read ({first_line(error)})") from error
         return found.hexdigest()
 
     def folder(self, key: str) -> Path:
@@ -179,7 +179,7 @@ class S3Store(Store):
             self._client.put_object(Bucket=self._bucket, Key=f"{note}.json", Body=body)
         except Exception as error:
             if _code(error) not in ABSENT:
-                raise EnvironmentFault(f"store {self.uri}: cannot be written ({_reason(error)})") from error
+                raise EnvironmentFault(f"store {self.uri}: cannot be written ({first_line(error)})") from error
         self._client.delete_object(Bucket=self._bucket, Key=self._key(key, COMMIT_MARK))
 
     def keys(self) -> Iterator[str]:
@@ -255,7 +255,7 @@ class _Prefix(ClaimBoard):
         except Exception as error:
             if _code(error) in TAKEN:
                 return False
-            raise EnvironmentFault(f"store s3://{self._bucket}: cannot be written ({_reason(error)})") from error
+            raise EnvironmentFault(f"store s3://{self._bucket}: cannot be written ({first_line(error)})") from error
 
     def read(self, key: str) -> str | None:
         try:
@@ -264,7 +264,7 @@ class _Prefix(ClaimBoard):
         except Exception as error:
             if _code(error) in ABSENT:
                 return None
-            raise EnvironmentFault(f"store s3://{self._bucket}: cannot be read ({_reason(error)})") from error
+            raise EnvironmentFault(f"store s3://{self._bucket}: cannot be read ({first_line(error)})") from error
 
     def replace(self, key: str, text: str) -> None:
         self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=text.encode())
@@ -277,7 +277,3 @@ class _Prefix(ClaimBoard):
 def _code(error: Exception) -> str:
     response = error.response if isinstance(error, ClientError) else {}
     return str(response.get("Error", {}).get("Code", ""))
-
-
-def _reason(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

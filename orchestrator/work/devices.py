@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..base.errors import EnvironmentFault, UserError
+from ..base.errors import EnvironmentFault, UserError, first_line
 
 
 def check_device(name: str) -> None:
@@ -24,4 +24,4 @@ def check_device(name: str) -> None:
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise EnvironmentFault(f"--device: {name!r}: cannot be used ({str(error).splitlines()[0]})") from None
+        raise EnvironmentFault(f"--device: {name!r}: cannot be used ({first_line(error)})") from None

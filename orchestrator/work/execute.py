@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from ..base.errors import EnvironmentFault, disk_is_full, signals_seen
+from ..base.errors import EnvironmentFault, disk_is_full, one_line, signals_seen
 from ..plan.units import Outcome, Unit
 from ..store import CorruptObject
 from .commit import commit_unit
@@ -80,8 +80,7 @@ def execute(unit: Unit, context: Context, *, wait: bool = True) -> Outcome:
             raise EnvironmentFault(
                 f"{unit.name}: no space left to write its results (store {context.store.uri}); free some, and the same command goes on"
             ) from error
-        text = str(error).strip().splitlines()
-        line = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+        line = one_line(error)
         return Outcome(
             unit.key,
             unit.name,

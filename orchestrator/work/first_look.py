@@ -13,7 +13,7 @@ from unlearn import UnlearnError, accuracy
 from unlearn.methods.base import Method
 from unlearn.models.probe import Probe, probe
 
-from ..base.errors import UserError
+from ..base.errors import UserError, first_line
 from .context import Context
 from .tensors import tensors_of
 
@@ -39,7 +39,7 @@ def look_at(model: nn.Module, context: Context, methods: Sequence[Method] = ()) 
     except UnlearnError as error:
         raise UserError(str(error)) from None
     except (ValueError, RuntimeError, TypeError) as error:
-        raise UserError(f"model: its weights cannot be saved ({str(error).strip().splitlines()[0]})") from None
+        raise UserError(f"model: its weights cannot be saved ({first_line(error)})") from None
     return found
 
 

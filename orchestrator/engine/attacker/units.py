@@ -13,7 +13,7 @@ from pathlib import Path
 
 from attack.attacks.xgboost import FittedXGBoost, XGBoostAttack
 
-from ...base.errors import EnvironmentFault, disk_is_full
+from ...base.errors import EnvironmentFault, disk_is_full, first_line, one_line
 from ...base.files import sha256_file
 from ...plan.facts import OutputsFacts, facts_of
 from ...plan.specs import PlainSpec
@@ -89,9 +89,9 @@ class DistributedAttackers:
             )
         except (RuntimeError, ValueError, OSError) as error:
             if disk_is_full(error):
-                raise EnvironmentFault(f"attackers: no space left on a disk: {error}".splitlines()[0]) from error
+                raise EnvironmentFault(f"attackers: no space left on a disk: {first_line(error)}") from error
             seconds = time.perf_counter() - started
-            line = f"{type(error).__name__}: {error}".splitlines()[0]
+            line = one_line(error)
             for unit in units:
                 if unit.key not in done:
                     listener(Outcome(unit.key, unit.name, unit.kind, "failed", seconds, line, traceback.format_exc()))

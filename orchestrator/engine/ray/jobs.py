@@ -6,7 +6,7 @@ import logging
 
 from ray.job_submission import JobDetails, JobSubmissionClient
 
-from ...base.errors import EnvironmentFault
+from ...base.errors import EnvironmentFault, first_line
 
 __all__ = ["JobDetails", "JobSubmissionClient", "connect"]
 
@@ -20,8 +20,7 @@ def connect(address: str) -> JobSubmissionClient:
             logging.getLogger(name).setLevel(logging.WARNING)  # uploads are not news
         return client
     except Exception as error:
-        lines = str(error).strip().splitlines()
-        text = lines[0] if lines else type(error).__name__
+        text = first_line(error)
         hint = (
             "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH as on the head"
             if "401" in text or "nauth" in text
