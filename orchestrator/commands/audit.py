@@ -37,7 +37,8 @@ from ..experiments.results import SCHEMA_VERSION
 from ..recipe.options import canonical_options, option_faults
 from ..records.folder import OutputFolder
 from ..records.ownership import Owner
-from ..report import terminal_table, write_report
+from ..report.show import terminal_table
+from ..report.write import write_report
 from . import common
 from .arguments import VALUES_PER_ROW
 from .ending import print_json

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..report import compare
+from ..report.show import compare
 from .table import require_results
 
 

@@ -32,7 +32,7 @@ from ..engine.ray.health import (
 )
 from ..engine.start import ray_session
 from ..recipe.places import expand, sqlite_path, store_faults, tracking_faults
-from ..records.mlflow_runs import mlflow_client
+from ..records.mlflow_server import mlflow_client
 from ..store import open_store
 from .ending import print_json
 

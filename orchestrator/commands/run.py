@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..base.errors import EXIT_OK, EXIT_UNITS_FAILED
 from ..experiments.run import RunOptions, RunResult, run
-from ..report import terminal_table
+from ..report.show import terminal_table
 from . import common
 from .ending import print_json
 

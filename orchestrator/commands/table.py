@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..base.errors import UserError
-from ..report import table
+from ..report.show import table
 
 
 def main(args: argparse.Namespace) -> int:

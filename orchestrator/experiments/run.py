@@ -210,7 +210,7 @@ class _Run:
                 previous.get(name) == document[name] for name in ("rows", "recipe")
             )
             if not unchanged or not self.folder.report_is_whole():
-                from ..report import write_report
+                from ..report.write import write_report
 
                 self.progress.say("drawing figures and the report")
                 self.folder.seal_report(write_report(self.folder.path))
@@ -249,7 +249,7 @@ def rebuild(folder: OutputFolder) -> Results:
         folder.stage_seconds(),
         environment(data, store, work, "stored results", rows, folder.results()),
     )
-    from ..report import write_report
+    from ..report.write import write_report
 
     folder.seal_report(write_report(folder.path))
     folder.seal([folder.path / "results.json"])

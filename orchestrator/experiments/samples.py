@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from PIL import Image
 
 from attack.metrics.row import NO_UNLEARN, RETRAIN, Row
 from attack.outputs.table import logit_classes
@@ -93,8 +94,6 @@ def _confidence(units: Sequence[Unit], store: Store, wanted: Sequence[int]) -> d
 
 def picture(pixels: np.ndarray) -> str:
     """Returns uint8 pixels `(h, w, c)` as a PNG data URI of at most 64 pixels a side."""
-    from PIL import Image
-
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     image.thumbnail((_PIXELS, _PIXELS))
     buffer = io.BytesIO()

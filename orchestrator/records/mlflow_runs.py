@@ -8,20 +8,16 @@ carry one key, one stays.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
 import socket
 import time
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from ..base.documents import Results
-from ..base.files import exclusive, sync
 from ..base.processes import is_running, process_start
 from ..base.provenance import git_state, versions
 from ..base.text import file_name
@@ -29,10 +25,11 @@ from ..base.values import Record, canonical, digest
 from ..plan.data import ExperimentData
 from ..plan.plan import Plan
 from ..plan.units import Unit, experiment_id
-from ..recipe.places import expand, sqlite_path
+from ..recipe.places import sqlite_path
 from ..recipe.recipe import to_yaml
 from ..recipe.sections import Recipe
 from ..store import Store
+from .mlflow_server import creation_lock, experiment_name, load_mlflow, mlflow_client, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -43,20 +40,6 @@ MOST_METRICS = 900  # of one request, which may hold 1,000 metrics, 100 paramete
 MOST_PARAMS = 100
 STALE_SECONDS = 900.0  # a driver elsewhere whose heartbeat is older is taken for dead
 ENDED = ("FINISHED", "FAILED", "KILLED")
-
-
-def _mlflow() -> ModuleType:
-    """Returns MLflow, which takes seconds to import: the tracker's own thread waits for it, the
-    experiment does not.
-    """
-    import mlflow
-
-    return mlflow
-
-
-def mlflow_client(uri: str) -> MlflowClient:
-    """Returns a client of a tracking server or database."""
-    return _mlflow().MlflowClient(tracking_uri=uri)
 
 
 class MlflowRuns:
@@ -79,7 +62,7 @@ class MlflowRuns:
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         logging.getLogger("alembic").setLevel(logging.WARNING)
         uri = tracking_uri(self._recipe)
-        with _creation_lock(uri):
+        with creation_lock(uri):
             client = mlflow_client(uri)
             name = experiment_name(self._recipe)
             experiment = client.get_experiment_by_name(name)
@@ -220,7 +203,7 @@ class MlflowRuns:
         self._client.set_tag(self._parent, f"{TAG}.described", "yes")
 
     def _log_dataset(self, run_id: str) -> None:
-        entities = _mlflow().entities
+        entities = load_mlflow().entities
         facts = self._data.summary()
         entry = entities.Dataset(
             name=self._data.dataset.name,
@@ -315,7 +298,7 @@ class MlflowRuns:
         tags: Mapping[str, str] | None = None,
     ) -> None:
         """Writes in as few requests as their limits allow."""
-        entities = _mlflow().entities
+        entities = load_mlflow().entities
         left = [entities.Param(_metric_name(name), str(value)[:6000]) for name, value in params.items()]
         marks = [entities.RunTag(name, value) for name, value in (tags or {}).items()]
         finite = [
@@ -337,50 +320,6 @@ class MlflowRuns:
             token = page.token
             if not token:
                 return
-
-
-def tracking_uri(recipe: Recipe) -> str:
-    """Returns the tracking URI as MLflow wants it: variables looked up, a relative sqlite path from
-    the current folder.
-    """
-    uri = expand(recipe.tracking.uri or "")
-    path = sqlite_path(uri)
-    return f"sqlite:///{path}" if path else uri
-
-
-def experiment_name(recipe: Recipe) -> str:
-    """Returns the name of the MLflow experiment."""
-    return recipe.tracking.experiment or recipe.name
-
-
-@contextlib.contextmanager
-def _creation_lock(uri: str) -> Iterator[None]:
-    """Lets one process at a time create a new sqlite store: several at once corrupt it for good."""
-    path = sqlite_path(uri)
-    if path is None:
-        yield
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with exclusive(path.parent / f".{path.name}.lock"):
-        if not path.exists():
-            _create_sqlite(path)
-        yield
-
-
-def _create_sqlite(path: Path) -> None:
-    """Makes a new sqlite store, whole or not at all. The caller holds the lock.
-
-    MLflow's migrations take seconds. A store that is killed in between can never be opened again.
-    """
-    for left in path.parent.glob(f".{path.name}.*.new*"):
-        left.unlink(missing_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.new")
-    try:
-        mlflow_client(f"sqlite:///{temporary}").search_experiments(max_results=1)
-        sync(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _owner() -> dict[str, str]:

@@ -30,7 +30,8 @@ from ..plan.units import Unit
 from ..recipe.places import sqlite_path
 from ..recipe.sections import Recipe
 from ..store import Store
-from .mlflow_runs import MlflowRuns, experiment_name, tracking_uri
+from .mlflow_runs import MlflowRuns
+from .mlflow_server import experiment_name, tracking_uri
 
 FLUSH_SECONDS = 120.0  # at most so long is waited at the end while something is still being written
 PATIENCE_SECONDS = 15.0  # and so long for a server that fails

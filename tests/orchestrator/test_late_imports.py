@@ -20,7 +20,7 @@ ALLOWED = {
     "orchestrator/experiments/run.py": "Matplotlib is for the report alone",
     "orchestrator/experiments/search.py": "Ray takes seconds to import",
     "orchestrator/experiments/stages.py": "Ray takes seconds to import",
-    "orchestrator/records/mlflow_runs.py": "MLflow takes seconds to import; a thread of its own waits for it",
+    "orchestrator/records/mlflow_server.py": "MLflow takes seconds to import; a thread of its own waits for it",
     "orchestrator/store/__init__.py": "boto3 is an extra",
 }
 

@@ -291,7 +291,7 @@ def test_a_killed_creation_of_the_sqlite_store_leaves_none(tmp_path: Path, monke
     """A store that is half migrated can never be opened again: it appears whole, or not at all."""
     from mlflow.tracking import MlflowClient
 
-    from orchestrator.records import mlflow_runs as tracking_runs
+    from orchestrator.records.mlflow_server import create_sqlite
 
     path = tmp_path / "mlflow.db"
     search = MlflowClient.search_experiments
@@ -303,10 +303,10 @@ def test_a_killed_creation_of_the_sqlite_store_leaves_none(tmp_path: Path, monke
 
     monkeypatch.setattr(MlflowClient, "search_experiments", cut_off)
     with pytest.raises(KeyboardInterrupt):
-        tracking_runs._create_sqlite(path)
+        create_sqlite(path)
     assert not path.exists()
     monkeypatch.setattr(MlflowClient, "search_experiments", search)
     (tmp_path / ".mlflow.db.dead.new").write_bytes(b"left by a kill")
-    tracking_runs._create_sqlite(path)
+    create_sqlite(path)
     assert [p.name for p in tmp_path.iterdir()] == ["mlflow.db"]
     assert MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()

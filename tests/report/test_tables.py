@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from orchestrator.report import compare, table, terminal_table
+from orchestrator.report import table, terminal_table
+from orchestrator.report.show import compare
 from orchestrator.report.tables import tex
 
 from . import build

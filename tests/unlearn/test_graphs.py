@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from unlearn import Graphs, Training, train, train_together
-from unlearn.training.graphs import signature
 from unlearn.training.loop import Job, fit
+from unlearn.training.signature import signature
 
 from .recorded_graphs import loader_of, new_model, recorder, state, trained
 

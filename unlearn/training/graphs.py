@@ -19,20 +19,15 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
-import pickle
-import types
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from random import Random
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..core.numerics import switches
 from ..core.seeds import HostRandom
 from .recipe import Training
+from .signature import Attributes, attributes_of, changed_names, fixed_attributes, signature
 from .step import Step, forward_backward, make_optimizer, new_generator, own_generator, set_rate, trained_parameters
 
 _log = logging.getLogger(__name__)
@@ -143,10 +138,10 @@ class Slot:
             optimizer.step()
             return found
 
-        random, attributes = HostRandom(), _attributes(twin)
+        random, attributes = HostRandom(), attributes_of(twin)
 
         def warmed_up() -> None:
-            changed = [*random.moved(), *_changed(attributes, _attributes(twin))]
+            changed = [*random.moved(), *changed_names(attributes, attributes_of(twin))]
             if changed:
                 random.put_back()
                 raise NotReplayable(", ".join(changed))
@@ -266,7 +261,7 @@ class GraphedStep:
         if self._ordinary is not None:
             self._ordinary.begin_pass(rate)
         if self._slot is not None:
-            changed = _changed(self._captured, _fixed(self.model))
+            changed = changed_names(self._captured, fixed_attributes(self.model))
             if changed:
                 raise ValueError(
                     f"{self.training.section}path: {', '.join(changed)} changed between two passes, which a captured "
@@ -287,7 +282,7 @@ class GraphedStep:
                 self._ordinary = Step(self.model, self.training, images.device, self.seed)
                 self._ordinary.begin_pass(self._rate)
                 return self._ordinary(images, labels)
-            self._captured = _fixed(self.model)
+            self._captured = fixed_attributes(self.model)
             self._slot.start(self.model, self.seed)
             set_rate(self._slot.optimizer, self._rate)
         return self._slot.run(images, labels, self.training.precision)
@@ -303,113 +298,3 @@ class GraphedStep:
             self._slot.optimizer.zero_grad(set_to_none=True)
             self.graphs.give(self._key, self._slot)
             self._slot = None
-
-
-# --- which slot fits
-# --------------------------------------------------------------------------------------------------
-
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
-_GENERATORS = (Random, np.random.Generator, np.random.RandomState, torch.Generator)
-Attributes = dict[tuple[str, str], Hashable]
-
-
-def has_hooks(model: nn.Module) -> bool:
-    """Whether something of Python's runs in the model's step, which a replayed graph would leave
-    out.
-    """
-    return any(getattr(module, name) for module in model.modules() for name in _HOOKS)
-
-
-class _Same:
-    """Equal to itself alone: what cannot be compared makes a signature that no other model has."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and other.value is self.value
-
-    def __hash__(self) -> int:
-        return id(self.value)
-
-
-def _comparable(value: Any, module: nn.Module) -> Hashable:
-    if isinstance(value, (list, tuple)):
-        return (type(value), *(_comparable(each, module) for each in value))
-    if isinstance(value, dict):
-        return (type(value), *((_comparable(key, module), _comparable(each, module)) for key, each in value.items()))
-    if isinstance(value, (set, bytearray)):
-        return (type(value), frozenset(value) if isinstance(value, set) else bytes(value))
-    if isinstance(value, _GENERATORS):
-        return (type(value), pickle.dumps(_state_of(value)))
-    if isinstance(value, types.MethodType) and value.__self__ is module:
-        return value.__func__
-    if isinstance(value, Tensor):
-        return (_Same(value), None if value.is_inference() else value._version)
-    if isinstance(value, nn.Module):
-        return _Same(value)
-    try:
-        hash(value)
-    except TypeError:
-        return _Same(value)
-    return (type(value), value)
-
-
-def _state_of(generator: Any) -> Any:
-    if isinstance(generator, Random):
-        return generator.getstate()
-    if isinstance(generator, np.random.RandomState):
-        return generator.get_state()
-    if isinstance(generator, torch.Generator):
-        return bytes(generator.get_state().numpy())
-    return generator.bit_generator.state
-
-
-def _attributes(model: nn.Module) -> Attributes:
-    """What the modules hold beside parameters, buffers and modules, by the module's name and the
-    attribute's.
-    """
-    return {
-        (name, key): _comparable(value, module)
-        for name, module in model.named_modules()
-        for key, value in vars(module).items()
-        if key not in _OF_EVERY_MODULE
-    }
-
-
-def _fixed(model: nn.Module) -> Attributes:
-    """What a callback may change and a captured graph of the model's step cannot follow. That is
-    attributes that are numbers, texts or flags, modes, hooks, and which parameters of which shapes
-    are trained.
-    """
-    kinds = (bool, int, float, str, type(None))
-    found: Attributes = {
-        name: value for name, value in _attributes(model).items() if isinstance(value, tuple) and value[0] in kinds
-    }
-    found |= {(name, "training"): module.training for name, module in model.named_modules()}
-    found |= {(name, "requires_grad"): weight.requires_grad for name, weight in model.named_parameters()}
-    found |= {(name, "shape"): tensor.shape for name, tensor in (*model.named_parameters(), *model.named_buffers())}
-    return {**found, ("", "hooks"): has_hooks(model)}
-
-
-def _changed(before: Attributes, after: Attributes) -> list[str]:
-    missing = object()
-    names = {**before, **after}
-    return [".".join(filter(None, name)) for name in names if before.get(name, missing) != after.get(name, missing)]
-
-
-def signature(model: nn.Module, training: Training, images: Tensor, labels: Tensor) -> Hashable:
-    """What must be equal for one model's graph to serve another. That is every module's class,
-    settings and mode, and every tensor's shape and whether it is trained. It is the optimiser's
-    settings but for the rate, and the batch's shape. It is also the process's switches, by which
-    the captured kernels were chosen.
-    """
-    modules = [(name, type(module), module.training) for name, module in model.named_modules()]
-    tensors = [
-        (name, tensor.shape, tensor.dtype, tensor.device, tensor.requires_grad)
-        for name, tensor in (*model.named_parameters(), *model.named_buffers())
-    ]
-    recipe = (training.optimizer, training.momentum, training.weight_decay, training.precision)
-    batch = tuple((each.shape, each.dtype, each.stride(), each.device) for each in (images, labels))
-    return (tuple(modules), frozenset(_attributes(model).items()), tuple(tensors), recipe, batch, switches())

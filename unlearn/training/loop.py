@@ -23,8 +23,9 @@ from ..core.batches import EpochCallback, Loader, device_of, to_device
 from ..core.memory import keep_freed_memory
 from ..core.numerics import deterministic_convolutions, full_float32
 from ..core.seeds import seeded
-from .graphs import GraphedStep, Graphs, has_hooks
+from .graphs import GraphedStep, Graphs
 from .recipe import Training
+from .signature import has_hooks
 from .step import Step, autocast, trained_parameters
 from .whole_image import whole_image_products
 
