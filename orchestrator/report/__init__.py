@@ -1,7 +1,9 @@
 """Tables, figures and the page of an experiment, from `results.json` and `curves.json` alone.
 
 Equal input gives equal files, byte for byte: nothing here knows the time, the machine or an order
-other than the rows' own. Names are loaded on first use, so that importing the package costs nothing.
+other than the rows' own.
+
+Names are loaded on first use, so that importing the package costs nothing.
 """
 
 from __future__ import annotations
