@@ -23,6 +23,7 @@ from typing import Any
 import psutil
 
 from orchestrator.base.environment import prepare_environment
+from orchestrator.engine import Listener, Told
 from orchestrator.engine.ray.engine import RayEngine
 from orchestrator.plan.data import load_data
 from orchestrator.plan.specs import PlainSpec
@@ -70,9 +71,9 @@ def measure_overhead(folder: Path, count: int, plain: int) -> dict[str, Any]:
             memory.append(process.memory_info().rss / 2**20)
 
     try:
-        engine.run("train", no_op_units(8), lambda outcome: None)  # actors have imported what they need once
+        engine.run(no_op_units(8), Listener())  # actors have imported what they need once
         started = time.perf_counter()
-        engine.run("train", units, listen)
+        engine.run(units, Told(listen))
         seconds = time.perf_counter() - started
         usual = {kind: measure_usual(kind, plain) for kind in ("function", "class")} if plain else {}
     finally:
@@ -154,13 +155,13 @@ def measure_scaling(folder: Path, nodes: list[int], seconds: float, per_slot: in
             store = open_store(str(folder / f"store-{count}"))
             engine = RayEngine(cluster.address, store, load_data(recipe, store), recipe.resources)
             slots = engine.slots
-            engine.run("train", no_op_units(2 * slots), lambda outcome: None)
+            engine.run(no_op_units(2 * slots), Listener())
             units = [
                 Unit(PlainSpec("sleep", {"seconds": seconds, "i": i, "nodes": count}), f"sleep-{i:04d}", cost=seconds)
                 for i in range(per_slot * slots)
             ]
             started = time.perf_counter()
-            engine.run("train", units, lambda outcome: None)
+            engine.run(units, Listener())
             took = time.perf_counter() - started
         finally:
             if engine is not None:

@@ -2,8 +2,9 @@
 
     python benchmarks/orchestration/share.py runs/demo
 
-For each stage and the whole invocation: wall seconds, seconds that units worked (their own clocks), the share of slots × wall that
-this fills, and where the rest of the wall time went. Takes the last invocation that finished. The last line is JSON.
+For each stage its share of the wall time and the seconds that units worked, on their own clocks. Stages overlap; their
+shares of the wall time add up to the time from the first worker to the last unit. Takes the last invocation that
+finished. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -34,39 +35,29 @@ def measure(run: list[dict[str, Any]], slots: int, before: float) -> dict[str, A
     """Returns wall seconds, busy seconds and shares; `before`: seconds of the process before its first event."""
     begin, end = run[0]["time"], next(event["time"] for event in run if event["event"] == "finished")
     stages: dict[str, dict[str, Any]] = {}
-    opened: dict[str, float] = {}
+    first = end
     for event in run:
-        if event["event"] == "stage_start":
-            opened[event["stage"]] = event["time"]
-        elif event["event"] == "unit":
-            stage = stages.setdefault(
-                event["stage"], {"units": 0, "busy": 0.0, "wall": 0.0, "first": event["time"] - event["seconds"]}
-            )
+        if event["event"] == "unit":
+            stage = stages.setdefault(event["stage"], {"units": 0, "busy": 0.0, "wall": 0.0})
             stage["units"] += 1
             stage["busy"] += event["seconds"]
+            first = min(first, event["time"] - event["seconds"])
         elif event["event"] == "stage_end":
             stage = stages.setdefault(event["stage"], {"units": 0, "busy": 0.0, "wall": 0.0})
-            stage["wall"] = event["seconds"]
-    for name, stage in stages.items():
-        stage["slots"] = 1 if name in ("score", "report") else slots
-        stage["share_busy"] = (
-            stage["busy"] / (stage["wall"] * stage["slots"]) if stage["wall"] and stage["units"] else None
-        )
-        if "first" in stage:
-            stage["seconds_to_first_unit"] = max(0.0, stage.pop("first") - opened.get(name, begin))
+            stage["wall"] += event["seconds"]
     wall = end - begin + before
     inside = sum(stage["wall"] for stage in stages.values())
     training_wall = sum(stage["wall"] for name, stage in stages.items() if name in TRAINING)
-    training_busy = sum(stage["busy"] for name, stage in stages.items() if name in TRAINING)
-    busy = sum(stage["busy"] / stage["slots"] for stage in stages.values())
+    busy = sum(stage["busy"] for stage in stages.values())
     return {
         "wall_seconds": wall,
         "slots": slots,
         "stages": stages,
+        "seconds_to_first_unit": first - begin + before,
         "outside_stages_seconds": wall - inside,
         "share_of_wall_outside_training_stages": 1 - training_wall / wall,
-        "share_of_wall_without_work": 1 - busy / wall,
-        "share_of_wall_training_fills": training_busy / slots / wall,
+        "share_of_wall_without_work": 1 - busy / slots / wall,
+        "share_of_wall_training_fills": sum(s["busy"] for n, s in stages.items() if n in TRAINING) / slots / wall,
     }
 
 
@@ -89,15 +80,11 @@ def main() -> int:
         print("the log does not say how many units ran at once: give --slots", file=sys.stderr)
         return 2
     found = measure(run, slots, args.before)
-    print(f"{'stage':<10}{'units':>7}{'wall s':>9}{'busy s':>9}{'slots':>7}{'busy %':>8}{'first unit after s':>20}")
+    print(f"{'stage':<10}{'units':>7}{'wall s':>9}{'busy s':>9}")
     for name, stage in found["stages"].items():
-        share = f"{100 * stage['share_busy']:.0f}" if stage["share_busy"] is not None else ""
-        first = f"{stage['seconds_to_first_unit']:.1f}" if "seconds_to_first_unit" in stage else ""
-        print(
-            f"{name:<10}{stage['units']:>7}{stage['wall']:>9.1f}{stage['busy']:>9.1f}{stage['slots']:>7}{share:>8}{first:>20}"
-        )
+        print(f"{name:<10}{stage['units']:>7}{stage['wall']:>9.1f}{stage['busy']:>9.1f}")
     print(
-        f"wall {found['wall_seconds']:.1f} s, of it {found['outside_stages_seconds']:.1f} s outside any stage (start, Ray, MLflow's end); "
+        f"wall {found['wall_seconds']:.1f} s, {found['seconds_to_first_unit']:.1f} s to the first unit; of it {found['outside_stages_seconds']:.1f} s outside any stage (start, Ray, MLflow's end); "
         f"{100 * found['share_of_wall_outside_training_stages']:.0f} % outside training and unlearning, "
         f"{100 * found['share_of_wall_without_work']:.0f} % of slots × wall without a unit at work"
     )

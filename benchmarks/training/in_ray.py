@@ -32,6 +32,7 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
+from orchestrator.engine import Told
 from orchestrator.engine.ray.engine import RayEngine
 from orchestrator.plan.data import ExperimentData, load_data
 from orchestrator.plan.plan import make_plan
@@ -129,7 +130,7 @@ def inside(engine: RayEngine, units: list[Unit]) -> tuple[float, list[list[dict[
     """The same in Ray, through the store."""
     outcomes: list[Outcome] = []
     start = time.perf_counter()
-    engine.run("train", units, outcomes.append)
+    engine.run(units, Told(outcomes.append))
     seconds = time.perf_counter() - start
     failed = [outcome.error for outcome in outcomes if outcome.failed]
     if failed or len(outcomes) != len(units):

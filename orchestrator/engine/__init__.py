@@ -4,7 +4,7 @@ and fast tests.
 
 from __future__ import annotations
 
-from .base import Engine, Listener, SettingReport
+from .base import Engine, Listener, SettingReport, Told
 from .inline import InlineEngine
 
-__all__ = ["Engine", "InlineEngine", "Listener", "SettingReport"]
+__all__ = ["Engine", "InlineEngine", "Listener", "SettingReport", "Told"]

@@ -1,4 +1,4 @@
-"""What an engine does: it takes a stage's missing units and reports the outcome of each."""
+"""What an engine does: it takes a run's missing units and reports the outcome of each."""
 
 from __future__ import annotations
 
@@ -8,9 +8,64 @@ from typing import Protocol
 
 from ..plan.objective import Measured
 from ..plan.units import Outcome, Unit
+from .queue import Needs
 
-Listener = Callable[[Outcome], None]
-Starter = Callable[[Unit, str], None]
+
+class Listener:
+    """Told in the driver what becomes of units; does nothing by itself. What it raises ends the
+    run.
+    """
+
+    def begun(self, unit: Unit, where: str) -> None:
+        """A worker on the node `where` begins with a unit, as far as that is known."""
+
+    def ended(self, unit: Unit, outcome: Outcome) -> None:
+        """A unit was made, was found made, or failed; told once for each."""
+
+    def broken(self, unit: Unit) -> None:
+        """A unit will not be made, since a model that it needs has failed."""
+
+
+class Told(Listener):
+    """Passes outcomes on to a function, for scripts that want no more."""
+
+    def __init__(self, tell: Callable[[Outcome], object]):
+        self._tell = tell
+
+    def ended(self, unit: Unit, outcome: Outcome) -> None:
+        self._tell(outcome)
+
+
+class Ledger:
+    """What has become of a run's units so far; tells the listener each thing once."""
+
+    def __init__(self, units: Sequence[Unit], listener: Listener):
+        self.listener = listener
+        self._units = units
+        self._places = {unit.key: place for place, unit in enumerate(units)}
+        self._needs = Needs(units)
+        self._settled: set[str] = set()
+
+    def settle(self, outcome: Outcome) -> None:
+        """Takes in the outcome of a unit, and what that breaks."""
+        if outcome.key in self._settled:
+            return
+        place = self._places[outcome.key]
+        self._settled.add(outcome.key)
+        self.listener.ended(self._units[place], outcome)
+        if outcome.failed:
+            for unit in self.left([self._units[other] for other in self._needs.broken_by(place)]):
+                self._settled.add(unit.key)
+                self.listener.broken(unit)
+
+    def left(self, units: Sequence[Unit]) -> list[Unit]:
+        """Returns those of `units` that nothing is known of yet."""
+        return [unit for unit in units if unit.key not in self._settled]
+
+    def behind(self, units: Sequence[Unit]) -> list[Unit]:
+        """Returns all units that need one of these, directly or not."""
+        places = self._needs.behind(self._places[unit.key] for unit in units)
+        return [self._units[place] for place in places]
 
 
 @dataclass(frozen=True)
@@ -27,8 +82,6 @@ class SettingReport:
 class Engine(Protocol):
     """Runs units somewhere. Call `close` at the end, so that what it started is stopped."""
 
-    starting: Starter | None  # told that a unit begins and on which node, where that is known
-
     @property
     def slots(self) -> int:
         """How many models are trained at once."""
@@ -38,10 +91,8 @@ class Engine(Protocol):
         """Returns one line that says where units run."""
         ...
 
-    def run(self, stage: str, units: Sequence[Unit], listener: Listener) -> None:
-        """Runs `units`, which do not depend on each other, and tells `listener` each outcome as it
-        comes.
-        """
+    def run(self, units: Sequence[Unit], listener: Listener) -> None:
+        """Runs `units`, each as soon as what it needs is settled."""
         ...
 
     def close(self) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import torch
 
 from ..plan.units import Unit
 from ..work.context import Context
-from ..work.execute import execute_each
-from .base import Listener, Starter
+from ..work.execute import POLL_SECONDS, Held, execute
+from .base import Ledger, Listener
+from .queue import UnitQueue
+
+WORKER = 0
 
 
 class InlineEngine:
@@ -17,7 +21,6 @@ class InlineEngine:
 
     def __init__(self, context: Context):
         self.context = context
-        self.starting: Starter | None = None
 
     @property
     def slots(self) -> int:
@@ -26,14 +29,20 @@ class InlineEngine:
     def describe(self) -> str:
         return f"this process ({self.context.threads} thread{'s' if self.context.threads > 1 else ''}, {self.context.device})"
 
-    def run(self, stage: str, units: Sequence[Unit], listener: Listener) -> None:
+    def run(self, units: Sequence[Unit], listener: Listener) -> None:
         torch.set_num_threads(self.context.threads)
-        for outcome in execute_each(units, self.context, self._say):
-            listener(outcome)
-
-    def _say(self, unit: Unit) -> None:
-        if self.starting is not None:
-            self.starting(unit, self.context.where)
+        ledger, queue = Ledger(units, listener), UnitQueue(units)
+        while not queue.over:
+            for place in queue.take(WORKER):
+                listener.begun(units[place], self.context.where)
+                try:
+                    outcome = execute(units[place], self.context, wait=False)
+                except Held:  # by another experiment that shares the store
+                    if queue.put_back(WORKER, place):
+                        time.sleep(POLL_SECONDS)
+                else:
+                    queue.settle(WORKER, place, outcome.failed)
+                    ledger.settle(outcome)
 
     def close(self) -> None:
         pass

@@ -1,13 +1,141 @@
-"""Units waiting for workers: the largest first, those that share an input together, what a lost
-worker had again.
+"""One queue for a whole run: a unit is ready when what it needs is settled.
+
+Of what is ready, the unit with the longest path of work behind it goes first. Units that share an
+input go to one worker. What a lost worker had comes again.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from ..plan.units import Unit
+from ..plan.units import MODEL_KINDS, Unit, weight_of
+
+# What a GPU makes faster.
+DEVICE_KINDS = frozenset({"train", "unlearn", "outputs", "unseen", "sleep"})
+
+
+class Needs:
+    """Which units of a run wait for which others.
+
+    - `dependents`: for each unit the places of those that wait for it.
+    - `waiting`: for each unit how many of the others it waits for.
+    """
+
+    def __init__(self, units: Sequence[Unit]):
+        self._places = {unit.key: place for place, unit in enumerate(units)}
+        self._seen: dict[str, frozenset[int]] = {}
+        self._units = units
+        self.dependents: list[list[int]] = [[] for _ in units]
+        self.waiting = [0] * len(units)
+        for place, unit in enumerate(units):
+            blocking = self._blocking(unit)
+            self.waiting[place] = len(blocking)
+            for other in blocking:
+                self.dependents[other].append(place)
+        self._seen.clear()
+
+    def _blocking(self, unit: Unit) -> frozenset[int]:
+        """Returns the units of this run that `unit` waits for: its needs, or the needs of those
+        that are no part of the run.
+        """
+        found: set[int] = set()
+        for need in unit.needs:
+            if need.key in self._places:
+                found.add(self._places[need.key])
+            else:
+                if need.key not in self._seen:
+                    self._seen[need.key] = self._blocking(need)
+                found |= self._seen[need.key]
+        return frozenset(found)
+
+    def behind(self, places: Iterable[int]) -> list[int]:
+        """Returns all units that need one of these, directly or not."""
+        found: dict[int, None] = {}
+        left = list(places)
+        while left:
+            new = [other for other in self.dependents[left.pop()] if other not in found]
+            found.update(dict.fromkeys(new))
+            left += new
+        return list(found)
+
+    def broken_by(self, place: int) -> list[int]:
+        """Returns the units that cannot be made because this one has failed: all behind it, where
+        it makes a model. Others say themselves what they miss.
+        """
+        return self.behind([place]) if self._units[place].kind in MODEL_KINDS else []
+
+    def paths(self) -> list[float]:
+        """Returns for each unit its own weight and the weights of the longest chain behind it."""
+        waiting, order = list(self.waiting), deque(i for i, count in enumerate(self.waiting) if not count)
+        sequence: list[int] = []
+        while order:
+            place = order.popleft()
+            sequence.append(place)
+            for other in self.dependents[place]:
+                waiting[other] -= 1
+                if not waiting[other]:
+                    order.append(other)
+        found = [weight_of(unit) for unit in self._units]
+        for place in reversed(sequence):
+            found[place] += max((found[other] for other in self.dependents[place]), default=0.0)
+        return found
+
+
+class _Pool:
+    """Ready units, in groups that share an input."""
+
+    def __init__(self, units: Sequence[Unit], paths: Sequence[float]):
+        self._units, self._paths = units, paths
+        self._groups: dict[str, list[tuple[float, str, int]]] = {}
+        self._work: dict[str, float] = {}
+        self._untouched: list[tuple[float, str, str]] = []
+        self._begun: set[str] = set()
+        self._shared: dict[str, None] = {}  # groups that are begun and not used up
+
+    def add(self, place: int) -> None:
+        """Takes in a unit that has become ready."""
+        unit = self._units[place]
+        group = unit.spec.shares or unit.key
+        self._work[group] = self._work.get(group, 0.0) + weight_of(unit)
+        heapq.heappush(self._groups.setdefault(group, []), (-self._paths[place], unit.name, place))
+        if group in self._begun:
+            self._shared[group] = None
+        else:
+            heapq.heappush(self._untouched, (-self._worth(group), self._groups[group][0][1], group))
+
+    def take(self, current: str) -> tuple[str, int] | None:
+        """Returns a group and its next unit: of the `current` group, else of the best one."""
+        group = current if self._groups.get(current) else self._choose()
+        if group is None:
+            return None
+        _, _, place = heapq.heappop(self._groups[group])
+        self._work[group] -= weight_of(self._units[place])
+        if not self._groups[group]:
+            self._shared.pop(group, None)
+            del self._groups[group], self._work[group]
+        return group, place
+
+    def _worth(self, group: str) -> float:
+        """The longest path through all of a group's work."""
+        path, _, place = self._groups[group][0]
+        return self._work[group] - path - weight_of(self._units[place])
+
+    def _choose(self) -> str | None:
+        """Returns a group that no worker has begun, else the begun one with most work left, to
+        share it.
+        """
+        while self._untouched:
+            worth, _, group = heapq.heappop(self._untouched)
+            # An entry is out of date where the group has grown since, or a worker has begun it.
+            if group in self._begun or group not in self._groups or worth != -self._worth(group):
+                continue
+            self._begun.add(group)
+            if len(self._groups[group]) > 1:
+                self._shared[group] = None
+            return group
+        return max(self._shared, key=lambda group: (self._worth(group), group), default=None)
 
 
 class UnitQueue:
@@ -18,65 +146,79 @@ class UnitQueue:
 
     **Arguments:**
 
-    - `units`: units that do not depend on each other.
+    - `units`: all units that are to be made. What they need beside these is no concern of the
+      queue.
     - `retries`: how often a unit is handed out again after its worker was lost; then it is given
       up.
     - `at_once`: units handed out together; None: one.
-
-    Units of one source model share its moments: a worker goes on with them before it begins with
-    another model's.
+    - `devices`: whether some workers have a GPU and others have none. Then units that a GPU makes
+      faster are for the first alone, and go first there.
     """
 
-    def __init__(self, units: Sequence[Unit], retries: int, at_once: int | None = None):
-        self._retries = retries
-        self._at_once = at_once or 1
-        self._costs = [unit.cost for unit in units]
-        groups: dict[str, deque[int]] = {}
-        for index in sorted(range(len(units)), key=lambda i: (-units[i].cost, units[i].name)):
-            groups.setdefault(units[index].spec.shares or units[index].key, deque()).append(index)
-        # Sorting is stable: of equal groups the one with the larger first unit leads.
-        self._untouched = deque(sorted(groups.values(), key=lambda g: -sum(self._costs[i] for i in g)))
-        self._begun: list[deque[int]] = []
+    def __init__(self, units: Sequence[Unit], retries: int = 0, at_once: int | None = None, devices: bool = False):
+        self._units, self._retries, self._at_once = units, retries, at_once or 1
+        self._needs = Needs(units)
+        self._waiting = list(self._needs.waiting)
+        paths = self._needs.paths()
+        self._pools = [_Pool(units, paths), _Pool(units, paths)]
+        self._plain = [devices and unit.kind not in DEVICE_KINDS for unit in units]
+        self._open = set(range(len(units)))
         self._lost: deque[int] = deque()
         self._later: deque[int] = deque()
-        self._current: dict[int, deque[int]] = {}
+        self._came_back: set[int] = set()
+        self._current: dict[int, str] = {}
         self._in_flight: dict[int, list[int]] = {}
         self._losses: Counter[int] = Counter()
         self._faults: Counter[int] = Counter()
+        for place, count in enumerate(self._waiting):
+            if not count:
+                self._pools[self._plain[place]].add(place)
+
+    @property
+    def over(self) -> bool:
+        """Whether every unit is settled: made, failed, or broken by one that failed."""
+        return not self._open
 
     def begin(self, worker: int) -> list[int]:
-        """Says that `worker` starts, or starts again; returns the units that are given up, having
-        been lost too often.
+        """Says that `worker` was lost, or starts again. Returns the units that are given up, having
+        been lost too often; they count as failed.
         """
         given_up = []
         batch = self._in_flight.pop(worker, [])
-        for index in batch:
+        for place in batch:
             # Of units handed out together nobody knows which took the worker down: they come again
             # one by one.
-            self._losses[index] += len(batch) == 1
-            if self._losses[index] > self._retries:
-                given_up.append(index)
+            self._losses[place] += len(batch) == 1
+            if self._losses[place] > self._retries:
+                given_up.append(place)
+                self._settle(place, failed=True)
             else:
-                self._lost.append(index)
+                self._lost.append(place)
         return given_up
 
-    def take(self, worker: int) -> list[int]:
-        """Returns the next units for `worker`, none where none are left; those it took before count
-        as finished.
+    def take(self, worker: int, device: bool = True) -> list[int]:
+        """Returns the next units for `worker`, none where none are ready.
+
+        **Arguments:** `device`: whether it has a GPU, where that makes a difference.
         """
-        if self._in_flight.get(worker):
-            self._faults[worker] = 0
-        if self._lost:  # begun long ago: what is left to the end would make the end late
-            self._in_flight[worker] = [self._lost.popleft()]
-            return list(self._in_flight[worker])
+        held = self._in_flight.setdefault(worker, [])
+        # Begun long ago: what is left to the end would make the end late.
+        lost = self._first(self._lost, device)
+        if lost is not None:
+            held.append(lost)
+            return [lost]
         taken: list[int] = []
-        while len(taken) < self._at_once:
-            index = self._next(worker)
-            if index is None:
-                break
-            taken.append(index)
-        self._in_flight[worker] = list(taken)
+        while len(taken) < self._at_once and (place := self._next(worker, device)) is not None:
+            taken.append(place)
+        held += taken
         return taken
+
+    def settle(self, worker: int, place: int, failed: bool) -> None:
+        """Says that `worker` has made a unit, or that the unit failed for a reason of its own."""
+        if place in self._in_flight.get(worker, ()):
+            self._in_flight[worker].remove(place)
+            self._faults[worker] = 0
+            self._settle(place, failed)
 
     def fault(self, worker: int) -> bool:
         """Counts a fault of `worker`'s surroundings, such as a store that is away; returns whether
@@ -85,52 +227,39 @@ class UnitQueue:
         self._faults[worker] += 1
         return self._faults[worker] > self._retries
 
-    def put_back(self, worker: int, index: int) -> None:
-        """Takes a unit back that `worker` cannot make now, for when the others have been handed
-        out.
+    def put_back(self, worker: int, place: int) -> bool:
+        """Takes a unit back that `worker` cannot make now, for when there is nothing else to do.
+
+        Returns whether it was put back before: then the worker should wait a little.
         """
-        self._in_flight[worker].remove(index)
-        self._later.append(index)
+        again = place in self._came_back
+        self._came_back.add(place)
+        if place in self._in_flight.get(worker, ()):
+            self._in_flight[worker].remove(place)
+            self._later.append(place)
+        return again
 
-    def _next(self, worker: int) -> int | None:
-        group = self._current.get(worker)
-        if not group:
-            group = self._choose()
-            if group is None:
-                return self._later.popleft() if self._later else None
-            self._current[worker] = group
-        return group.popleft()
+    def _settle(self, place: int, failed: bool) -> None:
+        self._open.discard(place)
+        if failed and (broken := self._needs.broken_by(place)):
+            self._open.difference_update(broken)
+            return
+        for other in self._needs.dependents[place]:
+            self._waiting[other] -= 1
+            if not self._waiting[other] and other in self._open:
+                self._pools[self._plain[other]].add(other)
 
-    def _choose(self) -> deque[int] | None:
-        """Returns a group that no worker has begun, else the begun one with most work left, to
-        share it.
-        """
-        if self._untouched:
-            group = self._untouched.popleft()
-            if len(group) > 1:  # a group of one is used up by being chosen
-                self._begun.append(group)
-            return group
-        self._begun = [group for group in self._begun if group]
-        return max(self._begun, key=lambda g: sum(self._costs[i] for i in g), default=None)
+    def _next(self, worker: int, device: bool) -> int | None:
+        for pool in self._pools[0 if device else 1 :]:
+            found = pool.take(self._current.get(worker, ""))
+            if found is not None:
+                self._current[worker], place = found
+                return place
+        return self._first(self._later, device)
 
-
-class QueueServer:
-    """Holds the queue of the stage at work; the Ray actor that workers pull from, one for all
-    stages of a run.
-    """
-
-    def load(self, units: Sequence[Unit], retries: int, at_once: int | None = None) -> None:
-        """Puts a new queue in the place of the last stage's; arguments as those of `UnitQueue`."""
-        self._queue = UnitQueue(units, retries, at_once)
-
-    def begin(self, worker: int) -> list[int]:
-        return self._queue.begin(worker)
-
-    def take(self, worker: int) -> list[int]:
-        return self._queue.take(worker)
-
-    def fault(self, worker: int) -> bool:
-        return self._queue.fault(worker)
-
-    def put_back(self, worker: int, index: int) -> None:
-        self._queue.put_back(worker, index)
+    def _first(self, places: deque[int], device: bool) -> int | None:
+        """Takes the first unit out of `places` that this kind of worker makes."""
+        place = next((place for place in places if device or self._plain[place]), None)
+        if place is not None:
+            places.remove(place)
+        return place

@@ -216,12 +216,14 @@ def estimate(plan: Plan, store: Store | None, dataset: str, slots: int) -> Estim
 
     **Arguments:** `slots`: units at once.
 
-    **Returns:** JSON data; what is not known is null. Wall-clock time is that of the stages,
-    without starting Ray or drawing.
+    **Returns:** JSON data; what is not known is null. Wall-clock time is that of units, without
+    starting Ray or drawing. Stages overlap, so the whole takes less than their sum.
     """
     pace = learn(plan, store, dataset)
     resources = plan.recipe.resources
     stages: dict[str, StageEstimate] = {}
+    everything: list[Unit] = []
+    seconds: dict[str, float] = {}
     for stage, units in _groups(plan).items():
         planned = {unit.key for unit in plan.stages[stage]}
         missing = [unit for unit in units if store is None or not store.has(unit.key)]
@@ -229,16 +231,17 @@ def estimate(plan: Plan, store: Store | None, dataset: str, slots: int) -> Estim
         unknown = sum(seconds is None for seconds in own.values())
         work = None if unknown else sum(seconds or 0.0 for seconds in own.values())
         gpu = stage in ("train", "unlearn", "outputs")
-        at_once = 1 if stage == "score" else slots
+        left = [unit for unit in missing if unit.key in planned]
+        whole = _with_statistics(left, own)
+        everything += left
+        seconds |= whole
         stages[stage] = {
             "units": len(planned),
             "stored": len(planned) - sum(unit.key in planned for unit in missing),
             "missing": sum(unit.key in planned for unit in missing),
             "unit_seconds_left": work,
             "units_unknown": unknown,
-            "wall_seconds_left": None
-            if work is None
-            else _wall([u for u in missing if u.key in planned], own, at_once),
+            "wall_seconds_left": None if work is None else simulate(left, whole, slots),
             "cpu_hours_left": None if work is None else work * resources.cpus_per_unit / 3600,
             "gpu_hours_left": None if work is None else work * (resources.gpus_per_unit if gpu else 0.0) / 3600,
         }
@@ -249,6 +252,8 @@ def estimate(plan: Plan, store: Store | None, dataset: str, slots: int) -> Estim
         "cpu_hours_left": _total([stage["cpu_hours_left"] for stage in counts]),
         "gpu_hours_left": _total([stage["gpu_hours_left"] for stage in counts]),
     }
+    if total["wall_seconds_left"] is not None:
+        total["wall_seconds_left"] = simulate(everything, seconds, slots)
     learnt: Learnt = {"own_units": pace.own, "units_of_others": pace.shared, "hosts": sorted(pace.hosts - {""})}
     return {"slots": slots, "stages": stages, "total": total, "learnt_from": learnt}
 
@@ -257,21 +262,19 @@ def _total(values: Sequence[float | None]) -> float | None:
     return None if any(value is None for value in values) else sum(value or 0.0 for value in values)
 
 
-def _wall(units: Sequence[Unit], seconds: Mapping[str, float | None], slots: int) -> float:
-    """Returns the wall-clock seconds of a stage; moments and bases are made with the first unit
-    that needs them.
-    """
+def _with_statistics(units: Sequence[Unit], seconds: Mapping[str, float | None]) -> dict[str, float]:
+    """Returns what each unit takes, moments and bases with the first unit that needs them."""
     made: set[str] = set()
     whole: dict[str, float] = {}
     for unit in units:
         extra = [key for key in unit.ancestors() if key in seconds and key not in made and key not in whole]
         made.update(extra)
         whole[unit.key] = (seconds[unit.key] or 0.0) + sum(seconds[key] or 0.0 for key in extra)
-    return simulate(units, whole, slots)
+    return whole
 
 
 def simulate(units: Sequence[Unit], seconds: Mapping[str, float], slots: int, *, per_unit: float = 0.0) -> float:
-    """Returns the wall-clock seconds of a stage when its workers pull from the scheduler's own
+    """Returns the wall-clock seconds that units take when workers pull from the scheduler's own
     queue.
 
     **Arguments:**
@@ -280,15 +283,18 @@ def simulate(units: Sequence[Unit], seconds: Mapping[str, float], slots: int, *,
       orders by `Unit.cost`.
     - `per_unit`: seconds that a unit costs beside that.
     """
-    queue = UnitQueue(units, retries=0)
-    free = [(0.0, worker) for worker in range(min(max(1, slots), len(units)))]
-    end = 0.0
-    while free:
-        now, worker = heapq.heappop(free)
-        for index in queue.take(worker):
-            end = max(end, now + seconds[units[index].key] + per_unit)
-            heapq.heappush(free, (now + seconds[units[index].key] + per_unit, worker))
-    return end
+    queue = UnitQueue(units)
+    idle = list(range(min(max(1, slots), len(units))))
+    running: list[tuple[float, int, int]] = []
+    now = 0.0
+    while not queue.over:
+        while idle and (taken := queue.take(idle[-1])):
+            worker = idle.pop()
+            heapq.heappush(running, (now + seconds[units[taken[0]].key] + per_unit, worker, taken[0]))
+        now, worker, place = heapq.heappop(running)
+        queue.settle(worker, place, failed=False)
+        idle.append(worker)
+    return now
 
 
 def total_seconds(seconds: Iterable[float], slots: int) -> float:

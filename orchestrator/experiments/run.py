@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,15 +10,15 @@ from ..base.documents import Results, Work
 from ..base.errors import EnvironmentFault
 from ..base.scratch import sweep_all
 from ..engine import Engine, InlineEngine
-from ..plan.data import ExperimentData, load_data
-from ..plan.plan import Plan, check_stored_models, make_plan
-from ..plan.units import STAGES, Outcome, Unit, default_threads
+from ..plan.data import load_data
+from ..plan.plan import check_stored_models, make_plan
+from ..plan.units import MODEL_KINDS, STAGES, Outcome, Unit, default_threads
 from ..recipe.sections import Recipe
 from ..records.folder import OutputFolder
 from ..records.mlflow_writer import Tracker
 from ..records.ownership import Owner
 from ..records.progress import Progress
-from ..store import CorruptObject, Store, open_store
+from ..store import CorruptObject, open_store
 from ..work.context import Context
 from ..work.execute import HEAL_LIMIT
 from .outputs import write_forget_set, write_outputs
@@ -62,149 +61,143 @@ class _Run:
         self.folder = folder
         self.progress = progress
         self.stages = Stages(folder, progress)
+        self.store = open_store(options.store or str(folder.path / "store"))
+        self.data = load_data(
+            recipe, self.store, progress.counting("decoding images"), allow_factory=options.allow_factory
+        )
+        for note in self.data.split.notes:
+            progress.say(note)
+        self.plan = make_plan(recipe, self.data)
+        self.tracker = Tracker(recipe, self.plan, self.data, self.store, folder.path)
         self.work: Work = {"units_executed": 0, "units_reused": 0}
         self.failures: dict[str, str] = {}
+        self.engine: Engine | None = None
         self.where = "stored results"
 
     def execute(self) -> RunResult:
-        store = open_store(self.options.store or str(self.folder.path / "store"))
-        data = load_data(
-            self.recipe, store, self.progress.counting("decoding images"), allow_factory=self.options.allow_factory
-        )
-        for note in data.split.notes:
-            self.progress.say(note)
-        plan = make_plan(self.recipe, data)
+        stored = self._stored()
         if self.recipe.shadows.reuse_only:
-            check_stored_models(plan, sum(store.has(unit.key) for unit in plan.stages["train"]))
-        if not self._all_stored(plan, store):
-            for remark in try_model(self.recipe, data, allow_factory=self.options.allow_factory):
+            check_stored_models(self.plan, sum(unit.key in stored for unit in self.plan.stages["train"]))
+        complete = all(unit.key in stored for unit in self.plan.units())
+        if not complete:
+            for remark in try_model(self.recipe, self.data, allow_factory=self.options.allow_factory):
                 self.progress.say(remark)
-        self.folder.write_recipe(self.recipe, store.uri)
+        self.folder.write_recipe(self.recipe, self.store.uri)
         self.folder.log_begin(self.recipe.name)
         self.failures = self.folder.failures()
-        tracker = Tracker(self.recipe, plan, data, store, self.folder.path)
-        if not self._all_stored(plan, store) or not tracker.is_complete():
-            tracker.start()
+        if not complete or not self.tracker.is_complete():
+            self.tracker.start()
         try:
-            return self._heal(plan, data, store, tracker)
+            for _ in range(HEAL_LIMIT):
+                try:
+                    self._make_units(stored)
+                    return self._finish()
+                except CorruptObject as error:  # this process itself has read it
+                    self.progress.say(f"{error}; it is made again")
+                    stored = self._stored()
+            raise EnvironmentFault(
+                f"store {self.store.uri}: what is written comes back damaged again and again; check its disk"
+            )
         except KeyboardInterrupt:
-            tracker.close("KILLED")
+            self.tracker.close("KILLED")
             self.folder.append_event({"event": "interrupted"})
             raise
         except BaseException:
-            tracker.close("FAILED")
+            self.tracker.close("FAILED")
             raise
 
-    @staticmethod
-    def _all_stored(plan: Plan, store: Store) -> bool:
-        wanted = {unit.key for unit in plan.units()}
-        return store.committed(wanted) == wanted
+    def _stored(self) -> set[str]:
+        return self.store.committed({unit.key for unit in self.plan.units()})
 
-    def _heal(self, plan: Plan, data: ExperimentData, store: Store, tracker: Tracker) -> RunResult:
-        """Runs all stages and reports; where this process itself reads a damaged object, makes that
-        again and goes on.
-        """
-        for _ in range(HEAL_LIMIT):
-            try:
-                self.work["units_reused"] = 0
-                engine = self._run_stages(plan, data, store, tracker)
-                if engine is not None:
-                    engine.close()
-                return self._finish(plan, data, store, tracker)
-            except CorruptObject as error:
-                self.progress.say(f"{error}; it is made again")
-        raise EnvironmentFault(f"store {store.uri}: what is written comes back damaged again and again; check its disk")
-
-    def _run_stages(self, plan: Plan, data: ExperimentData, store: Store, tracker: Tracker) -> Engine | None:
-        engine: Engine | None = None
+    def _make_units(self, stored: set[str]) -> None:
+        """Makes what is not `stored`, and writes the logits of all models."""
+        missing = self._missing(stored)
+        reused = {stage: len(units) - len(missing[stage]) for stage, units in self.plan.stages.items()}
+        only_scores = not any(missing[stage] for stage in STAGES if stage != "score")
         try:
-            for stage in STAGES:
-                missing = self._missing(stage, plan.stages[stage], store, tracker)
-                if stage == "score":
-                    # Scores are the driver's own work: seconds of vectorised arithmetic on stored
-                    # outputs.
-                    runner: Engine = InlineEngine(
-                        Context(store, data, threads=default_threads(self.recipe.resources.cpus_per_unit))
-                    )
-                else:
-                    if missing and engine is None:
-                        preflight(self.recipe, store)
-                        engine = self._engine(data, store)
-                    runner = engine if engine is not None else InlineEngine(Context(store, data))
-                self._run_stage(stage, missing, runner, store, tracker, reused=len(plan.stages[stage]) - len(missing))
-                if stage == "outputs":
-                    write_outputs(plan, store, self.folder.path / "outputs")
-                    write_forget_set(data, self.folder.path / "outputs" / "forget.csv")
-        except BaseException:
-            if engine is not None:
-                engine.close()
-            raise
-        return engine
+            self.stages.run(missing, reused, lambda: self._engine(only_scores), self._ended)
+        finally:
+            if self.engine is not None:
+                self.engine.close()
+                self.engine = None
+        self._write_outputs()
+        write_forget_set(self.data, self.folder.path / "outputs" / "forget.csv")
 
-    def _engine(self, data: ExperimentData, store: Store) -> Engine:
+    def _missing(self, stored: set[str]) -> dict[str, list[Unit]]:
+        """Returns the units to execute, by stage; those that are stored are counted."""
+        wanted, self.work["units_reused"] = self.options.only, 0
+        missing: dict[str, list[Unit]] = {stage: [] for stage in STAGES}
+        for stage in STAGES:
+            for unit in self.plan.stages[stage]:
+                if unit.key in stored:
+                    self.work["units_reused"] += 1
+                    if self.failures.pop(unit.key, None) is not None:  # made since by somebody else
+                        self.folder.log_outcome(stage, Outcome(unit.key, unit.name, unit.kind, "reused"))
+                    self.tracker.unit_done(unit)
+                elif wanted is None or wanted & {unit.key, unit.name, *unit.ancestors()}:
+                    missing[stage].append(unit)
+        if wanted is not None:
+            chosen = {unit.key for units in missing.values() for unit in units}
+            for stage, units in missing.items():
+                missing[stage] = [unit for unit in units if not self._is_broken(unit, chosen)]
+        return missing
+
+    def _is_broken(self, unit: Unit, chosen: set[str]) -> bool:
+        """Whether a model that `unit` needs has failed before, and is not tried again now."""
+        return any(
+            need.key in self.failures and need.kind in MODEL_KINDS and need.key not in chosen
+            for need in unit.ancestors().values()
+        )
+
+    def _ended(self, unit: Unit, outcome: Outcome) -> None:
+        if outcome.failed:
+            self.failures[unit.key] = outcome.error
+            return
+        self.failures.pop(unit.key, None)
+        if outcome.status == "done":
+            self.work["units_executed"] += 1
+        else:
+            self.work["units_reused"] += 1
+        self.tracker.unit_done(unit)
+
+    def _engine(self, only_scores: bool) -> Engine:
+        """Returns where units run. Scores alone are seconds of arithmetic, not worth a start of
+        Ray.
+        """
         threads = default_threads(self.recipe.resources.cpus_per_unit)
-        if self.options.address == INLINE:
-            self.where = "one process"
-            context = Context(store, data, threads=threads, allow_factory=self.options.allow_factory)
-            inline = InlineEngine(context)
-            self.stages.record(inline)
-            return inline
-        engine = self.stages.start_ray(self.recipe, self.options, data, store, self._attacker_rows(data))
-        self.where = engine.describe()
-        return engine
+        inline = self.options.address == INLINE
+        if not only_scores:
+            preflight(self.recipe, self.store)
+        if inline or only_scores:
+            self.engine = InlineEngine(
+                Context(self.store, self.data, threads=threads, allow_factory=self.options.allow_factory)
+            )
+            if not only_scores:
+                self.where = "one process"
+                self.stages.record(self.engine)
+            return self.engine
+        self.engine = self.stages.start_ray(
+            self.recipe, self.options, self.data, self.store, self._write_outputs, self._attacker_rows()
+        )
+        self.where = self.engine.describe()
+        return self.engine
 
-    def _attacker_rows(self, data: ExperimentData) -> int:
+    def _write_outputs(self) -> list[Path]:
+        return write_outputs(self.plan, self.store, self.folder.path / "outputs")
+
+    def _attacker_rows(self) -> int:
         """Returns the rows that the shadow attack will be fitted on: what a cluster needs for it is
         known from the start."""
         if not any(attack.name == "xgboost" for attack in self.recipe.attacks):
             return 0
         models = 2 * sum(self.recipe.shadows.split[:2])
-        return len(data.split.forget) * models
+        return len(self.data.split.forget) * models
 
-    def _missing(self, stage: str, units: Sequence[Unit], store: Store, tracker: Tracker) -> list[Unit]:
-        missing = []
-        stored = store.committed(unit.key for unit in units)
-        for unit in units:
-            if unit.key in stored:
-                self.work["units_reused"] += 1
-                if self.failures.pop(unit.key, None) is not None:  # made since by somebody else
-                    self.folder.log_outcome(stage, Outcome(unit.key, unit.name, unit.kind, "reused"))
-                tracker.unit_done(unit)
-            elif self.options.only is None or self.options.only & {unit.key, unit.name, *unit.ancestors()}:
-                missing.append(unit)
-        return missing
-
-    def _run_stage(
-        self, stage: str, missing: list[Unit], engine: Engine, store: Store, tracker: Tracker, reused: int
-    ) -> None:
-        runnable = {unit.key: unit for unit in missing if stage == "train" or not self._is_broken(unit, store)}
-        for key in runnable:
-            self.failures.pop(key, None)
-
-        def listen(outcome: Outcome) -> None:
-            if outcome.failed:
-                self.failures[outcome.key] = outcome.error
-            else:
-                if outcome.status == "done":
-                    self.work["units_executed"] += 1
-                else:
-                    self.work["units_reused"] += 1
-                tracker.unit_done(runnable[outcome.key])
-
-        self.stages.run(stage, list(runnable.values()), reused, engine, listen)
-
-    def _is_broken(self, unit: Unit, store: Store) -> bool:
-        """Whether a model that `unit` needs has failed."""
-        return any(
-            need.key in self.failures and need.kind in ("train", "unlearn") and not store.has(need.key)
-            for need in unit.ancestors().values()
-        )
-
-    def _finish(self, plan: Plan, data: ExperimentData, store: Store, tracker: Tracker) -> RunResult:
+    def _finish(self) -> RunResult:
         with self.stages.timed("report"):
-            rows, curves = collect(plan, data, store, self.failures)
+            rows, curves = collect(self.plan, self.data, self.store, self.failures)
             previous = self.folder.results()  # None where it is damaged
-            facts = environment(data, store, self.work, self.where, rows, previous)
+            facts = environment(self.data, self.store, self.work, self.where, rows, previous)
             document = write_results(self.folder.path, self.recipe, rows, curves, self.folder.stage_seconds(), facts)
             unchanged = previous is not None and all(
                 previous.get(name) == document[name] for name in ("rows", "recipe")
@@ -216,8 +209,8 @@ class _Run:
                 self.folder.seal_report(write_report(self.folder.path))
             self.folder.seal([self.folder.path / "results.json"])
         failed = sum(not row.done for row in rows)
-        tracker.finish(document, failed)
-        for note in tracker.notes:
+        self.tracker.finish(document, failed)
+        for note in self.tracker.notes:
             self.progress.say(note)
         # In KiB on Linux. What a small head node must hold.
         peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

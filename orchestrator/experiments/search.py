@@ -20,12 +20,12 @@ from ..base.errors import EXIT_UNITS_FAILED, EnvironmentFault, UserError
 from ..base.files import write_synced
 from ..base.text import varying_names
 from ..base.values import finite
-from ..engine import Engine, InlineEngine, SettingReport
-from ..plan.data import ExperimentData, load_data
+from ..engine import Engine, SettingReport
+from ..plan.data import load_data
 from ..plan.objective import BROKEN, FAILED, FINISHED, STOPPED, Measured, front_of, winner_of
 from ..plan.plan import check_stored_models
 from ..plan.search import BOUND, FOLD, MEASURED_ERROR, SearchPlan, bound_of, check_search, plan_search
-from ..plan.units import Unit, default_threads
+from ..plan.units import Outcome, Unit
 from ..recipe.options import plain
 from ..recipe.recipe import changed
 from ..recipe.sections import Recipe
@@ -33,7 +33,6 @@ from ..records.folder import OutputFolder
 from ..records.ownership import Owner
 from ..records.progress import Progress
 from ..store import CorruptObject, Store, open_store
-from ..work.context import Context
 from .outputs import write_outputs
 from .preflight import preflight, try_model
 from .run import RunResult, run
@@ -187,9 +186,15 @@ class _Search:
             self.progress.say(few_models(models))
         try_model(self.recipe, data, allow_factory=self.options.allow_factory)
         preflight(self.recipe, store)
-        engine = self.stages.start_ray(self.recipe, self.options, data, store)
+        engine = self.stages.start_ray(
+            self.recipe,
+            self.options,
+            data,
+            store,
+            lambda: write_outputs(plan.plan, store, self.folder.path / "outputs"),
+        )
         try:
-            self._prepare(plan, store, data, engine)
+            self._prepare(plan, store, engine)
             trials = self._settle(plan, engine)
         finally:
             engine.close()
@@ -197,22 +202,29 @@ class _Search:
         _write(self.folder.path, document)
         return document
 
-    def _prepare(self, plan: SearchPlan, store: Store, data: ExperimentData, engine: Engine) -> None:
+    def _prepare(self, plan: SearchPlan, store: Store, engine: Engine) -> None:
         """Makes what the settings share: models and attackers of the attacker's folds, never of the
         test fold.
         """
-        self._stage("train", plan.models, store, engine)
-        # Moments and bases now, once each: two settings that need the same one would both make it.
-        self._stage("unlearn", plan.shared, store, engine)
-        self._stage("outputs", (*plan.population, *plan.references), store, engine)
-        write_outputs(plan.plan, store, self.folder.path / "outputs")  # for the attacker
-        self._stage("attack", plan.attackers, store, engine)
-        threads = default_threads(self.recipe.resources.cpus_per_unit)
-        self._stage("score", (plan.baseline,), store, InlineEngine(Context(store, data, threads=threads)))
+        units = {
+            "train": plan.models,
+            # Moments and bases now, once each: two settings that need the same one would both make
+            # it.
+            "unlearn": plan.shared,
+            "outputs": (*plan.population, *plan.references),
+            "attack": plan.attackers,
+            "score": (plan.baseline,),
+        }
+        stored = store.committed({unit.key for some in units.values() for unit in some})
+        missing = {stage: [unit for unit in some if unit.key not in stored] for stage, some in units.items()}
+        reused = {stage: len(some) - len(missing[stage]) for stage, some in units.items()}
+        failed: list[Outcome] = []
 
-    def _stage(self, stage: str, units: Sequence[Unit], store: Store, engine: Engine) -> None:
-        missing = [unit for unit in units if not store.has(unit.key)]
-        failed = self.stages.run(stage, missing, len(units) - len(missing), engine)
+        def listen(unit: Unit, outcome: Outcome) -> None:
+            if outcome.failed:
+                failed.append(outcome)
+
+        self.stages.run(missing, reused, lambda: engine, listen)
         if failed:
             first = f"{failed[0].name}: {failed[0].error}"
             more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
@@ -309,6 +321,9 @@ class _Book:
             share = f"{100 / self._reduction:.0f} %"
             why = f"ASHA stopped it after {report.measured.models} of {self._models} models: not in the best {share} so far"
             record["status"], record["why"] = STOPPED, why
+
+    def lost(self, trial: int) -> None:
+        return None
 
     def ended(self, trial: int, problem: str) -> None:
         record = self.trials[trial]

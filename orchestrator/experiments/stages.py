@@ -1,20 +1,20 @@
-"""What runs and searches share: options, the start of Ray, and the loop over a stage's units."""
+"""What runs and searches share: options, the start of Ray, and the record of units by stage."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..engine import Engine, Listener
 from ..plan.data import ExperimentData
-from ..plan.units import Outcome, Unit
+from ..plan.units import Outcome, Unit, weight_of
 from ..recipe.sections import Recipe
 from ..records.folder import OutputFolder
-from ..records.progress import Progress
+from ..records.progress import Progress, StageCount
 from ..store import Store
 
 if TYPE_CHECKING:
@@ -48,56 +48,106 @@ class RunOptions:
     force: bool = False
 
 
-@dataclass(frozen=True)
-class Stages:
-    """Runs the units of one stage after another, and records what becomes of them."""
+class Stages(Listener):
+    """Runs units, and records by stage what becomes of them. Stages overlap.
 
-    folder: OutputFolder
-    progress: Progress
+    A stage begins with its first unit and ends with its last. The time between two outcomes counts
+    for the stage of the second.
+    """
+
+    def __init__(self, folder: OutputFolder, progress: Progress):
+        self.folder = folder
+        self.progress = progress
 
     def run(
-        self, stage: str, units: Sequence[Unit], reused: int, engine: Engine, listener: Listener | None = None
-    ) -> list[Outcome]:
-        """Runs `units` on `engine` and returns the outcomes of those that failed.
+        self,
+        units: Mapping[str, Sequence[Unit]],
+        reused: Mapping[str, int],
+        engine: Callable[[], Engine],
+        listener: Callable[[Unit, Outcome], None],
+    ) -> None:
+        """Runs the units of all stages.
 
-        **Arguments:** `reused`: how many more units of the stage are stored. `listener`: told each
-        outcome.
+        **Arguments:** `reused`: how many more units of each stage are stored. `engine`: returns
+        where units run; asked only where there are any. `listener`: told each outcome.
         """
-        self.progress.stage(stage, units, reused)
-        self.folder.log_stage(stage, units, reused)
-        failed: list[Outcome] = []
-        if not units:
-            return failed
-        costs = {unit.key: unit.cost for unit in units}
+        self._listener = listener
+        self._stage_of = {unit.key: stage for stage, some in units.items() for unit in some}
+        self._todo = {stage: {unit.key: unit for unit in some} for stage, some in units.items()}
+        self._counts = {stage: StageCount(len(some), reused[stage]) for stage, some in units.items()}
+        everything = [unit for some in units.values() for unit in some]
+        where = engine() if everything else None
+        self.progress.follow(self._counts, sum(map(weight_of, everything)))
+        for stage, count in self._counts.items():
+            if not count.to_do:
+                self._begin(stage)
+        if where is not None:
+            self._last = time.monotonic()
+            where.run(everything, self)
+        self.progress.close()
 
-        def listen(outcome: Outcome) -> None:
-            self.folder.log_outcome(stage, outcome, costs[outcome.key])
-            self.progress.unit(outcome)
-            if outcome.failed:
-                failed.append(outcome)
-            if listener is not None:
-                listener(outcome)
+    def begun(self, unit: Unit, where: str) -> None:
+        stage = self._stage_of[unit.key]
+        self._begin(stage)
+        self.folder.log_start(stage, unit, where)
 
-        engine.starting = lambda unit, where: self.folder.log_start(stage, unit, where)
-        with self.timed(stage):
-            engine.run(stage, units, listen)
-        self.progress.end_stage()
-        return failed
+    def ended(self, unit: Unit, outcome: Outcome) -> None:
+        stage = self._stage_of[unit.key]
+        self._begin(stage)
+        count, now = self._counts[stage], time.monotonic()
+        count.seconds += now - self._last
+        self._last = now
+        count.ended += 1
+        count.failed += outcome.failed
+        self.folder.log_outcome(stage, outcome, unit.cost)
+        self.progress.unit(outcome, weight_of(unit))
+        self._listener(unit, outcome)
+        self._end(stage)
+
+    def broken(self, unit: Unit) -> None:
+        stage = self._stage_of[unit.key]
+        del self._todo[stage][unit.key]
+        self._counts[stage].to_do -= 1
+        if self._counts[stage].begun:
+            self.folder.append_event({"event": "broken", "stage": stage, "unit": unit.key, "cost": unit.cost})
+            self._end(stage)
+
+    def _begin(self, stage: str) -> None:
+        count = self._counts[stage]
+        if not count.begun:
+            count.begun = True
+            self.folder.log_stage(stage, list(self._todo[stage].values()), count.reused)
+            self.progress.begin_stage(stage)
+
+    def _end(self, stage: str) -> None:
+        count = self._counts[stage]
+        if count.over and count.ended:
+            self._log_end(stage, count.seconds)
+            self.progress.end_stage(stage)
+
+    def _log_end(self, stage: str, seconds: float) -> None:
+        self.folder.append_event({"event": "stage_end", "stage": stage, "seconds": round(seconds, 3)})
 
     @contextlib.contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         """Records how long the work inside took, where it ends well."""
         started = time.monotonic()
         yield
-        seconds = round(time.monotonic() - started, 3)
-        self.folder.append_event({"event": "stage_end", "stage": stage, "seconds": seconds})
+        self._log_end(stage, time.monotonic() - started)
 
     def start_ray(
-        self, recipe: Recipe, options: RunOptions, data: ExperimentData, store: Store, attacker_rows: int = 0
+        self,
+        recipe: Recipe,
+        options: RunOptions,
+        data: ExperimentData,
+        store: Store,
+        write_outputs: Callable[[], Sequence[Path]],
+        attacker_rows: int = 0,
     ) -> RayEngine:
         """Joins or starts Ray and records where units will run.
 
-        **Arguments:** `attacker_rows`: that an attacker will be fitted on; 0: not known yet.
+        **Arguments:** `write_outputs`: as for `RayEngine`. `attacker_rows`: that an attacker will
+        be fitted on; 0: not known yet.
         """
         here = options.address in (None, "", "local")
         self.progress.say("starting Ray" if here else f"joining Ray at {options.address}")
@@ -108,7 +158,7 @@ class Stages:
             store,
             data,
             recipe.resources,
-            outputs_folder=self.folder.path / "outputs",
+            write_outputs=write_outputs,
             allow_factory=options.allow_factory,
             attacker_rows=attacker_rows,
         )

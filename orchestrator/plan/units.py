@@ -129,7 +129,11 @@ def default_threads(cpus_per_unit: float) -> int:
 
 
 STAGES = ("train", "unlearn", "outputs", "attack", "score")
-
+# Units that make a model: without it nothing behind them can be made.
+MODEL_KINDS = ("train", "unlearn")
+# Seconds for one unit of cost, beside those of training. Measured once; they only order units.
+_PACE = {"outputs": 0.5, "unseen": 0.5}
+_PACE_OF_NEEDS = {"attack": 2.0, "score": 0.1, "distance": 0.1, "traces": 0.1}
 
 STAGE_TITLES = {
     "train": "shadow models",
@@ -138,6 +142,15 @@ STAGE_TITLES = {
     "attack": "attackers",
     "score": "audit",
 }
+
+
+def weight_of(unit: Unit) -> float:
+    """Returns how much work a unit is beside others of any kind: about the images that are trained
+    on in the same time.
+    """
+    if unit.kind in _PACE_OF_NEEDS and unit.needs:
+        return _PACE_OF_NEEDS[unit.kind] * sum(need.cost for need in unit.needs)
+    return _PACE.get(unit.kind, 1.0) * unit.cost
 
 
 def experiment_id(recipe: Recipe) -> str:

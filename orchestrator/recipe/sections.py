@@ -69,6 +69,9 @@ def _one_core(cores: object) -> object:
     return 1 if cores is None else cores
 
 
+STREAMED_IMAGES = 500_000
+
+
 class Resources(Strict):
     """What one unit of work takes and how many run at once."""
 
@@ -99,6 +102,15 @@ class Resources(Strict):
         ),
     ] = 2_000_000
     # Left out where it is not given, as above.
+    streamed_images: Annotated[
+        Integer,
+        Field(
+            ge=0,
+            description="from this many images on that models look at, Ray Data makes their logits, instead of the "
+            "workers that made the models",
+            exclude_if=lambda images: images == STREAMED_IMAGES,
+        ),
+    ] = STREAMED_IMAGES
     attacker_memory_gib: Annotated[
         Number | None,
         Field(

@@ -105,6 +105,7 @@ def read(path: Path) -> Iterator[dict[str, object]]:
 _FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "unit": {"stage": str, "unit": str, "name": str, "status": str},
     "stage_start": {"stage": str, "units": int, "reused": int},
+    "broken": {"stage": str, "unit": str},
     "stage_end": {"stage": str, "seconds": (int, float)},
     "engine": {"where": str},
     "unit_start": {"stage": str, "unit": str, "name": str},

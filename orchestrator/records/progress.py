@@ -7,10 +7,12 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TextIO
 
-from ..plan.units import STAGE_TITLES, Outcome, Unit
+from ..plan.units import STAGE_TITLES, Outcome
 
 PLAIN_INTERVAL = 10.0
 LIVE_INTERVAL = 0.1
@@ -42,11 +44,29 @@ def seconds_left(elapsed: float, done: int, total: int, cost_done: float, cost: 
     return (by_units + elapsed * max(0.0, cost - cost_done) / cost_done) / 2
 
 
-class Progress:
-    """Follows one run stage by stage.
+@dataclass
+class StageCount:
+    """How far a stage of this invocation is.
 
-    The ETA of a stage is that of `seconds_left`; a stage that has not finished a unit yet has none.
+    - `to_do`: units to execute. `reused`: units that were stored before.
+    - `ended`: units that were made, or failed. `failed`: of these.
+    - `seconds`: the stage's share of the wall time. Stages overlap, and their shares add up to it.
     """
+
+    to_do: int
+    reused: int
+    ended: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    begun: bool = False
+
+    @property
+    def over(self) -> bool:
+        return self.ended >= self.to_do
+
+
+class Progress:
+    """Follows one run: how far each stage is, and an ETA for all of them together."""
 
     def __init__(self, stream: TextIO | None = None, quiet: bool = False, log: Callable[[str], None] | None = None):
         """**Arguments:** `log`: told every line as well, also where nothing is printed."""
@@ -54,10 +74,12 @@ class Progress:
         self._stream = stream
         self.quiet = quiet
         self.live = not quiet and self.stream.isatty()
-        self._started = time.monotonic()
         self._lock = threading.Lock()
-        self._stage = ""
-        self._reset({}, 0)
+        self._stages: Mapping[str, StageCount] = {}
+        self._errors: Counter[str] = Counter()
+        self._weight = self._made = 0.0
+        self._started = self._printed = 0.0
+        self._working = 0.0  # when the first unit began
         self._stop = threading.Event()
         self._ticker: threading.Thread | None = None
 
@@ -65,16 +87,6 @@ class Progress:
     def stream(self) -> TextIO:
         """Where lines go: standard error as it is now. A Ray session replaces it for a while."""
         return self._stream or sys.stderr
-
-    def _reset(self, costs: dict[str, float], reused: int) -> None:
-        self._costs = costs
-        self._reused = reused
-        self._done = 0
-        self._failed = 0
-        self._errors: dict[str, int] = {}
-        self._cost_done = 0.0
-        self._stage_started = time.monotonic()
-        self._last_print = 0.0
 
     def say(self, text: str) -> None:
         """Prints one line."""
@@ -101,59 +113,63 @@ class Progress:
         """
         return CountProgress(self, title)
 
-    def stage(self, stage: str, units: Sequence[Unit], reused: int) -> None:
-        """Begins a stage of `units` to execute; `reused` are already in the store."""
-        with self._lock:
-            self._stage = stage
-            self._reset({unit.key: unit.cost for unit in units}, reused)
-        if units:
-            more = f", {reused} already stored" if reused else ""
-            self.say(f"{STAGE_TITLES[stage]}: {len(units)} to do{more}")
-            self._start_ticker()
-        elif reused:
-            self.say(f"{STAGE_TITLES[stage]}: all {reused} already stored")
+    def follow(self, stages: Mapping[str, StageCount], weight: float) -> None:
+        """Begins to show how far `stages` are.
 
-    def unit(self, outcome: Outcome) -> None:
+        **Arguments:** `weight`: of all units to execute, as `weight_of` measures it.
+        """
+        self._stages, self._weight, self._made = stages, weight, 0.0
+        self._errors.clear()
+        self._started = self._printed = time.monotonic()
+        self._working = 0.0
+        if weight and not self.quiet:
+            self._stop.clear()
+            self._ticker = threading.Thread(target=self._run_ticker, daemon=True, name="progress")
+            self._ticker.start()
+
+    def begin_stage(self, stage: str) -> None:
+        """Says what a stage has to do."""
+        count, title = self._stages[stage], STAGE_TITLES[stage]
+        if count.to_do:
+            self._working = self._working or time.monotonic()
+            self.say(f"{title}: {count.to_do} to do{f', {count.reused} already stored' if count.reused else ''}")
+        elif count.reused:
+            self.say(f"{title}: all {count.reused} already stored")
+
+    def unit(self, outcome: Outcome, weight: float) -> None:
         """Counts a unit and says so at once where it failed."""
-        with self._lock:
-            self._done += 1
-            self._failed += outcome.failed
-            self._cost_done += self._costs.get(outcome.key, 0.0)
+        self._made += weight
         if outcome.failed:
             self._say_failed(outcome)
-        self._tick(final=self._done == len(self._costs))
+        self._tick()
+
+    def end_stage(self, stage: str) -> None:
+        """Says how many units of a stage were executed, and how long that took."""
+        count = self._stages[stage]
+        failed = f", {count.failed} failed" if count.failed else ""
+        self.say(f"{STAGE_TITLES[stage]}: {count.ended} done{failed} in {duration(count.seconds)}")
 
     def _say_failed(self, outcome: Outcome) -> None:
         """Says each distinct error a few times only: a thousand units may fail for one reason."""
-        count = self._errors[outcome.error] = self._errors.get(outcome.error, 0) + 1
+        self._errors[outcome.error] += 1
+        count = self._errors[outcome.error]
         if count <= SAME_ERROR_LINES:
             self.say(f"  failed: {outcome.name}: {outcome.error}")
         elif count == SAME_ERROR_LINES + 1:
             self.say("  failed: more units with that error; `orchestrator status` lists them all")
 
-    def end_stage(self) -> None:
-        """Ends the stage, saying how long it took."""
-        self._stop_ticker()
-        if self._costs:
-            failed = f", {self._failed} failed" if self._failed else ""
-            self.say(
-                f"{STAGE_TITLES[self._stage]}: {self._done} done{failed} in {duration(time.monotonic() - self._stage_started)}"
-            )
-
     def line(self) -> str:
         """Returns the current state in one line."""
-        total, elapsed = len(self._costs), time.monotonic() - self._stage_started
-        left = seconds_left(elapsed, self._done, total, self._cost_done, sum(self._costs.values()))
-        eta = "estimating" if left is None else f"about {duration(left)} left"
-        failed = f", {self._failed} failed" if self._failed else ""
-        return f"  {STAGE_TITLES[self._stage]}: {self._done}/{total}{failed}, {duration(elapsed)} so far, {eta}"
-
-    def _start_ticker(self) -> None:
-        if self.quiet:
-            return
-        self._stop.clear()
-        self._ticker = threading.Thread(target=self._run_ticker, daemon=True, name="progress")
-        self._ticker.start()
+        counts = [
+            f"{STAGE_TITLES[name]} {count.ended}/{count.to_do}{f' ({count.failed} failed)' if count.failed else ''}"
+            for name, count in self._stages.items()
+            if count.begun and not count.over
+        ]
+        now, eta = time.monotonic(), "estimating"
+        if self._made:
+            left = (now - self._working) * max(0.0, self._weight - self._made) / self._made
+            eta = f"about {duration(left)} left"
+        return f"  {', '.join(counts) or 'starting workers'}; {duration(now - self._started)} so far, {eta}"
 
     def _stop_ticker(self) -> None:
         self._stop.set()
@@ -168,19 +184,19 @@ class Progress:
         while not self._stop.wait(1.0):
             self._tick()
 
-    def _tick(self, final: bool = False) -> None:
+    def _tick(self) -> None:
         if self.quiet:
             return
         now = time.monotonic()
         interval = LIVE_INTERVAL if self.live else PLAIN_INTERVAL
         with self._lock:
-            if now - self._last_print < interval or (final and not self.live):
+            if now - self._printed < interval:
                 return
-            self._last_print = now
+            self._printed = now
             self._write(f"\r\x1b[2K{self.line()}" if self.live else f"{self.line()}\n")
 
     def close(self) -> None:
-        """Stops the ticker."""
+        """Stops showing how far the run is."""
         self._stop_ticker()
 
 

@@ -194,6 +194,7 @@ class ExperimentState:
             "start": self._on_start,
             "engine": self._on_engine,
             "stage_start": self._on_stage_start,
+            "broken": self._on_broken,
             "stage_end": self._on_stage_end,
             "unit_start": self._on_unit_start,
             "unit": self._on_unit,
@@ -242,6 +243,12 @@ class ExperimentState:
         else:
             stage.done += 1
             self.failures.pop(event["unit"], None)
+
+    def _on_broken(self, event: Event, stamp: float) -> None:
+        stage = self.stages.get(event["stage"])
+        if stage is not None:
+            stage.to_do -= 1
+            stage.cost = (stage.cost or 0.0) - float(event.get("cost", 0.0))
 
     def _on_stage_end(self, event: Event, stamp: float) -> None:
         if event["stage"] in self.stages:

@@ -244,8 +244,17 @@ class _Folder(ClaimBoard):
             temporary.unlink(missing_ok=True)
 
     def delete(self, key: str, text: str) -> None:
-        if self.read(key) == text:
-            (self.folder / key).unlink(missing_ok=True)
+        if self.read(key) != text:
+            return
+        # Somebody else may have removed it just now, and made a claim of their own. So we take the
+        # file away before we look again. What is not ours to remove is put back.
+        aside = self.folder / f".{uuid.uuid4().hex}"
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(self.folder / key, aside)
+            if aside.read_text() != text:
+                with contextlib.suppress(OSError):
+                    os.link(aside, self.folder / key)
+            aside.unlink()
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from ..base.errors import EnvironmentFault, disk_is_full, one_line, signals_seen
 from ..plan.units import Outcome, Unit
@@ -20,9 +18,6 @@ from .context import Context
 from .kinds import KINDS
 from .log import recorded
 
-if TYPE_CHECKING:
-    pass
-
 HEAL_LIMIT = 5
 POLL_SECONDS = 0.5  # how often a unit that another worker is making is looked for
 
@@ -30,30 +25,6 @@ POLL_SECONDS = 0.5  # how often a unit that another worker is making is looked f
 class Held(Exception):
     """Another worker, of this experiment or of one that shares the store, is making the unit
     now."""
-
-
-def execute_each(
-    units: Sequence[Unit], context: Context, starting: Callable[[Unit], None] = lambda unit: None
-) -> Iterator[Outcome]:
-    """Executes `units` and yields the outcome of each. One that another worker is making is left
-    for later.
-
-    **Arguments:** `starting`: told of each unit before it is executed.
-
-    **Raises:** as `execute`.
-    """
-    waiting = list(units)
-    while waiting:
-        held = []
-        for unit in waiting:
-            starting(unit)
-            try:
-                yield execute(unit, context, wait=False)
-            except Held:
-                held.append(unit)
-        if len(held) == len(waiting):
-            time.sleep(POLL_SECONDS)
-        waiting = held
 
 
 @recorded

@@ -6,17 +6,29 @@ import random
 import signal
 import time
 from collections import Counter
+from typing import Protocol
 
 import psutil
 
 from .checks import check_all, check_processes, check_results, cut_off
-from .lab import LIMIT, STAGES, Lab, Place, draws
+from .lab import LIMIT, STAGES, Clean, Lab, Place, draws
 from .scenario import Report
 
 PER_EXPERIMENT = 4
 
 
-def kill_driver(lab: Lab, generator: random.Random, report: Report, kills: int = 20) -> None:
+class Places(Protocol):
+    """What gives places: a lab, or one with its stores elsewhere."""
+
+    @property
+    def clean(self) -> Clean: ...
+
+    def place(self, name: str) -> Place: ...
+
+    def say(self, text: str) -> None: ...
+
+
+def kill_driver(lab: Places, generator: random.Random, report: Report, kills: int = 20) -> None:
     """SIGKILL of the driver at random moments of the run, each followed by the same command.
 
     The moments are spread over the whole run: one in each quarter of it for every experiment.
@@ -39,7 +51,7 @@ def kill_driver(lab: Lab, generator: random.Random, report: Report, kills: int =
             struck[place.phase()] += 1
             place.kill_driver()
             landed += 1
-            report.add(check_processes(lab))
+            report.add(check_processes(place.lab))
         report.faults += landed
         finish(place, report)
         report.add(check_all(place, restarts=landed))
@@ -64,7 +76,7 @@ def last_line(place: Place) -> str:
     return lines[-1][:200] if lines else "(nothing said)"
 
 
-def kill_workers(lab: Lab, generator: random.Random, report: Report, kills: int = 6) -> None:
+def kill_workers(lab: Places, generator: random.Random, report: Report, kills: int = 6) -> None:
     """SIGKILL of random worker processes while the driver lives: the run itself ends well, with one invocation."""
     struck: Counter[str] = Counter()
     for number in range(kills):
@@ -110,7 +122,7 @@ def interrupt(lab: Lab, generator: random.Random, report: Report) -> None:
     slowest = 0.0
     for stage in (*STAGES, "report"):
         place.start()
-        place.until(lambda: place.phase() == stage)  # noqa: B023
+        place.until(lambda: stage in place.begun())  # noqa: B023
         begun = sum(event.get("event") == "unit" for event in place.events())
         if stage not in ("score", "report"):  # these two take a second together
             place.until(lambda: sum(e.get("event") == "unit" for e in place.events()) > begun)  # noqa: B023

@@ -175,6 +175,7 @@ class Place:
         self.store = store or self.folder / "store"
         self.database = database or root / "mlflow.db"
         self.environment = dict(environment or {})
+        self.uri = str(self.store)
         self.invocations: list[Invocation] = []
         self.kills: list[float] = []  # when drivers were killed
         root.mkdir(parents=True)
@@ -188,7 +189,7 @@ class Place:
         """Starts the command in the background; always the same one."""
         _ = self.watch  # counting begins before the first process
         command = [sys.executable, "-m", "orchestrator", "run", "recipe.yaml", "--output", str(self.folder)]
-        command += ["--store", str(self.store), "--address", self.address]
+        command += ["--store", self.uri, "--address", self.address]
         log = self.root / f"log-{len(self.invocations)}.txt"
         with log.open("wb") as file:
             process = subprocess.Popen(
@@ -228,8 +229,20 @@ class Place:
     def units_done(self) -> int:
         return sum(event.get("event") == "unit" and event.get("status") == "done" for event in self.events())
 
+    def begun(self) -> set[str]:
+        """Returns the stages in which this invocation has begun a unit, and `report` after all of them. They overlap."""
+        found: set[str] = set()
+        for event in self.events():
+            if event.get("event") == "start":
+                found = set()
+            elif event.get("event") == "stage_start" and event["units"]:
+                found.add(event["stage"])
+            elif event.get("event") == "stage_end" and event["stage"] == "score":
+                found.add("report")
+        return found
+
     def phase(self) -> str:
-        """Returns the stage at work now, or `start-up`, or `report`."""
+        """Returns the last stage that has begun, or `start-up`, or `report`."""
         stage, ended = "start-up", False
         for event in self.events():
             if event.get("event") == "start":
@@ -301,9 +314,9 @@ class Clean:
 
     @cached_property
     def worker_start(self) -> float:
-        """Seconds from the beginning of training until its first unit began: what a worker takes to start."""
+        """Seconds from Ray's start until the first unit began: what a worker takes to start."""
         events = self.place.events()
-        begin = next(e["time"] for e in events if e["event"] == "stage_start" and e["stage"] == "train")
+        begin = next(e["time"] for e in events if e["event"] == "engine")
         return min(e["time"] - e["seconds"] for e in events if e["event"] == "unit" and e["stage"] == "train") - begin
 
     def moment(self, share: float) -> tuple[int, float]:

@@ -50,6 +50,7 @@ class AttemptWatch:
             raise OSError(ctypes.get_errno(), f"{folder}: cannot be watched")
         self.attempts: dict[str, Attempts] = {}
         self._open: dict[str, float] = {}
+        self._last = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
@@ -64,8 +65,12 @@ class AttemptWatch:
                 return
 
     def _take(self, buffer: bytes) -> None:
-        now, offset = time.monotonic(), 0
+        # Events come in order, but several may be read at once, late, on a busy machine: each is a
+        # little later than the one before. Else a folder made after another was deleted would seem
+        # to be made while that was there.
+        now, offset = max(time.monotonic(), self._last), 0
         while offset < len(buffer):
+            now = self._last = now + 1e-6
             _, mask, _, length = _HEADER.unpack_from(buffer, offset)
             offset += _HEADER.size
             name = buffer[offset : offset + length].rstrip(b"\0").decode()

@@ -21,14 +21,15 @@ import torch
 import yaml
 
 from orchestrator.base.values import digest
+from orchestrator.engine import InlineEngine, Told
 from orchestrator.plan.data import ExperimentData, load_data
 from orchestrator.plan.specs import PlainSpec
-from orchestrator.plan.units import Unit
+from orchestrator.plan.units import Outcome, Unit
 from orchestrator.recipe.recipe import check_recipe
 from orchestrator.store import LocalStore, Store
 from orchestrator.store import claims as claims_module
 from orchestrator.work.context import Context
-from orchestrator.work.execute import Held, execute, execute_each
+from orchestrator.work.execute import Held, execute
 from orchestrator.work.kinds import KINDS
 
 KEY = digest("claimed")
@@ -68,6 +69,29 @@ def test_what_a_killed_worker_held_is_free_at_once(tmp_path: Path) -> None:
     assert claim is not None
     with claim:
         pass
+
+
+def test_a_claim_made_meanwhile_is_not_removed_with_the_dead_one_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that find a dead claim at the same moment: the slower one must not remove the quicker one's."""
+    board = LocalStore(tmp_path).claim_board()
+    assert board.create(KEY, "dead")
+    read = type(board).read
+
+    def slow(self: Any, key: str) -> str | None:
+        found = read(self, key)
+        monkeypatch.setattr(type(board), "read", read)
+        self.delete(key, "dead")  # the quicker one
+        assert self.create(key, "quick")
+        return found
+
+    monkeypatch.setattr(type(board), "read", slow)
+    board.delete(KEY, "dead")
+    assert board.read(KEY) == "quick"
+    board.delete(KEY, "quick")
+    assert board.read(KEY) is None
+    assert not list((tmp_path / "claims").iterdir())
 
 
 def test_a_holder_on_another_machine_is_believed_while_its_beat_moves(
@@ -169,20 +193,23 @@ def test_a_unit_that_another_makes_is_left_for_later_and_then_reused(data: Exper
     assert claim is not None
     with pytest.raises(Held):
         execute(units[0], context, wait=False)
-    outcomes = execute_each(units, context)
-    assert [next(outcomes).key, next(outcomes).key] == [units[1].key, units[2].key]
+    outcomes: list[Outcome] = []
 
     def finish() -> None:
         time.sleep(0.2)
         with claim, other.attempt(units[0].key) as attempt:
             attempt.commit({"kind": "sleep"})
 
+    def tell(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        if len(outcomes) == 2:
+            thread.start()
+
     thread = threading.Thread(target=finish)
-    thread.start()
-    last = next(outcomes)
+    InlineEngine(context).run(units, Told(tell))
     thread.join()
-    assert (last.key, last.status) == (units[0].key, "reused")
-    assert list(outcomes) == []
+    assert [outcome.key for outcome in outcomes] == [units[1].key, units[2].key, units[0].key]
+    assert [outcome.status for outcome in outcomes] == ["done", "done", "reused"]
 
 
 def test_two_units_that_need_the_same_parent_make_it_once(
@@ -223,7 +250,9 @@ def test_what_a_failed_unit_held_is_free_for_the_next(
 
     monkeypatch.setitem(KINDS, "sleep", out_of_memory)
     units = _units(3)
-    outcomes = list(execute_each(units, Context(LocalStore(tmp_path / "store"), data)))
+    outcomes: list[Outcome] = []
+
+    InlineEngine(Context(LocalStore(tmp_path / "store"), data)).run(units, Told(outcomes.append))
     assert [outcome.failed for outcome in outcomes] == [True] * 3
     assert outcomes[0].error == "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
     assert kept == [False] * 3

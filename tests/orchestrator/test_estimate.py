@@ -129,7 +129,8 @@ def test_another_experiment_in_a_shared_store_tells_the_pace(tiny: dict[str, Any
     assert found["stages"]["unlearn"]["unit_seconds_left"] == pytest.approx(unlearn), (
         "with moments and bases, once each"
     )
-    assert found["total"]["wall_seconds_left"] is not None
+    walls = [counts["wall_seconds_left"] for counts in found["stages"].values()]
+    assert max(walls) < found["total"]["wall_seconds_left"] <= sum(walls), "stages overlap"
     wider = copy.deepcopy(other)
     wider["model"]["width"] = 0.125
     plan, digest = plan_of(wider)
@@ -158,6 +159,9 @@ def test_the_simulation_follows_the_scheduler() -> None:
     assert simulate(units, seconds, 10) == pytest.approx(10.0), "workers pull: the finish is even"
     assert simulate(units, seconds, 10, per_unit=0.5) == pytest.approx(15.0)
     assert simulate([], {}, 4) == 0.0
+    chain = [*units, Unit(PlainSpec("sleep", {"i": "last"}), "last", needs=(units[7],))]
+    seconds[chain[-1].key] = 3.0
+    assert simulate(chain, seconds, 100) == 4.0, "it begins when what it needs is made, not when all are"
     assert total_seconds([1.0] * 10 + [50.0], 5) == 50.0
 
 

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from orchestrator.base.environment import prepare_environment
+from orchestrator.engine import Told
 from orchestrator.engine.ray.engine import RayEngine
 from orchestrator.engine.ray.session import _process_token, obey_authentication
 from orchestrator.experiments.run import RunOptions, run
@@ -72,7 +73,7 @@ def run_units(
 ) -> None:
     engine = RayEngine(address, store, load_data(recipe, store), recipe.resources, **options)
     try:
-        engine.run("train", units, listen)
+        engine.run(units, Told(listen))
     finally:
         engine.close()
 

@@ -1,9 +1,10 @@
-"""The queue that workers pull units from: order, sharing of inputs, losses, and the finish against the bound."""
+"""The queue that workers pull units from: readiness, order, sharing of inputs, losses, the finish against the bound."""
 
 from __future__ import annotations
 
 import errno
 import heapq
+import random
 from collections import Counter
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from orchestrator.base.errors import EnvironmentFault
+from orchestrator.engine.base import Ledger
 from orchestrator.engine.queue import UnitQueue
 from orchestrator.plan.specs import PlainSpec
 from orchestrator.plan.units import Outcome, Unit
@@ -25,16 +27,85 @@ class Sharing(PlainSpec):
         return str(self.values.get("basis", ""))
 
 
-def unit(index: int, cost: float = 1.0, basis: str | None = None) -> Unit:
+def unit(
+    index: int, cost: float = 1.0, basis: str | None = None, needs: tuple[Unit, ...] = (), kind: str = "sleep"
+) -> Unit:
     spec = {"i": index} if basis is None else {"i": index, "basis": basis}
-    return Unit(Sharing("sleep", spec), f"unit-{index:04d}", cost=cost)
+    return Unit(Sharing(kind, spec), f"unit-{index:04d}", needs=needs, cost=cost)
 
 
 def drain(queue: UnitQueue, worker: int = 0) -> list[int]:
+    """Makes all that is ready, and returns it in order."""
     taken = []
     while batch := queue.take(worker):
         taken += batch
+        for place in batch:
+            queue.settle(worker, place, failed=False)
     return taken
+
+
+def some_graph(generator: random.Random) -> list[Unit]:
+    """Units of any shape in any order. Some needs are hidden, as a basis is, which is no unit of the run."""
+    units: list[Unit] = []
+    for i in range(generator.randint(1, 12)):
+        parents = tuple(generator.sample(units, min(len(units), generator.randint(0, 3))))
+        if parents and generator.random() < 0.5:
+            parents = (unit(100 + i, needs=parents),)
+        basis, kind = generator.choice([None, "one", "two"]), generator.choice(["train", "attack"])
+        units.append(unit(i, generator.uniform(0.1, 9), basis, parents, kind))
+    generator.shuffle(units)
+    return units
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_unit_is_handed_out_once_when_all_that_it_needs_is_settled(seed: int) -> None:
+    """Workers die and units fail at random moments. Worker 2 has no GPU."""
+    generator = random.Random(seed)
+    for _ in range(25):
+        units = some_graph(generator)
+        above = [{i for i, u in enumerate(units) if u.key in one.ancestors()} for one in units]
+        models = {i for i, u in enumerate(units) if u.kind == "train"}
+        queue = UnitQueue(units, retries=99, at_once=generator.randint(1, 2), devices=generator.random() < 0.5)
+        failed: dict[int, bool] = {}  # of what is settled
+        flying: dict[int, list[int]] = {0: [], 1: [], 2: []}
+        while not queue.over:
+            for worker in [worker for worker, batch in flying.items() if not batch]:
+                batch = queue.take(worker, device=worker < 2)
+                for place in batch:
+                    assert place not in failed
+                    assert all(place not in other for other in flying.values())
+                    assert not any(failed.get(need) for need in above[place] & models)
+                    assert above[place] <= set(failed), "it came too early"
+                flying[worker] = batch
+            busy = [worker for worker, batch in flying.items() if batch]
+            assert busy, "nothing is ready, nothing is being made, and units are left"
+            worker = generator.choice(busy)
+            if generator.random() < 0.2:
+                assert queue.begin(worker) == []
+            else:
+                for place in flying[worker]:
+                    failed[place] = generator.random() < 0.25
+                    queue.settle(worker, place, failed[place])
+            flying[worker] = []
+        broken = {i for i in range(len(units)) if any(failed.get(a) for a in above[i] & models)}
+        assert set(failed) == set(range(len(units))) - broken
+
+
+def test_the_longest_path_goes_first() -> None:
+    short, long = unit(0, 5.0), unit(1, 1.0)
+    middle = unit(2, 2.0, needs=(long,))
+    units = [short, long, middle, unit(3, 3.0, needs=(middle,))]
+    assert drain(UnitQueue(units)) == [1, 0, 2, 3], "6 in a chain, then 5 alone, then the rest of the chain"
+
+
+def test_a_gpu_is_for_units_that_need_it_first() -> None:
+    units = [unit(0, 99.0, kind="attack"), unit(1, kind="train"), unit(2, kind="outputs")]
+    queue = UnitQueue(units, retries=1, devices=True)
+    assert queue.take(1, device=False) == [0], "what needs no GPU is all that a worker without one is given"
+    assert queue.take(1, device=False) == []
+    assert [queue.take(0), queue.take(0)] == [[1], [2]]
+    assert queue.begin(1) == []
+    assert queue.take(0) == [0], "a worker with a GPU takes all there is"
 
 
 def test_largest_first_and_each_once() -> None:
@@ -67,11 +138,14 @@ def test_what_a_lost_worker_had_comes_again_and_is_given_up_in_the_end() -> None
     assert queue.take(7) == [0]
     assert queue.begin(7) == [0], "the third loss is one too many"
     assert drain(queue) == [1]
+    assert queue.over
 
 
 def test_finished_units_are_not_lost_with_their_worker() -> None:
     queue = UnitQueue([unit(i) for i in range(3)], retries=5)
-    first, second = queue.take(0), queue.take(0)
+    first = queue.take(0)
+    queue.settle(0, first[0], failed=False)
+    second = queue.take(0)
     assert queue.begin(0) == []
     assert sorted(drain(queue)) == sorted({0, 1, 2} - set(first))
     assert second[0] not in first
@@ -80,9 +154,10 @@ def test_finished_units_are_not_lost_with_their_worker() -> None:
 def test_a_unit_put_back_comes_last() -> None:
     queue = UnitQueue([unit(0, cost=9.0), unit(1), unit(2)], retries=0)
     assert queue.take(0) == [0]
-    queue.put_back(0, 0)
+    assert not queue.put_back(0, 0)
     assert queue.begin(0) == [], "it is in flight no longer"
-    assert drain(queue) == [1, 2, 0]
+    assert [queue.take(0), queue.take(0), queue.take(0)] == [[1], [2], [0]]
+    assert queue.put_back(0, 0), "it came round again: its worker waits a little"
 
 
 def test_several_at_once() -> None:
@@ -104,6 +179,8 @@ def test_of_units_taken_together_only_the_culprit_is_given_up() -> None:
             given_up += queue.begin(worker)
         else:
             finished |= set(taken)
+            for place in taken:
+                queue.settle(worker, place, failed=False)
     assert given_up == [1]
     assert finished == {0, 2, 3}
 
@@ -116,7 +193,7 @@ def test_faults_of_the_surroundings_are_no_losses_and_end_in_a_row_only() -> Non
         assert not queue.fault(0)
         assert queue.begin(0) == []
     (index,) = queue.take(0)
-    assert queue.take(0) != [index], "one unit was finished: the row of faults is broken"
+    queue.settle(0, index, failed=False)  # the row of faults is broken
     assert not queue.fault(0)
     assert not queue.fault(0)
     assert queue.fault(0), "three in a row are one too many"
@@ -145,13 +222,15 @@ def test_what_the_driver_cannot_write_ends_the_run_as_what_it_is() -> None:
     from orchestrator.engine.ray.trials import REPORT, TRIAL, Trial, Trials, _Observer
     from orchestrator.engine.ray.unit_trials import UnitReports, UnitsReport
 
-    def listen(outcome: Outcome) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    class Full:
+        def ended(self, unit: Unit, outcome: Outcome) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
 
     units = [Unit(PlainSpec("sleep", {"seconds": 0.0}), "sleep")]
     report = UnitsReport((Outcome(units[0].key, "sleep", "sleep", "done"),))
-    reports = UnitReports(units, listen, None, set())
-    observer = _Observer(Trials("train", Trial, {}, 1, {"cpu": 1}, reports, max_failures=0))
+    listener: Any = Full()
+    reports = UnitReports(units, Ledger(units, listener), None)
+    observer = _Observer(Trials("train", Trial, {}, 1, lambda trial: {"cpu": 1}, reports, max_failures=0))
     assert not observer.stop_all()
     observer.on_trial_result(1, [], SimpleNamespace(config={TRIAL: 0}), {REPORT: report})
     assert [type(fault) for fault in observer.faults] == [OSError]
@@ -209,13 +288,18 @@ def test_workers_that_fail_twice_alike_end_the_stage_with_their_reason(
     """A worker that is merely lost, or whose storage is away, is the queue's to count."""
     from orchestrator.engine.ray.trials import Trial, Trials, _Observer
 
-    listener: Any = SimpleNamespace()
-    trials: Trials[Any] = Trials("train", Trial, {}, 1, {"cpu": 1}, listener, max_failures=9, own_failures=own_failures)
+    lost: list[int] = []
+    listener: Any = SimpleNamespace(lost=lost.append)
+    needs = {"cpu": 1.0}
+    trials: Trials[Any] = Trials(
+        "train", Trial, {}, 1, lambda trial: needs, listener, max_failures=9, own_failures=own_failures
+    )
     observer = _Observer(trials)
     for error in errors:
         assert not observer.stop_all()
         observer.on_trial_recover(1, [], Failing(error))
     assert observer.stop_all() is bool(ends)
+    assert lost == [0] * len(errors), "what the worker had is free for others, before another one is found"
     if ends:
         with pytest.raises(EnvironmentFault, match=f"workers fail in the same way again and again: ({ends})$"):
             raise observer.faults[0]

@@ -55,6 +55,9 @@ class _Fetch:
     def reported(self, trial: int, report: CandidateReport, node: str) -> None:
         self._fetch(trial)
 
+    def lost(self, trial: int) -> None:
+        return None
+
     def ended(self, trial: int, problem: str) -> None:
         return None
 
@@ -95,7 +98,8 @@ def try_candidates(
         CandidateTrial,
         {"trainer": trainer, "attacks": list(attacks)},
         len(attacks),
-        {"memory": 1},  # the workers have the CPUs, and Tune refuses a trial that asks for nothing
+        # The workers have the CPUs, and Tune refuses a trial that asks for nothing.
+        lambda trial: {"memory": 1},
         _Fetch(fetch),
         max_failures=max_failures,
         concurrency=1,

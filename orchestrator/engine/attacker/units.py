@@ -7,7 +7,7 @@ from __future__ import annotations
 import shutil
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,9 +22,9 @@ from ...recipe.sections import Resources
 from ...store import Store
 from ...work.commit import commit_unit
 from ...work.scoring import save_fitted
-from ..base import Listener
+from ..base import Ledger
 from ..ray.placement import Placement
-from .fit import choose_path, fit_all_distributed, knows_gpus
+from .fit import fit_all_distributed, knows_gpus
 
 GIB = 2**30
 
@@ -34,32 +34,28 @@ class DistributedAttackers:
     """Fits attack units on many workers, from one reading of the table. Ray Train is never nested
     in Tune's trials.
 
-    **Arguments:** `outputs_folder`: where the driver wrote `original.parquet` and
-    `retrained.parquet`.
+    **Arguments:** `write_outputs`: writes `outputs/*.parquet` in the driver's folder and returns
+    them.
     """
 
     store: Store
     resources: Resources
     placement: Placement
-    outputs_folder: Path
+    write_outputs: Callable[[], Sequence[Path]]
 
-    def wanted(self, units: Sequence[Unit]) -> bool:
-        """Whether the table of `units` is too large for one process."""
-        rows = max((self._rows(unit) for unit in units), default=0)
-        return choose_path(rows, self.resources.distributed_rows) == "distributed"
-
-    def run(self, units: Sequence[Unit], listener: Listener) -> None:
+    def run(self, units: Sequence[Unit], ledger: Ledger) -> None:
         """Fits the attackers of `units`; those with the same features are fitted from one table."""
-        paths = [self._shared_file(self.outputs_folder / f"{role}.parquet") for role in ("original", "retrained")]
+        written = {path.stem: path for path in self.write_outputs()}
+        paths = [self._shared_file(written[role]) for role in ("original", "retrained") if role in written]
         attacks = {unit.key: unit.spec.params for unit in units}
         groups: dict[tuple[str, tuple[int, ...]], list[Unit]] = {}
         for unit in units:
             groups.setdefault((attacks[unit.key].label, attacks[unit.key].forget_classes), []).append(unit)
         for group in groups.values():
-            self.fit(paths, group, [attacks[unit.key] for unit in group], listener)
+            self.fit(paths, group, [attacks[unit.key] for unit in group], ledger)
 
     def fit(
-        self, paths: Sequence[str], units: Sequence[Unit], attacks: Sequence[XGBoostAttack], listener: Listener
+        self, paths: Sequence[str], units: Sequence[Unit], attacks: Sequence[XGBoostAttack], ledger: Ledger
     ) -> None:
         """Fits candidates that share their features. Each is committed as soon as it is fitted."""
         cpus = self.resources.cpus_per_unit / 2
@@ -75,7 +71,7 @@ class DistributedAttackers:
                 meta = save_fitted(fitted, attempt, "distributed", self._rows(unit))
                 commit_unit(unit, attempt, meta, seconds)
             done.add(unit.key)
-            listener(Outcome(unit.key, unit.name, unit.kind, "done", seconds))
+            ledger.settle(Outcome(unit.key, unit.name, unit.kind, "done", seconds))
 
         try:
             fit_all_distributed(
@@ -94,7 +90,8 @@ class DistributedAttackers:
             line = one_line(error)
             for unit in units:
                 if unit.key not in done:
-                    listener(Outcome(unit.key, unit.name, unit.kind, "failed", seconds, line, traceback.format_exc()))
+                    outcome = Outcome(unit.key, unit.name, unit.kind, "failed", seconds, line, traceback.format_exc())
+                    ledger.settle(outcome)
 
     def _rows(self, unit: Unit) -> int:
         return sum(facts_of(self.store, entry.key, OutputsFacts).rows for entry in unit.spec.outputs)

@@ -1,12 +1,13 @@
-"""Units on Ray: Tune trials for training, unlearning and attackers; a Ray Data pipeline for logits.
+"""Units on Ray: Tune trials that pull units of every kind from one queue.
 
-The stages follow each other and are never nested. Data pipelines inside trials that hold every CPU
-would wait for ever.
+Two kinds are taken out where they are large. Logits of whole populations are made by Ray Data,
+attackers on many rows by Ray Train. These run between trials and are never nested in them. Data
+pipelines inside trials that hold every CPU would wait for ever.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +16,9 @@ from ...plan.data import ExperimentData
 from ...plan.units import Outcome, Unit, default_threads
 from ...recipe.sections import Resources
 from ...store import Store
-from ..attacker.fit import knows_gpus
+from ..attacker.fit import choose_path, knows_gpus
 from ..attacker.units import DistributedAttackers
-from ..base import Listener, Starter
+from ..base import Ledger, Listener
 from .outputs import run_outputs
 from .placement import Node, place
 from .session import RaySession
@@ -35,19 +36,19 @@ class RayEngine:
         data: ExperimentData,
         resources: Resources,
         *,
-        outputs_folder: Path = Path("outputs"),
+        write_outputs: Callable[[], Sequence[Path]] = tuple,
         allow_factory: bool = False,
         attacker_rows: int = 0,
     ):
         """Joins or starts Ray, and refuses what could never run there.
 
-        **Arguments:** `outputs_folder`: where `outputs/*.parquet` are. `attacker_rows`: that an
-        attacker will be fitted on.
+        **Arguments:** `write_outputs`: writes `outputs/*.parquet` of what is stored and returns
+        them. `attacker_rows`: that an attacker will be fitted on.
         """
-        self.starting: Starter | None = None
         self.session = RaySession(address)
         self.store = store
-        self.outputs_folder = outputs_folder
+        self._write_outputs = write_outputs
+        self._forget = len(data.split.forget)
         self.resources = resources
         try:
             self.placement = place(self.session.node_resources(), resources, self.session.may_grow())
@@ -83,45 +84,59 @@ class RayEngine:
         nodes = self.session.nodes()
         return f"{where}: {nodes} node{'s' if nodes != 1 else ''}, {self.session.cpus():g} CPUs{gpus}, {self.slots} units at once"
 
-    def run(self, stage: str, units: Sequence[Unit], listener: Listener) -> None:
+    def run(self, units: Sequence[Unit], listener: Listener) -> None:
+        ledger = Ledger(units, listener)
         with self.session.watchdog.guard():
-            # Nodes join and leave between stages; what could never run was refused at the start.
-            nodes = tuple(Node.of(node) for node in self.session.node_resources())
-            self.placement = replace(self.placement, nodes=nodes or self.placement.nodes)
-            attackers = DistributedAttackers(self.store, self.resources, self.placement, self.outputs_folder)
-            if stage == "outputs":
-                self._run_outputs(units, listener)
-            elif stage == "attack" and attackers.wanted(units):
-                attackers.run(units, listener)
-            else:
-                self._run_trials(stage, units, listener)
+            streamed, distributed = self._bulk(units)
+            later = {unit.key for unit in (*streamed, *distributed, *ledger.behind([*streamed, *distributed]))}
+            self._run_trials([unit for unit in units if unit.key not in later], ledger)
+            if streamed := ledger.left(streamed):
+                self._look_at_nodes()
+                problem = run_outputs(streamed, self.setup, self.placement, self.resources, ledger)
+                self._account([unit for unit in streamed if self.store.has(unit.key)], ledger, problem)
+                # A unit that takes its worker down breaks the pipeline. The queue finds out which,
+                # and makes the others.
+                self._run_trials(streamed, ledger)
+            if distributed := ledger.left(distributed):
+                self._look_at_nodes()
+                attackers = DistributedAttackers(self.store, self.resources, self.placement, self._write_outputs)
+                attackers.run(distributed, ledger)
+                self._account(distributed, ledger, "")
+            self._run_trials(units, ledger)
 
-    def _run_outputs(self, units: Sequence[Unit], listener: Listener) -> None:
-        reported, problem = run_outputs(units, self.setup, self.placement, self.resources, listener)
-        left = [unit for unit in units if unit.key not in reported and not self.store.has(unit.key)]
-        self._account([unit for unit in units if unit not in left], reported, listener, problem)
-        if left:
-            # A unit that takes its worker down breaks the pipeline. The queue finds out which, and
-            # makes the others.
-            self._run_trials("outputs", left, listener)
+    def _bulk(self, units: Sequence[Unit]) -> tuple[list[Unit], list[Unit]]:
+        """Returns the units whose logits Ray Data streams, and the attackers for Ray Train."""
+        logits = [unit for unit in units if unit.kind in ("outputs", "unseen")]
+        attackers = [unit for unit in units if unit.kind == "attack"]
+        rows = self._forget * max((len(unit.spec.outputs) for unit in attackers), default=0)
+        return (
+            logits if sum(unit.cost for unit in logits) >= self.resources.streamed_images else [],
+            attackers if choose_path(rows, self.resources.distributed_rows) == "distributed" else [],
+        )
 
-    def _run_trials(self, stage: str, units: Sequence[Unit], listener: Listener) -> None:
-        reported, problem = self._runner.run(stage, units, self.placement, listener, self.starting)
-        self._account(units, reported, listener, problem)
+    def _look_at_nodes(self) -> None:
+        """Nodes join and leave between trials; what could never run was refused at the start."""
+        nodes = tuple(Node.of(node) for node in self.session.node_resources())
+        self.placement = replace(self.placement, nodes=nodes or self.placement.nodes)
 
-    def _account(self, units: Sequence[Unit], reported: set[str], listener: Listener, problem: str) -> None:
+    def _run_trials(self, units: Sequence[Unit], ledger: Ledger) -> None:
+        if left := ledger.left(units):
+            self._look_at_nodes()
+            self._account(left, ledger, self._runner.run(left, self.placement, ledger))
+
+    def _account(self, units: Sequence[Unit], ledger: Ledger, problem: str) -> None:
         """Reports the units whose worker crashed before it could."""
         self.session.watchdog.check()
         for unit in units:
-            if unit.key in reported:
+            if not ledger.left([unit]):
                 continue
             if self.store.has(unit.key):
                 meta = self.store.meta(unit.key)
                 seconds, where = float(meta.get("seconds", 0.0)), str(meta.get("host", ""))
-                listener(Outcome(unit.key, unit.name, unit.kind, "done", seconds, where=where))
+                ledger.settle(Outcome(unit.key, unit.name, unit.kind, "done", seconds, where=where))
             else:
                 why = f": {problem}" if problem else ""
-                listener(Outcome(unit.key, unit.name, unit.kind, "failed", error=f"its worker crashed{why}"))
+                ledger.settle(Outcome(unit.key, unit.name, unit.kind, "failed", error=f"its worker crashed{why}"))
 
     def close(self) -> None:
         """Leaves the cluster; stops Ray where it was started here."""

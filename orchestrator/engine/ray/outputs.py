@@ -16,7 +16,7 @@ from ...base.errors import EnvironmentFault
 from ...plan.units import Outcome, Unit
 from ...recipe.sections import Resources
 from ...work.execute import execute
-from ..base import Listener
+from ..base import Ledger
 from .placement import Placement
 from .trials import cause
 from .worker import WorkerSetup
@@ -36,10 +36,11 @@ class OutputsActor:
 
 
 def run_outputs(
-    units: Sequence[Unit], setup: WorkerSetup, placement: Placement, resources: Resources, listener: Listener
-) -> tuple[set[str], str]:
-    """Runs units of kind `outputs`; returns the keys of those that were reported, and why the
-    pipeline broke.
+    units: Sequence[Unit], setup: WorkerSetup, placement: Placement, resources: Resources, ledger: Ledger
+) -> str:
+    """Makes the logits of `units`' models.
+
+    **Returns:** why the pipeline broke; empty where it did not.
     """
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # importing ray.data sets it up anew
     context = DataContext.get_current()
@@ -68,16 +69,13 @@ def run_outputs(
             max_task_retries=resources.max_retries,
             fn_constructor_kwargs={"setup": setup, "units": ray.cloudpickle.dumps(kept)},
         )
-    reported: set[str] = set()
     try:
         for row in outcomes.iter_rows():
-            outcome = Outcome(**json.loads(row["outcome"]))
-            reported.add(outcome.key)
-            listener(outcome)
+            ledger.settle(Outcome(**json.loads(row["outcome"])))
     except Exception as error:
         inner = cause(error)
         if isinstance(inner, EnvironmentFault):
             raise EnvironmentFault(str(inner)) from None
         lines = str(error).strip().splitlines()
-        return reported, lines[-1] if lines else type(error).__name__
-    return reported, ""
+        return lines[-1] if lines else type(error).__name__
+    return ""

@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ...base.errors import EnvironmentFault
+from ...plan.units import Unit
 from ...recipe.sections import Resources
+from ..queue import DEVICE_KINDS
 
 GPU_STAGES = ("train", "unlearn", "outputs")
 GROWTH = 200  # workers asked of an autoscaler that has brought fewer
@@ -58,6 +60,21 @@ class Placement:
         fitting = self.slots(stage)
         wanted = max(GROWTH if self.may_grow else 0, 2 * fitting + 2)
         return max(1, min(units, self.resources.concurrency or wanted))
+
+    def pools(self, units: Sequence[Unit]) -> tuple[int, int]:
+        """Returns how many workers to ask for that make any of `units`, and how many without a GPU.
+
+        The second are only there where units use GPUs. They take CPUs that are left over, and make
+        what needs no GPU. More of them than fit now would take the CPUs of a GPU that joins.
+        """
+        if not self.resources.gpus_per_unit:
+            return self.workers("train", len(units)), 0
+        fast = sum(unit.kind in DEVICE_KINDS for unit in units)
+        plain = len(units) - fast
+        if not fast:
+            return 0, self.workers("attack", plain)
+        beside = sum(_on(node, self.resources, False) - _on(node, self.resources, True) for node in self.nodes)
+        return self.workers("train", len(units)), min(plain, beside)
 
     def needs(self, stage: str) -> dict[str, float]:
         """Returns what one unit of `stage` asks of Ray Tune."""

@@ -101,13 +101,13 @@ def run_settings(
     **Raises:** `EnvironmentFault` where the store cannot be used. The listener is told of settings
     that fail.
     """
-    bound = bound_of(search)
+    bound, needs = bound_of(search), engine.placement.needs("unlearn")
     trials = Trials(
         "search",
         SettingTrial,
         {"setup": engine.setup, "settings": list(settings), "references": list(references), "bound": bound},
         len(settings),
-        engine.placement.needs("unlearn"),
+        lambda trial: needs,
         listener,
         max_failures=engine.resources.max_retries,
         concurrency=engine.resources.concurrency or None,

@@ -20,6 +20,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from ray import tune
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
+from ray.tune.execution.placement_groups import resource_dict_to_pg_factory
 from ray.tune.schedulers import TrialScheduler
 
 from ...base.errors import EnvironmentFault
@@ -59,6 +60,10 @@ class TrialListener(Protocol[Report]):
         """A step of a trial has ended on the node with the address `node`."""
         ...
 
+    def lost(self, trial: int) -> None:
+        """A trial has lost its worker, and waits for another one."""
+        ...
+
     def ended(self, trial: int, problem: str) -> None:
         """A trial has ended: by itself or by its scheduler, or in failure where `problem` is not
         empty.
@@ -74,7 +79,7 @@ class Trials(Generic[Report]):
 
     - `trainable`, `parameters`: a `Trial` and the keywords of its `setup`.
     - `count`: how many trials there are.
-    - `needs`: what one trial asks of Tune, such as `{"cpu": 1}`.
+    - `needs`: trial → what it asks of Tune, such as `{"cpu": 1}`.
     - `max_failures`: how often Tune starts a trial again after it failed.
     - `own_failures`: whether a step may raise for a reason of its trial alone. If not, two steps
         that fail in the same way end all trials. Two failures to start a worker always do.
@@ -88,7 +93,7 @@ class Trials(Generic[Report]):
     trainable: type[Trial]
     parameters: Mapping[str, Any]
     count: int
-    needs: Mapping[str, float]
+    needs: Callable[[int], Mapping[str, float]]
     listener: TrialListener[Report]
     max_failures: int
     own_failures: bool = True
@@ -107,10 +112,14 @@ class Trials(Generic[Report]):
         # Importing ray.tune sets its logger up anew. We report failures ourselves, once.
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         observer: _Observer[Report] = _Observer(self)
+        needs = self.needs  # alone: Tune pickles the function that it is given
         scratch = ScratchFolder("orc-tune-", Path(tempfile.gettempdir()))
         try:
             tuner = tune.Tuner(
-                tune.with_resources(tune.with_parameters(self.trainable, **self.parameters), dict(self.needs)),
+                tune.with_resources(
+                    tune.with_parameters(self.trainable, **self.parameters),
+                    lambda config: resource_dict_to_pg_factory(dict(needs(config[TRIAL]))),
+                ),
                 param_space={TRIAL: tune.grid_search(list(range(self.count)))},
                 tune_config=TuneConfig(
                     metric=self.metric,
@@ -169,6 +178,7 @@ class _Observer(tune.Callback, tune.Stopper, Generic[Report]):
         self._tell(lambda: self._trials.listener.ended(trial.config[TRIAL], ""))
 
     def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self._tell(lambda: self._trials.listener.lost(trial.config[TRIAL]))
         reason = failure(trial.get_pickled_error(), starting=self._trials.own_failures)
         self._failures[reason] += 1
         if reason and self._failures[reason] == SAME_FAILURES:

@@ -1,5 +1,5 @@
-"""Units as Ray Tune trials: a trial is a worker that pulls units from a queue, a step makes one or
-several short ones.
+"""Units as Ray Tune trials: a trial is a worker that pulls units of every kind from one queue. It
+lives as long as there are any.
 
 Nothing is divided up beforehand. So workers that come late take part at once, and all finish
 together.
@@ -7,6 +7,7 @@ together.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,8 +23,8 @@ from ...plan.units import Outcome, Unit
 from ...recipe.sections import Resources
 from ...store import Store
 from ...work.execute import POLL_SECONDS, Held, execute
-from ..base import Listener, Starter
-from ..queue import QueueServer
+from ..base import Ledger
+from ..queue import UnitQueue
 from .placement import Placement
 from .trials import REPORT, TRIAL, Trial, Trials, cause
 from .worker import WorkerSetup
@@ -33,6 +34,64 @@ WORKER_LOSSES = 50
 QUEUE_LOSSES = 3  # rounds without progress because the queue's process died
 QUEUE_PATIENCE = (15.0, 30.0, 120.0)  # seconds until we give up a queue that does not answer
 LOST = "its worker crashed: workers that were given this unit died; the others are not affected"
+
+
+class QueueServer:
+    """Holds the queue of the units at work; the Ray actor that workers pull from, one for all of a
+    run.
+
+    Its methods are coroutines, so that workers can wait for a unit to become ready.
+    """
+
+    def __init__(self) -> None:
+        self._changed = asyncio.Condition()
+
+    async def load(self, units: Sequence[Unit], retries: int, at_once: int | None, devices: bool) -> None:
+        """Puts a new queue in the place of the last one; arguments as those of `UnitQueue`."""
+        self._queue = UnitQueue(units, retries, at_once, devices)
+
+    async def begin(self, worker: int) -> list[int]:
+        given_up = self._queue.begin(worker)
+        await self._tell()
+        return given_up
+
+    async def take(
+        self, worker: int, made: Sequence[tuple[int, bool]], device: bool = True, wait: float = 0.0
+    ) -> list[int] | None:
+        """Settles what `worker` has made, and returns its next units; None where all are settled.
+
+        **Arguments:** `made`: units, and whether each failed. `wait`: seconds to wait for a unit
+        that is ready.
+        """
+        queue = self._queue  # while we wait, another may take its place
+        for place, failed in made:
+            queue.settle(worker, place, failed)
+        if made:
+            await self._tell()
+        deadline = time.monotonic() + wait
+        while queue is self._queue and not queue.over:
+            taken = queue.take(worker, device)
+            left = deadline - time.monotonic()
+            if taken or left <= 0:
+                return taken
+            try:
+                async with asyncio.timeout(left), self._changed:
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+        return None
+
+    async def fault(self, worker: int) -> bool:
+        return self._queue.fault(worker)
+
+    async def put_back(self, worker: int, place: int) -> bool:
+        again = self._queue.put_back(worker, place)
+        await self._tell()
+        return again
+
+    async def _tell(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
 
 
 @dataclass(frozen=True)
@@ -52,12 +111,22 @@ class UnitTrial(Trial):
     """
 
     def setup(
-        self, config: dict[str, Any], *, setup: WorkerSetup | None = None, units: Sequence[Unit] = (), queue: Any = None
+        self,
+        config: dict[str, Any],
+        *,
+        setup: WorkerSetup | None = None,
+        units: Sequence[Unit] = (),
+        queue: Any = None,
+        devices: int | None = None,
     ) -> None:
-        """**Arguments:** `queue`: the actor that holds a `UnitQueue` of `units`."""
+        """**Arguments:**
+
+        - `queue`: the actor that holds a `UnitQueue` of `units`.
+        - `devices`: how many trials, the first ones, have a GPU where others have none; None: all
+          are alike.
+        """
         assert setup is not None
-        self._units = units
-        self._queue = queue
+        self._units, self._queue, self._devices = units, queue, devices
         self._fault = ""
         self._raised: EnvironmentFault | None = None
         self._orphaned = False
@@ -72,8 +141,10 @@ class UnitTrial(Trial):
 
     def begin(self, trial: int) -> None:
         self._worker = trial
+        self._device = self._devices is None or trial < self._devices
         self._left: list[int] = []
-        self._held: set[int] = set()
+        self._made: list[tuple[int, bool]] = []
+        self._over = False
         try:
             self._given_up = ray.get(self._queue.begin.remote(trial))
         except RayActorError:  # if raised, Tune would start worker after worker for a lost queue
@@ -111,47 +182,49 @@ class UnitTrial(Trial):
         if self._raised is not None:
             raised, self._raised = self._raised, None
             self._surroundings(self._worker, raised)
-        told += [_lost(self._units[index]) for index in self._given_up]
+        told += [_lost(self._units[place]) for place in self._given_up]
         self._given_up = []
         # Every report costs Tune's loop several milliseconds: short units are reported together.
         until = time.monotonic() + STEP_SECONDS
         while self._left and not self._fault and (not told or time.monotonic() < until):
-            index = self._left.pop(0)
+            place = self._left.pop(0)
             try:
-                outcome = self._execute(index)
+                outcome = self._execute(place)
             except EnvironmentFault as fault:
                 # The unit is not to blame. What was made so far is reported first.
-                for one in (index, *self._left):
+                for one in (place, *self._left):
                     ray.get(self._queue.put_back.remote(self._worker, one))
                 self._left, self._raised = [], fault
                 break
             if outcome is not None:
                 told.append(outcome)
+                self._made.append((place, outcome.failed))
             self._take()
         if self._raised is not None and not told:
             raised, self._raised = self._raised, None
             self._surroundings(self._worker, raised)
         if self._raised is not None or self._fault:
             return {REPORT: UnitsReport(tuple(told), fault=self._fault), "done": bool(self._fault)}
-        self._take()
+        self._take(0.0 if told else STEP_SECONDS)
         following = self._left[0] if self._left else None
-        return {REPORT: UnitsReport(tuple(told), following), "done": not self._left}
+        return {REPORT: UnitsReport(tuple(told), following), "done": self._over}
 
-    def _take(self) -> None:
+    def _take(self, wait: float = 0.0) -> None:
+        """Takes the next units where this worker has none left."""
         if not self._left:
-            self._left = ray.get(self._queue.take.remote(self._worker))
+            made, self._made = self._made, []
+            taken = ray.get(self._queue.take.remote(self._worker, made, self._device, wait))
+            self._left, self._over = taken or [], taken is None
 
-    def _execute(self, index: int) -> Outcome | None:
+    def _execute(self, place: int) -> Outcome | None:
         """Makes a unit. Returns None, and gives the unit back to the queue, where another worker is
         making it.
         """
         try:
-            return execute(self._units[index], self._context, wait=False)
+            return execute(self._units[place], self._context, wait=False)
         except Held:
-            if index in self._held:
+            if ray.get(self._queue.put_back.remote(self._worker, place)):
                 time.sleep(POLL_SECONDS)  # it came round again: there is little else to do
-            self._held.add(index)
-            ray.get(self._queue.put_back.remote(self._worker, index))
             return None
 
 
@@ -160,38 +233,42 @@ def _lost(unit: Unit) -> Outcome:
 
 
 class UnitReports:
-    """Tells the driver's listener the outcome of each unit, once."""
+    """Passes on what workers report of some of a run's units."""
 
-    def __init__(self, units: Sequence[Unit], listener: Listener, starting: Starter | None, reported: set[str]):
-        """**Arguments:** `reported`: filled with the keys of the units whose outcomes came."""
-        self._units, self._listener, self._starting = units, listener, starting
-        self._reported = reported
-        self._wanted = {unit.key for unit in units}
+    def __init__(self, units: Sequence[Unit], ledger: Ledger, queue: Any):
+        self._units, self._ledger, self._queue = units, ledger, queue
+        self._left = list(units)
 
     def reported(self, trial: int, report: UnitsReport, node: str) -> None:
         for outcome in report.outcomes:
-            if outcome.key not in self._reported:
-                self._reported.add(outcome.key)
-                self._listener(outcome)
-        if report.next is not None and self._starting is not None:
-            self._starting(self._units[report.next], node)
+            self._ledger.settle(outcome)
+        if report.next is not None:
+            self._ledger.listener.begun(self._units[report.next], node)
         if report.fault:
             raise EnvironmentFault(report.fault)
 
-    def ended(self, trial: int, problem: str) -> None:
-        return None
+    def lost(self, trial: int) -> None:
+        """Gives what a lost worker had to others. A new one in its place may find no room."""
+        try:
+            given_up = ray.get(self._queue.begin.remote(trial))
+        except RayActorError:
+            return
+        for place in given_up:
+            self._ledger.settle(_lost(self._units[place]))
 
-    def knows(self, unit: Unit) -> bool:
-        """Whether the outcome of `unit` was reported."""
-        return unit.key in self._reported
+    def ended(self, trial: int, problem: str) -> None:
+        if problem:
+            self.lost(trial)
 
     def complete(self) -> bool:
-        """Whether every unit was reported. Workers that never got one need not start then."""
-        return self._wanted <= self._reported
+        """Whether every unit is settled. Workers that never got one need not start then."""
+        if self._left and not self._ledger.left(self._left[-1:]):
+            self._left = self._ledger.left(self._left)
+        return not self._left
 
 
 class UnitRunner:
-    """Runs units in trials until every unit is reported; the queue that they pull from lives as
+    """Runs units in trials until every unit is settled; the queue that they pull from lives as
     long as the session.
     """
 
@@ -199,43 +276,39 @@ class UnitRunner:
         self._store, self._resources, self._setup = store, resources, setup
         self._queue: Any = _new_queue()  # it starts while the driver looks what is missing
 
-    def run(
-        self,
-        stage: str,
-        units: Sequence[Unit],
-        placement: Placement,
-        listener: Listener,
-        starting: Starter | None,
-    ) -> tuple[set[str], str]:
-        """Runs `units`; returns the keys of those that were reported, and the last problem of a
-        worker.
-        """
-        reported: set[str] = set()
+    def run(self, units: Sequence[Unit], placement: Placement, ledger: Ledger) -> str:
+        """Runs `units` as far as that gets; returns the last problem of a worker."""
         problem = ""
-        left = list(units)
+        left = ledger.left(units)
         spare = QUEUE_LOSSES
         while left:
-            reports = UnitReports(left, listener, starting, reported)
-            told, queue_lives = self._round(stage, left, placement, reports)
+            told, queue_lives = self._round(left, placement, ledger)
             problem = told or problem
-            before, left = left, [u for u in left if u.key not in reported and not self._store.has(u.key)]
+            before, left = left, [u for u in ledger.left(left) if not self._store.has(u.key)]
             # Workers may all have died, or their queue: fresh ones go on while that gets anywhere.
             spare -= not queue_lives
             if len(left) == len(before) and (queue_lives or spare < 0):
                 break
-        return reported, problem
+        return problem
 
-    def _round(self, stage: str, units: Sequence[Unit], placement: Placement, reports: UnitReports) -> tuple[str, bool]:
+    def _round(self, units: Sequence[Unit], placement: Placement, ledger: Ledger) -> tuple[str, bool]:
         """Runs one round of workers; returns the last line of a trial's error, and whether the
         queue still lives.
         """
-        queue = self._loaded_queue(units)
+        devices, others = placement.pools(units)
+        queue = self._loaded_queue(units, others > 0)
+        reports = UnitReports(units, ledger, queue)
         errors = Trials(
-            stage,
+            "units",
             UnitTrial,
-            {"setup": self._setup, "units": list(units), "queue": queue},
-            placement.workers(stage, len(units)),
-            placement.needs(stage),
+            {
+                "setup": self._setup,
+                "units": list(units),
+                "queue": queue,
+                "devices": devices if others else None,
+            },
+            devices + others,
+            lambda trial: placement.needs("train" if trial < devices else "attack"),
             reports,
             # A worker may be lost again and again. The queue counts how often a unit may be.
             max_failures=WORKER_LOSSES,
@@ -245,11 +318,11 @@ class UnitRunner:
         ).run()
         lives = _answers(queue)
         environment = next((e for e in map(cause, errors) if isinstance(e, EnvironmentFault)), None)
-        if environment is not None and any(not reports.knows(u) and not self._store.has(u.key) for u in units):
+        if environment is not None and any(not self._store.has(u.key) for u in ledger.left(units)):
             raise EnvironmentFault(str(environment))
         return str(errors[0]).strip().splitlines()[-1] if errors else "", lives
 
-    def _loaded_queue(self, units: Sequence[Unit]) -> Any:
+    def _loaded_queue(self, units: Sequence[Unit], devices: bool) -> Any:
         """Returns the actor that workers pull `units` from; a new one where there is none, or it
         does not answer.
 
@@ -261,7 +334,7 @@ class UnitRunner:
                 self._queue = _new_queue()
             try:
                 loading = self._queue.load.remote(
-                    list(units), self._resources.max_retries, self._resources.units_per_trial
+                    list(units), self._resources.max_retries, self._resources.units_per_trial, devices
                 )
                 ray.get(loading, timeout=patience)
                 return self._queue

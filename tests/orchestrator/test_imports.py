@@ -1,0 +1,36 @@
+"""What is imported before the first unit, counted by modules: a budget does not depend on how busy the machine is."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+
+# Nothing of these before a unit or a report needs it. Each costs a second of processor time or more in every process.
+LATE = {"mlflow", "matplotlib", "torchvision", "xgboost", "scipy", "sklearn", "boto3", "optuna", "timm", "sympy"}
+
+
+def imported(code: str, before: str = "") -> Counter[str]:
+    """Returns how many modules of each package `code` imports in a new process, after what `before` has imported."""
+    program = f"import sys, json\n{before}\nknown = set(sys.modules)\n{code}\nprint(json.dumps(sorted(set(sys.modules) - known)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
+    return Counter(name.partition(".")[0] for name in json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_a_worker() -> None:
+    """Ray Tune and torch come with any worker; pandas, Ray Data and Ray Train come with Ray Tune."""
+    found = imported("import orchestrator.engine.ray.unit_trials", "import torch\nfrom ray import tune")
+    assert not LATE & set(found)
+    ours = sum(found[name] for name in ("orchestrator", "unlearn", "attack"))
+    assert ours <= 145
+    assert found.total() - ours <= 15, found
+
+
+@pytest.mark.parametrize("module", ["orchestrator.experiments.run", "orchestrator.experiments.search"])
+def test_the_driver(module: str) -> None:
+    found = imported(f"import {module}")
+    assert not (LATE | {"ray"}) & set(found), "a run with everything stored starts no Ray, and a plan none"
+    assert sum(found[name] for name in ("orchestrator", "unlearn", "attack")) <= 165
