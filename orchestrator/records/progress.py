@@ -169,7 +169,7 @@ class Progress:
         if self._made:
             left = (now - self._working) * max(0.0, self._weight - self._made) / self._made
             eta = f"about {duration(left)} left"
-        return f"  {', '.join(counts) or 'starting workers'}; {duration(now - self._started)} so far, {eta}"
+        return f"  {', '.join(counts) or 'waiting for workers'}; {duration(now - self._started)} so far, {eta}"
 
     def _stop_ticker(self) -> None:
         self._stop.set()

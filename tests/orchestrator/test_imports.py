@@ -26,7 +26,7 @@ def test_a_worker() -> None:
     assert not LATE & set(found)
     ours = sum(found[name] for name in ("orchestrator", "unlearn", "attack"))
     assert ours <= 145
-    assert found.total() - ours <= 15, found
+    assert found.total() - ours <= 30, found  # Pillow is most of them
 
 
 @pytest.mark.parametrize("module", ["orchestrator.experiments.run", "orchestrator.experiments.search"])
