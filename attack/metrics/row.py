@@ -86,6 +86,9 @@ class Row:
     - `verdict`: in words. `judged`: the same, typed; None in results of a version that judged by
         other rules.
     - `error`: why the row failed, empty where it is done.
+    - `title`: what to call the method in print. `access`: the data that it sees, as
+        `unlearn.methods.base.Needs` names them; `validation`: whether held-out samples too. Empty
+        where nothing is known of the method.
     """
 
     method: str
@@ -103,6 +106,9 @@ class Row:
     verdict: str = ""
     judged: Verdict | None = None
     error: str = ""
+    title: str = ""
+    access: str = ""
+    validation: bool = False
 
     def __getitem__(self, metric: str) -> Measure:
         """Returns a metric; one without a value where it was not measured."""
@@ -139,6 +145,9 @@ class Row:
             "sources": list(self.sources),
             "distance_models": self.distance_models,
             "error": self.error,
+            "title": self.title,
+            "access": self.access,
+            "validation": self.validation if self.access else None,
             "judgement": None if self.judged is None else self.judged.to_json(),
         }
         if self.judged is not None:
@@ -190,6 +199,9 @@ class Row:
             verdict=document.get("verdict") or "",
             judged=Verdict.from_json(document["judgement"]) if document.get("judgement") else None,
             error=document.get("error") or "",
+            title=document.get("title") or "",
+            access=document.get("access") or "",
+            validation=bool(document.get("validation")),
         )
 
 

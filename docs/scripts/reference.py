@@ -22,6 +22,8 @@ import unlearn
 from orchestrator.base import errors
 from orchestrator.commands.cli import build_parser
 from orchestrator.recipe.schema import recipe_schema
+from orchestrator.report import words
+from unlearn.methods.cards import describe, plain
 
 Schema = Mapping[str, Any]
 
@@ -321,38 +323,32 @@ def metrics() -> str:
     )
 
 
-_ACCESS = {
-    "forget": "the forget set alone",
-    "moments": "the forget set and stored second moments",
-    "fisher": "the forget set and a stored Fisher diagonal",
-    "retain_share": "the forget set and a share of the retain set",
-    "retain": "the forget set and the whole retain set",
-}
-
-
 def methods() -> str:
     """Returns the page of every method's card, with its presets."""
     text = [
         "# Methods",
         "What each method computes, which data it sees, and what it costs. "
-        "Its options are in the [recipe reference](recipe.md#methods).",
+        "What its settings mean is in the [reference of the library](unlearn.md).",
     ]
     for name, method in sorted(unlearn.METHODS.items(), key=lambda item: item[1].card.title.lower()):
-        card = method.card
+        described = describe(name)
+        card = described.card
         rows = [
             ("in a recipe", f"`{name}`" if method.selectable else "every run has it"),
             ("formula", card.formula),
             ("paper", card.paper),
-            ("sees", _ACCESS[method.access]),
-            ("for", ", ".join(f"`{kind}`" for kind in sorted(method.scenarios))),
+            ("sees", words.sees_in_words(described.access, described.validation)),
+            ("for", ", ".join(f"`{kind}`" for kind in described.scenarios)),
             ("cost", card.passes),
         ]
         text += [f"## {card.title}", table((rows[0][0], rows[0][1]), [row for row in rows[1:] if row[1]])]
+        fields = [(f"`{each.name}`", each.shown, each.searched) for each in described.settings]
+        text.append(table(("setting", "default", "a search tries"), fields))
         if card.deviations:
             text.append("Where it knowingly differs:\n\n" + "\n".join(f"- {told}" for told in card.deviations))
         presets = [
-            (f"`{preset}`", ", ".join(f"`{key}={value}`" for key, value in found.values.items()), found.source)
-            for preset, found in method.presets.items()
+            (f"`{preset}`", ", ".join(f"`{key}: {plain(value)}`" for key, value in found.values.items()), found.source)
+            for preset, found in described.presets.items()
         ]
         if presets:
             text.append(table(("preset", "values", "source"), presets))

@@ -34,6 +34,10 @@ ROW = {
     "sources": "The trained models that its models were made from.",
     "distance_models": "How many models a side its distances are of.",
     "error": "Why it failed, in one line.",
+    "title": "The method's name in print.",
+    "access": "The data that the method sees: `forget`, `moments`, `fisher`, `retain_share` or `retain`. "
+    "Each sees the forget set. Missing where nothing is known of the method, as in an audit.",
+    "validation": "Whether it sees held-out samples too.",
     "judgement": "What the verdict rests on: the word, the reason, the leak that each attack finds, failing models.",
 }
 
@@ -62,6 +66,9 @@ _EXAMPLE = Row(
         "xgboost",
     ),
     error="",
+    title="PGU",
+    access="moments",
+    validation=True,
 )
 
 

@@ -33,6 +33,8 @@ def demo() -> str:
     places = {name: place for place, name in enumerate(cells[0])}
     rows = []
     for row in cells[2:]:
+        if not row[places["Verdict"]]:
+            continue  # the heading of a group
         settings = row[places["Parameters"]]
         name = row[places["Method"]] + (f", {settings}" if settings else "")
         rows.append([name, *(row[places[column]] for column in ("AUC", "Error test (%)", "Speed-up", "Verdict"))])

@@ -62,6 +62,7 @@ class SearchDocument(TypedDict):
     recipe: str
     search: Object
     method: str
+    title: NotRequired[str]  # of the method, in print
     attack: str
     fold: str
     models: int

@@ -8,18 +8,17 @@ import sys
 from pathlib import Path
 
 from unlearn import METHODS, Method
-from unlearn.methods.conformance import CHECKS, check_method
+from unlearn.testing import CHECKS, examine
 
 from ..base.errors import UserError
 from .ending import print_json
 
 
 def main(args: argparse.Namespace) -> int:
-    # Methods bring torch, which takes seconds to import: only once the command is chosen.
     cls = METHODS[args.method] if args.method in METHODS else _imported(args.method)
     if not (isinstance(cls, type) and issubclass(cls, Method)):
         raise UserError(f"{args.method}: it is no unlearn.Method; derive the class from it")
-    findings = check_method(cls)
+    findings = examine(cls)
     failed = [finding for finding in findings if finding.holds is False]
     if args.json:
         print_json(

@@ -69,7 +69,7 @@ def _table(document: SearchDocument) -> Table:
         return words.NOT_MEASURABLE if value is None else format(value, form)
 
     names = varying_names([trial["params"] for trial in document["trials"]])
-    table = Table(title=f"Search for {words.method_name(document['method'])}: settings that no other one beats")
+    table = Table(title=f"Search for {document.get('title') or document['method']}: settings that no other one beats")
     for heading in ("", "setting", "search |AUC−½|", "error rise", "test-fold AUC", "|AUC−½|", "error rise"):
         table.add_column(heading, justify="left" if heading in ("", "setting") else "right")
     for method, final in zip(document["methods"], document.get("final", []), strict=True):

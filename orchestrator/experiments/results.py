@@ -166,6 +166,7 @@ class _Collected:
             if unit.kind == "unlearn" and store.has(unit.key):
                 notes += store.meta(unit.key)["notes"]
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        needs = None if row.unlearns is None else row.unlearns.needs()
         known = ResultRow(
             row.method,
             {name: plain(value) for name, value in row.params.items()},
@@ -177,6 +178,9 @@ class _Collected:
             sources=tuple(names[unit.label.model_id] for unit in done),
             notes=tuple(notes),
             error=f"{problems[0]}{more}" if problems else "",
+            title="" if row.unlearns is None else row.unlearns.card.title,
+            access="" if needs is None else needs.access,
+            validation=needs is not None and needs.validation,
         )
         return build_row(known, scored, self._distances(row), retrain, lambda name: seed_for(self.seed, name))
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attack.metrics.row import metric_name
+from unlearn import METHODS
 
 from ..base.documents import FinalRow, Results, SearchDocument, Trial
 from ..base.errors import EXIT_UNITS_FAILED, EnvironmentFault, UserError
@@ -258,12 +259,14 @@ class _Search:
             notes.append(few_models(models))
         if winner is None:
             notes.append(no_winner(trials, bound_of(self.search)))
+        name = str(self.search.method["name"])
         document: SearchDocument = {
             "schema": SCHEMA_VERSION,
             "key": plan.key,
             "recipe": self.recipe.name,
             "search": self.search.model_dump(mode="json"),
-            "method": str(self.search.method["name"]),
+            "method": name,
+            "title": METHODS[name].card.title,
             "attack": plan.baseline.label.attack,
             "fold": FOLD,
             "models": models,
@@ -272,7 +275,7 @@ class _Search:
             "trials": trials,
             "winner": winner,
             "front": front,
-            "methods": [{"name": str(self.search.method["name"]), **trials[i]["params"]} for i in chosen],
+            "methods": [{"name": name, **trials[i]["params"]} for i in chosen],
             "notes": notes,
         }
         return finite(document)

@@ -59,6 +59,7 @@ class Row:
     distance: Unit | None = None  # None where the recipe has no retrained models to measure one to
     unseen: tuple[Unit, ...] = ()  # outputs of the models attacked on unseen images
     traces: Unit | None = None  # None where there are no retrained models
+    unlearns: Method | None = None  # with its settings; None for the two reference rows
 
     @property
     def measures(self) -> tuple[Unit, ...]:
@@ -168,7 +169,7 @@ class _Planner:
                 targets.append(output)
             else:
                 companions.append(output)
-        return Row(point.name, point.params, tuple(targets), tuple(producers), tuple(companions))
+        return Row(point.name, point.params, tuple(targets), tuple(producers), tuple(companions), unlearns=point.method)
 
     def _unlearn(self, original: Unit, point: Point) -> Unit:
         method, split = point.method, self.data.split

@@ -33,11 +33,11 @@ LATER = {"since": 2}  # metadata of a field that came after the first version: s
 
 def option_names(target: Target, skip: Sequence[str] = ()) -> list[str]:
     """Returns the names of the options that `target`, a dataclass or a callable, takes."""
-    return [name for name in _options(target) if name not in skip]
+    return [name for name in options_of(target) if name not in skip]
 
 
 @lru_cache(maxsize=256)
-def _options(target: Target) -> dict[str, tuple[Any, Any]]:
+def options_of(target: Target) -> dict[str, tuple[Any, Any]]:
     """Returns name → (type, default or `...`) of a dataclass's fields or a callable's
     parameters."""
     found: dict[str, tuple[Any, Any]] = {}
@@ -48,7 +48,7 @@ def _options(target: Target) -> dict[str, tuple[Any, Any]]:
                 continue
             if dataclasses.is_dataclass(item.default_factory):
                 # settings of settings are given beside the others
-                found |= _options(item.default_factory)
+                found |= options_of(item.default_factory)
                 continue
             default: Any = ...
             if item.default is not dataclasses.MISSING:
@@ -70,7 +70,7 @@ def options_model(
     target: Target, *, skip: Sequence[str] = (), extra: Mapping[str, object] | None = None
 ) -> type[BaseModel]:
     """Returns a strict pydantic model of the options of `target`."""
-    options = {name: option for name, option in _options(target).items() if name not in skip}
+    options = {name: option for name, option in options_of(target).items() if name not in skip}
     options |= {name: (kind, None) for name, kind in (extra or {}).items()}
     fields: dict[str, Any] = {name: (strictly(kind), default) for name, (kind, default) in options.items()}
     name = getattr(target, "__name__", "Options")
@@ -162,7 +162,7 @@ def canonical_options(target: Target, given: Mapping[str, object], each: Each | 
     **Arguments:** `each`: applies a conversion to a value that stands for several; without it
     values are single.
     """
-    known = _options(target)
+    known = options_of(target)
     found: dict[str, Json] = {}
     for name, value in given.items():
         convert = _converter(target, name) if name in known else plain
@@ -177,7 +177,7 @@ Each: TypeAlias = Callable[[object, Convert], object]
 @lru_cache(maxsize=1024)
 def _converter(target: Target, name: str) -> Convert:
     config = ConfigDict(arbitrary_types_allowed=True)
-    return TypeAdapter(strictly(_options(target)[name][0]), config=config).validate_python
+    return TypeAdapter(strictly(options_of(target)[name][0]), config=config).validate_python
 
 
 def settings_of(settings: object) -> dict[str, Json]:

@@ -1,12 +1,53 @@
-"""`preset: NAME` of a method: published settings, filled in before anything else is looked at."""
+"""Shorthands in a recipe's methods, written out before anything else is looked at.
+
+`preset: NAME` stands for published settings, `name: all` for every method that fits the scenario.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from unlearn import METHODS
+from unlearn import METHODS, Scenario
 
 from ..base.errors import Fault, nearest
+from .options import options_of
+
+EVERY = "all"
+
+
+def write_out(document: dict[str, object], found: list[Fault]) -> dict[str, object]:
+    """Returns the recipe with its shorthands written out. Faults are added to `found`."""
+    return fill_in(_every_method(document, found), found)
+
+
+def _every_method(document: dict[str, object], found: list[Fault]) -> dict[str, object]:
+    """Writes out `name: all`: each method of this package that fits the scenario and that the
+    recipe does not name, with its default settings."""
+    methods, scenario = document.get("methods"), document.get("scenario")
+    if not isinstance(methods, list):
+        return document
+    names = [settings.get("name") if isinstance(settings, Mapping) else None for settings in methods]
+    kind = scenario.get("kind", Scenario.kind) if isinstance(scenario, Mapping) else Scenario.kind
+    written: list[object] = []
+    for index, settings in enumerate(methods):
+        if names[index] != EVERY:
+            written.append(settings)
+            continue
+        extra = [key for key in settings if key != "name"]
+        if extra:
+            found.append(
+                Fault(f"methods.{index}.{extra[0]}", settings[extra[0]], "all takes no options", "name the method")
+            )
+        for name in METHODS.built_in:
+            if name in names or not METHODS[name].selectable or not METHODS[name].fits(str(kind)):
+                continue
+            needed = [option for option, (_, default) in options_of(METHODS[name]).items() if default is ...]
+            if needed:
+                allowed = f"a line of its own, such as {{name: {name}, {needed[0]}: …}}"
+                found.append(Fault(f"methods.{index}.name", EVERY, f"{name} has no default {needed[0]}", allowed))
+            else:
+                written.append({"name": name})
+    return {**document, "methods": written}
 
 
 def fill_in(document: dict[str, object], found: list[Fault]) -> dict[str, object]:

@@ -49,7 +49,7 @@ def check_recipe(document: object, label: str = "recipe") -> Recipe:
             [Fault("recipe", document, "not a mapping", "keys such as name, dataset, scenario, model")], label
         )
     found: list[Fault] = []
-    document = presets.fill_in(_expand_environment(document, found), found)
+    document = presets.write_out(_expand_environment(document, found), found)
     try:
         draft = Draft.model_validate(document)
     except ValidationError as error:

@@ -8,6 +8,7 @@ from attack import ATTACKS
 from unlearn import METHODS, MODELS, SOURCES, Method, Scenario, Training
 
 from .options import Target, options_model
+from .presets import EVERY
 from .sections import Draft
 from .sweep import KINDS
 
@@ -24,6 +25,11 @@ def recipe_schema() -> Schema:
         "dataset": {"source": {name: _options(SOURCES[name]) for name in SOURCES}},
         "methods": {"name": {name: _of_method(METHODS[name]) for name in METHODS if METHODS[name].selectable}},
         "attacks": {"name": {name: _options(ATTACKS[name]) for name in ATTACKS}},
+    }
+    sections["methods"]["name"][EVERY] = {
+        "description": "Every method that fits the scenario and is not named beside it, with its defaults.",
+        "type": "object",
+        "additionalProperties": False,
     }
     for section, by_key in sections.items():
         for key, variants in by_key.items():

@@ -31,6 +31,7 @@ class Line:
     """One metric of one row in every run; None for a run that has no such row."""
 
     method: str
+    title: str
     params: Object
     shown: str
     metric: words.Metric
@@ -126,7 +127,7 @@ def lines(reports: Sequence[Report]) -> Iterator[Line]:
         shown = words.parameters_text(row.params, varying[row.method] or None)
         measured = [m for m in metrics if any(each is not None and each.value(m.name) is not None for each in found)]
         for metric in (VERDICT, *measured):
-            yield Line(row.method, row.params, shown, metric, found, verdicts)
+            yield Line(row.method, row.title, row.params, shown, metric, found, verdicts)
 
 
 def _keyed(report: Report) -> dict[tuple[str, str, int], ResultRow]:
@@ -209,7 +210,7 @@ def _markdown(names: Sequence[str], recipe: Sequence[tuple[str, list[str]]], tab
     head = [escape_markdown(cell) for cell in _headers(names)]
     found += ["", "### Results", "", markdown_line(head), markdown_line(["---"] * 3 + ["---:"] * (len(head) - 3))]
     for line in table:
-        cells = [words.method_name(line.method), line.shown, line.metric.heading]
+        cells = [line.title, line.shown, line.metric.heading]
         cells = [escape_markdown(cell) for cell in cells] + [_value(line, run) for run in range(len(names))]
         for run in range(1, len(names)):
             text, clear = _difference(line, run)
@@ -242,7 +243,7 @@ def _latex(names: Sequence[str], recipe: Sequence[tuple[str, list[str]]], table:
     for line in table:
         label = line.metric.tex or tex(line.metric.label)
         unit = f" ({tex(line.metric.unit)})" if line.metric.unit else ""
-        cells = [tex(words.method_name(line.method)), tex(line.shown), label + unit]
+        cells = [tex(line.title), tex(line.shown), label + unit]
         cells += [tex(_value(line, run)) for run in range(len(names))]
         for run in range(1, len(names)):
             text, clear = _difference(line, run)

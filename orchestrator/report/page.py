@@ -96,7 +96,7 @@ def _subscript(text: str) -> Markup:
 def _rows(report: Report) -> list[dict[str, object]]:
     shown, _ = tables.columns(report)
     found = []
-    for row in report.rows:
+    for heading, row in tables.in_groups(report):
         judgement = report.judgements[row.index]
         cells = []
         for metric in shown:
@@ -109,7 +109,8 @@ def _rows(report: Report) -> list[dict[str, object]]:
             )
         found.append(
             {
-                "method": words.method_name(row.method),
+                "group": f"sees {heading}" if heading else "",
+                "method": row.title,
                 "short": row.short,
                 "full": words.parameters_text(row.params, limit=2000),
                 "baseline": row.baseline,
@@ -281,9 +282,7 @@ def _settings(report: Report) -> list[tuple[str, str]]:
         if not row.baseline and row.params:
             shared = [name for name in row.params if name not in row.varying]
             swept = f"; varied: {', '.join(words.parameter_name(name) for name in row.varying)}" if row.varying else ""
-            found.setdefault(
-                words.method_name(row.method), words.parameters_text(row.params, shared, limit=600) + swept
-            )
+            found.setdefault(row.title, words.parameters_text(row.params, shared, limit=600) + swept)
     return list(found.items())
 
 

@@ -57,6 +57,17 @@ class ResultRow:
         return words.clean(self.row.method)
 
     @property
+    def title(self) -> str:
+        """The method's name in print; its recipe name where the results do not tell."""
+        return _title(self.row)
+
+    @property
+    def group(self) -> str:
+        """The data that the method sees, as a heading; empty where that is not known."""
+        known = self.row.access in words.ACCESS
+        return words.sees(self.row.access, self.row.validation) if known else ""
+
+    @property
     def params(self) -> Object:
         return self.row.params
 
@@ -145,6 +156,15 @@ class Report:
             ResultRow(index, row, varying[row.method], _label(row, varying[row.method]))
             for index, row in enumerate(rows)
         )
+
+    @cached_property
+    def groups(self) -> tuple[tuple[str, tuple[ResultRow, ...]], ...]:
+        """The rows by the data that their methods see, from little to much, each with a heading.
+
+        Rows of which that is not known come first, the reference rows among them, under no heading.
+        """
+        order = ["", *(words.sees(access, val) for access in words.ACCESS for val in (False, True))]
+        return tuple((name, rows) for name in order if (rows := tuple(r for r in self.rows if r.group == name)))
 
     @property
     def recipe(self) -> Record:
@@ -284,5 +304,8 @@ def _label(row: Row, varying: Sequence[str]) -> str:
     Where it has one row only, with the parameter that its name speaks of.
     """
     shown = varying or [name for name in ("k", "gamma") if name in row.params][:1]
-    name = words.clean(words.method_name(row.method))
-    return f"{name} {words.parameters_text(row.params, shown, limit=44)}".strip()
+    return f"{_title(row)} {words.parameters_text(row.params, shown, limit=44)}".strip()
+
+
+def _title(row: Row) -> str:
+    return words.clean(row.title or words.REFERENCES.get(row.method) or row.method)

@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from . import words
 from .rows import Report, ResultRow, ResultsError
@@ -18,6 +18,7 @@ from .rows import Report, ResultRow, ResultsError
 FORMATS = ("csv", "md", "latex")
 NOT_MEASURABLE_NOTE = f"{words.NOT_MEASURABLE}: not measurable."
 INTERVAL_NOTE = "[low, high]: 95 % interval over models."
+GROUP_NOTE = "Headings: the data that a method sees. D_f is the forget set, D_r the retain set."
 MARK_NOTE = "Bold, among unlearning methods: AUC nearest 0.5, errors nearest to Retrain's, highest speed-up."
 
 
@@ -31,11 +32,19 @@ def columns(report: Report) -> tuple[list[words.Metric], list[str]]:
     return shown, [words.metric(name).label for name in names if name in known and not measured[name]]
 
 
+def in_groups(report: Report) -> Iterator[tuple[str, ResultRow]]:
+    """Yields the rows by the data that their methods see; the first of each group with its
+    heading."""
+    for heading, rows in report.groups:
+        for row in rows:
+            yield heading if row is rows[0] else "", row
+
+
 def notes(report: Report) -> list[str]:
     """Returns the remarks that belong under the table."""
     shown, missing = columns(report)
     done = [row for row in report.rows if row.done]
-    found = []
+    found = [GROUP_NOTE] if any(heading for heading, _ in report.groups) else []
     if any(row.bounds(metric.name) for row in done for metric in shown):
         found.append(INTERVAL_NOTE)
     if report.marked:
@@ -55,15 +64,16 @@ def to_csv(report: Report) -> str:
     names.sort(key=lambda name: (order.index(name) if name in order else len(order), name))
     with_ci = {name for row in report.rows for name, measure in row.row.metrics.items() if measure.interval}
     params = list(dict.fromkeys(name for row in report.rows for name in row.params))
-    header = ["method", *(f"param.{name}" for name in params), "status", "models"]
+    header = ["method", *(f"param.{name}" for name in params), "access", "validation", "status", "models"]
     for name in names:
         header += [name, f"{name}_low", f"{name}_high"] if name in with_ci else [name]
     header += ["verdict", "error"]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([csv_cell(text) for text in header])
-    for row in report.rows:
-        line: list[object] = [row.method, *(row.params.get(name) for name in params), row.row.status, row.models]
+    for _, row in in_groups(report):
+        sees = [row.row.access, row.row.validation if row.row.access else None]
+        line: list[object] = [row.method, *(row.params.get(name) for name in params), *sees, row.row.status, row.models]
         for name in names:
             low, high = row.bounds(name) or (None, None)
             line += [row.value(name), low, high] if name in with_ci else [row.value(name)]
@@ -101,8 +111,10 @@ def to_markdown(report: Report) -> str:
     shown, _ = columns(report)
     header = ["Method", "Parameters", *(metric.heading for metric in shown), "Verdict"]
     lines = [markdown_line(header), markdown_line(["---", "---", *(["---:"] * len(shown)), "---"])]
-    for row in report.rows:
-        cells = [escape_markdown(words.method_name(row.method)), escape_markdown(row.short)]
+    for heading, row in in_groups(report):
+        if heading:
+            lines.append(markdown_line([f"*sees {escape_markdown(heading)}*", *[""] * (len(header) - 1)]))
+        cells = [escape_markdown(row.title), escape_markdown(row.short)]
         for metric in shown:
             value, bounds, marked = cell(report, row, metric)
             text = (
@@ -144,11 +156,13 @@ def to_latex(report: Report) -> str:
         r"\midrule",
     ]
     previous: str | None = None
-    for row in report.rows:
-        if previous is not None and (previous in words.BASELINES) != row.baseline:
+    for heading, row in in_groups(report):
+        if heading or (previous is not None and (previous in words.BASELINES) != row.baseline):
             lines.append(r"\midrule")
+        if heading:
+            lines.append(rf"\multicolumn{{{len(header)}}}{{l}}{{\emph{{sees {_tex_sets(heading)}}}}} \\")
         previous = row.method
-        cells = [tex(words.method_name(row.method)), tex(row.short)]
+        cells = [tex(row.title), tex(row.short)]
         if not row.done:
             reason = tex(words.shorten(row.error, 90))
             cells.append(rf"\multicolumn{{{len(shown)}}}{{l}}{{\emph{{{reason}}}}}" if shown else "")
@@ -162,8 +176,13 @@ def to_latex(report: Report) -> str:
         cells.append(report.judgements[row.index].word)
         lines.append(" & ".join(cells) + r" \\")
     lines.append(r"\bottomrule")
-    lines += [rf"\multicolumn{{{len(header)}}}{{l}}{{\footnotesize {tex(note)}}} \\" for note in notes(report)]
+    lines += [rf"\multicolumn{{{len(header)}}}{{l}}{{\footnotesize {_tex_sets(note)}}} \\" for note in notes(report)]
     return "\n".join([*lines, r"\end{tabular}"]) + "\n"
+
+
+def _tex_sets(text: str) -> str:
+    """Returns `text` for LaTeX with D_f and D_r as mathematicians write them."""
+    return re.sub(r"D\\_([fr])\b", r"$D_\1$", tex(text))
 
 
 def _tex_heading(metric: words.Metric) -> str:

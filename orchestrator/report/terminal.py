@@ -11,7 +11,7 @@ from rich.text import Text
 
 from . import words
 from .rows import Report, ResultRow
-from .tables import cell
+from .tables import cell, in_groups
 
 STYLES = {
     "forgot": "green",
@@ -88,8 +88,8 @@ class _Fitted:
 
 
 def _table(report: Report, names: Sequence[str], leading: Sequence[str]) -> Table:
-    """One line a row. `leading`: the AUCs, where the table shows them; else verdicts stand in a
-    table above."""
+    """One line a row. `leading`: the AUCs, where the table shows them; else verdicts and the
+    headings of groups stand in a table above."""
     found = _empty()
     by_attack = not leading and any(name in OF_THE_ATTACK for name in names)
     first = f"by {words.attack_name(report.attack_of(report.primary))}" if by_attack else "method"
@@ -102,7 +102,8 @@ def _table(report: Report, names: Sequence[str], leading: Sequence[str]) -> Tabl
         )
     if leading:
         found.add_column("verdict", vertical="bottom", no_wrap=True)
-    for row in report.rows:
+    for heading, row in in_groups(report):
+        _head(found, heading if leading else "")
         cells = []
         for name in names:
             value, bounds, marked = cell(report, row, words.metric(name))
@@ -124,7 +125,8 @@ def _matrix(report: Report) -> Table:
             no_wrap=True,
         )
     found.add_column("verdict", vertical="bottom", no_wrap=True)
-    for row in report.rows:
+    for heading, row in in_groups(report):
+        _head(found, heading)
         cells = []
         for name in report.auc_names:
             value, bounds, marked = cell(report, row, words.metric(name))
@@ -138,6 +140,11 @@ def _matrix(report: Report) -> Table:
 
 def _empty() -> Table:
     return Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1), collapse_padding=True)
+
+
+def _head(table: Table, heading: str) -> None:
+    if heading:
+        table.add_row(Text(f"sees {heading}", style="dim italic"))
 
 
 def _short(bounds: Sequence[float] | None) -> str:

@@ -12,30 +12,7 @@ from typing import Literal
 NOT_MEASURABLE = "n/m"
 CHANCE = 0.5
 
-METHODS = {
-    "no_unlearn": "No unlearning",
-    "retrain": "Retrain",
-    "pgu": "PGU",
-    "pgu_incremental": "PGU, step by step",
-    "eu_k": "EU-k",
-    "cf_k": "CF-k",
-    "finetune": "Finetune",
-    "grad_ascent": "GradAscent",
-    "neg_grad": "NegGrad",
-    "neg_grad_plus": "NegGrad+",
-    "random_label": "RandomLabel",
-    "l1_sparse": "L1-sparse",
-    "scrub": "SCRUB",
-    "salun": "SalUn",
-    "ssd": "SSD",
-    "bad_teacher": "Bad Teacher",
-    "unsir": "UNSIR",
-    "boundary_shrink": "Boundary Shrink",
-    "boundary_expand": "Boundary Expand",
-    "fisher": "Fisher forgetting",
-    "woodfisher": "WoodFisher",
-    "delete": "DELETE",
-}
+REFERENCES = {"no_unlearn": "No unlearning", "retrain": "Retrain"}
 ATTACKS = {
     "xgboost": "XGBoost",
     "u_lira": "U-LiRA",
@@ -45,7 +22,16 @@ ATTACKS = {
     "entropy_threshold": "Entropy threshold",
 }
 PARAMETERS = {"gamma": "γ", "alpha": "α", "lambda": "λ", "beta": "β", "temperature": "T"}
-BASELINES = ("no_unlearn", "retrain")
+BASELINES = tuple(REFERENCES)
+
+# The data that a method sees, from little to much: as a heading, and in words.
+ACCESS = {
+    "forget": ("D_f", "the forget set alone"),
+    "moments": ("D_f, moments", "the forget set and stored second moments"),
+    "fisher": ("D_f, Fisher", "the forget set and a stored Fisher diagonal"),
+    "retain_share": ("D_f, part of D_r", "the forget set and a share of the retain set"),
+    "retain": ("D_f, D_r", "the forget set and the whole retain set"),
+}
 
 Verdict = Literal["forgot", "remembers", "over-unlearned", "damaged", "undecided", "failed"]
 VERDICTS: dict[Verdict, tuple[str, str]] = {
@@ -159,9 +145,16 @@ def metric(name: str) -> Metric:
     return Metric(name, name.replace("_", " "), "fraction")
 
 
-def method_name(name: str) -> str:
-    """Returns a method's name as papers write it."""
-    return METHODS.get(name) or clean(name)
+def sees(access: str, validation: bool) -> str:
+    """Returns what a method sees as a heading: `D_f, D_r, validation`."""
+    return ACCESS[access][0] + (", validation" if validation else "")
+
+
+def sees_in_words(access: str, validation: bool) -> str:
+    """Returns what a method sees: `the forget set alone`."""
+    if not validation:
+        return ACCESS[access][1]
+    return ACCESS[access][1].removesuffix(" alone") + ", with validation data"
 
 
 def attack_name(name: str) -> str:

@@ -12,6 +12,7 @@ from orchestrator.base.errors import RecipeError
 from orchestrator.commands.cli import main
 from orchestrator.recipe.files import read_document
 from orchestrator.recipe.recipe import check_recipe, load_recipe
+from orchestrator.recipe.schema import recipe_schema
 from unlearn import METHODS
 
 
@@ -106,6 +107,39 @@ def test_a_preset_fills_in_published_values() -> None:
 
 
 def test_the_demonstration_has_every_method_for_samples() -> None:
-    shown = {point.name for point in load_recipe("methods-demo").methods}
+    shown = [point.name for point in load_recipe("methods-demo").methods]
     wanted = {n for n, m in METHODS.items() if m.selectable and not m.in_steps and "samples" in m.scenarios}
-    assert shown == wanted - {"pgu_depoison"}
+    assert set(shown) == wanted
+    assert len(shown) == len(wanted)
+
+
+def test_all_stands_for_every_method_that_fits_and_is_not_named() -> None:
+    named = [{"name": "eu_k", "k": 2}, {"name": "cf_k", "k": 1}, {"name": "finetune", "lr": 0.5}]
+    base = {**read_document("demo"), "methods": [*named, {"name": "all"}]}
+    samples = check_recipe(base)
+    assert [point.name for point in samples.methods[:3]] == ["eu_k", "cf_k", "finetune"]
+    assert [point.params for point in samples.methods if point.name == "finetune"] == [{"lr": 0.5}]
+    classes = check_recipe({**base, "scenario": {"kind": "classes", "classes": [0]}, "attacks": [{"name": "xgboost"}]})
+    assert {p.name for p in classes.methods} - {p.name for p in samples.methods} == {"unsir"}
+    written = samples.document["methods"]
+    assert {"name": "all"} not in written, "the resolved recipe says what ran"
+    assert {"name": "salun"} in written
+
+
+def test_what_all_cannot_mean_is_told() -> None:
+    document = {**read_document("demo"), "methods": [{"name": "all", "epochs": 3}, {"name": "cf_k", "k": 1}]}
+    with pytest.raises(RecipeError) as told:
+        check_recipe(document)
+    text = str(told.value)
+    assert "methods.0.epochs: 3: all takes no options" in text
+    assert "eu_k has no default k" in text
+    assert "{name: eu_k, k: …}" in text
+
+
+def test_adding_a_method_is_one_file_and_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demonstration, the table and the conformance suite have it then."""
+    (tmp_path / "toy_of_mine.py").write_text(TOY)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(METHODS.built_in, "toy", "toy_of_mine:Toy")
+    assert "toy" in {point.name for point in load_recipe("methods-demo").methods}
+    assert "methods.toy" in recipe_schema()["$defs"]

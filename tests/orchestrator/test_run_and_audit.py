@@ -184,8 +184,12 @@ def test_the_terminal_shows_it_all_within_its_width(both: tuple[str, RunResult, 
     text = stream.getvalue()
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= width
+    headings = [line.strip() for line in text.splitlines() if line.startswith("sees ")]
+    assert headings[-1] == "sees D_f, D_r"
+    assert len(set(headings)) == len(headings), "groups are named in the first table alone"
+    rest = "\n".join(line for line in text.splitlines() if not line.startswith("sees "))
     for head in ("Retrain's", "D_f", "D_r", "s per", "KS of", "verdict"):
-        assert text.count(head) == 1, f"{head}\n{text}"
+        assert rest.count(head) == 1, f"{head}\n{text}"
     assert ("mean score" in text) == (both[0] != "classes removed")
     assert text.count("\nEU-k") == (1 if width == 160 and both[0] != "every attack" else text.count("\nRetrain"))
 

@@ -14,6 +14,13 @@ from attack.metrics.row import Row
 from attack.metrics.verdict import Leak, Verdict, VerdictWord
 
 MODELS, SAMPLES = 5, 60
+# What a run writes of its methods: name in print, and the data that they see.
+METHODS: dict[str, dict[str, Any]] = {
+    "pgu": {"title": "PGU", "access": "moments", "validation": True},
+    "eu_k": {"title": "EU-k", "access": "retain", "validation": False},
+    "cf_k": {"title": "CF-k", "access": "retain", "validation": False},
+    "finetune": {"title": "Finetune", "access": "retain", "validation": False},
+}
 
 
 def verdict(word: VerdictWord, reason: str = "As planted", **attacks: tuple[float, float | None]) -> Verdict:
@@ -134,7 +141,7 @@ def failed(method: str, params: dict[str, Any], error: str) -> dict[str, Any]:
 
 
 def document(rows: list[dict[str, Any]], name: str = "cifar10-sweep") -> dict[str, Any]:
-    """Returns a results document around rows."""
+    """Returns a results document around rows, with what is known of their methods."""
     return {
         "schema": 1,
         "recipe": {
@@ -149,7 +156,7 @@ def document(rows: list[dict[str, Any]], name: str = "cifar10-sweep") -> dict[st
             "methods": [{"name": "pgu", "gamma": {"grid": [0.99, 0.9]}}, {"name": "eu_k", "k": 2}],
             "attacks": [{"name": "xgboost"}],
         },
-        "rows": rows,
+        "rows": [{**METHODS.get(row["method"], {}), **row} for row in rows],
         "stages": {"train": 5025.0, "unlearn": 61.2, "score": 0.4},
         "environment": {
             "work": {"units_executed": 40, "units_reused": 2},

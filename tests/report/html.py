@@ -10,11 +10,12 @@ VOID = {"meta", "link", "br", "img", "input", "hr"}
 
 @dataclass
 class Page:
-    """What was read: links, ids, rows of the table of results as (text, data-v) cells, text."""
+    """What was read: links, ids, text; of the table of results its rows as (text, data-v) cells, and its headings."""
 
     links: list[str] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
     rows: list[list[tuple[str, str | None]]] = field(default_factory=list)
+    groups: list[list[tuple[str, str | None]]] = field(default_factory=list)
     text: str = ""
     pictures: list[str] = field(default_factory=list)
 
@@ -28,6 +29,7 @@ class Reader(HTMLParser):
         self._cell: list[str] | None = None
         self._value: str | None = None
         self._results = False
+        self._row = self.page.rows
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         found = dict(attrs)
@@ -38,7 +40,8 @@ class Reader(HTMLParser):
         if tag == "table":
             self._results = found.get("id") == "result-table"
         if tag == "tr" and self._results:
-            self.page.rows.append([])
+            self._row = self.page.groups if found.get("class") == "group" else self.page.rows
+            self._row.append([])
         if tag in ("td", "th"):
             self._cell, self._value = [], found.get("data-v")
 
@@ -59,7 +62,7 @@ class Reader(HTMLParser):
         assert self._open.pop() == tag, f"</{tag}> does not match at line {self.getpos()}"
         if tag in ("td", "th"):
             if self._results:
-                self.page.rows[-1].append((" ".join("".join(self._cell or []).split()), self._value))
+                self._row[-1].append((" ".join("".join(self._cell or []).split()), self._value))
             self._cell = None
 
     def handle_data(self, data: str) -> None:

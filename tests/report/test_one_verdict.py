@@ -49,10 +49,11 @@ def test_every_view_says_the_same(code: VerdictWord, tmp_path: Path) -> None:
     report = Report.load(folder)
     assert report.judgements[1].word == word
     assert list(csv.DictReader(io.StringIO(render(report, "csv"))))[1]["verdict"] == word
-    assert render(report, "md").splitlines()[3].endswith(f"| {word} |")
+    (line,) = [line for line in render(report, "md").splitlines() if line.startswith("| PGU")]
+    assert line.endswith(f"| {word} |")
     assert any(line.startswith("PGU") and line.rstrip().endswith(word) for line in shown_in_terminal(document))
     from orchestrator.report import write_report
 
     write_report(folder)
-    cells = page_of(folder).rows[2]
+    cells = page_of(folder).rows[-1]
     assert cells[-1][0].endswith(word)

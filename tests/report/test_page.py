@@ -52,7 +52,9 @@ def test_the_paths_returned_are_those_written(tmp_path: Path) -> None:
 
 
 def test_every_row_is_in_the_table_with_its_numbers(written: Path, sweep: Sweep) -> None:
-    head, *rows = page_of(written).rows
+    page = page_of(written)
+    assert [cells[0][0] for cells in page.groups] == ["sees Df, moments, validation", "sees Df, Dr"]
+    head, *rows = page.rows
     assert [text for text, _ in head][:6] == [
         "Method",
         "Parameters",

@@ -32,6 +32,11 @@ def hostile(tmp_path: Path) -> Path:
     return build.write(tmp_path / "hostile", results, curves)
 
 
+def body(text: str) -> list[str]:
+    """The rows of a Markdown table, headings of groups left out."""
+    return [line for line in text.splitlines() if line.startswith("|") and not line.startswith("| *sees")]
+
+
 def parse(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
@@ -57,7 +62,7 @@ def test_csv_gives_every_number_back_exactly(written: Path, sweep: Sweep) -> Non
 
 
 def test_markdown_has_one_line_for_each_row(written: Path, sweep: Sweep) -> None:
-    lines = [line for line in table(written, "md").splitlines() if line.startswith("|")]
+    lines = body(table(written, "md"))
     assert len(lines) == 2 + len(sweep[0]["rows"])
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
     for line, row in zip(lines[2:], sweep[0]["rows"], strict=True):
@@ -97,7 +102,7 @@ def test_latex_escapes_what_it_would_run() -> None:
 
 def test_hostile_text_breaks_no_table(hostile: Path) -> None:
     lines = [line for line in table(hostile, "md").splitlines() if line.startswith("|")]
-    assert len(lines) == 2 + 8
+    assert len(lines) == 2 + 8 + 2, "eight rows, and headings of two groups"
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
     assert "<script>" not in table(hostile, "md")
     assert len(parse(table(hostile, "csv"))) == 8
@@ -238,3 +243,53 @@ def test_compare_is_balanced_latex(two: list[Path]) -> None:
     stripped = re.sub(r"\\[{}]", "", text)
     assert stripped.count("{") == stripped.count("}")
     assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 2
+
+
+SEEN = [  # methods in a recipe's order, and what they see
+    ("scrub", "SCRUB", "retain", True),
+    ("ssd", "SSD", "fisher", False),
+    ("finetune", "Finetune", "retain", False),
+    ("grad_ascent", "GradAscent", "forget", False),
+    ("lotus", "LoTUS", "retain_share", True),
+    ("pgu", "PGU", "moments", False),
+]
+GROUPED = [
+    "Retrain",
+    *("sees D_f", "GradAscent", "sees D_f, moments", "PGU", "sees D_f, Fisher", "SSD"),
+    *("sees D_f, part of D_r, validation", "LoTUS", "sees D_f, D_r", "Finetune", "sees D_f, D_r, validation", "SCRUB"),
+]
+
+
+def grouped_results() -> dict[str, Any]:
+    plain: dict[str, Any] = {"params": {}, "status": "done", "metrics": {"auc": 0.6}, "ci": {"auc": [0.55, 0.65]}}
+    rows = [
+        {**plain, "method": name, "title": title, "access": access, "validation": validation}
+        for name, title, access, validation in SEEN
+    ]
+    return build.document([*rows, {**plain, "method": "retrain"}])
+
+
+def test_rows_are_grouped_by_the_data_that_methods_see(tmp_path: Path) -> None:
+    folder = build.write(tmp_path, grouped_results())
+    markdown = [line.split("|")[1].strip().strip("*").replace("\\", "") for line in table(folder, "md").splitlines() if line[:1] == "|"]  # fmt: skip
+    assert markdown[2:] == GROUPED
+    read = parse(table(folder, "csv"))
+    assert [row["method"] for row in read] == ["retrain", "grad_ascent", "pgu", "ssd", "lotus", "finetune", "scrub"]
+    assert [(row["access"], row["validation"]) for row in read[:2]] == [("", ""), ("forget", "false")]
+    latex = [line for line in table(folder, "latex").splitlines() if "emph{sees" in line]
+    assert len(latex) == 6
+    assert latex[-1] == r"\multicolumn{4}{l}{\emph{sees $D_f$, $D_r$, validation}} \\"
+    stream = io.StringIO()
+    Console(width=120, file=stream).print(terminal_table(grouped_results()))
+    shown = [re.split(r" {2,}", line.strip())[0] for line in stream.getvalue().splitlines()]
+    assert shown[-len(GROUPED) :] == GROUPED
+
+
+def test_results_that_do_not_tell_what_methods_see_have_no_headings(tmp_path: Path) -> None:
+    results = grouped_results()
+    results["rows"] = [{k: v for k, v in row.items() if k not in ("title", "access")} for row in results["rows"]]
+    text = table(build.write(tmp_path, results), "md")
+    assert "sees" not in text
+    assert [line.split("|")[1].strip() for line in body(text)[2:]] == [
+        *("scrub", "ssd", "finetune", "grad\\_ascent", "lotus", "pgu", "Retrain")
+    ]

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..core.errors import IncompatibleMoments, MethodDidNothing, UnlearnError, UnlearnTooFast
 from ..core.registry import Registry
-from .base import Card, Choice, Method, Needs, Preset, Range, Steps, UnlearnResult
+from .base import Card, Choice, Method, Needs, Preset, Presets, Range, Ranges, Steps, UnlearnResult
 
 _BUILT_IN = {
     "pgu": "unlearn.methods.pgu.pgu:PGU",
@@ -58,7 +58,9 @@ __all__ = [
     "MethodDidNothing",
     "Needs",
     "Preset",
+    "Presets",
     "Range",
+    "Ranges",
     "Steps",
     "UnlearnError",
     "UnlearnResult",

@@ -3,7 +3,7 @@ model gives it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ..core.errors import MethodDidNothing
-from .base import Card, Choice, Needs, Preset, Range
-from .kit import Batch, GradientMethod, Network, Samples, Task, cross_entropy
+from .base import Card, Choice, Needs, Preset, Presets, Range, Ranges
+from .kit import GradientMethod, Samples, Task
 from .kit.adversary import Pixels, pgd_l2
 from .kit.samples import together
 
@@ -47,14 +47,20 @@ class AMUN(GradientMethod):
             "The attack sees images without augmentation. One released script hands it cropped and flipped ones.",
         ),
     )
-    presets: ClassVar[Mapping[str, Preset]] = {
+    presets: ClassVar[Presets] = {
         "amun-released": Preset(
             {"lr": 0.05, "final_lr": 5e-12, "schedule": "exponential", "epochs": 10},
             "Ali-E/AMUN, all in one: the rate falls tenfold each epoch",
         ),
         "amun-tuning": Preset({"lr": 0.01, "epochs": 10}, "Ali-E/AMUN hyperparam_tune.py"),
     }
-    ranges: ClassVar[Mapping[str, Range | Choice]] = {"lr": Range(1e-4, 0.1, log=True), "epochs": Choice((2, 5, 10))}
+    ranges: ClassVar[Ranges] = {
+        "lr": Range(1e-4, 0.1, log=True),
+        "epsilon": Choice((0.01, 0.05, 0.1)),
+        "growth": Choice((1.2, 1.5, 2.0)),
+        "attack_steps": Choice((10, 20, 50)),
+    }
+    fixed: ClassVar[frozenset[str]] = frozenset({"data"})
     examples: ClassVar[Mapping[str, Any]] = {"attack_steps": 5}
 
     lr: float = 0.01
@@ -65,14 +71,10 @@ class AMUN(GradientMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.data not in DATA:
-            raise ValueError(f"data: {self.data!r} is not allowed; allowed are {', '.join(DATA)}")
-        if not self.epsilon > 0:
-            raise ValueError(f"epsilon: {self.epsilon!r} is not allowed; give a number above 0")
-        if not self.growth > 1:
-            raise ValueError(f"growth: {self.growth!r} is not allowed; give a number above 1")
-        if self.attack_steps < 1:
-            raise ValueError(f"attack_steps: {self.attack_steps!r} is not allowed; give 1 or more")
+        self.one_of("data", DATA)
+        self.require("epsilon", self.epsilon > 0, "a number above 0")
+        self.require("growth", self.growth > 1, "a number above 1")
+        self.require("attack_steps", self.attack_steps >= 1, "1 or more")
 
     def needs(self) -> Needs:
         """The retain set, but where `data` leaves it out."""
@@ -100,13 +102,7 @@ class AMUN(GradientMethod):
         if self.needs().retain:
             sets.append(task.retain)
 
-        def items(epoch: int) -> Iterator[Batch]:
-            return together(sets, epoch, self.batch_size)
-
-        def objective(network: Network, batch: Batch) -> Tensor:
-            return cross_entropy(network(batch.images), batch.labels)
-
-        self.fit(task, items, objective)
+        self.fit(task, lambda epoch: together(sets, epoch, self.batch_size))
 
     def nearest(self, task: Task) -> tuple[Tensor, Tensor, Tensor]:
         """Adversarial images, the labels that the model gives them, and the radius of each; none

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from ..core.seeds import seeded
-from ..models.reset import reset
-from .base import Card, Choice, Needs, Preset, Range
+from .base import Card, Choice, Preset, Presets, Range, Ranges
 from .kit import Batch, GradientMethod, Network, Task, divergence, mixed
 from .kit.losses import REDUCTIONS
 
@@ -41,7 +37,7 @@ class BadTeacher(GradientMethod):
             "The student is in training mode; the release leaves its mode to the caller.",
         ),
     )
-    presets: ClassVar[Mapping[str, Preset]] = {
+    presets: ClassVar[Presets] = {
         "bad-teacher-ssd": Preset(
             {"optimizer": "adam", "lr": 1e-4, "epochs": 1, "batch_size": 256, "reduction": "mean"},
             "if-loops/selective-synaptic-dampening, blindspot",
@@ -50,9 +46,10 @@ class BadTeacher(GradientMethod):
             {"optimizer": "sgd", "lr": 0.02, "epochs": 10, "retain_share": 1.0}, "Apollo fork of K1nght, CIFAR-10"
         ),
     }
-    ranges: ClassVar[Mapping[str, Range | Choice]] = {
+    ranges: ClassVar[Ranges] = {
         "lr": Range(1e-5, 1e-2, log=True),
-        "epochs": Choice((1, 2, 5, 10)),
+        "temperature": Choice((1.0, 2.0, 4.0)),
+        "reduction": Choice(REDUCTIONS),
     }
 
     optimizer: str = "adam"
@@ -66,29 +63,15 @@ class BadTeacher(GradientMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.retain_share <= 1:
-            raise ValueError(f"retain_share: {self.retain_share!r} is not allowed; give a share above 0, up to 1")
-        if not self.temperature > 0:
-            raise ValueError(f"temperature: {self.temperature!r} is not allowed; give a number above 0")
-        if self.reduction not in REDUCTIONS:
-            raise ValueError(f"reduction: {self.reduction!r} is not allowed; allowed are {', '.join(REDUCTIONS)}")
-
-    def needs(self) -> Needs:
-        """The share of the retain set."""
-        return replace(super().needs(), share=self.retain_share)
+        self.require("temperature", self.temperature > 0, "a number above 0")
+        self.one_of("reduction", REDUCTIONS)
 
     def run(self, task: Task) -> None:
         """Distils from both teachers."""
-        good, fresh = task.teacher(), copy.deepcopy(task.original)
-        with seeded(self.seed):
-            reset(fresh.modules())
-        bad = task.teacher(fresh)
-
-        def items(epoch: int) -> Iterator[Batch]:
-            return mixed(task.forget, task.retain, epoch)
+        good, bad = task.teacher(), task.fresh_teacher()
 
         def objective(student: Network, batch: Batch) -> Tensor:
             wanted = torch.where(batch.forgotten[:, None], bad(batch.images), good(batch.images))
             return divergence(wanted, student(batch.images), self.temperature, self.reduction)
 
-        self.fit(task, items, objective)
+        self.fit(task, lambda epoch: mixed(task.forget, task.retain, epoch), objective)

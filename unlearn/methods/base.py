@@ -23,6 +23,7 @@ from ..moments.basis import CoreBasis
 from ..moments.fisher import Fisher
 from ..moments.moments import SecondMoments
 from ..training.graphs import Graphs
+from ..training.recipe import OPTIMIZERS
 
 _SHARE = 4  # names the random stream
 ACCESS = ("forget", "moments", "fisher", "retain_share", "retain")
@@ -162,6 +163,22 @@ class Choice:
     values: tuple[Any, ...]
 
 
+Ranges = Mapping[str, Range | Choice]  # by field
+Presets = Mapping[str, Preset]  # by name
+
+# Of fields that methods share with `Training`.
+TRAINING: Ranges = {
+    "optimizer": Choice(OPTIMIZERS),
+    "lr": Range(1e-5, 0.1, log=True),
+    "final_lr": Choice((None, 1e-5, 1e-4)),
+    "momentum": Choice((0.0, 0.5, 0.9)),
+    "weight_decay": Choice((0.0, 1e-4, 5e-4)),
+    "epochs": Choice((1, 2, 5, 10, 20)),
+    "batch_size": Choice((32, 64, 128, 256)),
+    "augment": Choice((None, "flip", "crop_flip")),
+}
+
+
 def share_of(rows: np.ndarray, share: float, seed: int) -> np.ndarray:
     """Returns ⌊share·n⌋ of `rows` (one at the least), sorted, drawn once from `seed`; all of them
     for a share of 1.
@@ -190,8 +207,11 @@ class Method(ABC):
     - `selectable`: whether a recipe may name it; false for rows that every run has.
     - `retired`: options that earlier versions had, with their defaults. They stay in the keys of
         stored work.
-    - `card`, `presets`, `ranges`: for people and for searches. `examples`: options that suit a tiny
-        problem, where the defaults do not; the conformance suite runs with them.
+    - `card`, `presets`: for people. `ranges`: the values of each field that a search tries, added
+        to those of the classes that it derives from. `fixed`: fields that no search should vary,
+        such as a seed, or what decides which data are seen; added to likewise.
+    - `examples`: options that suit a tiny problem, where the defaults do not; the conformance suite
+        runs with them.
     """
 
     name: ClassVar[str]
@@ -202,8 +222,9 @@ class Method(ABC):
     retired: ClassVar[Mapping[str, Any]] = {}
     selectable: ClassVar[bool] = True
     card: ClassVar[Card] = Card("")
-    presets: ClassVar[Mapping[str, Preset]] = {}
-    ranges: ClassVar[Mapping[str, Range | Choice]] = {}
+    presets: ClassVar[Presets] = {}
+    ranges: ClassVar[Ranges] = {}
+    fixed: ClassVar[frozenset[str]] = frozenset({"seed", "precision"})
     examples: ClassVar[Mapping[str, Any]] = {}
 
     def needs(self) -> Needs:
@@ -217,6 +238,11 @@ class Method(ABC):
     def steps(self) -> Steps:
         """How this configuration forgets a set that grows step by step."""
         return Steps()
+
+    @classmethod
+    def fits(cls, kind: str) -> bool:
+        """Whether the method is for scenarios of this kind."""
+        return kind in cls.scenarios and (not cls.in_steps or kind == "incremental")
 
     def check(self, split: Split) -> None:
         """Raises `UnlearnError` where this configuration cannot forget what `split` asks for."""
@@ -235,6 +261,22 @@ class Method(ABC):
     def passes(self) -> int:
         """About how many passes over the data the method makes; for estimates of time."""
         return 1
+
+    @classmethod
+    def space(cls) -> dict[str, Range | Choice]:
+        """Returns the values that a search tries, by field: `ranges` of the class and its bases,
+        less what is `fixed`.
+        """
+        found: dict[str, Range | Choice] = {}
+        for kind in reversed(cls.__mro__):
+            found |= vars(kind).get("ranges", {})
+        fixed = cls.held_fixed()
+        return {name: values for name, values in found.items() if name not in fixed}
+
+    @classmethod
+    def held_fixed(cls) -> frozenset[str]:
+        """Returns the fields that no search should vary: `fixed` of the class and its bases."""
+        return frozenset().union(*(vars(kind).get("fixed", ()) for kind in cls.__mro__))
 
     @classmethod
     def translate(cls, options: Mapping[str, Any]) -> tuple[type[Method], dict[str, Any]]:

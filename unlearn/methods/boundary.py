@@ -4,17 +4,16 @@ then dropped."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..core.errors import MethodDidNothing
 from ..models.classes import last_linear, with_module
-from .base import Card, Preset, Range
-from .kit import Batch, GradientMethod, Network, Task, cross_entropy
+from .base import Card, Preset, Presets, Range, Ranges
+from .kit import GradientMethod, Task
 from .kit.adversary import Pixels, fgsm
 
 _PAPER = "Chen, Gao, Liu, Peng, Wang, Boundary Unlearning, CVPR 2023"
@@ -23,15 +22,11 @@ _PAPER = "Chen, Gao, Liu, Peng, Wang, Boundary Unlearning, CVPR 2023"
 @dataclass(frozen=True, kw_only=True)
 class _Boundary(GradientMethod):
     access: ClassVar[str] = "forget"
-    ranges: ClassVar[Mapping[str, Range]] = {"lr": Range(1e-8, 1e-2, log=True)}
+    ranges: ClassVar[Ranges] = {"lr": Range(1e-8, 1e-2, log=True)}
 
     lr: float = 1e-5
     weight_decay: float = 0.0
     batch_size: int = 64
-
-    @staticmethod
-    def _objective(network: Network, batch: Batch) -> Tensor:
-        return cross_entropy(network(batch.images), batch.labels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,17 +50,18 @@ class BoundaryShrink(_Boundary):
             "ŷ is of the image without augmentation, found once.",
         ),
     )
-    presets: ClassVar[Mapping[str, Preset]] = {
+    presets: ClassVar[Presets] = {
         "boundary-shrink-authors": Preset({"lr": 1e-5, "epochs": 10}, "TY-LEE-KR/Boundary-Unlearning-Code"),
         "boundary-shrink-delete": Preset({"lr": 5e-5, "epochs": 20}, "DELETE scripts.sh, class-wise CIFAR-10"),
     }
+
+    ranges: ClassVar[Ranges] = {"epsilon": Range(0.02, 0.3)}
 
     epsilon: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.epsilon <= 1:
-            raise ValueError(f"epsilon: {self.epsilon!r} is not allowed; give 0 to 1, in pixels of [0, 1]")
+        self.require("epsilon", 0 <= self.epsilon <= 1, "0 to 1, in pixels of [0, 1]")
 
     def run(self, task: Task) -> None:
         """Finds the labels, then trains."""
@@ -83,19 +79,8 @@ class BoundaryShrink(_Boundary):
                 f"{int((~usable).sum())} of {len(true)} samples keep their class at epsilon and are left out"
             )
 
-        def items(epoch: int) -> Iterator[Batch]:
-            for batch in task.forget.batches(epoch, labels=nearest):
-                keep = usable[batch.rows]
-                if bool(keep.any()):
-                    yield replace(
-                        batch,
-                        images=batch.images[keep],
-                        labels=batch.labels[keep],
-                        rows=batch.rows[keep],
-                        forgotten=batch.forgotten[keep],
-                    )
-
-        self.fit(task, items, self._objective)
+        used, labels = task.forget.only(usable), nearest[usable]
+        self.fit(task, lambda epoch: used.batches(epoch, labels=labels))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +96,7 @@ class BoundaryExpand(_Boundary):
         "10 passes over the forget set",
         ("The added output is dropped. One public version keeps it, which counts answers “C” as forgotten.",),
     )
-    presets: ClassVar[Mapping[str, Preset]] = {
+    presets: ClassVar[Presets] = {
         "boundary-expand-authors": Preset({"lr": 1e-5, "epochs": 10}, "TY-LEE-KR/Boundary-Unlearning-Code"),
         "boundary-expand-delete": Preset({"lr": 8e-4, "epochs": 20}, "DELETE scripts.sh, class-wise CIFAR-10"),
     }
@@ -124,7 +109,7 @@ class BoundaryExpand(_Boundary):
         extra = torch.full_like(task.forget.kept[1], last.out_features)
         # accuracies mean nothing while the output is there
         monitor, task.monitor = task.monitor, {}
-        self.fit(task, lambda epoch: task.forget.batches(epoch, labels=extra), self._objective)
+        self.fit(task, lambda epoch: task.forget.batches(epoch, labels=extra))
         _, grown = last_linear(task.model)
         task.model = with_module(task.model, name, _with_rows(grown, -1).train(mode))
         task.monitor = monitor

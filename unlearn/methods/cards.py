@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..data.scenario import KINDS
 from . import METHODS
-from .base import Card, Choice, Preset, Range
+from .base import Card, Choice, Presets, Range, Ranges
 
 
 @dataclass(frozen=True)
 class Setting:
     """A field of a method: its name, its default (None where it must be given) and its search
-    range."""
+    range.
+
+    A field that no search should vary has no range.
+    """
 
     name: str
     default: Any
     required: bool
     range: Range | Choice | None
+
+    @property
+    def shown(self) -> str:
+        """The default as a recipe writes it."""
+        return "must be given" if self.required else plain(self.default)
+
+    @property
+    def searched(self) -> str:
+        """The search range in words; empty where there is none."""
+        if isinstance(self.range, Range):
+            return f"{self.range.low:g} to {self.range.high:g}{', logarithmic' if self.range.log else ''}"
+        return ", ".join(plain(value) for value in self.range.values) if self.range is not None else ""
 
 
 @dataclass(frozen=True)
@@ -37,7 +51,12 @@ class Description:
     scenarios: tuple[str, ...]
     card: Card
     settings: tuple[Setting, ...]
-    presets: Mapping[str, Preset]
+    presets: Presets
+
+
+def plain(value: object) -> str:
+    """Returns a value as a recipe writes it: `null`, `true`, `0.1`."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def describe(name: str) -> Description:
@@ -46,11 +65,11 @@ def describe(name: str) -> Description:
     scenarios = ("incremental",) if cls.in_steps else tuple(kind for kind in KINDS if kind in cls.scenarios)
     validation = cls.of(**cls.examples).needs().validation
     return Description(
-        name, cls.access, validation, scenarios, cls.card, tuple(_settings(cls, cls.ranges)), cls.presets
+        name, cls.access, validation, scenarios, cls.card, tuple(_settings(cls, cls.space())), cls.presets
     )
 
 
-def _settings(cls: type, ranges: Mapping[str, Range | Choice]) -> list[Setting]:
+def _settings(cls: type, ranges: Ranges) -> list[Setting]:
     found: list[Setting] = []
     for item in dataclasses.fields(cls):
         inner = item.default_factory

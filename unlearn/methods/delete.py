@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
-from .base import Card, Choice, Preset, Range
+from .base import Card, Preset, Presets, Range, Ranges
 from .kit import Batch, GradientMethod, Network, Task, divergence
 
 STRUCK = -1e10  # a logit whose probability is 0 in float32
@@ -29,13 +28,13 @@ class DELETE(GradientMethod):
         "Zhou et al., Decoupled Distillation to Erase, CVPR 2025",
         "20 passes over the forget set, with a forward pass of the teacher each",
     )
-    presets: ClassVar[Mapping[str, Preset]] = {
+    presets: ClassVar[Presets] = {
         "delete-cifar10": Preset(
             {"lr": 1e-3, "epochs": 20, "batch_size": 128, "momentum": 0.9, "weight_decay": 0.0},
             "DELETE scripts.sh, class-wise, CIFAR-10, ResNet-18",
         )
     }
-    ranges: ClassVar[Mapping[str, Range | Choice]] = {"lr": Range(1e-5, 1e-2, log=True), "epochs": Choice((5, 10, 20))}
+    ranges: ClassVar[Ranges] = {"lr": Range(1e-5, 1e-2, log=True)}
 
     lr: float = 1e-3
     weight_decay: float = 0.0

@@ -5,11 +5,10 @@ the simplest thing that one could do, and what every method should beat.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .base import Card, Choice, Preset, Range
+from .base import Card, Preset, Presets, Range, Ranges
 from .kit import GradientMethod, Task
 
 
@@ -25,13 +24,13 @@ class Finetune(GradientMethod):
         "Warnecke, Pirch, Wressnegger, Rieck, Machine Unlearning of Features and Labels, 2108.11577",
         "10 passes over the retain set",
     )
-    presets: ClassVar[Mapping[str, Preset]] = {
+    presets: ClassVar[Presets] = {
         "finetune-delete": Preset(
             {"lr": 2e-2, "epochs": 20, "weight_decay": 0.0}, "DELETE scripts.sh, class-wise CIFAR-10"
         ),
         "finetune-salun": Preset({"lr": 0.01, "epochs": 10}, "Unlearn-Saliency, default arguments"),
     }
-    ranges: ClassVar[Mapping[str, Range | Choice]] = {"lr": Range(1e-3, 0.1, log=True), "epochs": Choice((5, 10, 20))}
+    ranges: ClassVar[Ranges] = {"lr": Range(1e-3, 0.1, log=True)}
 
     def run(self, task: Task) -> None:
         """Trains on the retain set."""

@@ -3,7 +3,6 @@ data."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from ..core.seeds import check_seed
 from ..models.classes import last_linear
-from .base import Card, Needs, Preset, Range
+from .base import Card, Preset, Presets, Range, Ranges
 from .kit import KitMethod, Task
 
 
@@ -30,6 +29,7 @@ class FisherForgetting(KitMethod):
 
     name: ClassVar[str] = "fisher"
     access: ClassVar[str] = "fisher"
+    statistic: ClassVar[str] = "expected"
     card: ClassVar[Card] = Card(
         "Fisher forgetting",
         "θ ← θ + √(α/F_r)·N(0, 1)",
@@ -40,23 +40,18 @@ class FisherForgetting(KitMethod):
             "The last layer is found by its place. Released code takes any tensor whose first size is the class count.",
         ),
     )
-    presets: ClassVar[Mapping[str, Preset]] = {
+    presets: ClassVar[Presets] = {
         "fisher-ssd": Preset({"alpha": 3e-6}, "if-loops/selective-synaptic-dampening"),
         "fisher-delete": Preset({"alpha": 1e-7}, "DELETE scripts.sh, class-wise CIFAR-10"),
     }
-    ranges: ClassVar[Mapping[str, Range]] = {"alpha": Range(1e-9, 1e-4, log=True)}
+    ranges: ClassVar[Ranges] = {"alpha": Range(1e-9, 1e-4, log=True)}
 
     alpha: float = 3e-6
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.alpha < 0:
-            raise ValueError(f"alpha: {self.alpha!r} is not allowed; give 0 or more")
+        self.require("alpha", self.alpha >= 0, "0 or more")
         check_seed(self.seed)
-
-    def needs(self) -> Needs:
-        """The stored expected Fisher diagonal of the training data."""
-        return Needs(access=self.access, statistic="expected")
 
     def variance(self, fisher: Tensor, last: bool) -> Tensor:
         """σ² of one parameter, from its Fisher diagonal."""
@@ -68,11 +63,10 @@ class FisherForgetting(KitMethod):
     def run(self, task: Task) -> None:
         """Adds the noise."""
         retained = (task.fisher("expected") - task.fisher_of(task.forget, "expected")).mean
-        prefix = last_linear(task.model)[0]
-        prefix = f"{prefix}." if prefix else ""
+        head = last_linear(task.model)[0]
         with torch.no_grad():
             for name, weight in task.named_parameters().items():
-                last = name in (f"{prefix}weight", f"{prefix}bias")
+                last = name in (f"{head}.weight".lstrip("."), f"{head}.bias".lstrip("."))
                 variance = self.variance(retained[name].to(weight.device), last)
                 noise = torch.randn(weight.shape, device=weight.device)
                 if last and task.forget_classes:

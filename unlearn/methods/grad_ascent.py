@@ -3,13 +3,12 @@ together."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
-from .base import Card, Choice, Preset, Range
+from .base import Card, Choice, Preset, Presets, Range, Ranges
 from .kit import Batch, GradientMethod, Network, Task, cross_entropy
 
 
@@ -30,7 +29,7 @@ class GradAscent(GradientMethod):
             "The loss is not clamped. One public version clamps −CE at 0, so that its gradient is always 0.",
         ),
     )
-    presets: ClassVar[Mapping[str, Preset]] = {
+    presets: ClassVar[Presets] = {
         "grad-ascent-salun": Preset(
             {"lr": 5e-4, "epochs": 5, "batch_size": 256, "batch_norm": "train"},
             "Unlearn-Saliency, issue 8: 5e-4 to 1e-3, 10 % at random",
@@ -43,9 +42,10 @@ class GradAscent(GradientMethod):
             {"lr": 1e-5, "epochs": 20, "weight_decay": 0.0}, "DELETE scripts.sh, class-wise CIFAR-10"
         ),
     }
-    ranges: ClassVar[Mapping[str, Range | Choice]] = {
+    ranges: ClassVar[Ranges] = {
         "lr": Range(1e-6, 1e-2, log=True),
         "epochs": Choice((1, 3, 5, 10)),
+        "clip": Choice((None, 0.1, 1.0)),
     }
 
     lr: float = 5e-4
@@ -55,8 +55,7 @@ class GradAscent(GradientMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.clip is not None and not self.clip > 0:
-            raise ValueError(f"clip: {self.clip!r} is not allowed; give a number above 0, or null")
+        self.require("clip", self.clip is None or self.clip > 0, "a number above 0, or null")
 
     def run(self, task: Task) -> None:
         """Climbs the loss of the forget set."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .base import Card, Preset, Range
+from .base import Card, Choice, Preset, Presets, Range, Ranges
 from .kit import Batch, GradientMethod, Network, Task
 
 
@@ -37,14 +37,15 @@ class JIT(GradientMethod):
             "The loss is a sum over the batch, as released: lr depends on the batch size.",
         ),
     )
-    presets: ClassVar[Mapping[str, Preset]] = {
+    presets: ClassVar[Presets] = {
         "jit-vgg16": Preset({"lr": 3e-4, "sigma": 0.01, "draws": 25}, "jwf40, VGG16, samples at random"),
         "jit-vit": Preset({"lr": 0.1, "sigma": 0.5, "draws": 25}, "jwf40, ViT, samples at random"),
         "jit-supreme": Preset({"lr": 1e-3, "sigma": 0.1, "draws": 10}, "SUPREME"),
     }
-    ranges: ClassVar[Mapping[str, Range]] = {
+    ranges: ClassVar[Ranges] = {
         "lr": Range(1e-5, 1e-1, log=True),
         "sigma": Range(0.01, 1.0, log=True),
+        "draws": Choice((5, 10, 25)),
     }
     examples: ClassVar[Mapping[str, Any]] = {"lr": 1e-4}
 
@@ -58,10 +59,8 @@ class JIT(GradientMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.sigma > 0:
-            raise ValueError(f"sigma: {self.sigma!r} is not allowed; give a number above 0")
-        if self.draws < 1:
-            raise ValueError(f"draws: {self.draws!r} is not allowed; give 1 or more")
+        self.require("sigma", self.sigma > 0, "a number above 0")
+        self.require("draws", self.draws >= 1, "1 or more")
 
     def run(self, task: Task) -> None:
         """Makes one pass."""

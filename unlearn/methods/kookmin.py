@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import UnlearnError
-from .base import Card, Preset, Range
-from .kit import Batch, GradientMethod, Network, Samples, Task, cross_entropy, per_sample_cross_entropy
+from .base import Card, Preset, Presets, Range, Ranges
+from .kit import Batch, GradientMethod, Samples, Task, per_sample_cross_entropy
 from .kit.mask import summed_gradient
 
 
@@ -40,10 +38,14 @@ class Kookmin(GradientMethod):
             "The original was not to be had: written from DeepUnlearn's description. The result is an ordinary model.",
         ),
     )
-    presets: ClassVar[Mapping[str, Preset]] = {
+    presets: ClassVar[Presets] = {
         "kookmin-deepunlearn": Preset({"lr": 1e-3, "epochs": 5}, "DeepUnlearn munl/unlearning/kgltop3"),
     }
-    ranges: ClassVar[Mapping[str, Range]] = {"lr": Range(1e-4, 0.1, log=True), "redrawn": Range(0.05, 0.6)}
+    ranges: ClassVar[Ranges] = {
+        "lr": Range(1e-4, 0.1, log=True),
+        "redrawn": Range(0.05, 0.6),
+        "brake": Range(0.01, 1.0, log=True),
+    }
 
     lr: float = 1e-3
     epochs: int = 5
@@ -53,8 +55,7 @@ class Kookmin(GradientMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.redrawn <= 1:
-            raise ValueError(f"redrawn: {self.redrawn!r} is not allowed; give a number from 0 to 1")
+        self.require("redrawn", 0 <= self.redrawn <= 1, "a number from 0 to 1")
 
     def run(self, task: Task) -> None:
         """Draws anew and repairs."""
@@ -72,21 +73,12 @@ class Kookmin(GradientMethod):
                 if gradient is not None:
                     gradient.mul_(torch.where(where, 1.0, self.brake))
 
-        def objective(network: Network, batch: Batch) -> Tensor:
-            return cross_entropy(network(batch.images), batch.labels)
-
-        self.fit(task, task.retain.batches, objective, adjust=adjust)
+        self.fit(task, task.retain.batches, adjust=adjust)
 
     def chosen(self, task: Task) -> dict[str, Tensor]:
         """Where each convolution's weight is drawn anew: exactly round(redrawn·n) of them."""
-        convolutions = [
-            f"{name}.weight"
-            for name, module in task.model.named_modules()
-            if isinstance(module, nn.modules.conv._ConvNd)
-        ]
+        convolutions = (f"{name}.weight" for name in task.convolutions())
         names = [name for name in convolutions if name in task.named_parameters()]
-        if not names:
-            raise UnlearnError("model: kookmin draws convolutions anew, and this model has none")
         kept = summed_gradient(task.original, _first(task.retain, task.forget.size), per_sample_cross_entropy)
         gone = summed_gradient(task.original, task.forget.plain(), per_sample_cross_entropy)
         found = {}

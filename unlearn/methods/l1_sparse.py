@@ -3,14 +3,14 @@ away."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from .base import Card, Choice, Preset, Range
+from .base import Card, Choice, Preset, Presets, Range, Ranges
 from .kit import Batch, GradientMethod, Network, Task, cross_entropy
 
 
@@ -36,12 +36,13 @@ class L1Sparse(GradientMethod):
             "As released, γ_e is γ/E in the last epoch, not 0, where E₀ = 0.",
         ),
     )
-    presets: ClassVar[Mapping[str, Preset]] = {
+    presets: ClassVar[Presets] = {
         "l1-sparse-salun": Preset({"lr": 0.01, "epochs": 10, "gamma": 5e-4}, "Unlearn-Saliency FT.py; γ swept there"),
     }
-    ranges: ClassVar[Mapping[str, Range | Choice]] = {
+    ranges: ClassVar[Ranges] = {
         "lr": Range(1e-3, 0.1, log=True),
         "gamma": Range(1e-5, 1e-3, log=True),
+        "epochs": Choice((2, 5, 10, 20)),
         "no_l1_epochs": Choice((0, 1, 2)),
     }
 
@@ -50,10 +51,8 @@ class L1Sparse(GradientMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.gamma < 0:
-            raise ValueError(f"gamma: {self.gamma!r} is not allowed; give 0 or more")
-        if not 0 <= self.no_l1_epochs <= self.epochs:
-            raise ValueError(f"no_l1_epochs: {self.no_l1_epochs!r} is not allowed; give 0 to epochs ({self.epochs})")
+        self.require("gamma", self.gamma >= 0, "0 or more")
+        self.require("no_l1_epochs", 0 <= self.no_l1_epochs <= self.epochs, f"0 to epochs ({self.epochs})")
 
     def penalty(self, epoch: int) -> float:
         """γ_e in pass `epoch` = 0, 1, …"""

@@ -28,7 +28,7 @@ from ..training.graphs import Graphs
 from ..training.loop import Job, fit
 from ..training.predict import accuracy
 from ..training.recipe import Training
-from .base import Card, Choice, Method, Needs, Range, UnlearnResult
+from .base import TRAINING, Card, Choice, Method, Needs, Ranges, UnlearnResult
 from .cut import cut
 from .features import FeatureLoader, compute, room_for_features
 
@@ -61,6 +61,8 @@ class _LastLayers(Training, Method):
     access: ClassVar[str] = "retain"
     inherits: ClassVar[frozenset[str]] = frozenset(item.name for item in fields(Training))
     reinitialise: ClassVar[bool]
+    ranges: ClassVar[Ranges] = {**TRAINING, "k": Choice((1, 2, 3, 4, 5))}
+    fixed: ClassVar[frozenset[str]] = frozenset({"unit", "path"})
     examples: ClassVar[Mapping[str, Any]] = {"k": 2, "epochs": 6, "lr": 0.05, "augment": None}
     section: ClassVar[str] = ""
 
@@ -222,7 +224,6 @@ class EUk(_LastLayers):
         "Goel, Prabhu, Sanyal, Lim, Torr, Kumaraguru, Towards Adversarial Evaluation of Machine Unlearning, 2201.06640",
         "as many passes over the retain set as training made, the frozen part computed once where nothing is augmented",
     )
-    ranges: ClassVar[Mapping[str, Range | Choice]] = {"k": Choice((1, 2, 3, 4, 5))}
     reinitialise: ClassVar[bool] = True
 
 
@@ -241,5 +242,4 @@ class CFk(_LastLayers):
         "Goel, Prabhu, Sanyal, Lim, Torr, Kumaraguru, Towards Adversarial Evaluation of Machine Unlearning, 2201.06640",
         "as many passes over the retain set as training made, the frozen part computed once where nothing is augmented",
     )
-    ranges: ClassVar[Mapping[str, Range | Choice]] = {"k": Choice((1, 2, 3, 4, 5))}
     reinitialise: ClassVar[bool] = False

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .base import Card, Preset
+from .base import Card, Preset, Presets
 from .ssd import SSD
 
 
@@ -23,7 +22,7 @@ class LFSSD(SSD):
         "one pass of single-sample gradients over the forget set, and one over all data when training ends",
         ("The absolute value is taken of single samples, so that the size of batches does not matter.",),
     )
-    presets: ClassVar[Mapping[str, Preset]] = {
+    presets: ClassVar[Presets] = {
         "lfssd-vit": Preset({"alpha": 3.5, "lam": 1.0}, "jwf40, ViT, samples at random"),
         "lfssd-vgg16": Preset({"alpha": 10.0, "lam": 4.0}, "jwf40, VGG16, samples at random"),
         "lfssd-class": Preset({"alpha": 10.0, "lam": 1.0}, "jwf40, whole classes"),

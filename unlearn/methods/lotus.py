@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..core.errors import NothingToForget
 from ..training.predict import accuracy
-from .base import Card, Choice, Needs, Preset, Range
+from .base import Card, Choice, Preset, Presets, Range, Ranges
 from .kit import Batch, GradientMethod, Network, Task, mixed
 
 STOP = -0.01  # how far below validation accuracy the accuracy on the forget set ends the run
@@ -39,13 +39,13 @@ class LoTUS(GradientMethod):
         "Spartalis, Semertzidis, Gavves, Daras, Large-Scale Machine Unlearning with a Taste of Uncertainty, CVPR 2025",
         "up to 10 passes over the forget set and 30 % of the retain set, with a teacher",
     )
-    presets: ClassVar[Mapping[str, Preset]] = {
+    presets: ClassVar[Presets] = {
         "lotus-release": Preset(
             {"optimizer": "adamw", "lr": 1e-4, "weight_decay": 5e-4, "batch_size": 128, "alpha": 2.0},
             "cspartalis/LoTUS helpers/config.py",
         )
     }
-    ranges: ClassVar[Mapping[str, Range | Choice]] = {
+    ranges: ClassVar[Ranges] = {
         "alpha": Choice((1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)),
         "lr": Range(1e-5, 1e-3, log=True),
     }
@@ -57,14 +57,7 @@ class LoTUS(GradientMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.retain_share <= 1:
-            raise ValueError(f"retain_share: {self.retain_share!r} is not allowed; give a share above 0, up to 1")
-        if not 0 <= self.alpha < math.inf:
-            raise ValueError(f"alpha: {self.alpha!r} is not allowed; give a number of 0 or more")
-
-    def needs(self) -> Needs:
-        """The share of the retain set, and validation data."""
-        return replace(super().needs(), share=self.retain_share)
+        self.require("alpha", 0 <= self.alpha < math.inf, "a number of 0 or more")
 
     def temperature(self, difference: float) -> float:
         """τ for a difference of accuracies, in shares."""

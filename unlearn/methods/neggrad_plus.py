@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from .base import Card, Choice, Preset, Range
+from .base import Card, Choice, Preset, Presets, Range, Ranges
 from .kit import Batch, GradientMethod, Network, Task, cross_entropy, paired
 
 
@@ -29,14 +28,15 @@ class NegGradPlus(GradientMethod):
         "Kurmanji, Triantafillou, Hayes, Triantafillou, NeurIPS 2023 (as a baseline)",
         "10 passes over the retain set; the forget set goes round beside it",
     )
-    presets: ClassVar[Mapping[str, Preset]] = {
+    presets: ClassVar[Presets] = {
         "neggrad-plus-notebook": Preset({"alpha": 0.95, "lr": 0.01, "epochs": 10}, "SCRUB notebook, DeepUnlearn"),
         "neggrad-plus-rum": Preset({"lr": 0.01, "epochs": 5}, "RUM README, CIFAR-10; α swept there"),
     }
-    ranges: ClassVar[Mapping[str, Range | Choice]] = {
+    ranges: ClassVar[Ranges] = {
         "lr": Range(1e-4, 0.1, log=True),
         "alpha": Range(0.8, 0.999),
         "epochs": Choice((3, 5, 10)),
+        "anchor": Choice((0.0, 0.1, 1.0)),
     }
 
     batch_norm: str = "frozen"
@@ -45,17 +45,12 @@ class NegGradPlus(GradientMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.alpha <= 1:
-            raise ValueError(f"alpha: {self.alpha!r} is not allowed; give a number from 0 to 1")
-        if self.anchor < 0:
-            raise ValueError(f"anchor: {self.anchor!r} is not allowed; give 0 or more")
+        self.require("alpha", 0 <= self.alpha <= 1, "a number from 0 to 1")
+        self.require("anchor", self.anchor >= 0, "0 or more")
 
     def run(self, task: Task) -> None:
         """Trains on pairs of batches."""
         start = {name: weight.detach().clone() for name, weight in task.named_parameters().items()}
-
-        def items(epoch: int) -> Iterator[tuple[Batch, Batch]]:
-            return paired(task.retain, task.forget, epoch)
 
         def objective(network: Network, pair: tuple[Batch, Batch]) -> Tensor:
             kept, forgotten = pair
@@ -71,4 +66,4 @@ class NegGradPlus(GradientMethod):
                 loss = loss + self.alpha * self.anchor / 2 * far
             return loss
 
-        self.fit(task, items, objective)
+        self.fit(task, lambda epoch: paired(task.retain, task.forget, epoch), objective)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..core.seeds import stream
 from ..training.predict import accuracy
-from .base import Card, Choice, Needs, Preset, Range
+from .base import Card, Choice, Needs, Preset, Presets, Range, Ranges
 from .kit import Batch, GradientMethod, Network, Task
 
 _PART = 16  # names the random stream
@@ -48,10 +48,17 @@ class NegMerge(GradientMethod):
             "Only weights are merged. The replication also negates running variances, which may then be negative.",
         ),
     )
-    presets: ClassVar[Mapping[str, Preset]] = {
+    presets: ClassVar[Presets] = {
         "negmerge-resnet": Preset({"lr": 0.05, "epochs": 50}, "ArisKaralis/Resnet_MU, a replication, CIFAR-10"),
     }
-    ranges: ClassVar[Mapping[str, Range | Choice]] = {"lr": Range(1e-3, 0.1, log=True), "models": Choice((3, 9, 27))}
+    ranges: ClassVar[Ranges] = {
+        "lr": Range(1e-3, 0.1, log=True),
+        "epochs": Choice((10, 20, 50)),
+        "models": Choice((3, 9, 27)),
+        "smoothing": Choice((0.0, 0.05, 0.1)),
+        "scale": Choice((None, 0.5, 1.0)),
+        "keep": Range(0.8, 1.0),
+    }
     examples: ClassVar[Mapping[str, Any]] = {"models": 3}
 
     lr: float = 0.05
@@ -65,12 +72,9 @@ class NegMerge(GradientMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 1 <= self.models <= 27:
-            raise ValueError(f"models: {self.models!r} is not allowed; give 1 to 27")
-        if not 0 <= self.smoothing < 1:
-            raise ValueError(f"smoothing: {self.smoothing!r} is not allowed; give 0 to less than 1")
-        if not 0 < self.keep <= 1:
-            raise ValueError(f"keep: {self.keep!r} is not allowed; give a number above 0, at most 1")
+        self.require("models", 1 <= self.models <= 27, "1 to 27")
+        self.require("smoothing", 0 <= self.smoothing < 1, "0 to less than 1")
+        self.require("keep", 0 < self.keep <= 1, "a number above 0, at most 1")
 
     def needs(self) -> Needs:
         """The forget set; validation data where the scale is to be found."""

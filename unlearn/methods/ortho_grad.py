@@ -3,7 +3,7 @@ changes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..moments.per_sample import per_sample_gradients
 from ..training.predict import evaluating
-from .base import Card, Preset, Range
+from .base import Card, Choice, Preset, Presets, Range, Ranges
 from .kit import Batch, GradientMethod, Network, Task, cross_entropy
 
 Vector = dict[str, Tensor]
@@ -40,10 +40,14 @@ class OrthoGrad(GradientMethod):
         "5 passes over the forget set, each step with the gradients of n retain samples",
         ("The projected gradient is g_f of a batch; the released code is for adapters of speech models.",),
     )
-    presets: ClassVar[Mapping[str, Preset]] = {
+    presets: ClassVar[Presets] = {
         "ortho-grad-released": Preset({"alpha": 0.0, "retain_batch": 16}, "released code, per tensor"),
     }
-    ranges: ClassVar[Mapping[str, Range]] = {"lr": Range(1e-5, 1e-1, log=True), "alpha": Range(0.0, 0.9)}
+    ranges: ClassVar[Ranges] = {
+        "alpha": Range(0.0, 0.9),
+        "retain_batch": Choice((8, 16, 32)),
+        "whole": Choice((False, True)),
+    }
 
     lr: float = 1e-3
     momentum: float = 0.0
@@ -56,12 +60,9 @@ class OrthoGrad(GradientMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.alpha <= 1:
-            raise ValueError(f"alpha: {self.alpha!r} is not allowed; give a number from 0 to 1")
-        if self.retain_batch < 0:
-            raise ValueError(f"retain_batch: {self.retain_batch!r} is not allowed; give 0 or more")
-        if self.retain_batch == 0 and self.alpha > 0:
-            raise ValueError(f"alpha: {self.alpha!r} is not allowed without retain samples; give 0")
+        self.require("alpha", 0 <= self.alpha <= 1, "a number from 0 to 1")
+        self.require("retain_batch", self.retain_batch >= 0, "0 or more")
+        self.require("alpha", self.retain_batch > 0 or self.alpha == 0, "0 where there are no retain samples")
 
     def run(self, task: Task) -> None:
         """Climbs, sideways of the retain set."""

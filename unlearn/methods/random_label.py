@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ..core.seeds import stream
-from .base import Card, Choice, Preset, Range
-from .kit import Batch, GradientMethod, Network, Task, cross_entropy, mixed
+from .base import Card, Choice, Preset, Presets, Range, Ranges
+from .kit import Batch, GradientMethod, Task, mixed
 
 LABELS = ("any", "wrong")
 REDRAWS = ("epoch", "once")
@@ -41,7 +41,7 @@ class RandomLabel(GradientMethod):
         "10 passes over the forget and the retain set",
         ("Public code redraws by the batch. A pass sees each sample once, so that is our redraw by the epoch.",),
     )
-    presets: ClassVar[Mapping[str, Preset]] = {
+    presets: ClassVar[Presets] = {
         "random-label-k1nght": Preset(
             {"lr": 3e-3, "labels": "wrong", "redraw": "once", "order": "mixed", "schedule": "cosine"},
             "Apollo fork of K1nght, CIFAR-10, ResNet-18, 10 % at random",
@@ -51,22 +51,17 @@ class RandomLabel(GradientMethod):
             {"lr": 3e-4, "epochs": 20, "weight_decay": 0.0}, "DELETE scripts.sh, class-wise CIFAR-10"
         ),
         "amnesiac": Preset(
-            {
-                "optimizer": "adam",
-                "lr": 1e-4,
-                "weight_decay": 0.0,
-                "epochs": 3,
-                "labels": "wrong",
-                "redraw": "once",
-                "order": "mixed",
-            },
+            {"optimizer": "adam", "lr": 1e-4, "weight_decay": 0.0, "epochs": 3}
+            | {"labels": "wrong", "redraw": "once", "order": "mixed"},
             "if-loops/selective-synaptic-dampening, amnesiac",
         ),
     }
-    ranges: ClassVar[Mapping[str, Range | Choice]] = {
+    ranges: ClassVar[Ranges] = {
         "lr": Range(1e-4, 0.1, log=True),
         "epochs": Choice((3, 5, 10)),
         "labels": Choice(LABELS),
+        "redraw": Choice(REDRAWS),
+        "order": Choice(ORDERS),
     }
 
     lr: float = 0.013
@@ -76,13 +71,9 @@ class RandomLabel(GradientMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, value, allowed in (
-            ("labels", self.labels, LABELS),
-            ("redraw", self.redraw, REDRAWS),
-            ("order", self.order, ORDERS),
-        ):
-            if value not in allowed:
-                raise ValueError(f"{name}: {value!r} is not allowed; allowed are {', '.join(allowed)}")
+        self.one_of("labels", LABELS)
+        self.one_of("redraw", REDRAWS)
+        self.one_of("order", ORDERS)
 
     def drawn(self, task: Task, epoch: int) -> Tensor:
         """The forget set's labels in pass `epoch`, int64 `(n,)` by row."""
@@ -109,8 +100,4 @@ class RandomLabel(GradientMethod):
                 yield from task.forget.batches(epoch, labels=labels)
                 yield from task.retain.batches(epoch)
 
-        def objective(network: Network, batch: Batch) -> Tensor:
-            return cross_entropy(network(batch.images), batch.labels)
-
-        mask = self.mask(task)
-        self.fit(task, items, None if mask is None else objective, mask=mask)
+        self.fit(task, items, mask=self.mask(task))

@@ -48,6 +48,8 @@ class Retrain(Training, Method):
         "initialise every parameter again and train on D_r with the original recipe",
         passes="as many passes over the retain set as training made",
     )
+    # It is what every other method is held against: with the recipe of the originals, and no other.
+    fixed: ClassVar[frozenset[str]] = inherits
     section: ClassVar[str] = ""
 
     seed: int = 0

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .base import Card, Choice, Preset, Range
+from .base import Card, Preset, Presets, Range, Ranges
 from .kit import Task, per_sample_cross_entropy
 from .kit.mask import largest, summed_gradient
 from .random_label import RandomLabel
@@ -32,21 +32,20 @@ class SalUn(RandomLabel):
             "The gradient is summed over samples. Released code sums means of batches, which weighs a short last batch more.",
         ),
     )
-    presets: ClassVar[Mapping[str, Preset]] = {
+    presets: ClassVar[Presets] = {
         "salun-cifar10": Preset({"lr": 0.013, "epochs": 10, "ratio": 0.5}, "Unlearn-Saliency README, 10 % at random"),
         "salun-k1nght": Preset(
             {"lr": 7e-3, "epochs": 10, "ratio": 0.2, "schedule": "cosine"}, "Apollo fork of K1nght, CIFAR-10, ResNet-18"
         ),
         "salun-rum": Preset({"lr": 0.1, "epochs": 10}, "RUM README, CIFAR-10"),
     }
-    ranges: ClassVar[Mapping[str, Range | Choice]] = {**RandomLabel.ranges, "ratio": Range(0.1, 1.0)}
+    ranges: ClassVar[Ranges] = {"ratio": Range(0.1, 1.0)}
 
     ratio: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.ratio <= 1:
-            raise ValueError(f"ratio: {self.ratio!r} is not allowed; give a number above 0, at most 1")
+        self.require("ratio", 0 < self.ratio <= 1, "a number above 0, at most 1")
 
     def mask(self, task: Task) -> Mapping[str, Tensor]:
         """1 where a weight is among the most salient, else 0."""

@@ -6,7 +6,7 @@ set.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..core.errors import UnlearnError
 from ..training.predict import predict
-from .base import Card, Choice, Needs, Preset, Range
+from .base import Card, Choice, Needs, Preset, Presets, Range, Ranges
 from .kit import Batch, GradientMethod, Network, Task, cross_entropy, divergence
 
 
@@ -47,7 +47,7 @@ class SCRUB(GradientMethod):
             "No weight average: in the released code its pull has no effect at the start and is off by default.",
         ),
     )
-    presets: ClassVar[Mapping[str, Preset]] = {
+    presets: ClassVar[Presets] = {
         "scrub-notebook": Preset(
             {"alpha": 0.5, "gamma": 1.0, "temperature": 2.0, "msteps": 3, "lr": 5e-4, "optimizer": "adam"},
             "SCRUB small-scale notebook",
@@ -58,10 +58,14 @@ class SCRUB(GradientMethod):
         ),
         "scrub-rum": Preset({"lr": 5e-3, "epochs": 5, "msteps": 4, "temperature": 4.0}, "RUM README, CIFAR-10"),
     }
-    ranges: ClassVar[Mapping[str, Range | Choice]] = {
+    ranges: ClassVar[Ranges] = {
         "lr": Range(1e-5, 1e-2, log=True),
         "alpha": Range(1e-3, 1.0, log=True),
+        "gamma": Range(0.1, 1.0),
+        "temperature": Choice((1.0, 2.0, 4.0)),
         "msteps": Choice((1, 2, 3, 4)),
+        "forget_batch": Choice((32, 64, 128, 256)),
+        "rewind": Choice((False, True)),
     }
 
     lr: float = 5e-4
@@ -75,10 +79,9 @@ class SCRUB(GradientMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.temperature <= 0 or self.forget_batch < 1 or self.msteps < 0:
-            raise ValueError(
-                "temperature, forget_batch, msteps: give a temperature above 0, a batch of 1 or more, 0 or more epochs"
-            )
+        self.require("temperature", self.temperature > 0, "a number above 0")
+        self.require("msteps", self.msteps >= 0, "0 or more")
+        self.require("forget_batch", self.forget_batch >= 1, "1 or more")
 
     def needs(self) -> Needs:
         """The retain set; validation data to rewind by."""

@@ -8,10 +8,9 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..core.errors import UnlearnError
-from .base import Card, Choice, Preset, Range
+from .base import Card, Choice, Preset, Presets, Range, Ranges
 from .kit import Batch, GradientMethod, Network, Task
 
 LAYERS = ("first", "all")
@@ -42,13 +41,15 @@ class Seif(GradientMethod):
             "The original was not to be had: written from DeepUnlearn's description.",
         ),
     )
-    presets: ClassVar[Mapping[str, Preset]] = {
+    presets: ClassVar[Presets] = {
         "seif-deepunlearn": Preset({"lr": 7e-4, "epochs": 4}, "DeepUnlearn munl/unlearning/kgltop4"),
     }
-    ranges: ClassVar[Mapping[str, Range | Choice]] = {
+    ranges: ClassVar[Ranges] = {
         "lr": Range(1e-4, 0.1, log=True),
         "noise": Range(0.01, 1.0, log=True),
+        "last_noise": Choice((0.0, 0.005, 0.05)),
         "layers": Choice(LAYERS),
+        "class_weights": Choice((False, True)),
     }
     examples: ClassVar[Mapping[str, Any]] = {"noise": 0.05, "lr": 0.01}
 
@@ -62,10 +63,9 @@ class Seif(GradientMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.layers not in LAYERS:
-            raise ValueError(f"layers: {self.layers!r} is not allowed; allowed are {', '.join(LAYERS)}")
-        if self.noise < 0 or self.last_noise < 0:
-            raise ValueError(f"noise, last_noise: {self.noise!r}, {self.last_noise!r}; give 0 or more")
+        self.one_of("layers", LAYERS)
+        self.require("noise", self.noise >= 0, "0 or more")
+        self.require("last_noise", self.last_noise >= 0, "0 or more")
 
     def run(self, task: Task) -> None:
         """Confuses and repairs."""
@@ -83,12 +83,11 @@ class Seif(GradientMethod):
         self.fit(task, task.retain.batches, objective, after_epoch=confuse)
 
     def _confuse(self, task: Task, deviation: float) -> None:
-        found = [module for module in task.model.modules() if isinstance(module, nn.modules.conv._ConvNd)]
-        if not found:
-            raise UnlearnError("model: seif puts noise on convolutions, and this model has none")
+        found = list(task.convolutions())
         with torch.no_grad():
-            for module in found[:1] if self.layers == "first" else found:
-                module.weight.add_(deviation * torch.randn_like(module.weight))
+            for name in found[:1] if self.layers == "first" else found:
+                weight = task.model.get_parameter(f"{name}.weight")
+                weight.add_(deviation * torch.randn_like(weight))
 
     def _weights(self, task: Task) -> Tensor:
         counts = torch.zeros(task.num_classes, device=task.device)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from .base import Card, Choice, Preset, Range
+from .base import Card, Choice, Preset, Presets, Range, Ranges
 from .kit import Batch, GradientMethod, Network, Task, cross_entropy, per_sample_cross_entropy
 
 
@@ -43,30 +43,29 @@ class SFRon(GradientMethod):
             "F is of single samples; released code squares means of batches.",
             "The average is off by default: in the released code β = 1, which makes it do nothing.",
             "The rate falls by the pass, not by the step.",
+            "As released, one optimiser makes both steps: its momentum and decay move weights off the mask too.",
         ),
     )
-    presets: ClassVar[Mapping[str, Preset]] = {
+    presets: ClassVar[Presets] = {
         "sfron-k1nght": Preset(
             {"lr": 0.01, "iterations": 1500, "alpha": 25.0, "every": 5, "lam": 0.5, "threshold": 1.0},
             "K1nght, CIFAR-10, ResNet-18, 10 % at random",
         ),
         "sfron-tiny": Preset(
-            {
-                "optimizer": "adamw",
-                "lr": 2e-5,
-                "weight_decay": 0.05,
-                "iterations": 500,
-                "every": 1,
-                "alpha": 500.0,
-                "lam": 0.6,
-            },
+            {"optimizer": "adamw", "lr": 2e-5, "weight_decay": 0.05}
+            | {"iterations": 500, "every": 1, "alpha": 500.0, "lam": 0.6},
             "K1nght, TinyImageNet",
         ),
     }
-    ranges: ClassVar[Mapping[str, Range | Choice]] = {
+    ranges: ClassVar[Ranges] = {
         "lr": Range(1e-4, 0.1, log=True),
         "alpha": Range(1.0, 500.0, log=True),
+        "lam": Range(0.0, 1.0),
         "threshold": Range(0.1, 10.0, log=True),
+        "iterations": Choice((500, 1000, 1500)),
+        "every": Choice((1, 5, 10)),
+        "clip": Choice((1.0, 7.0, 20.0)),
+        "beta": Choice((0.1, 0.5, 1.0)),
     }
     examples: ClassVar[Mapping[str, Any]] = {"iterations": 30, "epochs": 2}
 
@@ -82,12 +81,10 @@ class SFRon(GradientMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.iterations < 0 or self.every < 1:
-            raise ValueError(f"iterations, every: {self.iterations!r}, {self.every!r}; give 0 or more, and 1 or more")
-        if not 0 < self.beta <= 1:
-            raise ValueError(f"beta: {self.beta!r} is not allowed; give a number above 0, at most 1")
-        if not self.clip > 0:
-            raise ValueError(f"clip: {self.clip!r} is not allowed; give a number above 0")
+        self.require("iterations", self.iterations >= 0, "0 or more")
+        self.require("every", self.every >= 1, "1 or more")
+        self.require("beta", 0 < self.beta <= 1, "a number above 0, at most 1")
+        self.require("clip", self.clip > 0, "a number above 0")
 
     def strength(self, step: int) -> float:
         """α_t at step t."""

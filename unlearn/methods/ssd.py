@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 
 from ..core.errors import MethodDidNothing
-from .base import Card, Choice, Needs, Preset, Range
+from .base import Card, Preset, Presets, Range, Ranges
 from .kit import KitMethod, Task
 
 
@@ -34,28 +34,22 @@ class SSD(KitMethod):
         "one pass of single-sample gradients over the forget set, and one over all data when training ends",
         ("Squares gradients of single samples, as the paper says; much public code squares the mean of a batch.",),
     )
-    presets: ClassVar[Mapping[str, Preset]] = {
+    presets: ClassVar[Presets] = {
         "ssd-pins": Preset({"alpha": 50.0, "lam": 0.1}, "if-loops/selective-synaptic-dampening, PinsFaceRecognition"),
         "ssd-vit": Preset({"alpha": 25.0, "lam": 1.0}, "if-loops/selective-synaptic-dampening, ViT, sub-classes"),
     }
-    ranges: ClassVar[Mapping[str, Range | Choice]] = {
+    ranges: ClassVar[Ranges] = {
         "alpha": Range(0.1, 100.0, log=True),
         "lam": Range(0.1, 10.0, log=True),
     }
     examples: ClassVar[Mapping[str, Any]] = {"alpha": 1.5}
-    statistic: ClassVar[str] = "fisher"
 
     alpha: float = 10.0
     lam: float = 1.0
 
     def __post_init__(self) -> None:
-        for name, value in (("alpha", self.alpha), ("lam", self.lam)):
-            if not value > 0:
-                raise ValueError(f"{name}: {value!r} is not allowed; give a number above 0")
-
-    def needs(self) -> Needs:
-        """The stored statistic of the training data."""
-        return Needs(access=self.access, statistic=self.statistic)
+        self.require("alpha", self.alpha > 0, "a number above 0")
+        self.require("lam", self.lam > 0, "a number above 0")
 
     def run(self, task: Task) -> None:
         """Dampens what matters to the forget set more than to all data."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from .base import Card, Needs, Preset, Range
-from .kit import Batch, GradientMethod, Network, Samples, Task, cross_entropy, mixed
+from .base import Card, Choice, Preset, Presets, Range, Ranges
+from .kit import GradientMethod, Network, Samples, Task, cross_entropy, mixed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,16 +39,22 @@ class UNSIR(GradientMethod):
             "A share of the retain set, not 1,000 samples a class; 0.2 is the same on CIFAR-10.",
         ),
     )
-    presets: ClassVar[Mapping[str, Preset]] = {
+    presets: ClassVar[Presets] = {
         "unsir-notebook": Preset({"lr": 0.02, "repair_lr": 0.01, "copies": 20}, "Fast-Machine-Unlearning notebook"),
         "unsir-ssd": Preset(
             {"lr": 1e-4, "repair_lr": 1e-4, "batch_size": 32, "noise_steps": 25, "copies": 80, "repair_batch": 128},
             "if-loops/selective-synaptic-dampening and SUPREME",
         ),
     }
-    ranges: ClassVar[Mapping[str, Any]] = {
+    ranges: ClassVar[Ranges] = {
         "lr": Range(1e-5, 0.05, log=True),
         "repair_lr": Range(1e-5, 0.05, log=True),
+        "noise_samples": Choice((64, 256)),
+        "noise_lr": Range(0.01, 1.0, log=True),
+        "noise_steps": Choice((20, 40, 100)),
+        "noise_penalty": Range(0.01, 1.0, log=True),
+        "copies": Choice((10, 20, 80)),
+        "repair_batch": Choice((64, 128, 256)),
     }
     examples: ClassVar[Mapping[str, Any]] = {"noise_samples": 8, "noise_steps": 5, "copies": 2, "lr": 1e-3}
 
@@ -68,22 +74,11 @@ class UNSIR(GradientMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, value in (
-            ("noise_samples", self.noise_samples),
-            ("noise_steps", self.noise_steps),
-            ("copies", self.copies),
-            ("repair_batch", self.repair_batch),
-        ):
-            if value < 1:
-                raise ValueError(f"{name}: {value!r} is not allowed; give an integer of 1 or more")
-        if not 0 < self.retain_share <= 1:
-            raise ValueError(f"retain_share: {self.retain_share!r} is not allowed; give a share above 0, up to 1")
-        if not (self.noise_lr > 0 and self.repair_lr > 0 and self.noise_penalty >= 0):
-            raise ValueError("noise_lr, repair_lr, noise_penalty: give rates above 0 and a penalty of 0 or more")
-
-    def needs(self) -> Needs:
-        """The share of the retain set."""
-        return replace(super().needs(), share=self.retain_share)
+        for name in ("noise_samples", "noise_steps", "copies", "repair_batch"):
+            self.require(name, self.setting(name, 0) >= 1, "an integer of 1 or more")
+        for name in ("noise_lr", "repair_lr"):
+            self.require(name, self.setting(name, 0.0) > 0, "a number above 0")
+        self.require("noise_penalty", self.noise_penalty >= 0, "0 or more")
 
     def run(self, task: Task) -> None:
         """Makes noise, impairs, repairs."""
@@ -93,14 +88,9 @@ class UNSIR(GradientMethod):
         options: dict[str, Any] = {"device": task.device, "batch_size": self.batch_size, "augment": None}
         learned = Samples(noise * self.copies, "forget", seed=self.seed, **options)
 
-        def impair(epoch: int) -> Iterator[Batch]:
-            return mixed(learned, task.retain, epoch, batch_size=self.batch_size)
-
-        def repair(epoch: int) -> Iterator[Batch]:
-            return task.retain.batches(epoch, batch_size=self.repair_batch)
-
-        self.fit(task, impair)
-        self.fit(task, repair, phase=self.phase(lr=self.repair_lr, batch_size=self.repair_batch))
+        self.fit(task, lambda epoch: mixed(learned, task.retain, epoch, batch_size=self.batch_size))
+        repair = self.phase(lr=self.repair_lr, batch_size=self.repair_batch)
+        self.fit(task, lambda epoch: task.retain.batches(epoch, batch_size=self.repair_batch), phase=repair)
 
     def noise(self, task: Task) -> list[tuple[Tensor, Tensor]]:
         """Returns the noise images of each class to forget, with that class as their label."""

@@ -3,7 +3,7 @@ retain set."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,7 +14,7 @@ from torch.func import functional_call, jvp
 
 from ..core.seeds import check_seed
 from ..training.predict import evaluating
-from .base import Card, Choice, Needs, Preset, Range
+from .base import Card, Choice, Preset, Presets, Range, Ranges
 from .kit import KitMethod, Samples, Task, per_sample_cross_entropy
 from .kit.mask import summed_gradient
 
@@ -51,13 +51,16 @@ class WoodFisher(KitMethod):
             "changes lies along the first sample's gradient. `recursion: released` gives that.",
         ),
     )
-    presets: ClassVar[Mapping[str, Preset]] = {
+    presets: ClassVar[Presets] = {
         "wood-fisher-delete": Preset({"alpha": 1.0, "recursion": "released"}, "DELETE scripts.sh, class-wise CIFAR-10"),
     }
-    ranges: ClassVar[Mapping[str, Range | Choice]] = {
+    ranges: ClassVar[Ranges] = {
         "alpha": Range(0.1, 1000.0, log=True),
         "damping": Range(1e-3, 1.0, log=True),
+        "samples": Choice((100, 300, 1000)),
     }
+
+    fixed: ClassVar[frozenset[str]] = frozenset({"recursion"})
 
     alpha: float = 1.0
     damping: float = 1.0
@@ -66,19 +69,12 @@ class WoodFisher(KitMethod):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.recursion not in RECURSIONS:
-            raise ValueError(f"recursion: {self.recursion!r} is not allowed; allowed are {', '.join(RECURSIONS)}")
-        if not self.damping > 0:
-            raise ValueError(f"damping: {self.damping!r} is not allowed; give a number above 0")
-        if self.recursion == "released" and self.damping != 1:
-            raise ValueError(f"damping: {self.damping!r} is not allowed; the released recursion starts from 1")
-        if self.samples < 1:
-            raise ValueError(f"samples: {self.samples!r} is not allowed; give 1 or more")
+        self.one_of("recursion", RECURSIONS)
+        self.require("damping", self.damping > 0, "a number above 0")
+        free = self.recursion == "exact" or self.damping == 1
+        self.require("damping", free, "1: the released recursion starts from 1")
+        self.require("samples", self.samples >= 1, "1 or more")
         check_seed(self.seed)
-
-    def needs(self) -> Needs:
-        """The retain set."""
-        return Needs(access=self.access)
 
     def run(self, task: Task) -> None:
         """Makes the step."""

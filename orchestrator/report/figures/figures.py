@@ -157,7 +157,7 @@ def plane_figure(report: Report) -> Figure | None:
                 bars = ([(xs, [y, y])] if xs else []) + ([([x, x], ys)] if ys else [])
                 for across, up in bars:
                     ax.plot(across, up, color=colour, linewidth=0.9, alpha=0.55)
-            label = words.method_name(row.method) if row.method not in seen else None
+            label = row.title if row.method not in seen else None
             seen.add(row.method)
             size = 11 if row.method == "retrain" else 7 if row.method == "no_unlearn" else 4 if crowded else 6
             ax.plot(

@@ -104,7 +104,7 @@ def pareto_figure(document: SearchDocument) -> Figure:
         ax.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=3, borderaxespad=0)
 
     caption = (
-        f"Settings of {words.method_name(document['method'])} on the validation fold ({words.count(document['models'], 'model')}). "
+        f"Settings of {document.get('title') or document['method']} on the validation fold ({words.count(document['models'], 'model')}). "
         "Lower is more private, further left is more accurate. The line joins the settings that no other one beats in both; pale "
         "points were stopped by ASHA and measured on fewer models. "
         + (f"Right of the dashed line a setting is beyond the bound of {bound:g} points. " if bound is not None else "")

@@ -30,7 +30,7 @@ def sweep_figure(report: Report) -> Figure | None:
         drawn = _sweep_panels(report, points, name)
         if not drawn:
             continue
-        swept.append(f"{words.parameter_name(name)} of {words.method_name(method)}")
+        swept.append(f"{words.parameter_name(name)} of {rows[0].title}")
         if len(swept) <= METHODS:
             panels += drawn
     if not panels:
@@ -54,7 +54,7 @@ def _sweep_panels(report: Report, points: Sequence[tuple[float, ResultRow]], nam
     xs, rows = [x for x, _ in points], [row for _, row in points]
     logarithmic = min(xs) > 0 and max(xs) / min(xs) >= 20
     retrain = report.method("retrain")
-    label = f"{words.parameter_name(name)} ({words.method_name(rows[0].method)})"
+    label = f"{words.parameter_name(name)} ({rows[0].title})"
     errors = [("error_forget", "forget set", 1), ("error_retain", "retain set", 2), ("error_test", "test data", 0)]
 
     def curve(ax: Axes, metric: str, text: str, which: int) -> None:

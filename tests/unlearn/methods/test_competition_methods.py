@@ -18,6 +18,7 @@ from unlearn.methods.grad_ascent import GradAscent
 from unlearn.methods.kit import KitMethod, Task
 from unlearn.methods.kit.work import Network, ObjectiveWork
 from unlearn.methods.kookmin import Kookmin
+from unlearn.methods.kookmin import _first as first_samples
 from unlearn.methods.mu_mis import MUMis, sensitivity_gap
 from unlearn.methods.negmerge import NegMerge, consensus
 from unlearn.methods.ortho_grad import OrthoGrad, without
@@ -142,6 +143,15 @@ def test_a_closed_mask_lets_no_ascent_through(monkeypatch: pytest.MonkeyPatch) -
     assert gap(run(SFRon(**settings)).model, without_ascent) < 1e-7
 
 
+def test_the_mask_of_sfron_does_not_depend_on_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = SFRon(iterations=1, epochs=1)
+    first, second = (
+        method.mask(task_of(method, monkeypatch, forget=forget(size), retain=retain(size))) for size in (7, 40)
+    )
+    differ = sum(int((part != second[name]).sum()) for name, part in first.items())
+    assert differ <= 1e-3 * sum(part.numel() for part in first.values())
+
+
 def test_the_average_of_sfron_stays_behind_the_model() -> None:
     settings = {"lr": 0.02, "iterations": 12, "epochs": 2}
     plain, kept = (run(SFRon(beta=beta, **settings)).model for beta in (1.0, 0.2))
@@ -171,6 +181,22 @@ def test_the_loss_of_mu_mis_on_a_linear_model_is_its_closed_form() -> None:
         expected[y] += 2 * weight.detach()[y] / 3
         expected[c] -= 2 * weight.detach()[c] / 3
     assert torch.allclose(weight.grad, expected, atol=1e-6)
+
+
+def test_mu_mis_draws_another_class_anew_in_each_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[dict[bytes, int]] = []
+
+    def spy(network: Network, images: Tensor, labels: Tensor, others: Tensor) -> Tensor:
+        assert bool((labels != others).all())
+        pairs = zip(images, others.tolist(), strict=True)
+        seen.append({image.detach().numpy().tobytes(): other for image, other in pairs})
+        return sensitivity_gap(network, images, labels, others)
+
+    monkeypatch.setattr("unlearn.methods.mu_mis.sensitivity_gap", spy)
+    run(MUMis(lr=1e-6, epochs=2, batch_size=FORGET))
+    first, second = seen[:2]
+    assert set(first) == set(second)
+    assert sum(first[image] != second[image] for image in first) > 0
 
 
 def test_mu_mis_stops_once_the_forget_set_is_known_no_better_than_unseen_samples() -> None:
@@ -293,6 +319,22 @@ def test_kookmin_draws_exactly_its_share_anew_and_brakes_the_others(monkeypatch:
     assert torch.allclose(after[~where], 0.1 * before[~where], rtol=1e-5)
 
 
+def test_kookmin_takes_the_smallest_scores_in_evaluation_mode_and_returns_an_ordinary_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    method = Kookmin(epochs=0, redrawn=0.3)
+    chosen, task = method.chosen(task_of(method, monkeypatch)), task_of(method, monkeypatch)
+    model = copy.deepcopy(trained()).eval()
+    loss = nn.CrossEntropyLoss(reduction="sum")
+    kept = sum(loss(model(x), y) for x, y in first_samples(task.retain, FORGET))
+    gone = sum(loss(model(x), y) for x, y in forget())
+    score = torch.autograd.grad(kept - gone, model.conv2.weight)[0].abs()
+    border = score.flatten().sort().values[round(0.3 * score.numel())]
+    assert int((chosen["conv2.weight"] != (score < border)).sum()) <= 2
+    result = run(method).model
+    assert [type(module) for module in result.modules()] == [type(module) for module in trained().modules()]
+
+
 def test_the_rate_of_kookmin_rises_and_falls() -> None:
     rates = [Kookmin(lr=0.3, epochs=5).phase().rate(epoch) for epoch in range(5)]
     assert rates == pytest.approx([0.1, 0.2, 0.3, 0.2, 0.1])
@@ -314,6 +356,14 @@ def test_seif_puts_its_noise_where_it_says_and_weighs_samples() -> None:
         for w in (True, False)
     ]
     assert float(torch.nn.functional.cosine_similarity(steps[0], steps[1], dim=0)) < 0.999
+
+
+def test_the_weights_of_seif_are_of_the_labels_whatever_the_model_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels = data()
+    wrong = [(images[40:140], torch.where(labels[40:140] < 3, 0, labels[40:140]))]
+    task = task_of(Seif(epochs=1), monkeypatch, retain=wrong)
+    counts = torch.bincount(wrong[0][1], minlength=5).float()
+    assert torch.allclose(Seif()._weights(task), 100 / (5 * counts.clamp(min=1)))
 
 
 def test_models_without_convolutions_are_refused() -> None:

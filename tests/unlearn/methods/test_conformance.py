@@ -12,17 +12,17 @@ import torch
 
 from unlearn.methods import METHODS, SSD, Finetune
 from unlearn.methods.base import Card, Method, Preset, Range
-from unlearn.methods.conformance import CHECKS, assert_conforms, check_method
 from unlearn.methods.kit import Task
+from unlearn.testing import CHECKS, check_method, examine
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_registered_methods_conform(name: str) -> None:
-    assert_conforms(METHODS[name])
+    check_method(METHODS[name])
 
 
 def wrong(cls: type[Method]) -> dict[str, str]:
-    return {finding.check: finding.why for finding in check_method(cls) if finding.holds is False}
+    return {finding.check: finding.why for finding in examine(cls) if finding.holds is False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +153,15 @@ class _HasABadRange(Faulty):
     ranges: ClassVar[Mapping[str, Any]] = {"nose": Range(0, 1)}
 
 
+@dataclass(frozen=True, kw_only=True)
+class _HasAFieldWithoutARange(Faulty):
+    nose: float = 1.0
+
+
+class _HasARangeThatCannotBe(Faulty):
+    ranges: ClassVar[Mapping[str, Any]] = {"lr": Range(-1.0, 1.0)}
+
+
 PLANTED = {
     _ChangesTheOriginal: "G1",
     _ReturnsTheOriginal: "G2",
@@ -171,6 +180,8 @@ PLANTED = {
     _HasABadCard: "G0",
     _HasABadPreset: "G0",
     _HasABadRange: "G0",
+    _HasAFieldWithoutARange: "G0",
+    _HasARangeThatCannotBe: "G0",
 }
 
 

@@ -144,6 +144,15 @@ def test_the_share_is_drawn_once_from_the_seed() -> None:
     assert np.array_equal(share_of(rows, 1.0, 5), rows)
 
 
+@pytest.mark.parametrize("cls", [BadTeacher, LoTUS, UNSIR])
+def test_no_more_than_a_share_is_asked_for(cls) -> None:
+    needs = cls().needs()
+    assert (needs.access, needs.retain) == ("retain_share", 0.2 if cls is UNSIR else 0.3)
+    assert cls(retain_share=0.05).needs().retain == 0.05
+    with pytest.raises(ValueError, match=r"^retain_share: 0\.0 is not allowed; give a share above 0, up to 1"):
+        cls(retain_share=0.0)
+
+
 # LoTUS -----------------------------------------------------------------------------------------
 
 

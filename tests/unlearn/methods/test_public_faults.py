@@ -221,6 +221,7 @@ FAULTS = [
         "BoundaryShrink trains to the answer of the image as it is",
         replacing(boundary, "fgsm", lambda network, images, labels, scale, epsilon: images),
         boundary_tests.test_shrink_trains_to_the_class_of_the_adversarial_image,
+        (0.2,),
         patches=True,
     ),
     Fault(

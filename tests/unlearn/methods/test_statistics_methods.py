@@ -88,6 +88,10 @@ def test_steps_of_jit_are_the_gradients_of_its_formula(monkeypatch: pytest.Monke
         assert torch.allclose(p.detach() - start[name].detach(), step, rtol=5e-3, atol=2e-6), name
 
 
+def test_jit_makes_as_many_passes_as_it_is_told() -> None:
+    assert [row["epoch"] for row in run(JIT(lr=1e-4, epochs=3, draws=1)).history] == [1, 2, 3]
+
+
 def test_half_batches_of_jit_in_one_sum_are_the_whole() -> None:
     """The loss is a sum over the batch: the gradients of two halves add up to that of the whole."""
     images = data()[0][:8]

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from ...core.seeds import check_seed
 from ...data.augment import check_augment
 from ...training.recipe import Training
-from ..base import Needs
+from ..base import TRAINING, Choice, Needs, Ranges
 from .task import KitMethod, Task
 from .work import Item, Objective
 
@@ -71,7 +71,12 @@ class GradientMethod(KitMethod):
     """
 
     inherits: ClassVar[frozenset[str]] = frozenset({"augment", "precision"})
-    share: ClassVar[float] = 0.0  # of the retain set, where `access` is `retain_share`
+    fixed: ClassVar[frozenset[str]] = frozenset({"retain_share"})
+    ranges: ClassVar[Ranges] = {
+        **TRAINING,
+        "schedule": Choice(SCHEDULES),
+        "batch_norm": Choice(BATCH_NORMS),
+    }
     uses_validation: ClassVar[bool] = False
 
     optimizer: str = "sgd"
@@ -88,21 +93,27 @@ class GradientMethod(KitMethod):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, value, allowed in (
-            ("schedule", self.schedule, SCHEDULES),
-            ("batch_norm", self.batch_norm, BATCH_NORMS),
-        ):
-            if value not in allowed:
-                raise ValueError(f"{name}: {value!r} is not allowed; allowed are {', '.join(allowed)}")
+        self.one_of("schedule", SCHEDULES)
+        self.one_of("batch_norm", BATCH_NORMS)
+        if self.access == "retain_share":
+            self.require("retain_share", 0 < self.retain_share <= 1, "a share above 0, up to 1")
         check_augment(self.augment)
         check_seed(self.seed)
         self.phase()
 
+    @property
+    def retain_share(self) -> float:
+        """The share of the retain set that is seen, where `access` is `retain_share`.
+
+        A method with that access has a field of this name.
+        """
+        return 0.0
+
     def needs(self) -> Needs:
-        """What `access`, `share` and `uses_validation` say."""
+        """What `access`, `retain_share` and `uses_validation` say."""
         return Needs(
             access=self.access,
-            share=self.share,
+            share=self.retain_share,
             validation=self.uses_validation,
             graphs=True,
             batch_size=self.batch_size,

@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -113,6 +114,20 @@ class Samples:
         for images, own, rows in passed:
             given = own if labels is None else labels.index_select(0, rows)
             yield Batch(images, given, rows, torch.full_like(own, is_forget, dtype=torch.bool), self.part)
+
+    def only(self, keep: Tensor) -> Samples:
+        """Returns the set of the samples for which `keep`, bool `(size,)` by row, is true.
+
+        Its rows are counted anew.
+        """
+        chosen = keep.nonzero()[:, 0]
+        part: Loader
+        if self.array is not None:
+            part = self.array.replace(indices=self.array.indices[chosen.cpu().numpy()])
+        else:
+            part = [(self.kept[0].index_select(0, chosen), self.kept[1].index_select(0, chosen))]
+        options: dict[str, Any] = {"batch_size": self.batch_size, "augment": self.augment, "seed": self.seed}
+        return Samples(part, self.part, device=self.device, **options)
 
     def rounds(self, epoch: int, *, batch_size: int | None = None, labels: Tensor | None = None) -> Iterator[Batch]:
         """Batches without end: pass after pass over the set, each in another order."""

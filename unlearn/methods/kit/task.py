@@ -8,7 +8,7 @@ import copy
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from ...core.errors import MethodDidNothing, UnlearnError
 from ...core.numerics import arithmetic, deterministic_convolutions
 from ...core.seeds import seeded
 from ...models.classes import drop_classes
+from ...models.reset import reset
 from ...moments.basis import CoreBasis
 from ...moments.fisher import Fisher, fisher_diagonal
 from ...moments.moments import SecondMoments
@@ -25,9 +26,9 @@ from ...training.graphs import Graphs
 from ...training.loop import Job, StopTraining, TrainingDiverged, Work, fit
 from ...training.predict import accuracy
 from ...training.recipe import Training
-from ..base import Method, UnlearnResult
+from ..base import Method, Needs, UnlearnResult
 from .samples import Batch, Samples
-from .work import Item, Network, Objective, ObjectiveWork
+from .work import Item, Network, Objective, ObjectiveWork, classify
 
 _NORMS = (nn.modules.batchnorm._NormBase,)
 
@@ -113,9 +114,29 @@ class Task:
         frozen.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return Network(frozen, self.precision, frozen=True)
 
+    def fresh_teacher(self) -> Network:
+        """A teacher of the same architecture that knows nothing: initialised anew, from the
+        seed."""
+        fresh = copy.deepcopy(self.original)
+        with seeded(self.seed):
+            reset(fresh.modules())
+        return self.teacher(fresh)
+
     def named_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters that may move: those that require gradients."""
         return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+
+    def convolutions(self) -> dict[str, nn.Module]:
+        """The convolutions of `model` by name, in the order in which they are defined.
+
+        Raises `UnlearnError` where it has none.
+        """
+        found: dict[str, nn.Module] = {
+            name: module for name, module in self.model.named_modules() if isinstance(module, nn.modules.conv._ConvNd)
+        }
+        if not found:
+            raise UnlearnError("model: the method works on convolutions, and this model has none")
+        return found
 
     def fit(
         self,
@@ -135,6 +156,7 @@ class Task:
         **Arguments:**
 
         - `objective`: the network and an item to the loss. None is cross-entropy on batches, as in
+            training; without a mask, a clipped norm or an adjustment its steps are those of
             training.
         - `batch_norm`: `train` lets normalisation learn the statistics of the batches; `frozen`
             keeps them.
@@ -158,13 +180,11 @@ class Task:
                 raise StopTraining
 
         def work() -> Work:
-            assert objective is not None
             options = {"mask": mask, "clip": clip, "adjust": adjust}
-            return ObjectiveWork(trained, training, self.device, self.seed, objective, **options)  # type: ignore[arg-type]
+            wanted = classify if objective is None else objective
+            return ObjectiveWork(trained, training, self.device, self.seed, wanted, **options)  # type: ignore[arg-type]
 
         plain = objective is None and mask is None and clip is None and adjust is None
-        if objective is None and not plain:
-            raise ValueError("objective: a mask, a clipped norm or an adjustment needs one; give it")
         loader: Any = _Passes(items, plain)
         try:
             fit(Job(trained, loader, training, self.seed, set_mode, report, None if plain else work), self.graphs)
@@ -188,6 +208,12 @@ class KitMethod(Method):
     random numbers come from `seed` alone.
     """
 
+    statistic: ClassVar[str] = "fisher"  # which one is stored, where `access` is `fisher`
+
+    def needs(self) -> Needs:
+        """What `access` and `statistic` say."""
+        return Needs(access=self.access, statistic=self.statistic)
+
     @abstractmethod
     def run(self, task: Task) -> None:
         """Changes `task.model`."""
@@ -195,6 +221,19 @@ class KitMethod(Method):
     def setting(self, name: str, default: Any) -> Any:
         """The value of a field that not every method has."""
         return getattr(self, name, default)
+
+    def require(self, name: str, holds: bool, allowed: str) -> None:
+        """Raises `ValueError` unless the field `name` may have the value that it has.
+
+        **Arguments:** `allowed`: what to give, as in `a number above 0`.
+        """
+        if not holds:
+            raise ValueError(f"{name}: {getattr(self, name)!r} is not allowed; give {allowed}")
+
+    def one_of(self, name: str, allowed: tuple[str, ...]) -> None:
+        """Raises `ValueError` unless the field `name` has one of the values that are allowed."""
+        if getattr(self, name) not in allowed:
+            raise ValueError(f"{name}: {getattr(self, name)!r} is not allowed; allowed are {', '.join(allowed)}")
 
     def unlearn(
         self,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ...training.recipe import Training
 from ...training.step import autocast, make_optimizer, new_generator, own_generator, set_rate, trained_parameters
+from .losses import cross_entropy
 from .samples import Batch
 
 Item = Any  # what a pass yields: a `Batch`, a pair of them, or a batch beside a number
@@ -40,6 +41,11 @@ class Network:
 
 
 Objective = Callable[[Network, Item], Tensor]
+
+
+def classify(network: Network, batch: Batch) -> Tensor:
+    """The objective of training: cross-entropy on a batch."""
+    return cross_entropy(network(batch.images), batch.labels)
 
 
 def size_of(item: Item) -> int:

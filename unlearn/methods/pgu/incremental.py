@@ -13,7 +13,7 @@ from torch import nn
 
 from ...core.batches import EpochCallback, Loader
 from ...moments.moments import SecondMoments, second_moments
-from ..base import Card, Method, Steps, UnlearnResult
+from ..base import Card, Choice, Method, Range, Ranges, Steps, UnlearnResult
 from .pgu import PGU
 
 
@@ -109,6 +109,12 @@ class IncrementalPGU(PGU):
         "Hoang, Rana, Gupta, Venkatesh, Learn to Unlearn for Deep Neural Networks, WACV 2024",
         "one decomposition and up to 100 passes over the forget set for each step",
     )
+
+    ranges: ClassVar[Ranges] = {
+        "recover_epochs": Choice((0, 1, 5)),
+        "recover_lr": Range(1e-4, 0.05, log=True),
+    }
+    fixed: ClassVar[frozenset[str]] = frozenset({"step", "fail_points", "recompute_moments"})
 
     step: int | None = None
     fail_points: float | None = None

@@ -19,14 +19,14 @@ from ...core.errors import IncompatibleMoments, UnlearnError
 from ...data.loader import ArrayLoader
 from ...models.layers import deepest, projectable_layers
 from ...models.probe import Probe, probe_with
-from ...moments.basis import CoreBasis
+from ...moments.basis import CRITERIA, CoreBasis
 from ...moments.fisher import Fisher
 from ...moments.moments import SecondMoments, second_moments
 from ...training.graphs import Graphs
 from ...training.loop import autocast
-from ..base import Card, Choice, Method, Needs, Range, UnlearnResult
+from ..base import Card, Choice, Method, Needs, Range, Ranges, UnlearnResult
 from .run import Run
-from .settings import Settings
+from .settings import OPTIMIZERS, Settings
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,25 @@ class PGU(Settings, Method):
         "Hoang, Rana, Gupta, Venkatesh, Learn to Unlearn for Deep Neural Networks, WACV 2024",
         "one decomposition, then up to 100 passes over the forget set",
     )
-    ranges: ClassVar[Mapping[str, Range | Choice]] = {
+    ranges: ClassVar[Ranges] = {
         "gamma": Range(0.7, 0.999),
+        "criterion": Choice(CRITERIA),
         "lr": Range(0.005, 0.5, log=True),
+        "final_lr": Choice((None, 0.001, 0.01)),
+        "epochs": Choice((10, 30, 100)),
+        "offset": Range(0.01, 0.2),
         "entropy_weight": Range(0.0, 1.0),
+        "forget_weight": Range(0.1, 1.0),
+        "batch_size": Choice((25, 64, 128, 256)),
+        "top_k": Choice((None, 1, 2, 4)),
+        "extra_rank": Choice((None, 0, 1, 2)),
+        "optimizer": Choice(OPTIMIZERS),
+        "shuffle": Choice((None, False, True)),
     }
+    # What stops a run decides which data it sees; the others say how much is watched and written.
+    fixed: ClassVar[frozenset[str]] = frozenset(
+        {"early_stop", "drop_points", "watch", "stop_after", "monitor_every", "unit", "release_schedule"}
+    )
     examples: ClassVar[Mapping[str, Any]] = {"early_stop": None}
 
     def needs(self) -> Needs:
