@@ -1,9 +1,9 @@
 """The verdicts of one recipe under several seeds, side by side, as a Markdown table.
 
     for seed in 0 1 2; do
-      orchestrator run demo --set seed=$seed --output runs/demo-$seed --store runs/demo/store
+      orchestrator run demo --address inline --set seed=$seed --output runs/demo-$seed
     done
-    python docs/scripts/seeds.py runs/demo-0 runs/demo-1 runs/demo-2 > docs/results/demo/seeds.md
+    python docs/scripts/seeds.py runs/demo-0 runs/demo-1 runs/demo-2
 
 Words agree, or are *undecided*: the last column says where they do not. It also exits with 1 there.
 """
