@@ -110,8 +110,8 @@ METRICS = (
     Metric("forgetting_quality/epsilon_median", "Median ε over samples.", "median ε", "0 to ∞", "Retrain's value", False),
     Metric("forgetting_quality/epsilon_infinite", "Share of samples that are told apart perfectly.", "share with ε = ∞", "0 to 1", "Retrain's value", False),
     Metric(
-        "klom/gap_left",
-        "Share of KLoM's gap before unlearning that is left; forgetting_quality/gap_left is the same of the mean score.",
+        "<distance>/gap_left",
+        "Share of a distance's gap before unlearning that is left: of KLoM's 95th percentile, or of the mean score.",
         "(value − chance) / (value before − chance before)",
         "about 0 to 1",
         "0",
