@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from .table import towards_schema
+from .table import OUTPUTS_SCHEMA, towards_schema
 
 
 def read_outputs(paths: str | Path | Sequence[str | Path]) -> list[pa.Table]:
@@ -92,6 +92,33 @@ def _files(paths: Sequence[str | Path], suffix: str) -> list[Path]:
         else:
             matches = [path] if path.is_file() else [Path(name) for name in sorted(glob.glob(str(given)))]
         if not matches:
+            _refuse_nested(path, suffix)
             raise ValueError(f"outputs: {given}: no such file; give .{suffix} files, a folder of them, or a glob")
         found += matches
+    for file in found:
+        _refuse_partition(file)
     return found
+
+
+def _refuse_nested(folder: Path, suffix: str) -> None:
+    """Raises `ValueError` where the files lie in folders inside `folder`, saying how to name
+    them."""
+    inside = next(iter(sorted(folder.rglob(f"*.{suffix}"))), None) if folder.is_dir() else None
+    if inside is None:
+        return
+    _refuse_partition(inside)
+    depth = len(inside.relative_to(folder).parts) - 1
+    pattern = "/".join([str(folder), *["*"] * depth, f"*.{suffix}"])
+    raise ValueError(f"outputs: {folder}: its files lie in folders inside, such as {inside}; give {pattern!r}")
+
+
+def _refuse_partition(path: Path) -> None:
+    """Raises `ValueError` for a file in a folder such as `role=original`, where a column is the
+    folder's name."""
+    for part in path.parts[:-1]:
+        name, equals, _ = part.partition("=")
+        if equals and name in OUTPUTS_SCHEMA(1).names and path.is_file() and name not in pq.read_schema(path).names:
+            raise ValueError(
+                f"outputs: {path}: the column {name!r} is the name of a folder (a Hive partition), not in the file; "
+                "write the table without partition columns"
+            )

@@ -50,6 +50,8 @@ def submit(parser: argparse.ArgumentParser) -> None:
         metavar="DIR|s3://…",
         help="store as the cluster sees it; give one, or results stay on the node of the driver",
     )
+    _force(parser)
+    _factory(parser)
     parser.add_argument(
         "--follow", action="store_true", help="print the job's log until it ends; interrupting leaves the job running"
     )
@@ -338,6 +340,11 @@ def _running(parser: argparse.ArgumentParser) -> None:
     )
     _json(parser, "print results as one JSON document on standard output")
     parser.add_argument("--quiet", action="store_true", help="no progress")
+    _factory(parser)
+
+
+def _factory(parser: argparse.ArgumentParser) -> None:
+    """Declares --allow-factory."""
     parser.add_argument(
         "--allow-factory",
         action="store_true",

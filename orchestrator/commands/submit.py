@@ -128,24 +128,21 @@ def _warn(recipe: Recipe, args: argparse.Namespace) -> None:
         )
 
 
+def job_command(args: argparse.Namespace, name: str) -> list[str]:
+    """Returns the command that the cluster runs for these arguments and a recipe of this name."""
+    command = ["python", "-m", "orchestrator", "run", "recipe.yaml", "--address", "auto"]
+    command += ["--output", args.output or f"runs/{name}"]
+    command += ["--store", args.store] if args.store else []
+    command += ["--force"] if args.force else []
+    return command + (["--allow-factory"] if args.allow_factory else [])
+
+
 def _submit(client: JobSubmissionClient, identity: str, recipe: Recipe, args: argparse.Namespace) -> bool:
     """Submits the job; returns False where somebody else has just submitted the same one."""
     missing = [name for name in args.env if name not in os.environ]
     if missing:
         raise UserError(f"--env: {missing[0]!r}: this variable is not set here")
-    command = [
-        "python",
-        "-m",
-        "orchestrator",
-        "run",
-        "recipe.yaml",
-        "--address",
-        "auto",
-        "--output",
-        args.output or f"runs/{recipe.name}",
-    ]
-    if args.store:
-        command += ["--store", args.store]
+    command = job_command(args, recipe.name)
     with tempfile.TemporaryDirectory() as folder:
         # Only the recipe travels: data, runs and .git never do.
         Path(folder, "recipe.yaml").write_text(to_yaml(recipe), encoding="utf-8")

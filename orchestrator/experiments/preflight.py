@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 
@@ -65,6 +66,8 @@ def try_store(store: Store) -> None:
         found = store.fetch(key, "probe").read_text()
     except (OSError, KeyError) as error:
         raise EnvironmentFault(f"store {store.uri}: what is written cannot be read back ({error})") from error
+    finally:
+        with contextlib.suppress(OSError):  # what went wrong before says more
+            store.remove(key)
     if found != "probe":
         raise EnvironmentFault(f"store {store.uri}: what is written comes back changed; check its disk")
-    store.remove(key)

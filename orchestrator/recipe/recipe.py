@@ -15,7 +15,7 @@ from unlearn import METHODS, Scenario, Training
 from ..base.errors import Fault, RecipeError
 from ..base.values import Json, plain
 from ..base.yaml_text import dump
-from . import presets, sweep
+from . import preprocess, presets, sweep
 from .checks import _attack_faults, _method_faults, _section_faults, _shadow_faults, method_defaults
 from .choices import Choice, Point
 from .files import apply_override, read_document, shipped_recipes
@@ -49,7 +49,7 @@ def check_recipe(document: object, label: str = "recipe") -> Recipe:
             [Fault("recipe", document, "not a mapping", "keys such as name, dataset, scenario, model")], label
         )
     found: list[Fault] = []
-    document = presets.write_out(_expand_environment(document, found), found)
+    document = presets.write_out(preprocess.fill_in(_expand_environment(document, found), found), found)
     try:
         draft = Draft.model_validate(document)
     except ValidationError as error:

@@ -45,7 +45,12 @@ def recipe_schema() -> Schema:
                         "items": {"type": "number"},
                         "description": "one for each channel, in [0, 1]",
                     }
-                    properties |= {"mean": numbers, "std": numbers}
+                    named = {
+                        "type": ["string", "object"],
+                        "description": "how a published model wants its images: a torchvision model or its weights, "
+                        "timm:NAME, a .json file, or a mapping; stands for mean, std and image_size",
+                    }
+                    properties |= {"mean": numbers, "std": numbers, "preprocess": named}
                 definitions[f"{section}.{name}"] = {
                     **variant,
                     "properties": properties,

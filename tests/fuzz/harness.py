@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import hashlib
 import importlib
 import io
-import random
+import os
+import re
+import shutil
 import signal
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,183 +21,59 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-import yaml
+from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from attack.outputs.table import outputs_table
 from orchestrator.commands.cli import main
 
-LIMIT = 20  # seconds that one input may take
+from .inputs import AUDIT, KINDS, OUTPUT, ROLES_AND_FOLDS, Input
+
+LIMIT = 20.0  # seconds that one input may take
 CODES = (0, 1, 2, 3)
-ODD: tuple[Any, ...] = (
-    None,
-    True,
-    -1,
-    0,
-    1.5,
-    1e308,
-    float("nan"),
-    2**63,
-    "",
-    "yes",
-    "1e-2",
-    "é\u202e",
-    [],
-    {},
-    [1, [2]],
-)
-
-
-def recipe_of() -> dict[str, Any]:
-    return {
-        "name": "fuzz",
-        "seed": 0,
-        "dataset": {"source": "digits", "limit": {"train": 60, "test": 40}},
-        "scenario": {"kind": "samples", "per_class": 2},
-        "model": {"name": "small_vgg", "width": 0.05},
-        "training": {"lr": 0.05, "batch_size": 16, "epochs": 1, "augment": None},
-        "shadows": {"originals": 3, "retrained": 3, "split": [1, 1, 1]},
-        "methods": [{"name": "eu_k", "k": 1}, {"name": "pgu", "gamma": {"grid": [0.9, 0.5]}}],
-        "tracking": {"uri": None},
-    }
-
-
-def bent(value: Any, draw: random.Random) -> Any:
-    """Returns a document with one place changed."""
-    if isinstance(value, dict) and value and draw.random() < 0.85:
-        key = draw.choice(list(value))
-        return {**value, key: bent(value[key], draw)} if draw.random() < 0.9 else {**value, f"{key}x": 1}
-    if isinstance(value, list) and value and draw.random() < 0.7:
-        place = draw.randrange(len(value))
-        return [*value[:place], bent(value[place], draw), *value[place + 1 :]]
-    return draw.choice(ODD)
-
-
-def damaged(content: bytes, draw: random.Random) -> bytes:
-    """Returns bytes that are cut short, flipped in a few places, or as they were."""
-    way = draw.randrange(3)
-    if way == 0:
-        return content[: draw.randrange(len(content) + 1)]
-    found = bytearray(content)
-    for _ in range(way * 3):
-        found[draw.randrange(len(found))] = draw.randrange(256)
-    return bytes(found)
-
-
-def recipes(folder: Path, draw: random.Random) -> list[str]:
-    (folder / "r.yaml").write_bytes(damaged(yaml.safe_dump(bent(recipe_of(), draw)).encode(), draw))
-    return [draw.choice(["show", "plan"]), "r.yaml"]
-
-
-def logits(draw: random.Random) -> np.ndarray:
-    return np.random.default_rng(draw.randrange(2**31)).normal(size=(6, 3)).astype(np.float32)
-
-
-AUDIT = ("--attacks", "loss_threshold", "--output", "out")
-
-
-def mappings(folder: Path, draw: random.Random) -> list[str]:
-    """NumPy and CSV logits, whose header, cells or mapping are changed."""
-    models = []
-    for number in range(6):
-        names = ["sample_id", "label", "0", "1", "2"]
-        if draw.random() < 0.3:
-            names[draw.randrange(5)] = draw.choice(["", "id", "Label", "7", "0", "c1", "loss"])
-        cells = [[i, i % 3, *row] for i, row in enumerate(logits(draw).tolist())]
-        if draw.random() < 0.3:
-            cells[draw.randrange(6)][draw.randrange(5)] = draw.choice(ODD)
-        text = "\n".join(",".join(map(str, row)) for row in ([names, *cells] if draw.random() < 0.9 else cells))
-        (folder / f"{number}.csv").write_bytes(damaged(text.encode(), draw) if draw.random() < 0.3 else text.encode())
-        role, fold = ("original", "retrained")[number % 2], ("train", "validation", "test")[number // 2]
-        models.append({"model_id": f"m{number}", "role": role, "fold": fold, "logits": f"{number}.csv"})
-    mapping: Any = {"models": models}
-    (folder / "m.yaml").write_text(yaml.safe_dump(bent(mapping, draw) if draw.random() < 0.5 else mapping))
-    return ["audit", "--mapping", "m.yaml", *AUDIT]
-
-
-def outputs(folder: Path, draw: random.Random) -> list[str]:
-    """Parquet outputs with a column changed, or bytes damaged."""
-    tables = []
-    for number in range(6):
-        role, fold = ("original", "retrained")[number % 2], ("train", "validation", "test")[number // 2]
-        tables.append(outputs_table(f"m{number}", role, "", "{}", fold, np.arange(6), np.arange(6) % 3, logits(draw)))
-    table = pa.concat_tables(tables)
-    if draw.random() < 0.7:
-        name = draw.choice(table.column_names)
-        odd = draw.choice([pa.nulls(36), pa.array(["x"] * 36), pa.array([2**62] * 36), pa.array([float("nan")] * 36)])
-        table = table.set_column(table.schema.get_field_index(name), name, odd)
-    if draw.random() < 0.2:
-        table = table.slice(0, draw.randrange(37))
-    pq.write_table(table, folder / "o.parquet")
-    if draw.random() < 0.3:
-        (folder / "o.parquet").write_bytes(damaged((folder / "o.parquet").read_bytes(), draw))
-    return ["audit", "o.parquet", *AUDIT]
-
-
-def checkpoints(folder: Path, draw: random.Random) -> list[str]:
-    """Weights under odd names and shapes, which do not fit, or damaged files."""
-    odd: tuple[Any, ...] = (
-        torch.zeros(2),
-        {"net": {"a": torch.zeros(1)}},
-        {"module.x": torch.full((2,), float("nan"))},
-        [],
-        3,
-    )
-    buffer = io.BytesIO()
-    torch.save(draw.choice(odd), buffer)
-    name = draw.choice(["m.pt", "m.safetensors"])
-    (folder / name).write_bytes(damaged(buffer.getvalue(), draw))
-    (folder / "r.yaml").write_text(yaml.safe_dump(recipe_of()))
-    return ["unlearn", "--model", name, "--recipe", "r.yaml", "--output", "u.safetensors"]
-
-
-def images(folder: Path, draw: random.Random) -> list[str]:
-    """A folder of images of odd modes and sizes, or damaged."""
-    from PIL import Image
-
-    for part in ("train", "test"):
-        for number in range(6):
-            place = folder / part / draw.choice(["a", "b"])
-            place.mkdir(parents=True, exist_ok=True)
-            pixels = Image.fromarray((np.random.default_rng(number).random((8, 8)) * 255).astype(np.uint8))
-            image = pixels.convert(draw.choice(["L", "RGB", "I", "P", "LA", "1", "RGBA"]))
-            buffer = io.BytesIO()
-            form = "TIFF" if image.mode == "I" else "PNG"
-            image.save(buffer, form)
-            content = buffer.getvalue()
-            (place / f"{number}.{form.lower()}").write_bytes(damaged(content, draw) if draw.random() < 0.1 else content)
-    document = recipe_of() | {"dataset": {"source": "image_folder", "train": "train", "test": "test"}}
-    (folder / "r.yaml").write_text(yaml.safe_dump(document))
-    return ["plan", "r.yaml"]
-
-
-KINDS: dict[str, Callable[[Path, random.Random], list[str]]] = {
-    "recipes": recipes,
-    "mappings": mappings,
-    "outputs": outputs,
-    "checkpoints": checkpoints,
-    "images": images,
-}
+LONGEST_LINE = 1500
+# An output folder may hold files of somebody else's. Nothing may change them.
+FOREIGN = {"mine/results.json": b"mine", "mine/outputs/mine.parquet": b"mine"}
+_ADDRESS = re.compile(r"\b(?:at |object )0x[0-9a-f]{6,}")
 
 
 class Hang(BaseException):
     """An input took longer than it may."""
 
 
+class Faulty(AssertionError):
+    """An input that did not end in order."""
+
+
 @contextlib.contextmanager
 def limited(seconds: float) -> Iterator[None]:
-    """Raises `Hang` inside after so many seconds."""
+    """Raises `Hang` inside after so many seconds, less those that this thread waited for a core.
+
+    Where Python gets no turn, as in a library's own loop, the process prints its stacks and ends
+    after thirty times as many.
+    """
+    started, waited = time.monotonic(), _waited()
 
     def ring(number: int, frame: Any) -> None:
-        raise Hang
+        left = seconds - (time.monotonic() - started - (_waited() - waited))
+        if left <= 0:
+            raise Hang
+        signal.setitimer(signal.ITIMER_REAL, max(left, 0.1))
 
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    left, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
+    with contextlib.suppress(ValueError, OSError):
+        faulthandler.dump_traceback_later(30 * seconds, exit=True, file=sys.__stderr__)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        faulthandler.cancel_dump_traceback_later()
+        signal.setitimer(signal.ITIMER_REAL, left, interval)
         signal.signal(signal.SIGALRM, before)
+
+
+def _waited() -> float:
+    """Returns the seconds that this thread has been ready to run without a core, as on a busy machine."""
+    return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -205,49 +86,102 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def warm_up() -> None:
-    """Imports what the first audit would: its time is that of a cold start, not of an input."""
+    """Runs one audit and one plan: their imports are a cold start's time, not an input's."""
     for name in ("matplotlib.pyplot", "orchestrator.report.page", "orchestrator.report.terminal", "attack.audit.audit"):
         importlib.import_module(name)
-    with contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
-        table = [
-            outputs_table(
-                f"m{n}",
-                ("original", "retrained")[n % 2],
-                "",
-                "{}",
-                ("train", "validation", "test")[n // 2],
-                np.arange(6),
-                np.arange(6) % 3,
-                logits(random.Random(n)),
-            )
-            for n in range(6)
-        ]
-        pq.write_table(pa.concat_tables(table), f"{folder}/o.parquet")
-        main(["audit", f"{folder}/o.parquet", "--attacks", "loss_threshold", "--output", f"{folder}/out"])
+    parts = [
+        outputs_table(
+            f"m{n}", role, "", "{}", fold, np.arange(6), np.arange(6) % 3, np.random.default_rng(n).normal(size=(6, 3))
+        )
+        for n, (role, fold) in enumerate(ROLES_AND_FOLDS)
+    ]
+    silence = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
+    with silence[0], silence[1], tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+        pq.write_table(pa.concat_tables(parts), f"{folder}/o.parquet")
+        main(["audit", f"{folder}/o.parquet", *AUDIT[:-1], f"{folder}/out"])
+        main(["plan", "demo"])
 
 
-def problem_of(kind: str, seed: int, folder: Path, seconds: float = LIMIT) -> str:
-    """Runs one drawn input in the current folder `folder`; returns what is wrong with how it ended, empty where nothing is."""
-    arguments = KINDS[kind](folder, random.Random(f"{kind} {seed}"))
-    (folder / "out").mkdir(exist_ok=True)
+def problem_of(drawn: Input, folder: Path, seconds: float = LIMIT) -> str:
+    """Runs one input in `folder`, which is the current one; returns what is wrong with how it
+    ended, empty where nothing is."""
+    for name, content in {**FOREIGN, **drawn.files}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
     before = contents(folder)
     told, errors = io.StringIO(), io.StringIO()
     try:
         with limited(seconds), contextlib.redirect_stdout(told), contextlib.redirect_stderr(errors):
-            code = main(arguments)
+            code = main(drawn.arguments)
     except Hang:
         return f"it took more than {seconds:g} s"
     except SystemExit as end:
-        code = int(end.code or 0) if not isinstance(end.code, str) else 1
+        code = end.code if isinstance(end.code, int) else 1 if end.code else 0
     except BaseException as error:
         return f"it raised {type(error).__name__}: {error}"
-    text = errors.getvalue()
+    return _problem(code, errors.getvalue(), told.getvalue()) or _changed(before, contents(folder), drawn)
+
+
+def _problem(code: int, errors: str, told: str) -> str:
+    last = (errors.strip() or told.strip() or "nothing").splitlines()[-1]
     if code not in CODES:
         return f"it ended with {code}"
-    if "Traceback" in text or "(traceback: " in text:
-        return f"an error that nobody foresaw: {text.strip().splitlines()[-1]}"
-    if code in (2, 3) and not text.strip():
+    if "Traceback" in errors + told or "(traceback: " in errors + told:
+        return f"an error that nobody foresaw: {last}"
+    if code in (2, 3) and not errors.strip():
         return f"it ended with {code} without a word"
-    after = contents(folder)
+    if found := _ADDRESS.search(errors + told):
+        return f"a memory address is told: {found.group()}"
+    if code in (2, 3) and max(map(len, errors.splitlines())) > LONGEST_LINE:
+        return f"a line of more than {LONGEST_LINE} characters is told"
+    return ""
+
+
+def _changed(before: dict[str, str], after: dict[str, str], drawn: Input) -> str:
     lost = [name for name, digest in before.items() if after.get(name) != digest]
-    return f"it changed {', '.join(lost)}" if lost else ""
+    if lost:
+        return f"it changed {', '.join(lost)}"
+    strange = [
+        name for name in after if name not in before and not name.startswith(f"{OUTPUT}/") and name not in drawn.named
+    ]
+    return f"it wrote {', '.join(strange)}" if strange else ""
+
+
+def search(kind: str, inputs: int, first: int, report: Callable[[Input, str], None] | None = None) -> int:
+    """Draws `inputs` inputs of a kind from the seed `first`; returns how many were run.
+
+    **Arguments:** `report` is called with each input that does not end in order. Without it the
+    first one ends the search.
+
+    **Raises:** `Faulty` with the smallest such input, where there is no `report`.
+    """
+    home, ran = os.getcwd(), 0
+    shrink = [Phase.generate] if report else [Phase.generate, Phase.shrink]
+
+    @seed(first)
+    @settings(
+        max_examples=inputs,
+        database=None,
+        deadline=None,
+        phases=shrink,
+        suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False,
+    )
+    @given(KINDS[kind])
+    def run(drawn: Input) -> None:
+        nonlocal ran
+        ran += 1
+        folder = tempfile.mkdtemp(prefix="fuzz-")
+        os.chdir(folder)
+        try:
+            problem = problem_of(drawn, Path(folder))
+        finally:
+            os.chdir(home)
+            shutil.rmtree(folder, ignore_errors=True)
+        if problem and report is not None:
+            report(drawn, problem)
+        elif problem:
+            raise Faulty(f"{' '.join(drawn.arguments)}: {problem}")
+
+    run()
+    return ran

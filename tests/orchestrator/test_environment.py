@@ -216,6 +216,15 @@ def test_a_store_that_gives_back_something_else_is_found_first(tmp_path: Path, m
     monkeypatch.setattr(LocalStore, "fetch", lambda self, key, name: Path(os.devnull))
     with pytest.raises(EnvironmentFault, match="comes back changed"):
         try_store(store)
+    assert list(store.keys()) == []
+
+    def lost(self: LocalStore, key: str, name: str) -> Path:
+        raise OSError("gone")
+
+    monkeypatch.setattr(LocalStore, "fetch", lost)
+    with pytest.raises(EnvironmentFault, match=r"cannot be read back \(gone\)"):
+        try_store(store)
+    assert list(store.keys()) == []
 
 
 def test_a_missing_package_is_found_before_anything_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:

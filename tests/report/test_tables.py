@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from orchestrator.report import table, terminal_table
+from orchestrator.report import table, terminal_table, words
+from orchestrator.report.rows import Report
 from orchestrator.report.show import compare
-from orchestrator.report.tables import tex
+from orchestrator.report.tables import cell, tex
 
 from . import build
 
@@ -169,6 +170,22 @@ def test_the_terminal_table_fits_and_has_every_row(sweep: Sweep) -> None:
         line = next(line for line in text.splitlines() if line.startswith(label))
         assert line.rstrip().endswith(word)
     assert "U-LiRA" in shown(sweep[0], 140)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_a_narrow_terminal_cuts_nothing_off(width: int, sweep: Sweep) -> None:
+    """Every verdict, AUC and method is there in full, also where four attacks were run."""
+    for document in (build.sweep()[0], sweep[0]):
+        report = Report(document)
+        text = shown(document, width)
+        assert "…" not in text
+        assert max(map(len, text.splitlines())) <= width
+        words_told = [word for line in text.splitlines() for word in line.split()]
+        for row in report.rows:
+            assert words_told.count(report.judgements[row.index].word) >= 1
+            for name in report.auc_names:
+                if row.value(name) is not None:
+                    assert cell(report, row, words.metric(name))[0] in text
 
 
 def test_the_terminal_table_takes_no_markup_from_results() -> None:

@@ -59,7 +59,10 @@ def test_convolutions_agree_with_a_float64_sum(options: dict, size: int) -> None
     layer = nn.Conv2d(32, 32, **{"kernel_size": 3, **options})
     images = relu_images(12, 32, size)
     exact = reference.patches(images, layer)
-    # Rounding of a float32 sum of n products grows as √n; processors differ in the order of addition.
+    # The partial sums of n like products, added one after another, are k/n of the whole. Each addition
+    # rounds evenly within u = eps/2 of its partial sum. So the sum's standard deviation is √n·u/3, since
+    # the mean of (k/n)² and of the rounding's square are a third each. The largest of 288² entries is at
+    # some 4.5 of these. The bound √n·eps is six, for processors that add in any order.
     bound = max(1e-6, math.sqrt(exact.shape[1]) * torch.finfo(torch.float32).eps)
     exact = exact.transpose(1, 2) @ exact
     kinds = [ShiftSum, PatchSum] if can_shift(layer) or options.get("groups") == 32 else [PatchSum]

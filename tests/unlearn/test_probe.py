@@ -52,18 +52,17 @@ REFUSED = {
         Net(wrap=lambda z: (z, z)),
         "returns a tuple; logits (n, 4) are needed: give a wrapper that returns the part",
     ),
-    "dict": (
-        Net(wrap=lambda z: {"logits": z}),
-        "returns a dict; logits (n, 4) are needed: give a wrapper that returns its 'logits'",
+    "dict without logits": (
+        Net(wrap=lambda z: {"scores": z}),
+        "returns a dict; logits (n, 4) are needed: give a wrapper that returns them, alone or as 'logits'",
     ),
-    "object": (Net(wrap=lambda z: SimpleNamespace(logits=z)), "give a wrapper that returns its .logits"),
+    "object without logits": (Net(wrap=lambda z: SimpleNamespace(scores=z)), "returns a SimpleNamespace"),
     "number": (Net(wrap=lambda z: 3.0), "returns a float"),
     "1000 outputs": (Net(classes=1000), "2 images come out as (2, 1000); logits (2, 4) are needed"),
     "maps": (Net(wrap=lambda z: z[..., None]), "come out as (2, 4, 1)"),
     "classes said": (Net(wrap=lambda z: z.argmax(1, keepdim=True).expand(2, 4)), "returns torch.int64"),
     "nan": (with_nan(Net()), "body.0.weight holds NaN or infinity"),
     "overflow": (Net(wrap=lambda z: z / 0.0), "its logits of two images hold NaN or infinity"),
-    "bfloat16": (Net().to(torch.bfloat16), "its weights are bfloat16, convert it by model.float()"),
     "channels": (
         nn.Sequential(nn.Conv2d(3, 4, 8), nn.Flatten()),
         "cannot run on images of 1x8x8 float32 (RuntimeError",
@@ -80,6 +79,20 @@ def test_a_model_that_gives_no_logits_is_one_line(case: str) -> None:
     assert words in str(caught.value)
     assert str(caught.value).startswith("model: ")
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Net(wrap=lambda z: {"logits": z, "more": z.sum()}),
+        Net(wrap=lambda z: SimpleNamespace(logits=z)),
+        Net(wrap=lambda z: (z,)),
+        Net().to(torch.bfloat16),
+    ],
+    ids=["dict", "object", "tuple of one", "bfloat16"],
+)
+def test_wrapped_logits_and_half_precision_are_looked_through(model: nn.Module) -> None:
+    assert probe(model, X[:2], 4).executed == ("body.0", "body.3", "head")
 
 
 def test_the_model_is_left_as_it_was() -> None:

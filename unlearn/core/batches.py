@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-Loader = Iterable[tuple[Tensor, Tensor]]
+# A batch is (images, labels), also with more behind them, or a mapping: see `images_and_labels`.
+Loader = Iterable[Any]
 EpochCallback = Callable[[dict[str, Any]], None]
 
 
@@ -19,6 +20,43 @@ def device_of(model: nn.Module) -> torch.device:
     return torch.device("cpu")
 
 
+# What data sets call their images and labels in batches that are mappings.
+IMAGES = ("images", "image", "pixel_values", "inputs", "img", "x")
+LABELS = ("labels", "label", "targets", "target", "y")
+
+
+def images_and_labels(batch: Any) -> tuple[Tensor, Tensor]:
+    """Takes images and labels out of a batch.
+
+    A tuple or a list starts with them; what follows, such as sample ids, is not looked at. A
+    mapping holds them under one name of `IMAGES` and one of `LABELS`.
+
+    Raises `ValueError` where it is neither, a mapping leaves a choice, or one of them is no tensor.
+    """
+    if isinstance(batch, Mapping):
+        found = [_one_of(batch, names) for names in (IMAGES, LABELS)]
+    elif isinstance(batch, tuple | list) and len(batch) >= 2:
+        found = list(batch[:2])
+    else:
+        raise ValueError(
+            f"loader: a batch is a {type(batch).__name__}; give (images, labels) or a mapping with images and labels"
+        )
+    for what, value in zip(("images", "labels"), found, strict=True):
+        if not isinstance(value, Tensor):
+            raise ValueError(f"loader: the {what} of a batch are a {type(value).__name__}; give a tensor")
+    return found[0], found[1]
+
+
+def _one_of(batch: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+    there = [name for name in names if name in batch]
+    if len(there) != 1:
+        raise ValueError(
+            f"loader: a batch with {', '.join(map(str, batch)) or 'nothing'} holds {len(there)} of {', '.join(names)}; "
+            "one is needed"
+        )
+    return batch[there[0]]
+
+
 def _flat(labels: Tensor) -> Tensor:
     """Labels `(n, 1)` as `(n,)`. Raises `ValueError` for other shapes, which would broadcast to a
     wrong accuracy."""
@@ -27,12 +65,22 @@ def _flat(labels: Tensor) -> Tensor:
     raise ValueError(f"labels: shape {tuple(labels.shape)} is not allowed; give one class for each image, (n,)")
 
 
-def to_device(batch: tuple[Tensor, Tensor], device: torch.device, channels_last: bool = True) -> tuple[Tensor, Tensor]:
-    """The batch on `device`, images in the memory layout asked for; nothing is copied that is
-    already so.
+def to_device(batch: Any, device: torch.device, channels_last: bool = True) -> tuple[Tensor, Tensor]:
+    """The images and labels of a batch on `device`, images in the memory layout asked for; nothing
+    is copied that is already so.
+
+    Images of 16 bits become float32, labels int64.
+
+    Raises `ValueError` as `images_and_labels`, and for labels that are no whole numbers `(n,)`.
     """
-    images, labels = batch
+    images, labels = images_and_labels(batch)
     if labels.ndim != 1:
         labels = _flat(labels)
+    if labels.dtype != torch.int64:
+        if labels.is_floating_point() or labels.is_complex():
+            raise ValueError(f"labels: {labels.dtype} is not allowed; give whole numbers, int64")
+        labels = labels.long()
+    if images.dtype in (torch.bfloat16, torch.float16):
+        images = images.float()
     layout = torch.channels_last if channels_last and images.ndim == 4 else torch.contiguous_format
     return images.to(device, non_blocking=True, memory_format=layout), labels.to(device, non_blocking=True)

@@ -13,6 +13,7 @@ from ..core import _torchvision  # noqa: F401  (declares torchvision's operators
 from ..core.registry import Registry
 from .images import ImageDataset, ImageSet, as_tensor, make_dataset
 from .loader import ArrayLoader
+from .preprocess import preprocessing
 from .sources import Limit, Progress, Source
 
 _BUILT_IN = {
@@ -73,6 +74,7 @@ def load_dataset(
     limit: Limit | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    preprocess: Any = None,
     on_progress: Progress | None = None,
     **options: Any,
 ) -> ImageDataset:
@@ -85,10 +87,18 @@ def load_dataset(
         `train`.
     - `mean`, `std`: what a model of yours was trained with, in [0, 1] for each channel; None takes
         those of the training images.
+    - `preprocess`: stands for the `mean`, `std` and, where the source resizes, `image_size` of a
+        published model, see `unlearn.data.preprocess`; what is given beside it wins.
     - `on_progress`: called with (images done, images in all) while decoding.
 
     Raises `ValueError` with one line for a source, option, path, column or image that is wrong.
     """
+    if preprocess is not None:
+        wanted = preprocessing(preprocess)
+        mean, std = mean or wanted.mean, std or wanted.std
+        resizes = source in SOURCES and "image_size" in {field.name for field in dataclasses.fields(SOURCES[source])}
+        if resizes and wanted.image_size is not None:
+            options.setdefault("image_size", wanted.image_size)
     return _source(source, options).load(limit=limit, on_progress=on_progress).normalised(mean, std)
 
 

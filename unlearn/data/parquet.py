@@ -18,7 +18,17 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from .images import ImageDataset, ImageSet, make_dataset
-from .sources import Decoder, Limit, Progress, Source, check_image_size, check_limit, hash_files, limit_of
+from .sources import (
+    Decoder,
+    Limit,
+    Progress,
+    Source,
+    check_image_size,
+    check_limit,
+    hash_files,
+    limit_of,
+    refuse_shared,
+)
 
 Paths = str | list[str] | tuple[str, ...]
 
@@ -124,6 +134,7 @@ class Parquet(Source):
         Raises `ValueError` with one line naming the file, column or row that is wrong.
         """
         files = {part: expand(getattr(self, part), f"dataset.{part}") for part in ("train", "test")}
+        refuse_shared(*([file.shown for file in files[part]] for part in ("train", "test")))
         labels = {part: self._labels(files[part]) for part in files}
         names = _class_names(files["train"][0], self.label_column)
         if labels["train"].dtype.kind == "U":

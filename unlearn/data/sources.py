@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .images import ImageDataset
 from .pixels import to_rgb
@@ -92,6 +92,15 @@ def hash_files(paths: Iterable[str | os.PathLike[str]], *extra: Any) -> str:
     return sha.hexdigest()
 
 
+def refuse_shared(train: Iterable[str | os.PathLike[str]], test: Iterable[str | os.PathLike[str]]) -> None:
+    """Raises `ValueError` where a file is of both parts: a model would be tested on what it was
+    trained on."""
+    known = {os.path.realpath(path) for path in train}
+    for path in test:
+        if os.path.realpath(path) in known:
+            raise ValueError(f"dataset.test: {str(path)!r} is a file of dataset.train too; give other images")
+
+
 def class_folders(root: Path, field: str) -> list[Path]:
     """The class folders of `root`, sorted by name.
 
@@ -152,8 +161,14 @@ class Decoder:
         try:
             with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
                 rgb, grey = to_rgb(image)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{where}: cannot be decoded as an image ({error})") from None
+        except UnidentifiedImageError:
+            raise ValueError(f"{where}: cannot be decoded as an image (no format that Pillow knows)") from None
+        except MemoryError:
+            raise
+        except Exception as error:
+            # Pillow's readers raise whatever a damaged file makes them run into.
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise ValueError(f"{where}: cannot be decoded as an image ({lines[0]})") from None
         if self.image_size is not None and rgb.size != (self.image_size, self.image_size):
             rgb = ImageOps.fit(rgb, (self.image_size, self.image_size), Image.Resampling.BILINEAR)
         return np.asarray(rgb), grey

@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 
 from ..core.seeds import seeded
 from ..models.layers import layers_of
+from ..models.logits import classify, logits_of
 
 
 @dataclass(frozen=True)
@@ -209,11 +210,11 @@ def _agrees(model: nn.Module, parts: Cut, example: Tensor) -> bool:
             for images in (example, example[:-1]):
                 with torch.no_grad():
                     with seeded(1):
-                        whole = model(images)
+                        whole = classify(model, images)
                     with seeded(2):
                         value = parts.prefix(images).clone()
                     with seeded(1):
-                        halves = parts.suffix(value)
+                        halves = logits_of(parts.suffix(value))
                 if whole.shape != halves.shape or not torch.allclose(whole, halves, rtol=1e-4, atol=1e-5):
                     return False
         return True

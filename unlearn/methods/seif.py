@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..core.batches import to_device
 from .base import Card, Choice, Preset, Presets, Range, Ranges
 from .kit import Batch, GradientMethod, Network, Task
 
@@ -91,6 +92,6 @@ class Seif(GradientMethod):
 
     def _weights(self, task: Task) -> Tensor:
         counts = torch.zeros(task.num_classes, device=task.device)
-        for _, labels in task.retain.plain():
-            counts += torch.bincount(labels.to(task.device), minlength=task.num_classes)
+        for batch in task.retain.plain():
+            counts += torch.bincount(to_device(batch, task.device)[1], minlength=task.num_classes)
         return counts.sum() / (task.num_classes * counts.clamp(min=1))

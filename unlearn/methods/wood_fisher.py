@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
 from ..core.seeds import check_seed
+from ..models.logits import classify, fitting, logits_of
 from ..training.predict import evaluating
 from .base import Card, Choice, Preset, Presets, Range, Ranges
 from .kit import KitMethod, Samples, Task, per_sample_cross_entropy
@@ -119,7 +120,9 @@ def _single_gradients(model: nn.Module, ones: Iterator[tuple[Tensor, Tensor]]) -
     named = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     for images, labels in ones:
         with torch.enable_grad():
-            found = torch.autograd.grad(F.cross_entropy(model(images), labels), list(named.values()), allow_unused=True)
+            found = torch.autograd.grad(
+                F.cross_entropy(classify(model, images), labels), list(named.values()), allow_unused=True
+            )
         yield {
             name: torch.zeros_like(weight, dtype=torch.float64) if gradient is None else gradient.double()
             for (name, weight), gradient in zip(named.items(), found, strict=True)
@@ -135,7 +138,11 @@ def _fisher_times(
     for images, labels in batches:
 
         def losses(parameters: Vector, images: Tensor = images, labels: Tensor = labels) -> Tensor:
-            return F.cross_entropy(functional_call(model, parameters, (images,)), labels, reduction="none")
+            return F.cross_entropy(
+                logits_of(functional_call(model, parameters, (fitting(images, next(iter(parameters.values()))),))),
+                labels,
+                reduction="none",
+            )
 
         along = jvp(losses, (weights,), (single,))[1]
         moving = {name: weight.clone().requires_grad_(True) for name, weight in weights.items()}

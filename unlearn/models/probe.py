@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core.batches import Loader, device_of
+from ..core.batches import Loader, device_of, to_device
 from ..core.errors import UnlearnError
+from .logits import forward, logits_of
 
 _LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 _LEFT_ALONE = (nn.Conv1d, nn.Conv3d, nn.modules.conv._ConvTransposeNd, nn.RNNBase, nn.MultiheadAttention, nn.Embedding)
@@ -143,7 +144,7 @@ def probe_with(model: nn.Module, loader: Loader, num_classes: int | None = None)
             batch = next(iter(loader), None)
         if batch is None:
             raise UnlearnError("loader: holds no images")
-        two = batch[0][:2]
+        two = to_device(batch, device_of(model))[0][:2]
     return probe(model, two.to(device_of(model)), num_classes)
 
 
@@ -200,7 +201,7 @@ def _tensor(value: Any) -> Tensor | None:
 
 def _forward(model: nn.Module, images: Tensor) -> Any:
     try:
-        return model(images)
+        return forward(model, images)
     except Exception as error:
         lines = str(error).strip().splitlines()
         text = lines[0] if lines else type(error).__name__
@@ -218,18 +219,7 @@ def _checked(found: Any, count: int, num_classes: int | None) -> Tensor:
     """Returns the logits; raises `UnlearnError` where they are no tensor of shape `(count,
     classes)`."""
     classes = "classes" if num_classes is None else str(num_classes)
-    if not isinstance(found, Tensor):
-        kind = type(found).__name__
-        how = "a wrapper that returns"
-        if isinstance(found, Mapping) and "logits" in found:
-            hint = f"give {how} its 'logits'"
-        elif hasattr(found, "logits"):
-            hint = f"give {how} its .logits"
-        elif isinstance(found, tuple | list):
-            hint = f"give {how} the part that holds them"
-        else:
-            hint = f"give {how} them"
-        raise UnlearnError(f"model: forward returns a {kind}; logits (n, {classes}) are needed: {hint}")
+    found = logits_of(found, classes)
     if found.ndim != 2 or found.shape[0] != count or (num_classes is not None and found.shape[1] != num_classes):
         raise UnlearnError(
             f"model: {count} images come out as {tuple(found.shape)}; logits ({count}, {classes}) are needed"

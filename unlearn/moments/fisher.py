@@ -22,6 +22,7 @@ from ..core.errors import IncompatibleMoments
 from ..core.memory import keep_freed_memory
 from ..core.numerics import deterministic_convolutions, full_float32
 from ..core.tensor_files import read_tensors, write_tensors
+from ..models.logits import classify
 from ..training.predict import evaluating
 from .per_sample import Gradients, per_sample_gradients
 
@@ -155,7 +156,7 @@ def _add(sums: Gradients, model: nn.Module, images: Tensor, labels: Tensor, stat
                 sums[name] += gradient.abs().sum(dim=0)
     else:
         with torch.no_grad():
-            probabilities = model(images).softmax(dim=1)
+            probabilities = classify(model, images).softmax(dim=1)
         for label in range(probabilities.shape[1]):
             # √p scales the gradient, so that its square carries the weight p.
             weight = probabilities[:, label].sqrt()

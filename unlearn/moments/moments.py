@@ -24,6 +24,7 @@ from ..core.numerics import deterministic_convolutions, full_float32
 from ..core.tensor_files import read_tensors, write_tensors
 from ..data.loader import ArrayLoader
 from ..models.layers import Projectable, projectable_layers, weight_matrix_shape
+from ..models.logits import forward
 from ..training.predict import evaluating
 from .basis import AUGMENTED, ROUNDING, CoreBasis
 from .conv_sums import ShiftSum, can_shift
@@ -269,7 +270,7 @@ def second_moments(
             for index in range(augment_passes):
                 for batch in loader:
                     images, _ = to_device(batch, target)
-                    model(images)
+                    forward(model, images)
                     count += len(images) if index == 0 else 0
                     data += digest_images(images)
             if count == 0:

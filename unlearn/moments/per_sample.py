@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from ..models.logits import HALVES, fitting, logits_of
+
 Gradients = dict[str, Tensor]
 # A loss of one sample: logits `(classes,)` and label `()` to a scalar.
 SampleLoss = Callable[[Tensor, Tensor], Tensor]
@@ -39,17 +41,19 @@ def per_sample_gradients(
     others |= {name: b.detach() for name, b in model.named_buffers()}
 
     def of_one(parameters: Gradients, image: Tensor, label: Tensor) -> Tensor:
-        logits = functional_call(model, {**parameters, **others}, (image[None],))
+        logits = logits_of(functional_call(model, {**parameters, **others}, (image[None],)))
         return loss(logits[0], label)
 
+    images = fitting(images, next(iter(weights.values()), None))
     gradient = grad(of_one)
     each = sum(w.numel() * w.element_size() for w in weights.values())
     chunk = max(1, _ROOM // max(1, each))
     for some, their in zip(images.split(chunk), labels.split(chunk), strict=True):
         try:
-            yield vmap(gradient, in_dims=(None, 0, 0))(weights, some, their)
+            found = vmap(gradient, in_dims=(None, 0, 0))(weights, some, their)
         except RuntimeError:
             # Some forward passes cannot be mapped (control flow on values). One sample at a time
             # gives the same.
             ones = [gradient(weights, image, label) for image, label in zip(some, their, strict=True)]
-            yield {name: torch.stack([one[name] for one in ones]) for name in weights}
+            found = {name: torch.stack([one[name] for one in ones]) for name in weights}
+        yield {name: part.float() if part.dtype in HALVES else part for name, part in found.items()}

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..core.batches import Loader, device_of, to_device
 from ..core.memory import keep_freed_memory
 from ..core.numerics import arithmetic
+from ..models.logits import classify
 from .loop import autocast
 from .whole_image import whole_image_products
 
@@ -59,7 +60,7 @@ def predict(
         for batch in loader:
             images, classes = to_device(batch, target)
             with autocast(target, precision):
-                logits.append(model(images).float())
+                logits.append(classify(model, images).float())
             labels.append(classes)
     if not logits:
         raise ValueError("loader: holds no images to predict")
@@ -80,7 +81,7 @@ def accuracy(
         for batch in loader:
             images, labels = to_device(batch, target)
             with autocast(target, precision):
-                correct += (model(images).argmax(dim=1) == labels).sum()
+                correct += (classify(model, images).argmax(dim=1) == labels).sum()
             count += len(labels)
     if count == 0:
         raise ValueError("loader: holds no images to predict")

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..models.logits import HALVES, classify
 from .recipe import Training
 
 
@@ -103,8 +104,8 @@ def forward_backward(model: nn.Module, images: Tensor, labels: Tensor, precision
     device.
     """
     with autocast(images.device, precision):
-        logits = model(images)
-    if logits.dtype == torch.bfloat16:
+        logits = classify(model, images)
+    if logits.dtype in HALVES:
         # a softmax of half-precision logits would lose the confidence tails
         logits = logits.float()
     loss = F.cross_entropy(logits, labels)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ...core.batches import Loader, device_of, to_device
 from ...core.numerics import deterministic_convolutions, full_float32
+from ...models.logits import classify
 from ...training.predict import evaluating
 
 
@@ -46,7 +47,9 @@ def summed_gradient(model: nn.Module, loader: Loader, loss: Callable[[Tensor, Te
     with evaluating(model), exact, full_float32(), deterministic_convolutions():
         for batch in loader:
             images, labels = to_device(batch, device)
-            found = torch.autograd.grad(loss(model(images), labels).sum(), list(weights.values()), allow_unused=True)
+            found = torch.autograd.grad(
+                loss(classify(model, images), labels).sum(), list(weights.values()), allow_unused=True
+            )
             for name, gradient in zip(weights, found, strict=True):
                 if gradient is not None:
                     total[name] += gradient

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...models.logits import HALVES, classify
 from ...training.recipe import Training
 from ...training.step import autocast, make_optimizer, new_generator, own_generator, set_rate, trained_parameters
 from .losses import cross_entropy
@@ -36,8 +37,8 @@ class Network:
             torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen),
             autocast(images.device, self.precision),
         ):
-            logits: Tensor = self.module(images)
-        return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+            logits = classify(self.module, images)
+        return logits.float() if logits.dtype in HALVES else logits
 
 
 Objective = Callable[[Network, Item], Tensor]

@@ -17,6 +17,7 @@ from ...core.numerics import arithmetic, deterministic_convolutions
 from ...core.seeds import seeded, stream
 from ...models.classes import drop_classes
 from ...models.layers import projectable_layers
+from ...models.logits import classify
 from ...moments.basis import CoreBasis, Projector
 from ...training.loop import autocast
 from ...training.predict import accuracy
@@ -215,7 +216,7 @@ class Run:
         kept = {name: torch.zeros(2, device=self.device) for name in self.weights}
         for images, labels in self._batches(step):
             with autocast(self.device, method.details.precision):
-                logits = self.changing(images)
+                logits = classify(self.changing, images)
             first, second = self.terms(logits, labels, method.offset)
             loss = method.details.forget_weight * first + method.entropy_weight * second
             totals += torch.stack([loss, first, second]).detach().double() * len(labels)

@@ -1,0 +1,38 @@
+"""`dataset.preprocess` becomes the numbers that it stands for, so that a recipe says what was
+done."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from unlearn import SOURCES
+from unlearn.data.preprocess import preprocessing
+
+from ..base.errors import Fault
+from .options import fault_from
+
+
+def fill_in(document: dict[str, Any], found: list[Fault]) -> dict[str, Any]:
+    """Returns the document with `mean`, `std` and, where the source resizes, `image_size` in place
+    of `dataset.preprocess`.
+
+    What the recipe gives itself stays.
+    """
+    dataset = document.get("dataset")
+    if not isinstance(dataset, dict) or "preprocess" not in dataset:
+        return document
+    rest = {name: value for name, value in dataset.items() if name != "preprocess"}
+    if dataset["preprocess"] is None:
+        return {**document, "dataset": rest}
+    try:
+        wanted = preprocessing(dataset["preprocess"])
+    except ValueError as error:
+        found.append(fault_from(error, "dataset", dataset))
+        return {**document, "dataset": rest}
+    values: dict[str, Any] = {"mean": list(wanted.mean), "std": list(wanted.std)}
+    source = rest.get("source")
+    resizes = isinstance(source, str) and source in SOURCES
+    if resizes and wanted.image_size and "image_size" in {f.name for f in dataclasses.fields(SOURCES[str(source)])}:
+        values["image_size"] = wanted.image_size
+    return {**document, "dataset": {**values, **rest}}

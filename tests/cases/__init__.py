@@ -1,0 +1,1 @@
+"""Inputs from the field that once failed, and what guards each of them."""
