@@ -90,7 +90,7 @@ class _Fitted:
                 yield _table(self.report, names, leading)
                 names, leading = [], ()
             names += known
-        if names:
+        if names or not self.leading:
             yield _table(self.report, names, leading)
 
     def _one_by_one(self, fits: Callable[[Table], bool]) -> Iterator[Table]:

@@ -50,7 +50,7 @@ GUARDS: dict[str, tuple[str, ...]] = {
     "a key twice": ("orchestrator.test_recipe:test_what_is_no_plain_yaml_is_told_in_one_line",),
     "1e-2 in a grid": ("orchestrator.test_recipe:test_three_spellings_of_one_setting_are_one_row",),
     "1e-3 in a range": ("orchestrator.test_recipe:test_one_value_has_one_spelling",),
-    "moments under augmentation": ("cases.test_cases:test_projection_knows_augmentation",),
+    "moments under augmentation": ("unlearn.test_projection:test_classes_are_taken_off_as_they_were_summed",),
     "an output folder of somebody else's": (
         "orchestrator.test_ownership:test_a_folder_that_is_not_ours_is_refused_untouched",
         "orchestrator.test_ownership:test_an_empty_name_is_no_folder",
@@ -78,12 +78,6 @@ def test_every_kind_of_input_has_its_test() -> None:
         for name in names:
             module, _, test = name.partition(":")
             assert callable(getattr(importlib.import_module(f"tests.{module}"), test, None)), (kind, name)
-
-
-def test_projection_knows_augmentation() -> None:
-    from ..unlearn import test_projection
-
-    assert [name for name in vars(test_projection) if name.startswith("test_") and "augment" in name]
 
 
 def images(path: Path, count: int = 12) -> str:
@@ -163,8 +157,7 @@ def test_folders_in_folders_and_partitions_are_told_apart(outputs: Path, tmp_pat
     with pytest.raises(ValueError, match=r"its files lie in folders inside, such as .*; give '.*/o/\*/\*\.parquet'"):
         read_outputs(tmp_path / "o")
     assert len(read_outputs(f"{tmp_path}/o/*/*.parquet")) == 1
-    text = table.set_column(0, "role", table["role"].cast(pa.string()))
-    ds.write_dataset(text, tmp_path / "p", format="parquet", partitioning=["role"], partitioning_flavor="hive")
+    ds.write_dataset(table, tmp_path / "p", format="parquet", partitioning=["role"], partitioning_flavor="hive")
     for given in (tmp_path / "p", f"{tmp_path}/p/*/*.parquet"):
         with pytest.raises(ValueError, match=r"the column 'role' is the name of a folder \(a Hive partition\)"):
             read_outputs(given)
