@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 import torch
@@ -32,6 +33,7 @@ def _section_faults(draft: Draft) -> list[Fault]:
         extra = {"limit": int | dict[str, int] | None, "mean": list[float] | None, "std": list[float] | None}
         found += option_faults(SOURCES[source], dataset, "dataset", extra=extra)
         found += _limit_faults(dataset.get("limit"))
+        found += _shared_faults(dataset.get("train"), dataset.get("test"))
     found += option_faults(Scenario, draft.scenario, "scenario")
     found += option_faults(Training, draft.training, "training")
     model = dict(draft.model)
@@ -73,6 +75,18 @@ def model_faults(
     except (ValueError, TypeError) as error:
         return [fault_from(error, "model", model.to_json())]
     return []
+
+
+def _shared_faults(train: object, test: object) -> list[Fault]:
+    """Returns a fault where a place is named for both parts: models would be tested on what they
+    were trained on."""
+
+    def places(given: object) -> dict[str, str]:
+        named = given if isinstance(given, list) else [given]
+        return {os.path.realpath(os.path.expanduser(each)): each for each in named if isinstance(each, str) and each}
+
+    shared = places(train).keys() & places(test).keys()
+    return [Fault("dataset.test", test, "the same as dataset.train", "other images")] if shared else []
 
 
 def _limit_faults(limit: object) -> list[Fault]:

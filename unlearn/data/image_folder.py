@@ -19,7 +19,6 @@ from .sources import (
     hash_files,
     image_files,
     limit_of,
-    refuse_shared,
     round_robin,
 )
 
@@ -66,7 +65,6 @@ class ImageFolder(Source):
                 raise ValueError(
                     f"dataset.train: class {empty[0]!r} holds no image files; remove its folder, or fill it"
                 )
-        refuse_shared(*([path for group in groups[part] for path in group] for part in ("train", "test")))
         return names, groups
 
     def load(self, *, limit: Limit | None = None, on_progress: Progress | None = None) -> ImageDataset:

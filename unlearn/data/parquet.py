@@ -27,7 +27,6 @@ from .sources import (
     check_limit,
     hash_files,
     limit_of,
-    refuse_shared,
 )
 
 Paths = str | list[str] | tuple[str, ...]
@@ -134,7 +133,6 @@ class Parquet(Source):
         Raises `ValueError` with one line naming the file, column or row that is wrong.
         """
         files = {part: expand(getattr(self, part), f"dataset.{part}") for part in ("train", "test")}
-        refuse_shared(*([file.shown for file in files[part]] for part in ("train", "test")))
         labels = {part: self._labels(files[part]) for part in files}
         names = _class_names(files["train"][0], self.label_column)
         if labels["train"].dtype.kind == "U":

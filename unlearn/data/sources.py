@@ -92,15 +92,6 @@ def hash_files(paths: Iterable[str | os.PathLike[str]], *extra: Any) -> str:
     return sha.hexdigest()
 
 
-def refuse_shared(train: Iterable[str | os.PathLike[str]], test: Iterable[str | os.PathLike[str]]) -> None:
-    """Raises `ValueError` where a file is of both parts: a model would be tested on what it was
-    trained on."""
-    known = {os.path.realpath(path) for path in train}
-    for path in test:
-        if os.path.realpath(path) in known:
-            raise ValueError(f"dataset.test: {str(path)!r} is a file of dataset.train too; give other images")
-
-
 def class_folders(root: Path, field: str) -> list[Path]:
     """The class folders of `root`, sorted by name.
 
