@@ -86,7 +86,12 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def warm_up() -> None:
-    """Runs one audit and one plan: their imports are a cold start's time, not an input's."""
+    """Runs one audit and one plan: their imports are a cold start's time, not an input's.
+
+    From then on reports of this process have two coarse figures. Drawing all takes longer than
+    everything else.
+    """
+    _few_figures()
     for name in ("matplotlib.pyplot", "orchestrator.report.page", "orchestrator.report.terminal", "attack.audit.audit"):
         importlib.import_module(name)
     parts = [
@@ -100,6 +105,15 @@ def warm_up() -> None:
         pq.write_table(pa.concat_tables(parts), f"{folder}/o.parquet")
         main(["audit", f"{folder}/o.parquet", *AUDIT[:-1], f"{folder}/out"])
         main(["plan", "demo"])
+
+
+def _few_figures() -> None:
+    from orchestrator.report.figures import drawing, figures
+
+    everything = figures.draw
+    if everything.__module__ == figures.__name__:
+        drawing.PNG_DPI = 50
+        figures.draw = lambda report: [figure for figure in everything(report) if figure.name in ("auc", "roc")]
 
 
 def problem_of(drawn: Input, folder: Path, seconds: float = LIMIT) -> str:
