@@ -10,7 +10,7 @@ import argparse
 import time
 from pathlib import Path
 
-from .harness import search, warm_up
+from .harness import few_figures, search, warm_up
 from .inputs import KINDS, Input
 
 
@@ -21,7 +21,6 @@ def run() -> int:
     parser.add_argument("--kind", choices=sorted(KINDS), nargs="+", default=list(KINDS))
     parser.add_argument("--keep", type=Path, help="folder for the files of inputs that fail")
     args = parser.parse_args()
-    warm_up()
     started, ran, failed = time.monotonic(), 0, 0
 
     def report(drawn: Input, problem: str) -> None:
@@ -33,11 +32,13 @@ def run() -> int:
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(content)
 
-    for number, kind in enumerate(args.kind):
-        share = args.inputs // len(args.kind) + (number < args.inputs % len(args.kind))
-        done = search(kind, share, args.seed, report)
-        ran += done
-        print(f"{kind}: {done} inputs, {time.monotonic() - started:.0f} s so far", flush=True)
+    with few_figures():
+        warm_up()
+        for number, kind in enumerate(args.kind):
+            share = args.inputs // len(args.kind) + (number < args.inputs % len(args.kind))
+            done = search(kind, share, args.seed, report)
+            ran += done
+            print(f"{kind}: {done} inputs, {time.monotonic() - started:.0f} s so far", flush=True)
     print(f"{ran} inputs, {failed} failed, {time.monotonic() - started:.0f} s")
     return 1 if failed else 0
 

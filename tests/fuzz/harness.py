@@ -86,12 +86,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def warm_up() -> None:
-    """Runs one audit and one plan: their imports are a cold start's time, not an input's.
-
-    From then on reports of this process have two coarse figures. Drawing all takes longer than
-    everything else.
-    """
-    _few_figures()
+    """Runs one audit and one plan: their imports are a cold start's time, not an input's."""
     for name in ("matplotlib.pyplot", "orchestrator.report.page", "orchestrator.report.terminal", "attack.audit.audit"):
         importlib.import_module(name)
     parts = [
@@ -107,13 +102,18 @@ def warm_up() -> None:
         main(["plan", "demo"])
 
 
-def _few_figures() -> None:
+@contextlib.contextmanager
+def few_figures() -> Iterator[None]:
+    """Inside, reports have two coarse figures: drawing all takes longer than everything else."""
     from orchestrator.report.figures import drawing, figures
 
-    everything = figures.draw
-    if everything.__module__ == figures.__name__:
-        drawing.PNG_DPI = 50
-        figures.draw = lambda report: [figure for figure in everything(report) if figure.name in ("auc", "roc")]
+    everything, dots = figures.draw, drawing.PNG_DPI
+    figures.draw = lambda report: [figure for figure in everything(report) if figure.name in ("auc", "roc")]
+    drawing.PNG_DPI = 50
+    try:
+        yield
+    finally:
+        figures.draw, drawing.PNG_DPI = everything, dots
 
 
 def problem_of(drawn: Input, folder: Path, seconds: float = LIMIT) -> str:

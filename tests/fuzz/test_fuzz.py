@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,18 @@ import pytest
 import yaml
 
 from . import harness
-from .harness import problem_of, search, warm_up
+from .harness import few_figures, problem_of, search, warm_up
 from .inputs import KINDS, Input, recipe_of
 
 EXAMPLES = {"recipes": 40, "mappings": 12, "outputs": 12, "checkpoints": 12, "images": 20}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def warm() -> None:
+def warm() -> Iterator[None]:
     """Imports are done before the clock of an input starts."""
-    warm_up()
+    with few_figures():
+        warm_up()
+        yield
 
 
 @pytest.mark.parametrize("kind", KINDS)
