@@ -46,7 +46,7 @@ def recipe_schema() -> Schema:
                         "description": "one for each channel, in [0, 1]",
                     }
                     named = {
-                        "type": ["string", "object"],
+                        "anyOf": [{"type": "string"}, {"type": "object"}],
                         "description": "how a published model wants its images: a torchvision model or its weights, "
                         "timm:NAME, a .json file, or a mapping; stands for mean, std and image_size",
                     }

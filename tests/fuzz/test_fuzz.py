@@ -14,7 +14,7 @@ from . import harness
 from .harness import few_figures, problem_of, search, warm_up
 from .inputs import KINDS, Input, recipe_of
 
-EXAMPLES = {"recipes": 40, "mappings": 12, "outputs": 12, "checkpoints": 12, "images": 20}
+EXAMPLES = {"recipes": 40, "mappings": 12, "outputs": 12, "checkpoints": 12, "images": 16}
 
 
 @pytest.fixture(scope="module", autouse=True)
