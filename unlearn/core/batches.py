@@ -69,16 +69,14 @@ def to_device(batch: Any, device: torch.device, channels_last: bool = True) -> t
     """The images and labels of a batch on `device`, images in the memory layout asked for; nothing
     is copied that is already so.
 
-    Images of 16 bits become float32, labels int64.
+    Images of 16 bits become float32, whole labels int64.
 
-    Raises `ValueError` as `images_and_labels`, and for labels that are no whole numbers `(n,)`.
+    Raises `ValueError` as `images_and_labels`, and for labels of another shape than `(n,)`.
     """
     images, labels = images_and_labels(batch)
     if labels.ndim != 1:
         labels = _flat(labels)
-    if labels.dtype != torch.int64:
-        if labels.is_floating_point() or labels.is_complex():
-            raise ValueError(f"labels: {labels.dtype} is not allowed; give whole numbers, int64")
+    if not labels.is_floating_point():
         labels = labels.long()
     if images.dtype in (torch.bfloat16, torch.float16):
         images = images.float()
