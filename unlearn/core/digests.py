@@ -7,7 +7,7 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
-from .batches import Loader
+from .batches import Loader, images_and_labels, to_device
 
 DIGEST_MODULUS = 2**256
 
@@ -25,7 +25,7 @@ def digest_data(loader: Loader) -> str:
     """Returns the digest of the images of one pass over `loader`, the same in any order and in any
     batches.
     """
-    return as_text(sum(digest_images(images) for images, _ in loader))
+    return as_text(sum(digest_images(to_device(batch, images_and_labels(batch)[0].device)[0]) for batch in loader))
 
 
 def digest_images(images: Tensor) -> int:
