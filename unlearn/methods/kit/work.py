@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...models.logits import HALVES, classify
+from ...models.logits import HALVES, forward, logits_of
 from ...training.recipe import Training
 from ...training.step import autocast, make_optimizer, new_generator, own_generator, set_rate, trained_parameters
 from .losses import cross_entropy
@@ -37,7 +37,7 @@ class Network:
             torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen),
             autocast(images.device, self.precision),
         ):
-            logits = classify(self.module, images)
+            logits = logits_of(forward(self.module, images))
         return logits.float() if logits.dtype in HALVES else logits
 
 
