@@ -4,7 +4,6 @@ done."""
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 from unlearn import SOURCES
 from unlearn.data.preprocess import preprocessing
@@ -13,7 +12,7 @@ from ..base.errors import Fault
 from .options import fault_from
 
 
-def fill_in(document: dict[str, Any], found: list[Fault]) -> dict[str, Any]:
+def fill_in(document: dict[str, object], found: list[Fault]) -> dict[str, object]:
     """Returns the document with `mean`, `std` and, where the source resizes, `image_size` in place
     of `dataset.preprocess`.
 
@@ -30,7 +29,7 @@ def fill_in(document: dict[str, Any], found: list[Fault]) -> dict[str, Any]:
     except ValueError as error:
         found.append(fault_from(error, "dataset", dataset))
         return {**document, "dataset": rest}
-    values: dict[str, Any] = {"mean": list(wanted.mean), "std": list(wanted.std)}
+    values: dict[str, object] = {"mean": list(wanted.mean), "std": list(wanted.std)}
     source = rest.get("source")
     resizes = isinstance(source, str) and source in SOURCES
     if resizes and wanted.image_size and "image_size" in {f.name for f in dataclasses.fields(SOURCES[str(source)])}:
