@@ -3,13 +3,14 @@ configuration."""
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core import _torchvision  # noqa: F401  (declares torchvision's operators before anything imports it)
+from ..core._torchvision import load_torchvision
 
 _WAYS = "a torchvision model or its weights, timm:NAME, a .json file, or a mapping with mean and std"
 
@@ -95,7 +96,7 @@ def _size(found: Mapping[str, Any]) -> int | None:
 
 def _of_timm(name: str) -> Preprocessing:
     try:
-        import timm
+        timm: Any = importlib.import_module("timm")  # not a requirement: few need it
     except ImportError:
         raise ValueError(
             f"dataset.preprocess: 'timm:{name}' needs timm, which is not installed; give its config.json instead"
@@ -107,8 +108,7 @@ def _of_timm(name: str) -> Preprocessing:
 
 
 def _of_torchvision(name: str) -> Preprocessing:
-    from torchvision import models
-
+    models = load_torchvision().models
     try:
         weights = models.get_weight(name) if "." in name else models.get_model_weights(name).DEFAULT
     except ValueError:
