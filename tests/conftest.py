@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from xdist.scheduler import LoadGroupScheduling
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Ray lowers the priority of its workers. Beside busy tests they would hardly run.
 os.environ.setdefault("RAY_worker_niceness", "0")
+
+# A busy machine is no fault of the code: no property fails because it took long.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 # A test that uses one of these fixtures, directly or through another one, gets the marker.
 MARKER_OF = {"ray_session": "ray", "cluster": "ray", "head": "ray", "server": "mlflow_server", "browser": "browser"}
