@@ -21,7 +21,7 @@ scenario: {kind: samples, per_class: 5}
 model: {name: small_vgg, width: 0.0625}
 training: {lr: 0.05, final_lr: 0.005, batch_size: 32, epochs: 2, augment: null}
 shadows: {originals: 5, retrained: 5, split: [2, 1, 2]}
-methods: [{name: pgu, gamma: 0.9, lr: 0.01, epochs: 2}]
+methods: [{name: pgu, gamma: 0.9, lr: 0.01, epochs: 2, early_stop: null}]
 """
 
 # What would lead a command to this checkout's packages, or to a server of somebody's.
