@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from .errors import IncompatibleMoments
@@ -20,6 +18,8 @@ def write_tensors(path: str | Path, kind: str, tensors: Mapping[str, Tensor], fa
     """Writes to a temporary name, syncs and renames, so that a file of this name is always
     complete.
     """
+    from safetensors.torch import save_file
+
     target = Path(path)
     temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     metadata = {"unlearn": json.dumps({"kind": kind, **facts})}
@@ -41,6 +41,8 @@ def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
     Raises `FileNotFoundError`, and `IncompatibleMoments` where the file holds something else or is
     cut short.
     """
+    from safetensors import SafetensorError, safe_open
+
     if not Path(path).exists():
         raise FileNotFoundError(path)
     try:
