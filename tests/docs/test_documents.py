@@ -134,7 +134,7 @@ def test_the_glossary_has_every_measured_metric() -> None:
     known = "|".join(
         re.sub(r"<\w+>", "[^/]+", re.escape(m.name).replace(r"\<", "<").replace(r"\>", ">")) for m in glossary.METRICS
     )
-    columns = ("method", "status", "models", "verdict", "error")
+    columns = ("method", "access", "validation", "status", "models", "verdict", "error")
     for name in head:
         bare = re.sub(r"_(?:low|high)$", "", name)
         if name in columns or name.startswith("param."):
