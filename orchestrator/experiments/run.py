@@ -231,6 +231,7 @@ def rebuild(folder: OutputFolder) -> Results:
     try:
         rows, curves = collect(plan, data, store, folder.failures())
         write_outputs(plan, store, folder.path / "outputs")
+        write_forget_set(data, folder.path / "outputs" / "forget.csv")
     except CorruptObject as error:
         raise EnvironmentFault(f"{folder.path}: {error}; `orchestrator retry {folder.path}` makes it again") from None
     work: Work = {"units_executed": 0, "units_reused": sum(store.has(unit.key) for unit in plan.units())}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from contextlib import closing
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -125,17 +126,11 @@ class BucketLab:
 
 def kill_driver_s3(lab: Lab, generator: random.Random, report: Report, kills: int = 4) -> None:
     """SIGKILL of the driver at random moments, with a store on S3."""
-    bucket = Bucket()
-    try:
+    with closing(Bucket()) as bucket:
         kill_driver(BucketLab(lab, bucket), generator, report, kills)
-    finally:
-        bucket.close()
 
 
 def kill_workers_s3(lab: Lab, generator: random.Random, report: Report, kills: int = 4) -> None:
     """SIGKILL of random worker processes, with a store on S3."""
-    bucket = Bucket()
-    try:
+    with closing(Bucket()) as bucket:
         kill_workers(BucketLab(lab, bucket), generator, report, kills)
-    finally:
-        bucket.close()

@@ -72,6 +72,11 @@ def test_three_people_are_forgotten_and_named(
         listed = list(csv.DictReader(file))
     assert {row["id"] for row in listed} == wanted
     assert len(listed) == document["environment"]["split"]["forget"] == 30
+    content = (out / "outputs" / "forget.csv").read_bytes()
+    (out / "outputs" / "forget.csv").unlink()
+    assert main(["report", str(out), "--json"]) == 0
+    capsys.readouterr()
+    assert (out / "outputs" / "forget.csv").read_bytes() == content, "a report written again has it too"
     labels = table["label"].to_pylist()
     for row in listed:
         assert row["id"] == f"p-{int(row['sample_id']):03d}"
