@@ -63,16 +63,18 @@ def write_forget_set(data: ExperimentData, path: Path) -> None:
     """Writes which samples are forgotten: CSV with `sample_id`, `id`, `label`, `class` and `step`.
 
     `sample_id` is the row in the training data, as in the outputs table; `id` is the source's own,
-    empty where it has none.
+    empty where it has none. Where models chose them, `score` is what they were chosen by.
     """
     names, labels = data.dataset.class_names, data.split.labels
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["sample_id", "id", "label", "class", "step"])
+    scored = data.scores is not None
+    writer.writerow(["sample_id", "id", "label", "class", "step", *(["score"] if scored else [])])
     for step, rows in enumerate(data.split.steps, 1):
         for row in rows.tolist():
             own = "" if data.ids is None else data.ids[row]
-            writer.writerow([row, own, labels[row], names[labels[row]], step])
+            score = [repr(float(data.scores[row, 0]))] if data.scores is not None else []
+            writer.writerow([row, own, labels[row], names[labels[row]], step, *score])
     write_synced(path, buffer.getvalue().encode())
 
 

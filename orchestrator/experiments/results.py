@@ -119,7 +119,7 @@ def _curves(plan: Plan, store: Store) -> Curves:
     training: list[TrainingCurve] = [
         {"model_id": unit.name, "role": unit.label.role, "history": store.meta(unit.key)["history"]}
         for unit in plan.stages["train"]
-        if store.has(unit.key)
+        if unit.kind == "train" and store.has(unit.key)
     ]
     return {
         "roc": roc,

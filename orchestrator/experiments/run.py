@@ -24,6 +24,7 @@ from ..work.execute import HEAL_LIMIT
 from .outputs import write_forget_set, write_outputs
 from .preflight import preflight, try_model
 from .results import collect, environment, write_results
+from .selection import choose_forget_set
 from .stages import INLINE, RunOptions, Stages
 
 
@@ -48,14 +49,24 @@ def run(recipe: Recipe, options: RunOptions) -> RunResult:
     sweep_all()
     progress = Progress(quiet=options.quiet, log=folder.log)
     try:
-        return _Run(recipe, options, folder, progress).execute()
+        made = choose_forget_set(recipe, options, folder, progress)
+        return _Run(recipe, options, folder, progress, made).execute()
     finally:
         progress.close()
         folder.unlock()
 
 
 class _Run:
-    def __init__(self, recipe: Recipe, options: RunOptions, folder: OutputFolder, progress: Progress):
+    def __init__(
+        self,
+        recipe: Recipe,
+        options: RunOptions,
+        folder: OutputFolder,
+        progress: Progress,
+        made: frozenset[str] = frozenset(),
+    ):
+        """**Arguments:** `made`: keys of units that this invocation has executed already."""
+        self.made = made
         self.recipe = recipe
         self.options = options
         self.folder = folder
@@ -69,7 +80,7 @@ class _Run:
             progress.say(note)
         self.plan = make_plan(recipe, self.data)
         self.tracker = Tracker(recipe, self.plan, self.data, self.store, folder.path)
-        self.work: Work = {"units_executed": 0, "units_reused": 0}
+        self.work: Work = {"units_executed": len(made), "units_reused": 0}
         self.failures: dict[str, str] = {}
         self.engine: Engine | None = None
         self.where = "stored results"
@@ -130,7 +141,7 @@ class _Run:
         for stage in STAGES:
             for unit in self.plan.stages[stage]:
                 if unit.key in stored:
-                    self.work["units_reused"] += 1
+                    self.work["units_reused"] += unit.key not in self.made
                     if self.failures.pop(unit.key, None) is not None:  # made since by somebody else
                         self.folder.log_outcome(stage, Outcome(unit.key, unit.name, unit.kind, "reused"))
                     self.tracker.unit_done(unit)

@@ -37,6 +37,7 @@ from ..store import CorruptObject, Store, open_store
 from .outputs import write_outputs
 from .preflight import preflight, try_model
 from .run import RunResult, run
+from .selection import choose_forget_set
 from .stages import INLINE, RunOptions, Stages
 
 if TYPE_CHECKING:
@@ -169,6 +170,7 @@ class _Search:
 
     def find(self) -> SearchDocument:
         store = open_store(self.options.store or str(self.folder.path / "store"))
+        choose_forget_set(self.recipe, self.options, self.folder, self.progress)
         data = load_data(
             self.recipe, store, self.progress.counting("decoding images"), allow_factory=self.options.allow_factory
         )

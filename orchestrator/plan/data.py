@@ -3,10 +3,9 @@ before any training."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,15 @@ from unlearn import SOURCES, ImageDataset, Split, load_dataset, make_split
 from unlearn.data import fingerprint, read_column
 
 from ..base.documents import DataSummary
-from ..base.errors import RecipeError
+from ..base.errors import Fault, RecipeError
 from ..recipe.checks import model_faults
 from ..recipe.options import fault_from
 from ..recipe.sections import Recipe
 from ..store import CorruptObject, Store
 from .code import code_of
+from .selection import selection_units, stored_scores
 from .specs import PlainSpec
+from .trained import array_digest
 from .units import Unit
 
 Progress = Callable[[int, int], None]
@@ -34,6 +35,10 @@ class ExperimentData:
     dataset: ImageDataset
     split: Split
     ids: np.ndarray | None = None  # of training rows, the source's own; only the driver has them
+    # by which the forget set was chosen, float64 `(n, 2)`; only the driver has them
+    scores: np.ndarray | None = None
+    # whether the scores that choose the forget set are still to be measured
+    stand_in: bool = False
 
     @property
     def digest(self) -> str:
@@ -100,13 +105,6 @@ class ExperimentData:
         }
 
 
-def array_digest(array: np.ndarray) -> str:
-    """Returns the SHA-256 of an array's type, shape and bytes."""
-    hasher = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
-    hasher.update(np.ascontiguousarray(array).tobytes())
-    return hasher.hexdigest()
-
-
 def load_data(
     recipe: Recipe,
     store: Store | None,
@@ -114,23 +112,42 @@ def load_data(
     *,
     keep: bool = True,
     allow_factory: bool = False,
+    stand_in: bool = False,
 ) -> ExperimentData:
     """Returns the recipe's data, decoded, or read back from the store where it was decoded before.
 
+    **Arguments:** `stand_in`: where the scores that choose the forget set are not stored yet,
+    return a forget set of the same size in its place.
+
     **Raises:** `RecipeError` where a file, a column, an image or the split is not what the recipe
-    says.
+    says. Also where the forget set cannot be chosen yet.
     """
     dataset = _load_dataset(recipe, store, on_progress, keep)
+    scores = stored_scores(units, store) if (units := selection_units(recipe, dataset)) else None
+    unknown = bool(units) and scores is None
+    if unknown and not stand_in:
+        fault = Fault(
+            "scenario.select",
+            dict(recipe.scenario.scored or {}),
+            "the models that choose the forget set are not trained yet",
+            "`orchestrator run` first, or the ids of a file such as its outputs/forget.csv",
+        )
+        raise RecipeError([fault], recipe.name)
+    scenario = replace(recipe.scenario, select="first") if unknown else recipe.scenario
     try:
         ids = _column(recipe, None)
-        split = make_split(dataset, recipe.scenario, recipe.seed, ids=ids, column=lambda name: _named(recipe, name))
+        column = partial(_named, recipe)
+        split = make_split(dataset, scenario, recipe.seed, ids=ids, column=column, scores=scores)
+        if unknown:
+            note = f"which samples are forgotten is known when {len(units) - 1} models are trained and have scored them"
+            split = replace(split, notes=(*split.notes, note))
     except (ValueError, OSError) as error:
         section = "dataset" if str(error).startswith("dataset.") else "scenario"
         raise RecipeError([fault_from(error, section, recipe.section(section))], recipe.name) from None
     faults = model_faults(recipe.model, dataset.num_classes, dataset.channels, dataset.image_size, allow_factory)
     if faults:
         raise RecipeError(faults, recipe.name)
-    return ExperimentData(dataset, split, ids)
+    return ExperimentData(dataset, split, ids, scores, unknown)
 
 
 def _options(recipe: Recipe) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from attack import ATTACKS, DIVERGENCES
 from attack.attacks.base import FITTED_FOLDS, Attack
 from attack.distances.compare import DEFAULT_DIVERGENCES, equal_count, first_of
 from attack.metrics.gaussians import PER_SAMPLE_MODELS
-from unlearn import MODELS
 from unlearn.methods.base import Method
 
 from ..base.errors import Fault, RecipeError
@@ -18,8 +17,9 @@ from ..base.values import Object
 from ..recipe.choices import Point
 from ..recipe.options import build, fault_from, option_names, settings_of
 from ..recipe.sections import Recipe
-from .code import code_of, code_of_factory
+from .code import code_of
 from .data import ExperimentData
+from .selection import selection_units
 from .sides import judged_ones, labelled, nothing_done, under_test
 from .specs import (
     AttackSpec,
@@ -31,11 +31,11 @@ from .specs import (
     OutputsSpec,
     ScoreSpec,
     TracesSpec,
-    TrainSpec,
     UnlearnSpec,
     UnseenSpec,
 )
 from .steps import grouped_steps
+from .trained import train_unit
 from .units import STAGES, Label, Unit, default_threads, seed_for
 
 FOLDS = ("train", "validation", "test")
@@ -93,9 +93,7 @@ class _Planner:
     def __init__(self, recipe: Recipe, data: ExperimentData):
         self.recipe = recipe
         self.data = data
-        self.training, self.model = recipe.training, recipe.model
-        self.model_code = _code_of_model(self.model.name)
-        # Sums in another order differ in the last bits.
+        self.training = recipe.training
         self.threads = default_threads(recipe.resources.cpus_per_unit)
         self.originals = [self._train("original", index) for index in range(recipe.shadows.originals)]
         self.retrained = [self._train("retrained", index) for index in range(recipe.shadows.retrained)]
@@ -126,8 +124,9 @@ class _Planner:
         unlearn += [n for row in rows for o in row.companions for n in o.needs if n.kind == "unlearn"]
         outputs = [*population, *(o for row in rows for o in (*row.targets, *row.companions)), *z]
         outputs += [o for row in rows for o in row.unseen]
+        chosen_by = selection_units(self.recipe, self.data.dataset)
         stages = {
-            "train": _distinct([*self.originals, *self.retrained, *self.references]),
+            "train": _distinct([*self.originals, *self.retrained, *self.references, *chosen_by]),
             "unlearn": _distinct(unlearn),
             "outputs": _distinct(outputs),
             "attack": _distinct([unit for units in attackers.values() for unit in units]),
@@ -139,22 +138,11 @@ class _Planner:
         return [fold for fold, count in zip(FOLDS, self.recipe.shadows.split, strict=True) for _ in range(count)]
 
     def _train(self, role: str, index: int, method: str = "") -> Unit:
-        """A model trained from scratch; its seed depends on the recipe's seed, its role and its
-        number only."""
         indices = None if role == "original" else self.data.split.retain
-        spec = TrainSpec(
-            dataset=self.data.digest,
-            labels=self.data.labels_digest,
-            indices=self.data.indices_digest(indices),
-            model=self.model,
-            training=self.training,
-            seed=seed_for(self.recipe.seed, role, index),
-            threads=self.threads,
-            code=self.model_code,
-        )
         name = f"{role}-{index:03d}" if not method else f"{method}-{index - self.recipe.shadows.retrained:03d}"
-        images = len(self.data.dataset.train.labels) if indices is None else len(indices)
-        return Unit(spec, name, Label(role=role, source=index), cost=images * max(1, self.training.epochs))
+        images = len(self.data.dataset.train.labels)
+        labels = self.data.labels_digest
+        return train_unit(self.recipe, self.data.digest, indices, images, role, index, name, labels=labels)
 
     def _method_row(self, point: Point) -> Row:
         everything = self.recipe.shadows.unlearn == "all"
@@ -395,12 +383,6 @@ def _settled(attack: Attack, fitted_on: Sequence[Outputs]) -> Attack:
     counts = Counter(outputs.role for outputs in fitted_on if outputs.fold in FITTED_FOLDS)
     sides = [counts[role] for role, _ in attack.needs]
     return attack.settled(sides) if max(sides, default=0) >= PER_SAMPLE_MODELS else attack
-
-
-def _code_of_model(name: str) -> str:
-    if ":" in name:
-        return code_of_factory(name)
-    return code_of(MODELS[name]) if name in MODELS else ""  # else torchvision's
 
 
 def _short(params: Object) -> str:

@@ -84,6 +84,20 @@ class TrainSpec(Spec):
     seed: int
     threads: int = field(default=1, metadata=LATER)
     code: str = field(default="", metadata=LATER)  # fingerprint of a model that is not built in
+    # seed, number of models, and which of them: rows that are no part of the split
+    part: tuple[int, ...] = field(default=(), metadata=LATER)
+
+
+@dataclass(frozen=True)
+class RankSpec(Spec):
+    """A score of every training sample, measured on `models`. `part`: seed and number of models of
+    memorization."""
+
+    kind: ClassVar[str] = "rank"
+    dataset: str
+    by: str
+    models: tuple[str, ...]
+    part: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

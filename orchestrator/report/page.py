@@ -161,9 +161,9 @@ def _scenario(report: Report) -> str:
     size = (report.environment.get("split") or {}).get("forget")
     total = words.count(size, "sample") if isinstance(size, int) else "samples"
     if kind == "samples" and scenario.get("per_class") is not None:
-        return f"forget {total} ({scenario['per_class']} per class)"
+        return f"forget {total} ({scenario['per_class']} per class{_chosen(scenario)})"
     if kind == "samples" and scenario.get("fraction") is not None:
-        return f"forget {total} ({scenario['fraction']:.3g} of the training data)"
+        return f"forget {total} ({scenario['fraction']:.3g} of the training data{_chosen(scenario)})"
     if kind == "samples" and scenario.get("where"):
         where = ", ".join(f"{key} {words.value_text(value)}" for key, value in scenario["where"].items())
         return f"forget {total} (where {where})"
@@ -180,6 +180,12 @@ def _scenario(report: Report) -> str:
     if kind == "incremental":
         return f"forget step by step, {scenario.get('step')} per class in each of {scenario.get('steps')} steps"
     return f"forget {total}" if isinstance(size, int) else ""
+
+
+def _chosen(scenario: Record) -> str:
+    """Says by what score samples were chosen; nothing where they were not."""
+    select = scenario.get("select")
+    return f", {select.get('order', 'highest')} {select.get('by')}" if isinstance(select, dict) else ""
 
 
 def _measured(report: Report) -> list[tuple[str, list[str]]]:

@@ -20,10 +20,10 @@ from unlearn.methods.base import Method
 from unlearn.methods.pgu.incremental import next_moments
 
 from ..base.values import Record
-from ..plan.data import array_digest
 from ..plan.facts import Facts, ModelFacts, StepFacts, facts_of
 from ..plan.specs import RunningSpec, StepSpec, UnlearnSpec
 from ..plan.steps import grouped_steps
+from ..plan.trained import array_digest
 from ..plan.units import Unit
 from ..recipe.options import settings_of
 from ..store import CorruptObject

@@ -25,12 +25,14 @@ from ..plan.specs import (
     UnlearnSpec,
     UnseenSpec,
 )
+from ..plan.trained import drawn_part
 from ..plan.units import Unit
 from ..recipe.options import option_names
 from ..store import Attempt
 from .context import Context, Inputs, save_model
 from .incremental import unlearn_in_steps
 from .outputs import write_fragment
+from .ranking import execute_rank
 from .scoring import fit_candidate, measure_distances, score_row
 from .traces import measure_traces
 
@@ -41,6 +43,9 @@ def execute_train(unit: Unit[TrainSpec], context: Context, attempt: Attempt) -> 
     """Trains one model from its seed."""
     spec, training = unit.spec, unit.spec.training
     indices = None if spec.indices == "all" else context.data.split.retain
+    if spec.part:
+        seed, models, number = spec.part
+        indices = drawn_part(len(context.data.dataset.train.labels), seed, models, number)
     if context.data.indices_digest(indices) != spec.indices:
         raise RuntimeError("the split of this worker is not the one that the plan was made with")
     model = context.new_model(spec.model, spec.seed)
@@ -193,6 +198,7 @@ KINDS: dict[str, Callable[[Any, Context, Attempt], Facts | Record]] = {
     "basis": execute_basis,
     "fisher": execute_fisher,
     "unlearn": execute_unlearn,
+    "rank": execute_rank,
     "outputs": execute_outputs,
     "attack": lambda unit, context, attempt: fit_candidate(unit.spec, context.store, attempt),
     "score": lambda unit, context, attempt: score_row(

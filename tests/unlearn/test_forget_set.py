@@ -254,3 +254,22 @@ def test_bad_requests_are_refused(tmp_path: Path, content: str, message: str) ->
     (tmp_path / "r.csv").write_text(content)
     with pytest.raises(ValueError, match=message):
         make_split(shuffled(), Scenario(kind="incremental", requests=str(tmp_path / "r.csv")), 0)
+
+
+def test_scores_choose_within_each_class() -> None:
+    data = load_dataset("digits", limit={"train": 60, "test": 20})
+    generator = np.random.default_rng(0)
+    # the first column has ties, which the second decides
+    scores = np.stack([generator.integers(0, 3, 60), generator.normal(size=60)], axis=1).astype(float)
+    for order, sign in (("highest", -1), ("lowest", 1)):
+        scenario = Scenario(per_class=2, select={"by": "memorization", "order": order})
+        found = make_split(data, scenario, 0, scores=scores).forget.tolist()
+        wanted = []
+        for label in range(10):
+            rows = [i for i in range(60) if data.train.labels[i] == label]
+            wanted += sorted(rows, key=lambda i: (sign * scores[i, 0], sign * scores[i, 1], i))[:2]
+        assert found == sorted(wanted)
+    equal = make_split(data, Scenario(per_class=2, select={"by": "loss"}), 0, scores=np.zeros(60)).forget
+    assert np.array_equal(equal, make_split(data, Scenario(per_class=2), 0).forget), "of equal samples the first"
+    with pytest.raises(ValueError, match="scores of trained models are needed"):
+        make_split(data, scenario, 0)

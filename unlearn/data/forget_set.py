@@ -12,6 +12,9 @@ import numpy as np
 Ids = str | tuple[int | str, ...]
 Column = Callable[[str], np.ndarray]
 _SHOWN = 5  # wrong ids that a message names
+SCORES = ("memorization", "loss", "confidence", "margin")
+ORDERS = ("highest", "lowest")
+LEAST_MODELS = 4  # that memorization is measured on
 _TESTS = ("in", "equals", "from", "to")
 
 
@@ -135,6 +138,45 @@ def share_of(fraction: float, order: Sequence[np.ndarray]) -> np.ndarray:
             f"scenario.fraction: {fraction} of {sizes.sum()} training images is none; give {1 / sizes.sum():.2g} or more"
         )
     return np.concatenate([rows[:count] for rows, count in zip(order, counts, strict=True)])
+
+
+def check_select(select: str | Mapping[str, object]) -> None:
+    """Raises `ValueError` unless `select` is `first`, `random` or `{by, order, models}`."""
+    if not isinstance(select, Mapping):
+        if select not in ("first", "random"):
+            raise ValueError(
+                f"scenario.select: {select!r} is not allowed; allowed are first, random and "
+                "{by: memorization, order: highest}"
+            )
+        return
+    for key in select:
+        if key not in ("by", "order", "models"):
+            near = difflib.get_close_matches(str(key), ("by", "order", "models"), n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"scenario.select: {key!r} has no meaning; give by, order and models{hint}")
+    for key, allowed, value in (("by", SCORES, select.get("by")), ("order", ORDERS, select.get("order", ORDERS[0]))):
+        if value not in allowed:
+            near = difflib.get_close_matches(str(value), allowed, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"scenario.select: {key} must be one of {', '.join(allowed)}, not {value!r}{hint}")
+    models = select.get("models")
+    if models is None:
+        return
+    if select["by"] != "memorization":
+        raise ValueError(f"scenario.select: models: {models!r} has no meaning with {select['by']}; leave it out")
+    if isinstance(models, bool) or not isinstance(models, int) or models < LEAST_MODELS:
+        raise ValueError(f"scenario.select: models must be an integer of {LEAST_MODELS} or more, not {models!r}")
+
+
+def ranked(rows: np.ndarray, scores: np.ndarray, order: str) -> np.ndarray:
+    """Returns `rows`, int64, by their scores: the `highest` or the `lowest` first.
+
+    **Arguments:** `scores`: float64 `(n,)` or `(n, k)`, of all training rows. Of rows whose first
+    score is equal the second decides, and so on. Of equal rows the first in the data comes first.
+    """
+    columns = scores.reshape(len(scores), -1)[rows]
+    sign = -1.0 if order == "highest" else 1.0
+    return rows[np.lexsort((rows, *(sign * columns[:, ::-1].T)))]
 
 
 def read_requests(path: str, known: np.ndarray | None, count: int) -> list[np.ndarray]:

@@ -14,7 +14,19 @@ import numpy as np
 
 from ..core.seeds import check_seed, stream
 from . import ImageDataset
-from .forget_set import Column, check_where, near_duplicates, read_ids, read_requests, rows_of_ids, rows_where, share_of
+from .forget_set import (
+    ORDERS,
+    Column,
+    check_select,
+    check_where,
+    near_duplicates,
+    ranked,
+    read_ids,
+    read_requests,
+    rows_of_ids,
+    rows_where,
+    share_of,
+)
 
 KINDS = ("samples", "classes", "poison", "incremental")
 # What may say which samples are forgotten: one of these for each kind.
@@ -56,7 +68,10 @@ class Scenario:
     - `step`, `steps`: samples of each class a step, and how many steps (`incremental`).
     - `requests`: a CSV or Parquet file with columns `id` and `order` (`incremental`). Samples with
         the same order are forgotten together.
-    - `select`: which samples of a class: the `first` in dataset order, or drawn at `random`.
+    - `select`: which samples of a class: the `first` in dataset order, drawn at `random`, or chosen
+        by a score that models give: `{by: memorization, order: highest}`. The others are `loss`,
+        `confidence` and `margin`; the order may be `lowest`. `models`: how many models memorization
+        is measured on; 10 where it is left out.
 
     Raises `ValueError` where a field is missing, out of range or belongs to another kind.
     """
@@ -67,7 +82,7 @@ class Scenario:
     count: int | None = None
     step: int | None = None
     steps: int | None = None
-    select: str = "first"
+    select: str | Mapping[str, object] = "first"
     ids: str | tuple[int | str, ...] | None = None
     fraction: float | None = None
     where: Mapping[str, object] | None = None
@@ -84,8 +99,7 @@ class Scenario:
             near = difflib.get_close_matches(str(self.kind), KINDS, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"scenario.kind: {self.kind!r} is not allowed; allowed are {', '.join(KINDS)}{hint}")
-        if self.select not in ("first", "random"):
-            raise ValueError(f"scenario.select: {self.select!r} is not allowed; allowed are first and random")
+        check_select(self.select)
         choice = self._choice()
         for field in dict.fromkeys(
             each for kind in KINDS for one in _CHOICES[kind] for each in (one, *_BESIDE.get(one, ()))
@@ -96,8 +110,19 @@ class Scenario:
                 raise ValueError(f"scenario.{field}: {shown!r} has no meaning for kind {self.kind!r}; leave it out")
         if self.select != "first" and choice not in _SELECTED:
             raise ValueError(f"scenario.select: {self.select!r} has no meaning with {choice}; leave it out")
+        if self.scored and self.kind == "poison":
+            raise ValueError(
+                f"scenario.select: {dict(self.scored)} has no meaning for kind 'poison': models that give scores would "
+                "be trained on labels that the scores choose; give first or random"
+            )
         for field in (choice, *_BESIDE.get(choice, ())):
             self._check(field)
+
+    @property
+    def scored(self) -> Mapping[str, object] | None:
+        """What `select` says where trained models' scores choose the samples; None where none are
+        needed."""
+        return self.select if isinstance(self.select, Mapping) else None
 
     def _choice(self) -> str:
         """Returns the one field that says which samples are forgotten."""
@@ -216,6 +241,7 @@ def make_split(
     *,
     ids: np.ndarray | None = None,
     column: Column | None = None,
+    scores: np.ndarray | None = None,
 ) -> Split:
     """Splits `dataset` for `scenario`; everything random is drawn from `seed`.
 
@@ -223,6 +249,7 @@ def make_split(
 
     - `ids`: `(n,)`, the id of each training row; None: ids are row numbers.
     - `column`: returns a column of the training data, `(n,)`, by its name.
+    - `scores`: float64 `(n,)` or `(n, k)`, what `scenario.select` chooses by; see `ranked`.
 
     Raises `ValueError` where the scenario asks for more than the dataset holds, or for nothing to
     be retained.
@@ -232,6 +259,11 @@ def make_split(
     order = [np.flatnonzero(labels == label) for label in range(dataset.num_classes)]
     if scenario.select == "random":
         order = [stream(seed, _SELECTION, label).permutation(rows) for label, rows in enumerate(order)]
+    if scenario.scored:
+        if scores is None:
+            raise ValueError("scenario.select: scores of trained models are needed; `orchestrator run` measures them")
+        how = str(scenario.scored.get("order", ORDERS[0]))
+        order = [ranked(rows, scores, how) for rows in order]
     trained = labels
     poisoned = np.zeros(0, dtype=np.int64)
     forget_classes: tuple[int, ...] = ()
