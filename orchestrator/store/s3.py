@@ -31,6 +31,7 @@ from .claims import ClaimBoard
 
 BLOCK = 1 << 20  # bytes read at a time
 LOOKUPS = 32  # requests under way at once
+LISTED = 1000  # keys: as many or more are looked up in listings, which come in pages of so many names
 ABSENT = ("NoSuchKey", "404")
 COMMITS = 5  # tries, where two commits meet in the same moment
 TAKEN = ("PreconditionFailed", "412", "ConditionalRequestConflict")
@@ -70,9 +71,21 @@ class S3Store(Store):
         return key in self._committed
 
     def committed(self, keys: Iterable[str]) -> set[str]:
-        wanted = list(keys)
+        wanted = set(keys)
+        unseen = list(wanted - self._committed)
         with ThreadPoolExecutor(LOOKUPS) as pool:
-            return {key for key, there in zip(wanted, pool.map(self.has, wanted), strict=True) if there}
+            if len(unseen) < LISTED:
+                list(pool.map(self.has, unseen))
+            else:
+                # A damaged mark is in the listing too. It is found, and its unit made again, when it is read.
+                for found in pool.map(self._marked, {key[:2] for key in unseen}):
+                    self._committed |= found & wanted
+        return wanted & self._committed
+
+    def _marked(self, start: str) -> set[str]:
+        """Returns the keys with a commit mark that begin with these two digits."""
+        listed = (item["Key"] for item in self._list(f"{self._prefix}objects/{start}/"))
+        return {name.split("/")[-2] for name in listed if name.endswith(f"/{COMMIT_MARK}")}
 
     def attempt(self, key: str) -> Attempt:
         return Attempt(self, key, self._cache.attempt(key))

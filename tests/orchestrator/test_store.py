@@ -153,6 +153,30 @@ def test_s3_damage_is_found(s3: Any) -> None:
     assert store.fetch(KEY, "data.bin").read_bytes() == b"made again"
 
 
+def test_s3_looks_many_keys_up_in_listings(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    s3.create_bucket(Bucket="many")
+    writer = open_store("s3://many/x")
+    keys = [f"{number:02x}{'0' * 60}{number % 2:02x}" for number in range(0, 6)]
+    for key in keys[:4]:
+        commit(writer, key)
+    s3.put_object(Bucket="many", Key=f"x/objects/05/{keys[5]}/1234/data.bin", Body=b"cut off before its mark")
+    store = open_store("s3://many/x")
+    asked: list[str] = []
+    store._client.meta.events.register("before-call.s3", lambda model, **_: asked.append(model.name))  # type: ignore[attr-defined]
+    one_by_one = store.committed(keys)
+    assert asked == ["GetObject"] * 6
+    monkeypatch.setattr("orchestrator.store.s3.LISTED", 6)
+    store = open_store("s3://many/x")
+    store._client.meta.events.register("before-call.s3", lambda model, **_: asked.append(model.name))  # type: ignore[attr-defined]
+    asked.clear()
+    assert store.committed(keys) == one_by_one == set(keys[:4])
+    assert set(asked) == {"ListObjectsV2"}
+    asked.clear()
+    monkeypatch.setattr("orchestrator.store.s3.LISTED", 2)
+    assert store.committed(keys[:4]) == set(keys[:4])
+    assert not asked, "what was seen is not looked up again"
+
+
 @pytest.mark.parametrize("how", ["changed", "deleted"])
 def test_s3_verify_looks_at_the_bucket_and_not_at_what_was_fetched(s3: Any, how: str) -> None:
     bucket = f"bucket-{os.urandom(6).hex()}"

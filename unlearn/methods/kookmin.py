@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from .base import Card, Preset, Presets, Range, Ranges
-from .kit import Batch, GradientMethod, Samples, Task, per_sample_cross_entropy
-from .kit.mask import summed_gradient
+from .kit import Batch, GradientMethod, Task, per_sample_cross_entropy
+from .kit.mask import smallest, summed_gradient
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,26 +77,7 @@ class Kookmin(GradientMethod):
 
     def chosen(self, task: Task) -> dict[str, Tensor]:
         """Where each convolution's weight is drawn anew: exactly round(redrawn·n) of them."""
-        convolutions = (f"{name}.weight" for name in task.convolutions())
-        names = [name for name in convolutions if name in task.named_parameters()]
-        kept = summed_gradient(task.original, _first(task.retain, task.forget.size), per_sample_cross_entropy)
+        names = [f"{name}.weight" for name in task.convolutions()]
+        kept = summed_gradient(task.original, task.retain.first(task.forget.size), per_sample_cross_entropy)
         gone = summed_gradient(task.original, task.forget.plain(), per_sample_cross_entropy)
-        found = {}
-        for name in names:
-            score = (kept[name] - gone[name]).abs().flatten()
-            smallest = torch.argsort(score, stable=True)[: round(self.redrawn * len(score))]
-            where = torch.zeros_like(score, dtype=torch.bool)
-            where[smallest] = True
-            found[name] = where.view_as(kept[name])
-        return found
-
-
-def _first(samples: Samples, count: int) -> list[tuple[Tensor, Tensor]]:
-    """The first `count` samples of a shuffled pass."""
-    taken: list[tuple[Tensor, Tensor]] = []
-    for batch in samples.batches(0, batch_size=min(256, count)):
-        taken.append((batch.images[:count], batch.labels[:count]))
-        count -= len(batch)
-        if count <= 0:
-            break
-    return taken
+        return {name: smallest((kept[name] - gone[name]).abs(), self.redrawn) for name in names if name in kept}

@@ -65,7 +65,6 @@ class LoTUS(GradientMethod):
 
     def run(self, task: Task) -> None:
         """Distils with a temperature that follows the student."""
-        assert task.validation is not None
         teacher = task.teacher()
         unseen = 0.0 if task.forget_classes else accuracy(task.original, task.validation)
         difference = accuracy(task.model, task.forget.plain()) - unseen

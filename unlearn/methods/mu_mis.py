@@ -12,7 +12,7 @@ from torch import Tensor
 from ..core.seeds import stream
 from ..training.predict import accuracy
 from .base import Card, Preset, Presets, Range, Ranges
-from .kit import Batch, GradientMethod, Network, Task
+from .kit import Batch, GradientMethod, Network, Task, other_labels
 
 _OTHER = 20  # names the random stream
 
@@ -52,20 +52,16 @@ class MUMis(GradientMethod):
 
     def run(self, task: Task) -> None:
         """Makes passes until the forget set is recognised no better than unseen samples."""
-        validation = task.validation
-        assert validation is not None
-        true = task.forget.kept[1]
 
         def items(epoch: int) -> Iterator[tuple[Batch, Tensor]]:
-            draw = stream(self.seed, _OTHER, epoch).integers(1, task.num_classes, len(true))
-            others = (true + torch.as_tensor(draw, device=true.device)) % task.num_classes
+            others = other_labels(task.forget.kept[1], task.num_classes, stream(self.seed, _OTHER, epoch))
             return ((batch, others[batch.rows]) for batch in task.forget.batches(epoch))
 
         def objective(network: Network, item: tuple[Batch, Tensor]) -> Tensor:
             return sensitivity_gap(network, item[0].images, item[0].labels, item[1])
 
         def known_no_better(epoch: int) -> bool:
-            better = accuracy(task.model, task.forget.plain()) > accuracy(task.model, validation)
+            better = accuracy(task.model, task.forget.plain()) > accuracy(task.model, task.validation)
             task.stopped_at = None if better else epoch
             return not better
 

@@ -111,7 +111,6 @@ class NegMerge(GradientMethod):
         return {name: weight.detach() for name, weight in model.named_parameters()}
 
     def _scale(self, task: Task, start: Mapping[str, Tensor], away: Mapping[str, Tensor]) -> float:
-        assert task.validation is not None
         least = self.keep * accuracy(task.original, task.validation)
         best = _SCALES[0]
         for scale in _SCALES:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..core.seeds import stream
 from .base import Card, Choice, Preset, Presets, Range, Ranges
-from .kit import Batch, GradientMethod, Task, mixed
+from .kit import Batch, GradientMethod, Task, mixed, other_labels
 
 LABELS = ("any", "wrong")
 REDRAWS = ("epoch", "once")
@@ -82,8 +82,7 @@ class RandomLabel(GradientMethod):
         classes = task.num_classes
         if self.labels == "any":
             return torch.as_tensor(draw.integers(0, classes, len(true)), device=true.device)
-        # A step of 1 to C − 1 round the classes never ends where it began.
-        return (true + torch.as_tensor(draw.integers(1, classes, len(true)), device=true.device)) % classes
+        return other_labels(true, classes, draw)
 
     def mask(self, task: Task) -> Mapping[str, Tensor] | None:
         """The weights that may move; None for all."""

@@ -115,7 +115,6 @@ class SCRUB(GradientMethod):
         """Goes back to the epoch whose forget error is nearest that of unseen samples of the same
         classes.
         """
-        assert task.validation is not None
         logits, labels = predict(task.model, task.validation)
         own = torch.isin(labels, task.forget.kept[1].cpu())
         if not bool(own.any()):

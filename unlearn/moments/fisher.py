@@ -172,4 +172,7 @@ def _add(sums: Gradients, model: nn.Module, images: Tensor, labels: Tensor, stat
 def _add_squares(sums: Gradients, gradients: Iterable[Gradients]) -> None:
     for some in gradients:
         for name, gradient in some.items():
-            sums[name] += gradient.square().sum(dim=0)
+            # In place where it can be: fresh memory of that size costs as much as the squares. What
+            # is expanded over the samples, or may be a view of a weight (one sample), is copied.
+            own = len(gradient) > 1 and gradient.is_contiguous()
+            sums[name] += (gradient.square_() if own else gradient.square()).sum(dim=0)

@@ -9,8 +9,8 @@ import torch
 
 from tests.unlearn.methods.nets import FORGET, RETAIN, array, bits, data, loss_on, retain, run, same, trained
 from unlearn import UnlearnError
+from unlearn.methods import BoundaryExpand, BoundaryShrink
 from unlearn.methods.amun import AMUN
-from unlearn.methods.boundary import BoundaryExpand, BoundaryShrink
 from unlearn.methods.finetune import Finetune
 from unlearn.methods.kit import Samples, Task
 from unlearn.methods.kit.adversary import Pixels, pgd_l2

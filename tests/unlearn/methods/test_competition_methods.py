@@ -18,7 +18,6 @@ from unlearn.methods.grad_ascent import GradAscent
 from unlearn.methods.kit import KitMethod, Task
 from unlearn.methods.kit.work import Network, ObjectiveWork
 from unlearn.methods.kookmin import Kookmin
-from unlearn.methods.kookmin import _first as first_samples
 from unlearn.methods.mu_mis import MUMis, sensitivity_gap
 from unlearn.methods.negmerge import NegMerge, consensus
 from unlearn.methods.ortho_grad import OrthoGrad, without
@@ -326,7 +325,7 @@ def test_kookmin_takes_the_smallest_scores_in_evaluation_mode_and_returns_an_ord
     chosen, task = method.chosen(task_of(method, monkeypatch)), task_of(method, monkeypatch)
     model = copy.deepcopy(trained()).eval()
     loss = nn.CrossEntropyLoss(reduction="sum")
-    kept = sum(loss(model(x), y) for x, y in first_samples(task.retain, FORGET))
+    kept = sum(loss(model(x), y) for x, y in task.retain.first(FORGET))
     gone = sum(loss(model(x), y) for x, y in forget())
     score = torch.autograd.grad(kept - gone, model.conv2.weight)[0].abs()
     border = score.flatten().sort().values[round(0.3 * score.numel())]

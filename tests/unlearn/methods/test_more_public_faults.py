@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unlearn.methods import SCRUB, UNSIR, BadTeacher, amun, boundary, kookmin, salun
+from unlearn.methods import SCRUB, UNSIR, BadTeacher, amun, boundary_shrink, kookmin, salun
 from unlearn.methods.jit import JIT
 from unlearn.methods.kit import Batch, Network, Task, cross_entropy, divergence, mixed
 from unlearn.methods.kit import task as kit_task
@@ -119,9 +119,9 @@ def noise_in_training_mode(patch: Patch) -> None:
     patch.setattr(UNSIR, "noise", noise)
 
 
-def keeps_all(self: boundary.BoundaryShrink, task: Task) -> None:
-    teacher, scale = task.teacher(), boundary.Pixels.of(task.forget)
-    moved = boundary.fgsm(teacher, *task.forget.kept, scale, self.epsilon)
+def keeps_all(self: boundary_shrink.BoundaryShrink, task: Task) -> None:
+    teacher, scale = task.teacher(), boundary_shrink.Pixels.of(task.forget)
+    moved = boundary_shrink.fgsm(teacher, *task.forget.kept, scale, self.epsilon)
     nearest = teacher(moved).argmax(dim=1)
     self.fit(task, lambda epoch: task.forget.batches(epoch, labels=nearest))
 
@@ -231,7 +231,7 @@ FAULTS = [
     ),
     Fault(
         "BoundaryShrink trains to remember samples whose adversarial image keeps its class",
-        replacing(boundary.BoundaryShrink, "run", keeps_all),
+        replacing(boundary_shrink.BoundaryShrink, "run", keeps_all),
         boundary_tests.test_shrink_trains_to_the_class_of_the_adversarial_image,
         (("epsilon", 0.02),),
     ),

@@ -17,7 +17,17 @@ from tests.unlearn.methods import test_boundary as boundary_tests
 from tests.unlearn.methods import test_competition_methods as other_tests
 from tests.unlearn.methods import test_label_methods as label_tests
 from tests.unlearn.methods import test_statistics_methods as statistics_tests
-from unlearn.methods import amun, boundary, fisher_forgetting, grad_ascent, mu_mis, negmerge, salun, sfron
+from unlearn.methods import (
+    amun,
+    boundary_expand,
+    boundary_shrink,
+    fisher_forgetting,
+    grad_ascent,
+    mu_mis,
+    negmerge,
+    salun,
+    sfron,
+)
 from unlearn.methods.fisher_forgetting import FisherForgetting
 from unlearn.methods.grad_ascent import GradAscent
 from unlearn.methods.kit import Task
@@ -155,7 +165,7 @@ def without_forget(sets: list[Any], epoch: int, size: int) -> Any:
 
 amun_together = amun.together
 sensitivity = mu_mis.sensitivity_gap
-grown = boundary._with_rows
+grown = boundary_expand._with_rows
 
 
 def attached(forgotten: torch.Tensor, kept: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -213,13 +223,15 @@ FAULTS = [
     ),
     Fault(
         "BoundaryExpand keeps its added output",
-        replacing(boundary, "_with_rows", lambda linear, change: linear if change < 0 else grown(linear, change)),
+        replacing(
+            boundary_expand, "_with_rows", lambda linear, change: linear if change < 0 else grown(linear, change)
+        ),
         boundary_tests.test_both_forget_and_keep_the_shape,
-        (boundary.BoundaryExpand(lr=0.01),),
+        (boundary_expand.BoundaryExpand(lr=0.01),),
     ),
     Fault(
         "BoundaryShrink trains to the answer of the image as it is",
-        replacing(boundary, "fgsm", lambda network, images, labels, scale, epsilon: images),
+        replacing(boundary_shrink, "fgsm", lambda network, images, labels, scale, epsilon: images),
         boundary_tests.test_shrink_trains_to_the_class_of_the_adversarial_image,
         (0.2,),
         patches=True,

@@ -6,7 +6,7 @@ A method is a subclass of `KitMethod` or `GradientMethod` with one function, `ru
 
 from .gradient import GradientMethod
 from .losses import cross_entropy, divergence, per_sample_cross_entropy
-from .samples import Batch, Samples, mixed, paired
+from .samples import Batch, Samples, mixed, other_labels, paired
 from .task import KitMethod, Network, Task
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "cross_entropy",
     "divergence",
     "mixed",
+    "other_labels",
     "paired",
     "per_sample_cross_entropy",
 ]

@@ -32,6 +32,17 @@ def largest(scores: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
     }
 
 
+def smallest(score: Tensor, share: float) -> Tensor:
+    """Returns where the round(share·n) smallest of n scores are, bool of the same shape.
+
+    Of equal scores those that come first are taken.
+    """
+    order = torch.argsort(score.flatten(), stable=True)[: round(share * score.numel())]
+    chosen = torch.zeros(score.numel(), dtype=torch.bool, device=score.device)
+    chosen[order] = True
+    return chosen.view_as(score)
+
+
 def summed_gradient(model: nn.Module, loader: Loader, loss: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Tensor]:
     """Returns the gradient of `loss` summed over the samples of `loader`, float64, in evaluation
     mode.

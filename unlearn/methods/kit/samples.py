@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -115,6 +116,16 @@ class Samples:
             given = own if labels is None else labels.index_select(0, rows)
             yield Batch(images, given, rows, torch.full_like(own, is_forget, dtype=torch.bool), self.part)
 
+    def first(self, count: int) -> list[tuple[Tensor, Tensor]]:
+        """The first `count` samples of pass 0, as (images, labels)."""
+        taken: list[tuple[Tensor, Tensor]] = []
+        for batch in self.batches(0, batch_size=min(256, count)):
+            taken.append((batch.images[:count], batch.labels[:count]))
+            count -= len(batch)
+            if count <= 0:
+                break
+        return taken
+
     def only(self, keep: Tensor) -> Samples:
         """Returns the set of the samples for which `keep`, bool `(size,)` by row, is true.
 
@@ -156,6 +167,13 @@ class Samples:
 def _of_kept(images: Tensor, labels: Tensor, order: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     for rows in order.split(size):
         yield images.index_select(0, rows), labels.index_select(0, rows), rows
+
+
+def other_labels(true: Tensor, num_classes: int, draw: np.random.Generator) -> Tensor:
+    """Returns a class for each sample that is not its own, all others being equally likely."""
+    # A step of 1 to C − 1 round the classes never ends where it began.
+    steps = torch.as_tensor(draw.integers(1, num_classes, len(true)), device=true.device)
+    return (true + steps) % num_classes
 
 
 def mixed(

@@ -59,9 +59,9 @@ class Task:
 
     - `model`: the copy, which the method changes. `original`: the model as given, which nothing may
         change.
-    - `forget`, `retain`: the sets. `retain` raises where the method has not declared that it needs
-        it.
-    - `fisher`, `validation`: as declared. `monitor`: what is evaluated after each epoch, the forget
+    - `forget`, `retain`: the sets. `retain`, `fisher` and `validation` raise where the method has
+        not declared that it needs them.
+    - `monitor`: what is evaluated after each epoch, the forget
         set among it.
     - `num_classes`: the number of outputs. `forget_classes`: the classes forgotten altogether.
     """
@@ -75,7 +75,7 @@ class Task:
     retain_set: Samples | None
     moments: SecondMoments | CoreBasis | None
     stored_fisher: Fisher | None
-    validation: Loader | None
+    validation_set: Loader | None
     num_classes: int
     forget_classes: tuple[int, ...]
     monitor: Mapping[str, Loader]
@@ -92,6 +92,13 @@ class Task:
         if self.retain_set is None:
             raise UnlearnError("retain: the method has not declared that it needs it; set its `access`")
         return self.retain_set
+
+    @property
+    def validation(self) -> Loader:
+        """The held-out samples."""
+        if self.validation_set is None:
+            raise UnlearnError("validation: the method has not declared that it needs it; set `uses_validation`")
+        return self.validation_set
 
     def fisher(self, statistic: str = "fisher") -> Fisher:
         """The stored statistic of the training data, checked to be of this model."""
@@ -277,7 +284,7 @@ class KitMethod(Method):
             retain_set=Samples(retain, "retain", seed=seed, **options) if retain is not None and needs.retain else None,
             moments=moments if needs.access == "moments" else None,
             stored_fisher=fisher if needs.access == "fisher" else None,
-            validation=validation if needs.validation else None,
+            validation_set=validation if needs.validation else None,
             num_classes=num_classes or _outputs(result),
             forget_classes=tuple(forget_classes),
             monitor={"forget": forgotten.plain(512), **(monitor or {})},
