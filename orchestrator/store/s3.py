@@ -31,7 +31,7 @@ from .claims import ClaimBoard
 
 BLOCK = 1 << 20  # bytes read at a time
 LOOKUPS = 32  # requests under way at once
-LISTED = 1000  # keys: as many or more are looked up in listings, which come in pages of so many names
+LISTED = 1000  # so many keys or more are looked up in listings
 ABSENT = ("NoSuchKey", "404")
 COMMITS = 5  # tries, where two commits meet in the same moment
 TAKEN = ("PreconditionFailed", "412", "ConditionalRequestConflict")
@@ -77,7 +77,7 @@ class S3Store(Store):
             if len(unseen) < LISTED:
                 list(pool.map(self.has, unseen))
             else:
-                # A damaged mark is in the listing too. It is found, and its unit made again, when it is read.
+                # A damaged mark is listed too. Reading it finds that, and its unit is made again.
                 for found in pool.map(self._marked, {key[:2] for key in unseen}):
                     self._committed |= found & wanted
         return wanted & self._committed
