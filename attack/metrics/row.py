@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from .harm import Harm
 from .measure import Measure
 from .verdict import Verdict
 
@@ -86,6 +87,7 @@ class Row:
     - `verdict`: in words. `judged`: the same, typed; None in results of a version that judged by
         other rules.
     - `error`: why the row failed, empty where it is done.
+    - `harm`: what happened to samples that nobody asked to forget; None where it was not looked at.
     - `title`: what to call the method in print. `access`: the data that it sees, as
         `unlearn.methods.base.Needs` names them; `validation`: whether held-out samples too. Empty
         where nothing is known of the method.
@@ -109,6 +111,7 @@ class Row:
     title: str = ""
     access: str = ""
     validation: bool = False
+    harm: Harm | None = None
 
     def __getitem__(self, metric: str) -> Measure:
         """Returns a metric; one without a value where it was not measured."""
@@ -149,6 +152,7 @@ class Row:
             "access": self.access,
             "validation": self.validation if self.access else None,
             "judgement": None if self.judged is None else self.judged.to_json(),
+            "collateral": None if self.harm is None else self.harm.to_json(),
         }
         if self.judged is not None:
             found["metrics"]["verdict_word"] = self.judged.word
@@ -202,6 +206,7 @@ class Row:
             title=document.get("title") or "",
             access=document.get("access") or "",
             validation=bool(document.get("validation")),
+            harm=Harm.from_json(document["collateral"]) if document.get("collateral") else None,
         )
 
 

@@ -99,6 +99,13 @@ METRICS = (
     ),
     Metric("klom/mean", "KL divergence of margins to retrained models, mean over samples.", "mean KL(p ‖ q), nats", "0 to ∞", "Retrain's value", False),
     Metric("klom/p95", "The same, 95th percentile over samples.", "95 % quantile of KL(p ‖ q)", "0 to ∞", "Retrain's value", False),
+    Metric("klom/retain_mean", "KLoM on retained samples, mean; on unseen ones `klom/test_mean`.", "mean KL(p ‖ q), nats", "0 to ∞", "Retrain's value", False),
+    Metric("klom/retain_p95", "The same, 95th percentile; on unseen samples `klom/test_p95`.", "95 % quantile of KL(p ‖ q)", "0 to ∞", "Retrain's value", False),
+    Metric("klom/test_mean", "KLoM on unseen samples, mean.", "mean KL(p ‖ q), nats", "0 to ∞", "Retrain's value", False),
+    Metric("klom/test_p95", "KLoM on unseen samples, 95th percentile.", "95 % quantile of KL(p ‖ q)", "0 to ∞", "Retrain's value", False),
+    Metric("retained_auc", "How well φ tells retained samples from unseen ones.", "P(φ_retained > φ_unseen) + ½ P(equal), mean over models", "0 to 1", "Retrain's value", False),
+    Metric("retained_auc_minus_retrain", "The same less that of the retrained models.", "AUC − mean over retrained models", "−1 to 1", "0", False),
+    Metric("easier_to_find", "Retained samples that became easier to find; see the guide to who else was hurt.", "count", "≥ 0", "0", False),
     Metric(
         "forgetting_quality/score",
         "Mean score of the samples' ε: the best single or double threshold on each sample alone.",

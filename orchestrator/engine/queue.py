@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from ..plan.units import MODEL_KINDS, Unit, weight_of
 
 # What a GPU makes faster.
-DEVICE_KINDS = frozenset({"train", "unlearn", "outputs", "unseen", "sleep"})
+DEVICE_KINDS = frozenset({"train", "unlearn", "outputs", "unseen", "retained", "sleep"})
 
 
 class Needs:

@@ -101,7 +101,7 @@ def _learn_from_others(pace: Pace, store: Store, known: set[str]) -> None:
         spec, kind = meta["spec"], meta["kind"]
         model = meta.get("model", models.get(str(spec.get("model")))) if kind != "train" else spec["model"]
         cost = _foreign_cost(kind, spec, meta)
-        if cost is None or (model is None and kind in ("unlearn", "outputs", "unseen", *STATISTICS)):
+        if cost is None or (model is None and kind in ("unlearn", "outputs", "unseen", "retained", *STATISTICS)):
             continue
         data = str(spec.get("dataset", datasets.get(str(spec.get("model")), "")))
         _add(pace, kind, spec, model, data, meta, cost)
@@ -122,7 +122,7 @@ def _likeness(kind: str, spec: Record, model: Object | None, dataset: str) -> st
         return canonical([kind, spec["method"], model, dataset])
     if kind == "outputs":
         return canonical([kind, model, spec["errors"], dataset])
-    if kind in ("unseen", *STATISTICS):
+    if kind in ("unseen", "retained", *STATISTICS):
         return canonical([kind, model, dataset])
     if kind in ("attack", "score"):
         return canonical([kind, spec["attack"]])

@@ -25,7 +25,7 @@ from ..store import Store
 from ..work.outputs import model_table
 
 LAYOUT = 2  # of the files: raised where their columns change, so that older ones are written again
-UNSEEN = "unseen.parquet"
+BESIDE = {"unseen": "unseen.parquet", "retained": "retained.parquet"}  # the forget set's outputs
 
 
 def write_outputs(plan: Plan, store: Store, folder: Path) -> list[Path]:
@@ -93,7 +93,7 @@ def _write_group(path: Path, store: Store, units: list[Unit], content: str, pare
                 method=label.method,
                 params=canonical(label.params),
             )
-            if unit.kind != "unseen" and label.role == "unlearned" and label.method != "retrain":
+            if unit.kind not in BESIDE and label.role == "unlearned" and label.method != "retrain":
                 parent = pa.repeat(pa.scalar(parents.get(label.source), pa.string()), len(table))
                 table = table.append_column("parent", parent)
             if writer is None:
@@ -121,8 +121,8 @@ def _is_current(path: Path, content: str) -> bool:
 
 def _file_name(unit: Unit) -> str:
     label = unit.label
-    if unit.kind == "unseen":
-        return UNSEEN
+    if unit.kind in BESIDE:
+        return BESIDE[unit.kind]
     if label.role != "unlearned":
         return f"{label.role}.parquet"
     params = json.loads(canonical(label.params))

@@ -17,6 +17,7 @@ from attack.distances.chance import Gap
 from attack.distances.compare import Distances
 from attack.metrics.areas import Areas
 from attack.metrics.evidence import Rule
+from attack.metrics.harm import Harm
 from attack.metrics.measure import Measure, mean_measure
 from attack.metrics.row import NO_UNLEARN, PRIMARY, RETRAIN
 from attack.metrics.row import Row as ResultRow
@@ -44,6 +45,7 @@ from ..plan.units import Unit, seed_for
 from ..recipe.options import plain
 from ..recipe.sections import Recipe
 from ..store import Store
+from ..work.collateral import stored_harm
 from ..work.incremental import failing_point
 from ..work.scoring import same_attacker, stored_score
 from ..work.traces import row_facts
@@ -64,7 +66,7 @@ def collect(
     split = data.split
     counts = {"forget": split.forget, "retain": split.retain, "val": split.val, "test": split.test}
     sizes = {f"error_{name}": len(indices) for name, indices in counts.items()}
-    collected = _Collected(plan, store, failures, sizes)
+    collected = _Collected(plan, data, store, failures, sizes)
     rows = [collected.row(row) for row in plan.rows]
     curves = _curves(plan, store)
     curves["samples"] = samples(plan, data, store, rows)
@@ -134,7 +136,15 @@ class _Collected:
     """Rows from stored units. Retrain's seconds a model and its scores are what other rows are held
     against."""
 
-    def __init__(self, plan: Plan, store: Store, failures: Mapping[str, str], samples: Mapping[str, int]):
+    def __init__(
+        self,
+        plan: Plan,
+        data: ExperimentData,
+        store: Store,
+        failures: Mapping[str, str],
+        samples: Mapping[str, int],
+    ):
+        self.data, self.group = data, plan.recipe.outputs.group or ""
         self.store = store
         self.failures = failures
         self.samples = samples
@@ -159,6 +169,9 @@ class _Collected:
         metrics["speedup_vs_retrain"] = Measure(speedup)
         metrics["epochs"] = Measure(None if row.method == NO_UNLEARN else _mean_epochs(store, row.producers))
         metrics |= _incremental(row, store)
+        harm = self._harm(row)
+        if harm is not None:
+            metrics |= harm.measures([names[unit.label.model_id] for unit in row.targets])
         units = [unit for unit in row.scores if store.has(unit.key)]
         scored = [stored_score(unit, store, names) for unit in units]
         retrain, notes = self._comparable(row, units)
@@ -181,6 +194,7 @@ class _Collected:
             title="" if row.unlearns is None else row.unlearns.card.title,
             access="" if needs is None else needs.access,
             validation=needs is not None and needs.validation,
+            harm=harm,
         )
         return build_row(known, scored, self._distances(row), retrain, lambda name: seed_for(self.seed, name))
 
@@ -205,6 +219,12 @@ class _Collected:
             else:
                 notes.append(f"{unit.label.attack}: no difference to Retrain: another fitted attacker scored that row")
         return areas, notes
+
+    def _harm(self, row: Row) -> Harm | None:
+        if row.collateral is None or not self.store.has(row.collateral.key):
+            return None
+        found = stored_harm(self.store, row.collateral.key)
+        return found.named(self.data.dataset.class_names, self.group, self.data.group_names)
 
     def _distances(self, row: Row) -> Distances | None:
         if row.distance is None or not self.store.has(row.distance.key):
@@ -338,6 +358,7 @@ def environment(
 def _sample_ids(rows: Sequence[ResultRow], ids: np.ndarray) -> dict[str, str]:
     """Returns the source's own ids of the samples that stand out in any row."""
     listed = [sample["sample_id"] for row in rows for worst in row.worst_samples.values() for sample in worst]
+    listed += [int(each.what) for row in rows if row.harm is not None for each in row.harm.samples]
     return {str(number): str(ids[number]) for number in sorted({int(each) for each in listed if each is not None})}
 
 

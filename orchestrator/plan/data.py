@@ -14,7 +14,7 @@ from unlearn import SOURCES, ImageDataset, Split, load_dataset, make_split
 from unlearn.data import fingerprint, read_column
 
 from ..base.documents import DataSummary
-from ..base.errors import Fault, RecipeError
+from ..base.errors import Fault, RecipeError, first_line
 from ..recipe.checks import model_faults
 from ..recipe.options import fault_from
 from ..recipe.sections import Recipe
@@ -35,6 +35,9 @@ class ExperimentData:
     dataset: ImageDataset
     split: Split
     ids: np.ndarray | None = None  # of training rows, the source's own; only the driver has them
+    # of `outputs.group`: the group of each training row, int64 `(n,)`
+    groups: np.ndarray | None = None
+    group_names: tuple[str, ...] = ()  # only the driver has them
     # by which the forget set was chosen, float64 `(n, 2)`; only the driver has them
     scores: np.ndarray | None = None
     # whether the scores that choose the forget set are still to be measured
@@ -69,6 +72,8 @@ class ExperimentData:
         """Returns everything as a flat mapping of arrays: what Ray's object store shares without
         copying."""
         parts = {"dataset": self.dataset.to_arrays(), "split": self.split.to_arrays()}
+        if self.groups is not None:
+            parts["groups"] = {"codes": self.groups}
         return {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
 
     @classmethod
@@ -80,7 +85,8 @@ class ExperimentData:
                 if name.startswith(f"{prefix}/")
             }
 
-        return cls(ImageDataset.from_arrays(part("dataset")), Split.from_arrays(part("split")))
+        groups = part("groups").get("codes")
+        return cls(ImageDataset.from_arrays(part("dataset")), Split.from_arrays(part("split")), groups=groups)
 
     def summary(self) -> DataSummary:
         """Returns the facts about the data that results and runs carry."""
@@ -147,7 +153,21 @@ def load_data(
     faults = model_faults(recipe.model, dataset.num_classes, dataset.channels, dataset.image_size, allow_factory)
     if faults:
         raise RecipeError(faults, recipe.name)
-    return ExperimentData(dataset, split, ids, scores, unknown)
+    groups, names = _groups(recipe)
+    return ExperimentData(dataset, split, ids, groups, names, scores, unknown)
+
+
+def _groups(recipe: Recipe) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """Returns the group of each training row by `outputs.group`, and the groups' names."""
+    name = recipe.outputs.group
+    if name is None:
+        return None, ()
+    try:
+        values = [str(value) for value in _named(recipe, name).tolist()]
+    except ValueError as error:
+        raise RecipeError([Fault("outputs.group", name, first_line(error))], recipe.name) from None
+    names, codes = np.unique(values, return_inverse=True)
+    return codes.astype(np.int64), tuple(names.tolist())
 
 
 def _options(recipe: Recipe) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from ..recipe.options import build, fault_from, option_names, settings_of
 from ..recipe.sections import Recipe
 from .code import code_of
 from .data import ExperimentData
+from .kept import Kept, collateral_unit, kept_units, unseen_units
 from .selection import selection_units
 from .sides import judged_ones, labelled, nothing_done, under_test
 from .specs import (
@@ -32,7 +33,6 @@ from .specs import (
     ScoreSpec,
     TracesSpec,
     UnlearnSpec,
-    UnseenSpec,
 )
 from .steps import grouped_steps
 from .trained import train_unit
@@ -59,13 +59,15 @@ class Row:
     distance: Unit | None = None  # None where the recipe has no retrained models to measure one to
     unseen: tuple[Unit, ...] = ()  # outputs of the models attacked on unseen images
     traces: Unit | None = None  # None where there are no retrained models
+    collateral: Unit | None = None  # None unless the recipe asks for retained images
     unlearns: Method | None = None  # with its settings; None for the two reference rows
 
     @property
     def measures(self) -> tuple[Unit, ...]:
-        """The units of the last stage: one for each attack, the distances, and what single samples
-        give away."""
-        return (*self.scores, *(unit for unit in (self.distance, self.traces) if unit is not None))
+        """The units of the last stage: one for each attack, the distances, what single samples give
+        away, and who else was hurt."""
+        others = (self.distance, self.traces, self.collateral)
+        return (*self.scores, *(unit for unit in others if unit is not None))
 
 
 @dataclass(frozen=True)
@@ -120,10 +122,12 @@ class _Planner:
         z = self._unseen(population) if any(ATTACKS[a.name].takes_population for a in self.recipe.attacks) else ()
         rows = [self._scored(row, population, references, attackers, z) for row in rows]
         rows = self._with_traces(self._with_distances(rows, population), population)
+        rows = self._with_collateral(rows, population)
         unlearn = [u for row in rows for u in row.producers if u.kind == "unlearn"]
         unlearn += [n for row in rows for o in row.companions for n in o.needs if n.kind == "unlearn"]
         outputs = [*population, *(o for row in rows for o in (*row.targets, *row.companions)), *z]
         outputs += [o for row in rows for o in row.unseen]
+        outputs += [o for row in rows if row.collateral is not None for o in row.collateral.needs]
         chosen_by = selection_units(self.recipe, self.data.dataset)
         stages = {
             "train": _distinct([*self.originals, *self.retrained, *self.references, *chosen_by]),
@@ -240,21 +244,7 @@ class _Planner:
         return Unit(spec, f"outputs {model.name}", label, (model,), cost)
 
     def _unseen(self, outputs: Sequence[Unit]) -> tuple[Unit, ...]:
-        """Returns the outputs of the same models on unseen images; none where whole classes are
-        removed.
-
-        φ is not defined for a class that has no logit.
-        """
-        data, limit = self.data, self.recipe.outputs.test
-        if not limit or len(data.kept_classes) < data.dataset.num_classes:
-            return ()
-        cost = min(limit, len(data.split.val) + len(data.split.test))
-        found = []
-        for unit in outputs:
-            [model] = unit.needs
-            spec = UnseenSpec(model.key, data.split_digest, limit)
-            found.append(Unit(spec, f"unseen {model.name}", unit.label, (model,), cost))
-        return tuple(found)
+        return unseen_units(self.recipe, self.data, outputs)
 
     def _attackers(self, population: tuple[Unit, ...]) -> dict[str, list[Unit]]:
         """Returns the fitted candidates of each attack that is fitted once for all methods."""
@@ -372,6 +362,23 @@ class _Planner:
             label = Label(method=row.method, params=row.params)
             needs = dict.fromkeys((*row.targets, *retrained, *row.unseen))
             found.append(replace(row, traces=Unit(spec, name, label, tuple(needs))))
+        return found
+
+    def _with_collateral(self, rows: Sequence[Row], population: tuple[Unit, ...]) -> list[Row]:
+        """Returns the rows with the unit that looks at who else was hurt, where the recipe asks for
+        it."""
+        if not self.recipe.outputs.retain:
+            return list(rows)
+        retrained = [o for o in population if o.label.role == "retrained"]
+        pool = kept_units(self.recipe, self.data, retrained)
+        before = kept_units(self.recipe, self.data, rows[0].targets)
+        found = []
+        for row in rows:
+            mine = kept_units(self.recipe, self.data, row.targets)
+            earlier = Kept() if row.method == "no_unlearn" else before
+            name = f"{row.method}{_short(row.params)}"
+            unit = collateral_unit(self.recipe, self.data, row.method, row.params, name, mine, pool, earlier)
+            found.append(replace(row, collateral=unit))
         return found
 
 

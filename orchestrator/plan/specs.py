@@ -199,6 +199,17 @@ class UnseenSpec(Spec):
 
 
 @dataclass(frozen=True)
+class RetainedSpec(Spec):
+    """Logits of one model on `limit` retained images, drawn from `seed`."""
+
+    kind: ClassVar[str] = "retained"
+    model: str
+    split: str
+    limit: int
+    seed: int
+
+
+@dataclass(frozen=True)
 class AttackSpec(Spec):
     """One candidate of an attack, fitted on `outputs`."""
 
@@ -260,6 +271,27 @@ class TracesSpec(Spec):
     tail_fpr: float
     seed: int
     measures: int
+
+
+class Looked(NamedTuple):
+    """A model's outputs on retained and on unseen images."""
+
+    retained: str
+    unseen: str
+
+
+@dataclass(frozen=True)
+class CollateralSpec(Spec):
+    """Retained and unseen images under one row's models, under retrained ones and before
+    unlearning. `groups`: digest of each training image's group, empty where there are none."""
+
+    kind: ClassVar[str] = "collateral"
+    models: tuple[Looked, ...]
+    retrained: tuple[Looked, ...]
+    before: tuple[Looked, ...]
+    groups: str
+    seed: int
+    version: int
 
 
 @dataclass(frozen=True)

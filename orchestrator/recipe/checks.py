@@ -138,6 +138,30 @@ def _shadow_faults(draft: Draft) -> list[Fault]:
     return found
 
 
+def _kept_faults(draft: Draft) -> list[Fault]:
+    """Returns what keeps retained images from being audited."""
+    kept, shadows = draft.outputs, draft.shadows
+    found = []
+    if kept.group is not None and not kept.retain:
+        found.append(Fault("outputs.group", kept.group, "has no meaning without outputs.retain", "retain: 2000"))
+    if not kept.retain:
+        return found
+    if draft.scenario.get("kind") == "classes":
+        found.append(
+            Fault(
+                "outputs.retain", kept.retain, "is not measured where whole classes are removed", "0, or leave it out"
+            )
+        )
+    if kept.test < 2:
+        found.append(
+            Fault("outputs.test", kept.test, "retained images are compared with unseen ones", "2 or more, such as 2000")
+        )
+    for name, count in (("shadows.retrained", shadows.retrained), ("shadows.split", shadows.split[2])):
+        if count < 2:
+            found.append(Fault(name, count, "outputs.retain compares models of both kinds", "2 or more on each side"))
+    return found
+
+
 def _method_faults(draft: Draft, inherit: bool) -> list[Fault]:
     found: list[Fault] = []
     for index, settings in enumerate(draft.methods):

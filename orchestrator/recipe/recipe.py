@@ -16,7 +16,7 @@ from ..base.errors import Fault, RecipeError
 from ..base.values import Json, plain
 from ..base.yaml_text import dump
 from . import preprocess, presets, sweep
-from .checks import _attack_faults, _method_faults, _section_faults, _shadow_faults, method_defaults
+from .checks import _attack_faults, _kept_faults, _method_faults, _section_faults, _shadow_faults, method_defaults
 from .choices import Choice, Point
 from .files import apply_override, read_document, shipped_recipes
 from .options import Each, build, canonical_options, canonical_params, method_of, settings_of, validation_faults
@@ -58,6 +58,7 @@ def check_recipe(document: object, label: str = "recipe") -> Recipe:
     found += tracking_faults(draft.tracking.uri)
     found += _section_faults(draft)
     found += _shadow_faults(draft)
+    found += _kept_faults(draft)
     # EU-k and its kin inherit the training section: its own faults are told once, not once more for
     # each of them.
     found += _method_faults(draft, inherit=not any(fault.field.startswith("training") for fault in found))

@@ -151,6 +151,22 @@ class Verdict(Strict):
 class Kept(Strict):
     """Logits that are kept besides the forget set's."""
 
+    # Left out where they are not given, as above.
+    retain: Annotated[
+        Integer,
+        Field(
+            ge=0,
+            description="retained training images, drawn from the seed, for the audit of who else was hurt; 0: none",
+            exclude_if=lambda count: count == 0,
+        ),
+    ] = 0
+    group: Annotated[
+        str | None,
+        Field(
+            description="a column of the source; the audit of retained images is made by its values too",
+            exclude_if=lambda name: name is None,
+        ),
+    ] = None
     test: Annotated[
         int,
         Field(

@@ -16,7 +16,7 @@ from attack.metrics.row import Attacker
 
 from ..base.values import Object, Record
 from ..base.yaml_text import dump
-from . import summary, tables, words
+from . import collateral, summary, tables, words
 from .details import details
 from .figures.drawing import DARK_SERIES, Figure, inline_svg
 from .rows import Report
@@ -59,6 +59,8 @@ def page(report: Report, figures: Sequence[Figure]) -> str:
         table_notes=[note.replace("Bold,", "Marked ●,") for note in tables.notes(report)],
         verdicts=_verdicts(report),
         details=details(report),
+        hurt=collateral.sentences(report),
+        hurt_tables=collateral.tables(report),
         stories=told,
         filters=[
             ("class", list(dict.fromkeys(story.label for story in told))),

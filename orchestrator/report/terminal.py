@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from . import words
+from .collateral import sentences
 from .rows import Report, ResultRow
 from .tables import cell, in_groups
 
@@ -53,9 +54,10 @@ def render(report: Report) -> Group:
 
     What is too wide for the terminal goes on in further tables. Nothing is cut off.
     """
+    hurt = [Text(sentence) for sentence in sentences(report)]
     if len(report.auc_names) <= SIDE_BY_SIDE:
-        return Group(_Fitted(report, report.auc_names))
-    return Group(_Fitted(report, (), report.auc_names), "", _Fitted(report, ()))
+        return Group(_Fitted(report, report.auc_names), *hurt)
+    return Group(_Fitted(report, (), report.auc_names), "", _Fitted(report, ()), *hurt)
 
 
 @dataclass(frozen=True)

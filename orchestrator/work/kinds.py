@@ -15,12 +15,14 @@ from unlearn.methods.base import Method, share_of
 
 from ..base.values import Record
 from ..plan.facts import BasisFacts, Facts, ModelFacts, OutputsFacts, UnlearnFacts, facts_of
+from ..plan.kept import retained_rows
 from ..plan.specs import (
     BasisSpec,
     FisherSpec,
     MomentsSpec,
     OutputsSpec,
     PlainSpec,
+    RetainedSpec,
     TrainSpec,
     UnlearnSpec,
     UnseenSpec,
@@ -29,6 +31,7 @@ from ..plan.trained import drawn_part
 from ..plan.units import Unit
 from ..recipe.options import option_names
 from ..store import Attempt
+from .collateral import measure_collateral
 from .context import Context, Inputs, save_model
 from .incremental import unlearn_in_steps
 from .outputs import write_fragment
@@ -183,6 +186,15 @@ def execute_unseen(unit: Unit[UnseenSpec], context: Context, attempt: Attempt) -
     return OutputsFacts({}, len(ids), int(logits.shape[1]))
 
 
+def execute_retained(unit: Unit[RetainedSpec], context: Context, attempt: Attempt) -> OutputsFacts:
+    """Logits of one model on retained images, which every model was trained on."""
+    rows = retained_rows(context.data.split, unit.spec.limit, unit.spec.seed)
+    logits, labels = predict(context.load_model(unit.spec.model), context.loader("train", rows, batch_size=512))
+    sets = np.repeat("retain", len(rows))
+    write_fragment(attempt.path("outputs.parquet"), rows, labels.numpy(), logits.numpy(), sets=sets)
+    return OutputsFacts({}, len(rows), int(logits.shape[1]))
+
+
 def execute_sleep(unit: Unit[PlainSpec], context: Context, attempt: Attempt) -> Facts:
     """Sleeps; for benchmarks of the scheduling itself."""
     seconds = unit.spec.values["seconds"]
@@ -206,6 +218,8 @@ KINDS: dict[str, Callable[[Any, Context, Attempt], Facts | Record]] = {
     ),
     "distance": lambda unit, context, attempt: measure_distances(unit, context.store),
     "unseen": execute_unseen,
+    "retained": execute_retained,
+    "collateral": lambda unit, context, attempt: measure_collateral(unit.spec, context.store, context.data.groups),
     "traces": lambda unit, context, attempt: measure_traces(unit.spec, context.store),
     "sleep": execute_sleep,
 }

@@ -106,7 +106,7 @@ class RayEngine:
 
     def _bulk(self, units: Sequence[Unit]) -> tuple[list[Unit], list[Unit]]:
         """Returns the units whose logits Ray Data streams, and the attackers for Ray Train."""
-        logits = [unit for unit in units if unit.kind in ("outputs", "unseen")]
+        logits = [unit for unit in units if unit.kind in ("outputs", "unseen", "retained")]
         attackers = [unit for unit in units if unit.kind == "attack"]
         rows = self._forget * max((len(unit.spec.outputs) for unit in attackers), default=0)
         return (
