@@ -103,7 +103,9 @@ def test_intervals_are_the_slow_statement_of_them() -> None:
     mine, theirs = generator.normal(size=(3, 4)), generator.normal(size=(3, 4))
     found = apart(mine, theirs, seed=0, draws=4000)
     everyone = np.concatenate([mine, theirs]).tolist()
-    constant = 0.1 * statistics.median(statistics.stdev(column) for column in zip(*everyone, strict=True)) * (2 / 3) ** 0.5
+    constant = (
+        0.1 * statistics.median(statistics.stdev(column) for column in zip(*everyone, strict=True)) * (2 / 3) ** 0.5
+    )
 
     def student(a: list[float], b: list[float]) -> tuple[float, float]:
         pooled = (2 * statistics.variance(a) + 2 * statistics.variance(b)) / 4
