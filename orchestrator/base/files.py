@@ -7,8 +7,10 @@ import fcntl
 import hashlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+TEMPORARY = ".orchestrator.tmp"
 
 
 def sync(path: Path) -> None:
@@ -20,9 +22,25 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def temporary_name(path: Path) -> Path:
+    """Returns the name under which `path` is written first; nobody else's files end like it."""
+    return path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}{TEMPORARY}")
+
+
+def sweep(folder: Path, parts: Iterable[str]) -> None:
+    """Removes the temporary files that processes killed while writing left in `folder` and its
+    `parts`.
+
+    The caller holds the folder's lock: whoever else writes there would lose a file.
+    """
+    for place in (folder, *(folder / part for part in parts)):
+        for left in place.glob(f"*{TEMPORARY}"):
+            left.unlink(missing_ok=True)
+
+
 def write_synced(path: Path, content: bytes) -> None:
     """Writes a file so that it is either whole or absent: temporary name, sync, rename."""
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = temporary_name(path)
     try:
         with temporary.open("wb") as file:
             file.write(content)

@@ -35,14 +35,14 @@ def plain(value: object) -> Json:
 
     **Raises:** `TypeError` for anything that JSON does not have.
     """
+    if value is None or isinstance(value, str | bool | int | float):  # most of them by far
+        return value
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, set | frozenset):
         return [plain(v) for v in sorted(value)]
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    if value is None or isinstance(value, str | bool | int | float):
-        return value
     raise TypeError(f"{type(value).__name__} cannot be part of a recipe: {value!r}")
 
 

@@ -26,6 +26,7 @@ MOST_FOREIGN = 3000  # objects of other experiments that are looked at
 MOST_SECONDS = 5.0
 # of a model and its data; unlearning makes them on its way
 STATISTICS = ("moments", "basis", "fisher")
+LISTED = ("attack", "score", "traces", "distance")  # kinds whose cost is that of what they list
 # what the seconds of one image depend on
 TRAINING_PACE = ("batch_size", "augment", "precision", "path")
 
@@ -45,10 +46,11 @@ class Pace:
 
     def seconds(self, unit: Unit, dataset: str) -> float | None:
         """Returns the seconds that a unit will take; None where none like it has been measured."""
-        for likeness in (
-            _likeness(unit.kind, unit.spec.identity(), _model_of(unit), dataset),
-            _likeness(unit.kind, unit.spec.identity(), _model_of(unit), ""),
-        ):
+        if not self.samples:
+            return None
+        spec, model = unit.spec.identity(), _model_of(unit)
+        for data in (dataset, ""):
+            likeness = _likeness(unit.kind, spec, model, data)
             if likeness in self.samples:
                 return statistics.median(self.samples[likeness]) * _cost(unit)
         return None
@@ -136,7 +138,8 @@ def _model_of(unit: Unit) -> Object | None:
 
 
 def _cost(unit: Unit) -> float:
-    return _listed(unit.kind, unit.spec.identity()) or unit.cost
+    # Asked of a hundred thousand units: the identity of the others is not worth making for it.
+    return (_listed(unit.kind, unit.spec.identity()) if unit.kind in LISTED else 0.0) or unit.cost
 
 
 def _foreign_cost(kind: str, spec: Record, meta: Record) -> float | None:

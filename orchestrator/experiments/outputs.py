@@ -7,7 +7,6 @@ import io
 import json
 import os
 import re
-import uuid
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..base.files import write_synced
+from ..base.files import temporary_name, write_synced
 from ..base.values import canonical, digest, plain
 from ..plan.data import ExperimentData
 from ..plan.plan import Plan
@@ -79,7 +78,7 @@ def write_forget_set(data: ExperimentData, path: Path) -> None:
 
 
 def _write_group(path: Path, store: Store, units: list[Unit], content: str, parents: Mapping[int | None, str]) -> None:
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = temporary_name(path)
     try:
         writer: pq.ParquetWriter | None = None
         for unit in units:

@@ -45,6 +45,8 @@ class Spec:
 
 
 def _encoded(value: object) -> Json:
+    if value is None or isinstance(value, str | bool | int | float):  # most of them by far
+        return value
     if isinstance(value, Choice):
         return value.to_json()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

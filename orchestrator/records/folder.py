@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..base.documents import LogLine, Results
 from ..base.errors import EnvironmentFault, UserError
-from ..base.files import write_synced
+from ..base.files import sweep, write_synced
 from ..base.processes import worker
 from ..base.text import redact
 from ..plan.units import Outcome, Unit
@@ -19,6 +19,8 @@ from . import events, ownership
 from .checksums import Checksums
 from .events import Event
 from .lock import LOCK, FolderLock, is_at_work
+
+PARTS = ("outputs", "tables", "figures")
 
 
 class OutputFolder:
@@ -68,6 +70,7 @@ class OutputFolder:
         try:
             ownership.check(self.path, owner, force)  # another process may have been faster
             ownership.mark(self.path, owner)
+            sweep(self.path, PARTS)
         except OSError as error:
             self.unlock()
             raise _not_writable(self.path, error) from None

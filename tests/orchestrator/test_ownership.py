@@ -21,6 +21,7 @@ import yaml
 from safetensors.torch import save_file
 
 from attack.outputs.table import outputs_table
+from orchestrator.base.files import temporary_name
 from orchestrator.commands.cli import main
 from orchestrator.records.folder import OutputFolder
 from orchestrator.records.ownership import MARKER
@@ -209,6 +210,17 @@ def test_a_killed_start_resumes(work: Path) -> None:
     (folder / ".lock").write_text("process 1 on here")
     (folder / ".alive.json.0123abcd").write_text("{}")
     assert main([*RUN, "out"]) == 0
+
+
+def test_what_a_killed_write_left_is_gone_after_the_next_run(ran: Path) -> None:
+    torn = [temporary_name(ran / name) for name in ("results.json", "outputs/original.parquet", "figures/roc.svg")]
+    mine = [ran / "outputs" / name for name in ("mine.tmp", "original.parquet.1a2b3c4d.tmp")]
+    (ran / "figures").mkdir(exist_ok=True)
+    for path in torn + mine:
+        path.write_bytes(b"half")
+    assert main([*RUN, str(ran)]) == 0
+    assert [path.exists() for path in torn] == [False] * 3
+    assert [path.exists() for path in mine] == [True] * 2, "only names that we alone give"
 
 
 def test_audits_of_other_outputs_are_other_audits(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
