@@ -64,9 +64,9 @@ def check_executions(
     problems = []
     again = {key[:16] for key in repeated}
     given_up: list[str] = []
-    abandoned = 0
+    abandoned, attempts = 0, place.watch.attempts
     for key in sorted({key[:16] for key in (place.lab.clean.keys if expected is None else expected)}):
-        seen = place.watch.attempts.get(key)
+        seen = attempts.get(key)
         if seen is None:
             continue
         allowed = 2 if key in again else 1
