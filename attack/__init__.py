@@ -18,6 +18,8 @@ _EXPORTS = {
     "LiRA": "attack.attacks.lira",
     "ULiRA": "attack.attacks.u_lira",
     "RMIA": "attack.attacks.rmia",
+    "OneShadow": "attack.attacks.one_shadow",
+    "Gap": "attack.attacks.gap",
     "LossThreshold": "attack.attacks.thresholds",
     "EntropyThreshold": "attack.attacks.thresholds",
     "KLoM": "attack.distances.klom",

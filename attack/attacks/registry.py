@@ -14,6 +14,8 @@ ATTACKS: Registry[Attack] = Registry(
         "lira": "attack.attacks.lira:LiRA",
         "u_lira": "attack.attacks.u_lira:ULiRA",
         "rmia": "attack.attacks.rmia:RMIA",
+        "one_shadow": "attack.attacks.one_shadow:OneShadow",
+        "gap": "attack.attacks.gap:Gap",
         "loss_threshold": "attack.attacks.thresholds:LossThreshold",
         "entropy_threshold": "attack.attacks.thresholds:EntropyThreshold",
     },

@@ -18,6 +18,8 @@ ATTACKS = {
     "u_lira": "U-LiRA",
     "lira": "LiRA",
     "rmia": "RMIA",
+    "one_shadow": "One shadow",
+    "gap": "Gap (label only)",
     "loss_threshold": "Loss threshold",
     "entropy_threshold": "Entropy threshold",
 }

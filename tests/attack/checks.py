@@ -20,9 +20,11 @@ from attack import (
     RMIA,
     EntropyThreshold,
     ForgettingQuality,
+    Gap,
     KLoM,
     LiRA,
     LossThreshold,
+    OneShadow,
     ULiRA,
     XGBoostAttack,
     auc,
@@ -264,6 +266,32 @@ def loss_threshold_reaches_the_closed_form(d: float = 1.0, difficulty: float = 2
     assert found == pytest.approx(form, abs=0.015)
 
 
+def gap_is_its_definition() -> None:
+    """1 where the model is right; so its AUC is ½ + (accuracy on members − accuracy on others) / 2."""
+    table = shuffled(pool(models=8, samples=40, shift=1.5, references=False))
+    scores = Gap().fit(table).score(table)
+    right = [float(max(r["logits"]) == r["logits"][r["label"]]) for r in table.to_pylist()]
+    assert scores.tolist() == right
+    roles, folds = (np.asarray(table[name].to_pylist()) for name in ("role", "fold"))
+    inside, outside = (scores[(roles == role) & (folds == "test")].mean() for role in ("original", "retrained"))
+    assert area(table, scores, "original") == pytest.approx(0.5 + (inside - outside) / 2)
+    assert inside > outside
+
+
+def one_shadow_is_its_definition() -> None:
+    """log p_y less that of one model that was not trained on the sample: the train fold's first by id."""
+    table = shuffled(pool(models=8, samples=12, shift=1.0, unlearned={"pgu": 0.4}))
+    rows = table.to_pylist()
+    log_p = [-math.log1p(math.exp(-slow_phi(np.asarray(r["logits"]), r["label"]))) for r in rows]
+    shadow = {
+        r["sample_id"]: value
+        for r, value in zip(rows, log_p, strict=True)
+        if (r["role"], r["model_id"]) == ("retrained", "retrained-000")
+    }
+    wanted = [value - shadow[r["sample_id"]] for r, value in zip(rows, log_p, strict=True)]
+    assert OneShadow().fit(table).score(table) == pytest.approx(wanted, abs=1e-6)
+
+
 def rmia_ranks_by_the_calibrated_ratio() -> None:
     """What RMIA promises whatever the distribution: its score never falls where p(x|θ)/p(x) rises, so at γ = 1 it has the
     ratio's AUC but for ties; and it never rises with γ. How hard a sample is is taken out by p(x), which p(x|θ) alone is not.
@@ -342,11 +370,20 @@ def an_audit_measures_what_each_attack_does_alone() -> None:
     """On shuffled rows, from one pass: φ and entropies must reach the right model and sample, and fits the right folds."""
     table = pool(models=8, samples=12, shift=1.5, unlearned={"pgu": 0.8, "eu_k": 0.2}, difficulty=1.0, references=False)
     only = table.filter(pc.not_equal(table["method"], "eu_k"))
-    names = ["xgboost", "lira", "u_lira", "rmia", "loss_threshold", "entropy_threshold"]
+    names = ["xgboost", "lira", "u_lira", "rmia", "one_shadow", "gap", "loss_threshold", "entropy_threshold"]
     settings = {"xgboost": {"max_depth": 2, "eta": 0.3, "min_child_weight": 1.0, "rounds": 5}}
     rows = run_attacks(shuffled(table), names, settings=settings, bootstrap=20)
     row = next(row for row in rows if row["method"] == "pgu")
-    attacks = [XGBoostAttack(**settings["xgboost"]), LiRA(), ULiRA(), RMIA(), LossThreshold(), EntropyThreshold()]
+    attacks = [
+        XGBoostAttack(**settings["xgboost"]),
+        LiRA(),
+        ULiRA(),
+        RMIA(),
+        OneShadow(),
+        Gap(),
+        LossThreshold(),
+        EntropyThreshold(),
+    ]
     for attack in attacks:
         name = "auc" if attack.name == "xgboost" else f"{attack.name}/auc"
         assert row["metrics"][name] == pytest.approx(area(only, attack.fit(only).score(only), "pgu")), name

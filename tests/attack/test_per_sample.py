@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from attack import RMIA, LiRA, ULiRA
+from attack import RMIA, LiRA, LossThreshold, OneShadow, ULiRA
 from attack.attacks.references import FittedLikelihoodRatio
 from attack.outputs.table import rows_where
 
@@ -62,6 +62,23 @@ def test_u_lira_on_a_method_that_forgets_is_guessing_and_on_one_that_does_not_re
 def test_a_threshold_on_the_loss_reaches_its_closed_form() -> None:
     for d, difficulty in ((1.0, 2.0), (2.0, 0.5), (0.0, 1.0)):
         checks.loss_threshold_reaches_the_closed_form(d, difficulty)
+
+
+def test_the_cheap_attacks_are_their_definitions() -> None:
+    checks.gap_is_its_definition()
+    checks.one_shadow_is_its_definition()
+
+
+def test_one_shadow_takes_out_how_hard_samples_are() -> None:
+    table = pool(models=16, samples=200, shift=1.5, difficulty=3.0, spread=0.5, references=False)
+    found = {
+        each.name: area(table, each.fit(table).score(table), "original") for each in (OneShadow(), LossThreshold())
+    }
+    assert found["one_shadow"] > found["loss_threshold"] + 0.05
+    nothing = pool(models=16, samples=200, shift=0.0, references=False)
+    assert area(nothing, OneShadow().fit(nothing).score(nothing), "original") == pytest.approx(0.5, abs=0.04)
+    with pytest.raises(ValueError, match="one_shadow needs 1"):
+        OneShadow().fit(table.filter(pc.equal(table["role"], "original")))
 
 
 def test_rmia_ranks_by_the_calibrated_ratio() -> None:

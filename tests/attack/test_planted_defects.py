@@ -5,6 +5,7 @@ Every check passes on the code as it is; so a defect that goes unnoticed here is
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 
@@ -14,7 +15,9 @@ import pytest
 import scipy.special
 
 import attack.attacks.features
+import attack.attacks.gap
 import attack.attacks.lira
+import attack.attacks.one_shadow
 import attack.attacks.references
 import attack.attacks.rmia
 import attack.attacks.thresholds
@@ -98,6 +101,12 @@ fixed = partial(checks.lira_is_its_definition, "online", "fixed")
 offline = partial(checks.lira_is_its_definition, "offline")
 rmia_offline = partial(checks.rmia_is_its_definition, "offline", 1.2)
 with_population = partial(checks.rmia_is_its_definition, "online", 1.0, True)
+
+
+def _flat(fitted: attack.attacks.one_shadow.FittedOneShadow) -> attack.attacks.one_shadow.FittedOneShadow:
+    """A shadow model that finds every sample equally hard."""
+    return dataclasses.replace(fitted, values=np.zeros_like(fitted.values))
+
 
 DEFECTS: dict[str, tuple[Plant, Callable[[], None]]] = {
     # LiRA
@@ -201,6 +210,27 @@ DEFECTS: dict[str, tuple[Plant, Callable[[], None]]] = {
     "ε: thresholds within ties": (
         replaced(attack.distances.forgetting_quality.ForgettingQuality, "_best", ties_cut),
         checks.epsilon_is_its_definition,
+    ),
+    # cheap attacks
+    "gap: wrong for right": (
+        replaced(attack.attacks.gap.FittedGap, "score", lambda real: lambda self, table: 1.0 - real(self, table)),
+        checks.gap_is_its_definition,
+    ),
+    "gap: another class": (
+        replaced(attack.attacks.gap, "label_columns", lambda real: lambda table: (real(table) + 1) % 4),
+        checks.gap_is_its_definition,
+    ),
+    "one_shadow: sides swapped": (
+        replaced(attack.attacks.one_shadow.FittedOneShadow, "score", scores_negated),
+        checks.one_shadow_is_its_definition,
+    ),
+    "one_shadow: not calibrated": (
+        replaced(attack.attacks.one_shadow.OneShadow, "fit", lambda real: lambda self, table: _flat(real(self, table))),
+        checks.one_shadow_is_its_definition,
+    ),
+    "one_shadow: test models in the fit": (
+        replaced(attack.attacks.one_shadow, "FITTED_FOLDS", lambda real: ("test", *real)),
+        checks.one_shadow_is_its_definition,
     ),
     # thresholds
     "loss threshold: sides swapped": (
