@@ -1,16 +1,17 @@
-"""The gap attack: a label-only baseline (Yeom et al. 2018, arXiv 1709.01604, section 3.2; named so by
-Choquette-Choo et al. 2021, arXiv 2007.14321)."""
+"""The gap attack: a label-only baseline (Yeom et al. 2018, arXiv 1709.01604, section 3.2).
+
+The name is that of Choquette-Choo et al. 2021, arXiv 2007.14321.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from ..outputs.table import finite_logits, label_columns
-from .base import Attack, Fitted
+from ..outputs.table import finite_logits, label_columns, rows_where
+from .base import FITTED_FOLDS, Attack, Fitted
 
 LIMITS = (
     "label only: it sees no confidence, only whether the class is right. It finds samples that a model gets wrong "
@@ -29,8 +30,12 @@ class Gap(Attack):
 
     name = "gap"
 
-    def fit(self, outputs: Any) -> FittedGap:
-        """There is nothing to learn."""
+    def fit(self, outputs: pa.Table) -> FittedGap:
+        """There is nothing to learn.
+
+        **Raises:** `ValueError` where a logit of the train and validation folds is not finite.
+        """
+        finite_logits(rows_where(outputs, fold=FITTED_FOLDS))
         return FittedGap(self)
 
 

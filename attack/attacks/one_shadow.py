@@ -47,10 +47,10 @@ class OneShadow(Attack):
             key=lambda m: (FITTED_FOLDS.index(measured.models[m][FOLD]), measured.models[m][MODEL_ID]),
         )
         shadow = measured.only(np.asarray(order[:1]))
-        values = log_confidence(shadow.margins(self.name)[0])
-        if np.isnan(values).any():
+        margins = shadow.margins(self.name)[0]
+        if np.isnan(margins).any():
             raise ValueError(f"sample_id: the shadow model {shadow.models[0][MODEL_ID]!r} lacks samples of others")
-        return FittedOneShadow(self, measured.samples, values)
+        return FittedOneShadow(self, measured.samples, log_confidence(margins))
 
 
 @dataclass(frozen=True)
@@ -67,5 +67,6 @@ class FittedOneShadow(Fitted):
         measured = Measured.of(outputs)
         if len(measured) == 0:
             return np.empty(0)
-        columns = measured.places(self.samples)
-        return measured.in_rows(log_confidence(measured.margins(OneShadow.name)) - self.values[columns])
+        margins = measured.margins(OneShadow.name)
+        shadow = np.broadcast_to(self.values[measured.places(self.samples)], margins.shape)
+        return log_confidence(measured.in_rows(margins)) - measured.in_rows(shadow)

@@ -16,9 +16,11 @@ from attack import (
     RMIA,
     EntropyThreshold,
     ForgettingQuality,
+    Gap,
     KLoM,
     LiRA,
     LossThreshold,
+    OneShadow,
     ULiRA,
     XGBoostAttack,
 )
@@ -35,6 +37,8 @@ EVERY = [
     ULiRA(),
     RMIA(),
     RMIA(mode="offline"),
+    OneShadow(),
+    Gap(),
     LossThreshold(),
     EntropyThreshold(),
 ]

@@ -69,7 +69,7 @@ def test_what_an_attack_needs_is_said_before_it_is_fitted(added: None) -> None:
 def test_every_attack_says_what_it_is(name: str) -> None:
     attack_class = ATTACKS[name]
     assert attack_class.name == name
-    assert attack_class.needs
+    assert attack_class.needs or name == "gap", "only labels need no models to fit on"
     made = attack_class()
     assert set(attack_class.setting_names()) == set(vars(made))
     assert np.all([least >= 1 for least in attack_class.needs.values()])
