@@ -7,9 +7,18 @@ from __future__ import annotations
 import functools
 import os
 import socket
+import sys
 import uuid
 from pathlib import Path
 from typing import TypedDict
+
+
+def usable_cpus() -> int:
+    """Returns how many CPUs this process may use; where the system does not say, how many there
+    are."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @functools.cache

@@ -18,6 +18,13 @@ def run(parser: argparse.ArgumentParser) -> None:
     _recipe(parser)
     _outputs(parser)
     _running(parser)
+    parser.add_argument(
+        "--fresh",
+        metavar="METHOD",
+        action="append",
+        default=[],
+        help="do this method's work again, whatever is stored; may be repeated",
+    )
 
 
 def search(parser: argparse.ArgumentParser) -> None:
@@ -36,11 +43,12 @@ def plan(parser: argparse.ArgumentParser) -> None:
         help="units at once, for the time it would take (default: what fits here)",
     )
     parser.add_argument("--address", metavar="auto|HOST:PORT", help="a Ray cluster to take the number of slots from")
+    _factory(parser)
     _json(parser)
 
 
 def submit(parser: argparse.ArgumentParser) -> None:
-    _recipe(parser)
+    _recipe(parser, nargs="?")
     parser.add_argument("--address", metavar="http://HEAD:8265", required=True, help="the cluster's dashboard")
     parser.add_argument(
         "--output", metavar="DIR", help="output folder as the cluster sees it (default: runs/NAME in the job's folder)"
@@ -55,7 +63,13 @@ def submit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--follow", action="store_true", help="print the job's log until it ends; interrupting leaves the job running"
     )
-    parser.add_argument("--stop", action="store_true", help="stop the job instead; what is finished is kept")
+    parser.add_argument(
+        "--stop",
+        metavar="JOB",
+        nargs="?",
+        const=True,
+        help="stop RECIPE's job, or this one; what is finished is kept",
+    )
     parser.add_argument(
         "--ship-code",
         action="store_true",
@@ -99,6 +113,7 @@ def retry(parser: argparse.ArgumentParser) -> None:
 
 def report(parser: argparse.ArgumentParser) -> None:
     _folder(parser)
+    _factory(parser)
     _json(parser, "print the results as one JSON document")
 
 
@@ -106,9 +121,16 @@ def table(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="DIR", type=Path, help="output folder of a run or an audit")
     parser.add_argument("--format", choices=("csv", "md", "latex"), default="md", help="default: md")
 
+    parser.add_argument(
+        "--columns", metavar="a,b", help="of LaTeX: the metrics to show, in this order, such as auc,error_test"
+    )
+    parser.add_argument("--caption", metavar="TEXT", help="of LaTeX: a caption; the table is then scaled to the page")
+    parser.add_argument("--label", metavar="NAME", help="of LaTeX: a label, such as tab:results")
+
 
 def compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", metavar="DIR", type=Path, nargs="+", help="output folders")
+    parser.add_argument("--page", metavar="FILE", type=Path, help="write a page instead, one HTML file")
     parser.add_argument("--format", choices=("csv", "md", "latex"), default="md", help="default: md")
 
 
@@ -128,6 +150,7 @@ def check_method(parser: argparse.ArgumentParser) -> None:
 
 def show(parser: argparse.ArgumentParser) -> None:
     _recipe(parser)
+    _factory(parser)
     _json(parser, "print one JSON document instead of YAML")
 
 
@@ -143,6 +166,7 @@ def audit(parser: argparse.ArgumentParser) -> None:
         "--mapping", metavar="FILE", type=Path, help="YAML that names NumPy or CSV files of logits instead"
     )
     parser.add_argument("--attacks", metavar="a,b", default="xgboost", help="attacks to run, or all (default: xgboost)")
+    _factory(parser)
     parser.add_argument(
         "--output",
         metavar="DIR",
@@ -266,9 +290,8 @@ def unlearn(parser: argparse.ArgumentParser) -> None:
         "--force", action="store_true", help="replace files at --output that this command did not write"
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    parser.add_argument(
-        "--allow-factory", action="store_true", help="let the recipe name a model as package.module:factory"
-    )
+    parser.add_argument("--anyway", action="store_true", help="go on although the model is no better than chance")
+    _factory(parser)
     _json(parser)
 
 
@@ -305,10 +328,13 @@ def store(parser: argparse.ArgumentParser) -> None:
 # ------------------------------ what several of them share
 
 
-def _recipe(parser: argparse.ArgumentParser) -> None:
+def _recipe(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
     """Declares RECIPE and --set."""
     parser.add_argument(
-        "recipe", metavar="RECIPE", help="a YAML file, or the name of a shipped recipe (see `orchestrator recipes`)"
+        "recipe",
+        metavar="RECIPE",
+        nargs=nargs,
+        help="a YAML file, or the name of a shipped recipe (see `orchestrator recipes`)",
     )
     parser.add_argument(
         "--set",
@@ -344,11 +370,13 @@ def _running(parser: argparse.ArgumentParser) -> None:
 
 
 def _factory(parser: argparse.ArgumentParser) -> None:
-    """Declares --allow-factory."""
+    """Declares --allow-code, which was --allow-factory."""
     parser.add_argument(
+        "--allow-code",
         "--allow-factory",
+        dest="allow_factory",
         action="store_true",
-        help="let the recipe name a model as package.module:factory, which imports that code",
+        help="let the recipe name methods, attacks, sources and models as package.module:Class, which imports that code",
     )
 
 

@@ -29,6 +29,7 @@ from attack.outputs.sources import ParquetFiles, Source, Tables
 from ..base.documents import Environment, Results
 from ..base.errors import EXIT_OK, EXIT_UNITS_FAILED, UserError
 from ..base.files import write_synced
+from ..base.processes import usable_cpus
 from ..base.provenance import git_state, versions
 from ..base.values import Json, finite
 from ..base.yaml_text import YamlFault, load
@@ -210,7 +211,7 @@ def _runner(
 
     **Arguments:** `values`: how many numbers the shadow attack would hold in this process.
     """
-    here = InProcess(threads=len(os.sched_getaffinity(0)), device=best_device())
+    here = InProcess(threads=usable_cpus(), device=best_device())
     rows = source.rows()
     if "xgboost" not in names or values < args.distributed_rows * VALUES_PER_ROW:
         yield here, []

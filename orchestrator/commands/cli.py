@@ -23,7 +23,7 @@ import psutil
 from .. import __version__
 from ..base.environment import prepare_environment
 from ..base.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_USAGE, UserError, forced_end, signals_seen
-from . import arguments
+from . import arguments, own_arguments
 from .ending import print_json, safe_streams, unforeseen
 
 
@@ -48,6 +48,7 @@ COMMANDS = {
     "submit": Command(
         "submit", arguments.submit, "run an experiment as a Ray job on a cluster; submitting it twice attaches"
     ),
+    "jobs": Command("jobs", own_arguments.jobs, "list a cluster's jobs; follow or stop one by its id"),
     "status": Command("status", arguments.status, "say what is done, running, failed and left"),
     "watch": Command("watch", arguments.watch, "follow a run"),
     "retry": Command("retry", arguments.retry, "run failed units again"),
@@ -59,6 +60,7 @@ COMMANDS = {
     "check-method": Command(
         "check_method", arguments.check_method, "try a method of your own on what every method must do"
     ),
+    "new": Command("new", own_arguments.new, "write a method, attack, source or model of your own, with its test"),
     "show": Command("show", arguments.show, "print a recipe with every default written out"),
     "schema": Command("schema", arguments.schema, "print the JSON Schema of recipes"),
     "audit": Command("audit", arguments.audit, "attack the outputs of your own models"),
@@ -66,6 +68,7 @@ COMMANDS = {
         "reproduce", arguments.reproduce, "run the paper's tables and figures and put them beside the published numbers"
     ),
     "unlearn": Command("unlearn", arguments.unlearn, "unlearn from one model of your own"),
+    "verify": Command("verify", own_arguments.verify, "from one checkpoint to a page: has your model forgotten?"),
     "doctor": Command("doctor", arguments.doctor, "look at Ray, GPUs, storage and MLflow, and say what is wrong"),
     "store": Command("store", arguments.store, "verify a store or clean it up"),
 }
@@ -78,11 +81,16 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose complaints are one line, with the nearest spelling."""
 
     def error(self, message: str) -> NoReturn:
-        match = re.search(r"invalid choice: '([^']*)'", message)
+        match = re.match(r"argument (\S+): invalid choice: '([^']*)' \(choose from (.*)\)", message)
         if match:
-            near = difflib.get_close_matches(match.group(1), list(COMMANDS), n=1, cutoff=0.5)
+            what, given, choices = match.groups()
+            allowed = list(COMMANDS) if what == "COMMAND" else choices.replace("'", "").split(", ")
+            near = difflib.get_close_matches(given, allowed, n=1, cutoff=0.5)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            message = f"no such command: {match.group(1)!r}{hint} (see `orchestrator --help`)"
+            if what == "COMMAND":
+                message = f"no such command: {given!r}{hint} (see `orchestrator --help`)"
+            else:
+                message = f"{what}: {given!r} is not allowed; allowed: {', '.join(allowed)}{hint}"
         unknown = re.match(r"unrecognized arguments: (\S+)", message)
         if unknown:
             options = [option for action in self._all_actions() for option in action.option_strings]
@@ -139,6 +147,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     try:
         module = importlib.import_module(f"orchestrator.commands.{COMMANDS[args.command].module}")
+        if hasattr(args, "allow_factory"):
+            importlib.import_module("orchestrator.recipe.own_code").permit_code(args.allow_factory)
         return int(module.main(args))
     except UserError as error:
         if getattr(args, "json", False):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from ..base.errors import EnvironmentFault
+from ..base.files import write_synced
+from ..report.compare_page import compare_page
 from ..report.show import compare
 from .table import require_results
 
@@ -11,5 +14,13 @@ from .table import require_results
 def main(args: argparse.Namespace) -> int:
     for folder in args.folders:
         require_results(folder)
-    print(compare(args.folders, args.format), end="")
+    if args.page is None:
+        print(compare(args.folders, args.format), end="")
+        return 0
+    try:
+        args.page.parent.mkdir(parents=True, exist_ok=True)
+        write_synced(args.page, compare_page(args.folders).encode("utf-8", "replace"))
+    except OSError as error:
+        raise EnvironmentFault(f"--page: {str(args.page)!r}: cannot be written ({error.strerror})") from None
+    print(f"page: {args.page}")
     return 0

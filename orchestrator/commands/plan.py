@@ -35,7 +35,7 @@ def main(args: argparse.Namespace) -> int:
     uri = args.store or str((args.output or Path("runs") / recipe.name) / "store")
     # Planning leaves nothing behind: a store that is not there yet is simply empty.
     store = open_store(uri) if uri.startswith("s3://") or Path(uri).is_dir() else None
-    data = load_data(recipe, store, keep=False, stand_in=True)
+    data = load_data(recipe, store, keep=False, stand_in=True, allow_factory=args.allow_factory)
     plan = make_plan(recipe, data)
     slots = args.slots or _slots(recipe.resources, args.address)
     found = estimate(plan, store, data.digest, slots)

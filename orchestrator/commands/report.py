@@ -11,7 +11,7 @@ from .ending import print_json
 
 def main(args: argparse.Namespace) -> int:
     folder = open_folder(args.folder)
-    document = rebuild(folder)
+    document = rebuild(folder, allow_factory=args.allow_factory)
     if args.json:
         print_json(document)
     else:

@@ -23,6 +23,7 @@ def main(args: argparse.Namespace) -> int:
         quiet=args.quiet,
         allow_factory=args.allow_factory,
         force=args.force,
+        fresh=frozenset(args.fresh),
     )
     return present(run(recipe, options), as_json=args.json)
 

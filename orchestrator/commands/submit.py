@@ -18,11 +18,13 @@ from ..base.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_OK, Environme
 from ..base.values import digest
 from ..engine.ray.jobs import JobDetails, JobSubmissionClient, connect
 from ..plan.units import experiment_id
+from ..recipe.files import shipped_recipes
 from ..recipe.places import VARIABLE
 from ..recipe.recipe import to_yaml
 from ..recipe.sections import Recipe
 from . import common
 from .ending import print_json
+from .shipping import ship_code
 
 T = TypeVar("T")
 ACTIVE = ("PENDING", "RUNNING")
@@ -36,10 +38,16 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(
             f"--address: {args.address!r}: not a dashboard; give http://HEAD:8265 (for HOST:PORT of the cluster itself use `orchestrator run`)"
         )
+    if args.stop and not _names_recipe(args):
+        name = args.stop if isinstance(args.stop, str) else args.recipe
+        return stop(connect(args.address), str(name), args.json)
+    if args.recipe is None:
+        raise UserError("RECIPE: not given; name a recipe, or --stop JOB")
     recipe = common.load(args)
+    _require_data(recipe)
     base = f"{recipe.name}-{experiment_id(recipe)}"
     client = connect(args.address)
-    jobs = {name: job for job in _jobs(client, args.address) if (name := job.submission_id or "").startswith(base)}
+    jobs = {name: job for job in jobs_of(client, args.address) if (name := job.submission_id or "").startswith(base)}
     # The same recipe into another folder or store is another job.
     same = [name for name, job in jobs.items() if (job.metadata or {}).get("place", _place(args)) == _place(args)]
     current = max(same, key=lambda name: _attempt(name, base)) if same else ""
@@ -49,7 +57,7 @@ def main(args: argparse.Namespace) -> int:
             raise UserError(
                 f"{base}: no such job is running at {args.address}" + (f" (it {status.lower()})" if status else "")
             )
-        return _stop(client, current, args.json)
+        return stop(client, current, args.json)
     latest = max((_attempt(name, base) for name in jobs), default=0)
     if status in (*ACTIVE, "SUCCEEDED"):
         action = "attached"
@@ -66,12 +74,48 @@ def main(args: argparse.Namespace) -> int:
             latest = _attempt(current, base)
             current = f"{base}-{latest + 1}"
         status = "PENDING"
+    told = next_commands(current, args, recipe.name)
     if args.json:
-        print_json({"submission_id": current, "action": action, "status": status, "address": args.address})
+        found = {"submission_id": current, "action": action, "status": status, "address": args.address, "next": told}
+        print_json(found)
     else:
         print(f"{current}: {action}" + (f" ({status.lower()})" if action == "attached" else ""))
+        for what, command in told.items():
+            print(f"  {what + ':':<8} {command}")
     # Of --json, standard output holds one document and nothing else.
     return follow(client, current, sys.stderr if args.json else sys.stdout) if args.follow else EXIT_OK
+
+
+def next_commands(identity: str, args: argparse.Namespace, name: str) -> dict[str, str]:
+    """Returns what a user does next with a job: follow, look, stop, fetch its results."""
+    job = f"orchestrator jobs {identity} --address {args.address}"
+    found = {"follow": f"{job} --follow", "status": job, "stop": f"{job} --stop"}
+    if args.store and args.store.startswith("s3://"):
+        folder = shlex.quote(f"runs/{name}")
+        found["fetch"] = f"orchestrator run {shlex.quote(str(args.recipe))} --store {args.store} --output {folder}"
+    elif args.output:
+        found["fetch"] = f"read {args.output} on a machine that shares it"
+    return found
+
+
+def _names_recipe(args: argparse.Namespace) -> bool:
+    """Whether `submit RECIPE --stop` is meant, not `submit --stop JOB`."""
+    if args.recipe is None:
+        return False
+    return Path(args.recipe).is_file() or args.recipe in shipped_recipes()
+
+
+def _require_data(recipe: Recipe) -> None:
+    """Refuses data that no machine of the cluster can find: relative paths start in the job's own
+    folder, where only the recipe is."""
+    for part in ("train", "test", "root", "path"):
+        given = recipe.dataset.options.get(part)
+        for place in given if isinstance(given, list) else [given]:
+            if isinstance(place, str) and place and "://" not in place and not Path(place).expanduser().is_absolute():
+                raise UserError(
+                    f"dataset.{part}: {place!r}: a job cannot find relative paths; give the absolute path of a folder that "
+                    "the cluster's machines share, or s3://…"
+                )
 
 
 def _place(args: argparse.Namespace) -> str:
@@ -79,7 +123,7 @@ def _place(args: argparse.Namespace) -> str:
     return digest([args.output, args.store])[:16]
 
 
-def _stop(client: JobSubmissionClient, identity: str, as_json: bool) -> int:
+def stop(client: JobSubmissionClient, identity: str, as_json: bool) -> int:
     """Stops a job and waits until it has ended, so that it can be submitted again at once."""
     _ask(identity, "stopped", lambda: client.stop_job(identity))
     deadline = time.monotonic() + STOP_SECONDS
@@ -105,7 +149,7 @@ def _ask(identity: str, what: str, action: Callable[[], T]) -> T:
         raise EnvironmentFault(f"{identity}: cannot be {what}: {first_line(error)}") from None
 
 
-def _jobs(client: JobSubmissionClient, address: str) -> list[JobDetails]:
+def jobs_of(client: JobSubmissionClient, address: str) -> list[JobDetails]:
     try:
         return list(client.list_jobs())
     except RuntimeError as error:
@@ -134,7 +178,7 @@ def job_command(args: argparse.Namespace, name: str) -> list[str]:
     command += ["--output", args.output or f"runs/{name}"]
     command += ["--store", args.store] if args.store else []
     command += ["--force"] if args.force else []
-    return command + (["--allow-factory"] if args.allow_factory else [])
+    return command + (["--allow-code"] if args.allow_factory else [])
 
 
 def _submit(client: JobSubmissionClient, identity: str, recipe: Recipe, args: argparse.Namespace) -> bool:
@@ -144,8 +188,10 @@ def _submit(client: JobSubmissionClient, identity: str, recipe: Recipe, args: ar
         raise UserError(f"--env: {missing[0]!r}: this variable is not set here")
     command = job_command(args, recipe.name)
     with tempfile.TemporaryDirectory() as folder:
-        # Only the recipe travels: data, runs and .git never do.
+        # Only the recipe and the code that it names travel: data, runs and .git never do.
         Path(folder, "recipe.yaml").write_text(to_yaml(recipe), encoding="utf-8")
+        if args.allow_factory:
+            ship_code(recipe, Path(folder))
         environment: dict[str, object] = {
             "working_dir": folder,
             "env_vars": {name: os.environ[name] for name in args.env},

@@ -7,11 +7,16 @@ from pathlib import Path
 
 from ..base.errors import UserError
 from ..report.show import table
+from ..report.tables import Style
 
 
 def main(args: argparse.Namespace) -> int:
     require_results(args.folder)
-    print(table(args.folder, args.format), end="")
+    names = tuple(name.strip() for name in (args.columns or "").split(",") if name.strip())
+    style = Style(names, args.caption or "", args.label or "")
+    if args.format != "latex" and style != Style():
+        raise UserError("--columns, --caption, --label: they are of LaTeX; add --format latex")
+    print(table(args.folder, args.format, style), end="")
     return 0
 
 

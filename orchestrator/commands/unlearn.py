@@ -19,7 +19,7 @@ from ..records.progress import Progress
 from ..work.checkpoint import load_weights
 from ..work.context import Context
 from ..work.devices import check_device
-from ..work.first_look import look_at, remarks, told_accuracy
+from ..work.first_look import first_accuracy, look_at, remarks, require_trained
 from ..work.kinds import method_inputs
 from ..work.weights_file import WeightsFile
 from .ending import print_json
@@ -38,11 +38,9 @@ def main(args: argparse.Namespace) -> int:
     model = context.new_model(recipe.model, seed=0)
     for note in load_weights(model, args.model):
         progress.say(f"{args.model}: {note}")
-    for note in (
-        *data.split.notes,
-        *remarks(look_at(model, context, [method])),
-        *told_accuracy(model, context),
-    ):
+    found = look_at(model, context, [method])
+    told = require_trained(model, context, first_accuracy(model, context), args.anyway)
+    for note in (*told, *data.split.notes, *remarks(found)):
         progress.say(note)
     given = method_inputs(method, context, recipe.seed)
     progress.say(

@@ -17,7 +17,7 @@ from typing import TypedDict
 from ..base.values import Object, Record, canonical
 from ..engine.queue import UnitQueue
 from ..plan.plan import Plan
-from ..plan.specs import TrainSpec
+from ..plan.specs import GivenSpec, TrainSpec
 from ..plan.units import STAGES, Unit
 from ..store import Store
 
@@ -134,7 +134,7 @@ def _likeness(kind: str, spec: Record, model: Object | None, dataset: str) -> st
 def _model_of(unit: Unit) -> Object | None:
     """Returns the settings of the model that a unit is about."""
     of = [unit, *unit.ancestors().values()]
-    return next((one.spec.model.to_json() for one in of if isinstance(one.spec, TrainSpec)), None)
+    return next((one.spec.model.to_json() for one in of if isinstance(one.spec, TrainSpec | GivenSpec)), None)
 
 
 def _cost(unit: Unit) -> float:

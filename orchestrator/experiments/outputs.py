@@ -31,7 +31,8 @@ def write_outputs(plan: Plan, store: Store, folder: Path) -> list[Path]:
     """Writes `outputs/*.parquet`, one file for the originals, the retrained and each method; one
     model in memory at a time.
 
-    Models whose outputs are missing (their unit failed) are left out. A file whose content is
+    Models whose outputs are missing (their unit failed) are left out, and so are those of no fold,
+    which an attacker must not learn from. A file whose content is
     already there, whole, is not written again. Files of an earlier run are removed where they were
     recorded as ours; others stay.
 
@@ -40,7 +41,7 @@ def write_outputs(plan: Plan, store: Store, folder: Path) -> list[Path]:
     checksums = Checksums(folder.parent)
     groups: dict[str, list[Unit]] = {}
     for unit in plan.stages["outputs"]:
-        if store.has(unit.key):
+        if unit.label.fold and store.has(unit.key):
             groups.setdefault(_file_name(unit), []).append(unit)
     folder.mkdir(parents=True, exist_ok=True)
     parents = {unit.label.source: unit.name for unit in plan.stages["train"] if unit.label.role == "original"}
@@ -128,4 +129,5 @@ def _file_name(unit: Unit) -> str:
     shown = "".join(f"-{k}={v}" for k, v in params.items())
     shown = re.sub(r"[^A-Za-z0-9=.,_-]+", "_", shown)[:60]
     suffix = f"-{digest(params)[:8]}" if params else ""
-    return f"unlearned-{label.method}{shown}{suffix}.parquet"
+    method = re.sub(r"[^A-Za-z0-9_.-]+", "-", label.method)  # package.module:Class
+    return f"unlearned-{method}{shown}{suffix}.parquet"

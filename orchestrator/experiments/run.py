@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import resource
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..base.documents import Results, Work
-from ..base.errors import EnvironmentFault
+from ..base.errors import EnvironmentFault, Fault, RecipeError
 from ..base.scratch import sweep_all
 from ..engine import Engine, InlineEngine
-from ..plan.data import load_data
-from ..plan.plan import check_stored_models, make_plan
+from ..plan.data import ExperimentData, load_data
+from ..plan.plan import Plan, check_stored_models, make_plan
 from ..plan.units import MODEL_KINDS, STAGES, Outcome, Unit, default_threads
 from ..recipe.sections import Recipe
 from ..records.folder import OutputFolder
@@ -27,6 +28,8 @@ from .results import collect, environment, write_results
 from .selection import choose_forget_set
 from .stages import INLINE, RunOptions, Stages
 
+Extend = Callable[[Plan, ExperimentData], Plan]
+
 
 @dataclass
 class RunResult:
@@ -37,8 +40,10 @@ class RunResult:
     failed: int
 
 
-def run(recipe: Recipe, options: RunOptions) -> RunResult:
+def run(recipe: Recipe, options: RunOptions, extend: Extend | None = None) -> RunResult:
     """Runs `recipe` to the end and writes its output folder.
+
+    **Arguments:** `extend`: adds units of its caller's to the plan.
 
     **Raises:** `RecipeError` before anything is started where recipe and data do not fit;
     `EnvironmentFault` where storage, cluster or disk fail. Units that fail for their own reason do
@@ -50,7 +55,7 @@ def run(recipe: Recipe, options: RunOptions) -> RunResult:
     progress = Progress(quiet=options.quiet, log=folder.log)
     try:
         made = choose_forget_set(recipe, options, folder, progress)
-        return _Run(recipe, options, folder, progress, made).execute()
+        return _Run(recipe, options, folder, progress, made, extend).execute()
     finally:
         progress.close()
         folder.unlock()
@@ -64,6 +69,7 @@ class _Run:
         folder: OutputFolder,
         progress: Progress,
         made: frozenset[str] = frozenset(),
+        extend: Extend | None = None,
     ):
         """**Arguments:** `made`: keys of units that this invocation has executed already."""
         self.made = made
@@ -79,6 +85,9 @@ class _Run:
         for note in self.data.split.notes:
             progress.say(note)
         self.plan = make_plan(recipe, self.data)
+        if extend is not None:
+            self.plan = extend(self.plan, self.data)
+        self._forget_stored(options.fresh)
         self.tracker = Tracker(recipe, self.plan, self.data, self.store, folder.path)
         self.work: Work = {"units_executed": len(made), "units_reused": 0}
         self.failures: dict[str, str] = {}
@@ -116,6 +125,17 @@ class _Run:
         except BaseException:
             self.tracker.close("FAILED")
             raise
+
+    def _forget_stored(self, methods: frozenset[str]) -> None:
+        """Removes what these methods made from the store, and all that was measured of it."""
+        made = {unit.key for unit in self.plan.stages["unlearn"] if unit.label.method in methods}
+        known = {unit.label.method for unit in self.plan.stages["unlearn"]}
+        if unknown := sorted(methods - known):
+            fault = Fault("--fresh", unknown[0], "not a method of the recipe", ", ".join(sorted(known)))
+            raise RecipeError([fault], self.recipe.name)
+        for unit in self.plan.units():
+            if (unit.key in made or made & unit.ancestors().keys()) and self.store.has(unit.key):
+                self.store.remove(unit.key)
 
     def _stored(self) -> set[str]:
         return self.store.committed({unit.key for unit in self.plan.units()})
@@ -229,15 +249,17 @@ class _Run:
         return RunResult(document, self.folder.path, failed)
 
 
-def rebuild(folder: OutputFolder) -> Results:
+def rebuild(folder: OutputFolder, *, allow_factory: bool = False) -> Results:
     """Writes results, tables, figures and the page again from the store; computes nothing.
+
+    **Arguments:** `allow_factory`: as of `RunOptions`.
 
     **Raises:** `EnvironmentFault` where the folder holds no experiment, or an object of its store
     is damaged.
     """
     recipe = folder.recipe()
     store = open_store(folder.store_uri())
-    data = load_data(recipe, store)
+    data = load_data(recipe, store, allow_factory=allow_factory)
     plan = make_plan(recipe, data)
     try:
         rows, curves = collect(plan, data, store, folder.failures())

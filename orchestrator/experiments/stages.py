@@ -37,6 +37,7 @@ class RunOptions:
     - `only`: names or keys of the units to execute, for `retry`; None: all that are missing.
     - `allow_factory`: whether the recipe may name code of the user's own.
     - `force`: write into a folder that holds foreign files or another experiment.
+    - `fresh`: methods of the recipe whose work is done again, whatever is stored.
     """
 
     output: Path
@@ -46,6 +47,7 @@ class RunOptions:
     only: frozenset[str] | None = None
     allow_factory: bool = False
     force: bool = False
+    fresh: frozenset[str] = frozenset()
 
 
 class Stages(Listener):

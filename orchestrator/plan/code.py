@@ -10,6 +10,8 @@ import sys
 from functools import lru_cache
 from pathlib import Path
 
+from unlearn import MODELS
+
 # Built-in code has no fingerprint: FORMAT_VERSION and MEASURES stand for it.
 OURS = frozenset({"unlearn", "attack", "orchestrator", "torch", "torchvision", "builtins", "abc", "typing"})
 
@@ -41,6 +43,13 @@ def code_of_factory(name: str) -> str:
     """
     package = _package(name.partition(":")[0])
     return "" if package in OURS else _combined((package,))
+
+
+def code_of_model(name: str) -> str:
+    """Returns the same for a model by its name in a recipe; empty for torchvision's."""
+    if ":" in name:
+        return code_of_factory(name)
+    return code_of(MODELS[name]) if name in MODELS else ""
 
 
 def _package(module: str) -> str:

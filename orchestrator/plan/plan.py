@@ -91,6 +91,21 @@ def make_plan(recipe: Recipe, data: ExperimentData) -> Plan:
     return planner.plan()
 
 
+def with_given(plan: Plan, data: ExperimentData, given: Sequence[Unit], points: Sequence[Point]) -> Plan:
+    """Returns the plan with models of the user's own: their outputs, and the first one unlearned by
+    each of `points`.
+
+    They are units of the plan, but of no fold: no attacker is fitted on them and no row holds them.
+    """
+    planner = _Planner(plan.recipe, data)
+    made = [planner.unlearn(given[0], point) for point in points]
+    outputs = [planner.own_outputs(model) for model in (*given, *made)]
+    stages = {name: list(units) for name, units in plan.stages.items()}
+    stages["unlearn"] += made
+    stages["outputs"] += outputs
+    return replace(plan, stages={name: _distinct(units) for name, units in stages.items()})
+
+
 class _Planner:
     def __init__(self, recipe: Recipe, data: ExperimentData):
         self.recipe = recipe
@@ -154,7 +169,7 @@ class _Planner:
         for original, fold in zip(self.originals, self._folds(), strict=True):
             if fold != "test" and not everything:
                 continue
-            unit = self._unlearn(original, point)
+            unit = self.unlearn(original, point)
             output = self._outputs(unit, "unlearned", fold, point.name, point.params)
             if fold == "test":
                 producers.append(unit)
@@ -163,7 +178,8 @@ class _Planner:
                 companions.append(output)
         return Row(point.name, point.params, tuple(targets), tuple(producers), tuple(companions), unlearns=point.method)
 
-    def _unlearn(self, original: Unit, point: Point) -> Unit:
+    def unlearn(self, original: Unit, point: Point) -> Unit:
+        """One method with its settings, on one model."""
         method, split = point.method, self.data.split
         settings = settings_of(method)
         self._check_steps(method)
@@ -232,14 +248,20 @@ class _Planner:
         return Unit(spec, f"{statistic} {original.name}", Label(source=original.label.source), (original,), cost)
 
     def _outputs(self, model: Unit, role: str, fold: str, method: str = "", params: Object | None = None) -> Unit:
+        return self._outputs_unit(model, Label(role, fold, method, params or {}, model_id=model.name), fold == "test")
+
+    def own_outputs(self, model: Unit) -> Unit:
+        """Outputs and errors of a model of the user's own, or of one made from it."""
+        return self._outputs_unit(model, Label("given", model_id=model.name), measured=True)
+
+    def _outputs_unit(self, model: Unit, label: Label, measured: bool) -> Unit:
         data = self.data
-        measured = fold == "test"
         # Outputs stored before they told which class each column is have other keys, and are never
         # taken for these.
         removed = len(data.kept_classes) < data.dataset.num_classes
         classes = tuple(int(kept) for kept in data.kept_classes) if removed else ()
         spec = OutputsSpec(model.key, data.split_digest, measured, classes)
-        label = Label(role, fold, method, params or {}, model_id=model.name, source=model.label.source)
+        label = replace(label, source=model.label.source)
         cost = len(data.split.forget) + (len(data.split.retain) + len(data.split.test) if measured else 0)
         return Unit(spec, f"outputs {model.name}", label, (model,), cost)
 

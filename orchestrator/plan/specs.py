@@ -103,6 +103,16 @@ class RankSpec(Spec):
 
 
 @dataclass(frozen=True)
+class GivenSpec(Spec):
+    """A model that the user trained elsewhere: the digest of its weights, and how to build it."""
+
+    kind: ClassVar[str] = "given"
+    weights: str
+    model: Choice
+    code: str = ""  # fingerprint of a model that is not built in
+
+
+@dataclass(frozen=True)
 class MomentsSpec(Spec):
     """Second moments of all training data, whatever will be forgotten."""
 

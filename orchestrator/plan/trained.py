@@ -6,10 +6,8 @@ import hashlib
 
 import numpy as np
 
-from unlearn import MODELS
-
 from ..recipe.sections import Recipe
-from .code import code_of, code_of_factory
+from .code import code_of_model
 from .specs import TrainSpec
 from .units import Label, Unit, default_threads, seed_for
 
@@ -51,7 +49,7 @@ def train_unit(
         seed=seed_for(recipe.seed, role, index),
         # Sums in another order differ in the last bits.
         threads=default_threads(recipe.resources.cpus_per_unit),
-        code=_code_of_model(recipe.model.name),
+        code=code_of_model(recipe.model.name),
         part=part,
     )
     count = images if indices is None else len(indices)
@@ -73,9 +71,3 @@ def drawn_part(images: int, seed: int, models: int, number: int) -> np.ndarray:
 def left_out(models: int) -> int:
     """Returns from how many of the models each sample is left out."""
     return max(1, round(0.3 * models))
-
-
-def _code_of_model(name: str) -> str:
-    if ":" in name:
-        return code_of_factory(name)
-    return code_of(MODELS[name]) if name in MODELS else ""  # else torchvision's

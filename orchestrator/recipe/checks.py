@@ -16,6 +16,7 @@ from ..base.errors import Fault, nearest
 from . import sweep
 from .choices import Choice
 from .options import fault_from, option_faults, option_names
+from .own_code import unknown
 from .sections import Draft
 
 
@@ -24,11 +25,7 @@ def _section_faults(draft: Draft) -> list[Fault]:
     dataset = dict(draft.dataset)
     source = dataset.pop("source", None)
     if source not in SOURCES:
-        found.append(
-            Fault(
-                "dataset.source", source, "no such data source", ", ".join(SOURCES), nearest(str(source or ""), SOURCES)
-            )
-        )
+        found.append(unknown("dataset.source", source, "data source", SOURCES))
     else:
         extra = {"limit": int | dict[str, int] | None, "mean": list[float] | None, "std": list[float] | None}
         found += option_faults(SOURCES[source], dataset, "dataset", extra=extra)
@@ -111,14 +108,12 @@ def _shadow_faults(draft: Draft) -> list[Fault]:
     found = []
     for role, count in (("originals", shadows.originals), ("retrained", shadows.retrained)):
         if sum(shadows.split) != count and not (role == "retrained" and count == 0 and not draft.attacks):
-            _, validation, test = shadows.split
-            likely = max(1, count - validation - test)
             found.append(
                 Fault(
                     "shadows.split",
                     list(shadows.split),
                     f"adds up to {sum(shadows.split)}, but shadows.{role} is {count}",
-                    f"three numbers that add up to {count}, such as [{likely}, {validation}, {test}]",
+                    f"three numbers that add up to {count}{_such_as(count, shadows.split)}",
                 )
             )
             break
@@ -162,15 +157,23 @@ def _kept_faults(draft: Draft) -> list[Fault]:
     return found
 
 
+def _such_as(count: int, split: tuple[int, int, int]) -> str:
+    """Returns a split that adds up to `count`, near the one that is given; nothing where three
+    folds cannot."""
+    _, validation, test = split
+    if count - validation - test < 1:
+        validation = test = max(1, count // 10)
+    first = count - validation - test
+    return f", such as [{first}, {validation}, {test}]" if first >= 1 else ""
+
+
 def _method_faults(draft: Draft, inherit: bool) -> list[Fault]:
     found: list[Fault] = []
     for index, settings in enumerate(draft.methods):
         where = f"methods.{index}"
         name = str(settings.get("name"))
         if name not in METHODS:
-            found.append(
-                Fault(f"{where}.name", name, "no such method", ", ".join(METHODS), nearest(str(name or ""), METHODS))
-            )
+            found.append(unknown(f"{where}.name", name, "method", METHODS))
             continue
         if not METHODS[name].selectable:
             found.append(Fault(f"{where}.name", name, f"{name} is always a row of its own", "leave it out"))
@@ -179,12 +182,12 @@ def _method_faults(draft: Draft, inherit: bool) -> list[Fault]:
         malformed = sweep.faults(options, where)
         found += malformed
         known = {*option_names(METHODS[name]), *METHODS[name].retired, "samples"}
-        unknown = [k for k in options if k not in known]
-        if malformed or unknown:
+        strange = [k for k in options if k not in known]
+        if malformed or strange:
             found += [
                 f
-                for f in option_faults(METHODS[name], {k: options[k] for k in unknown}, where)
-                if f.field.split(".")[-1] in unknown
+                for f in option_faults(METHODS[name], {k: options[k] for k in strange}, where)
+                if f.field.split(".")[-1] in strange
             ]
             continue
         seen: set[str] = set()
@@ -222,9 +225,7 @@ def _attack_faults(draft: Draft) -> list[Fault]:
         where = f"attacks.{index}"
         name = settings.get("name")
         if name not in ATTACKS:
-            found.append(
-                Fault(f"{where}.name", name, "no such attack", ", ".join(ATTACKS), nearest(str(name or ""), ATTACKS))
-            )
+            found.append(unknown(f"{where}.name", name, "attack", ATTACKS))
             continue
         found += option_faults(ATTACKS[name], {k: v for k, v in settings.items() if k != "name"}, where)
         if draft.scenario.get("kind") == "classes" and ATTACKS[str(name)].reads_label:

@@ -57,6 +57,14 @@ class Tracking(Strict):
     ] = "sqlite:///mlflow.db"
     experiment: Annotated[str | None, Field(description="MLflow experiment; null takes the recipe's name")] = None
     log_models: Annotated[bool, Field(description="also upload each model's safetensors file")] = False
+    # Left out where it is not given, as in `resources`.
+    register_best: Annotated[
+        str | None,
+        Field(
+            description="register the first model of the method that forgot at the least test error under this name",
+            exclude_if=lambda name: name is None,
+        ),
+    ] = None
 
 
 def _one_core(cores: object) -> object:

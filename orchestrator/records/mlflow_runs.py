@@ -23,13 +23,14 @@ from ..base.provenance import git_state, versions
 from ..base.text import file_name
 from ..base.values import Record, canonical, digest
 from ..plan.data import ExperimentData
-from ..plan.plan import Plan
+from ..plan.plan import Plan, Row
 from ..plan.units import Unit, experiment_id
 from ..recipe.places import sqlite_path
 from ..recipe.recipe import to_yaml
 from ..recipe.sections import Recipe
 from ..store import Store
 from .mlflow_server import creation_lock, experiment_name, load_mlflow, mlflow_client, tracking_uri
+from .mlflow_view import VIEW_TAG, best_row, results_view
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -73,6 +74,7 @@ class MlflowRuns:
                 self._experiment = experiment.experiment_id
                 if experiment.lifecycle_stage == "deleted":  # its name stays taken
                     client.restore_experiment(experiment.experiment_id)
+            client.set_experiment_tag(self._experiment, VIEW_TAG, results_view())
         self._client = client
         parents = self._find_parents()
         self._parent = self._adopt(parents[0]) if parents else self._make_parent()
@@ -81,6 +83,11 @@ class MlflowRuns:
         for spare in parents[1:]:
             self._drop(spare)
         self._close_orphans()
+
+    @property
+    def experiment(self) -> str:
+        """The id of the experiment on the server."""
+        return self._experiment
 
     def beat(self) -> None:
         """Says that this driver lives."""
@@ -149,7 +156,10 @@ class MlflowRuns:
             values = {**row["metrics"], "auc_low": low, "auc_high": high}
             metrics = [(_metric_name(n), float(v), stamp, 0) for n, v in values.items() if isinstance(v, int | float)]
             self._log(run_id, {"method": row["method"], **_flat(row["params"], "")}, metrics, tags)
+            self._log_dataset(run_id)
             self._end_child(key, run_id, "FINISHED" if row["status"] == "done" else "FAILED", stamp or None)
+        if self._recipe.tracking.register_best:
+            self._register(best_row(document["rows"]), self._recipe.tracking.register_best)
         for name in ("results.json", "report.html"):
             if (self._folder / name).is_file():
                 self._client.log_artifact(self._parent, str(self._folder / name))
@@ -158,6 +168,24 @@ class MlflowRuns:
                 self._client.log_artifacts(self._parent, str(self._folder / name), name)
         counts = {s: sum(r["status"] == s for r in document["rows"]) for s in ("done", "failed")}
         self._log(self._parent, {}, [(f"rows_{s}", float(n), latest, 0) for s, n in counts.items()])
+
+    def _register(self, row: Record | None, name: str) -> None:
+        """Registers the first model of a row, once for each of its weights."""
+        planned = next((p for p in self._plan.rows if row is not None and _same_row(p, row)), None)
+        stored = [unit for unit in planned.producers if self._store.has(unit.key)] if planned else []
+        if row is None or not stored:
+            return
+        unit, client = stored[0], self._client
+        if not client.search_registered_models(f"name = '{name}'"):
+            client.create_registered_model(name)
+        if any(v.tags.get(f"{TAG}.unit") == unit.key for v in client.search_model_versions(f"name = '{name}'")):
+            return
+        scores = "row:" + digest([row["method"], row["params"], [score.key for score in self._row_scores(row)]])
+        run_id = self._children[scores][0]
+        client.log_artifact(run_id, str(self._store.fetch(unit.key, "model.safetensors")), "model")
+        source = f"{client.get_run(run_id).info.artifact_uri}/model"
+        tags = {f"{TAG}.unit": unit.key, "verdict_word": "forgot", "method": str(row["method"])}
+        client.create_model_version(name, source, run_id, tags=tags)
 
     def end(self, status: str) -> None:
         """Ends the parent run with `status`, and as KILLED every run of it that nobody finished."""
@@ -264,10 +292,7 @@ class MlflowRuns:
                 self._client.set_terminated(run.info.run_id, status="KILLED")
 
     def _row_scores(self, row: Record) -> tuple[Unit, ...]:
-        for planned in self._plan.rows:
-            if planned.method == row["method"] and canonical(dict(planned.params)) == canonical(row["params"]):
-                return planned.measures
-        return ()
+        return next((planned.measures for planned in self._plan.rows if _same_row(planned, row)), ())
 
     def _child(self, key: str, name: str, tags: dict[str, str], start: int) -> tuple[str, bool]:
         """Returns the run that logs `key`, made where there is none, and whether it is finished
@@ -320,6 +345,10 @@ class MlflowRuns:
             token = page.token
             if not token:
                 return
+
+
+def _same_row(planned: Row, row: Record) -> bool:
+    return planned.method == row["method"] and canonical(dict(planned.params)) == canonical(row["params"])
 
 
 def _owner() -> dict[str, str]:

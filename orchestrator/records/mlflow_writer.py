@@ -32,6 +32,7 @@ from ..recipe.sections import Recipe
 from ..store import Store
 from .mlflow_runs import MlflowRuns
 from .mlflow_server import experiment_name, tracking_uri
+from .mlflow_view import view_link
 
 FLUSH_SECONDS = 120.0  # at most so long is waited at the end while something is still being written
 PATIENCE_SECONDS = 15.0  # and so long for a server that fails
@@ -151,6 +152,8 @@ class Tracker:
         elif status == "FINISHED":
             write_synced(self._folder / MARKER, json.dumps(self._identity()).encode())
             self.notes.append(f"MLflow: experiment {experiment_name(self._recipe)!r} at {where}")
+            if self._runs is not None:
+                self.notes.append(f"MLflow: results at {view_link(tracking_uri(self._recipe), self._runs.experiment)}")
         self._thread = None
 
     # Everything below runs in the writer thread.

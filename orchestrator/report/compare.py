@@ -142,14 +142,15 @@ def _keyed(report: Report) -> dict[tuple[str, str, int], ResultRow]:
     return found
 
 
-def _value(line: Line, run: int) -> str:
+def value(line: Line, run: int) -> str:
+    """Returns what a line says of a run, as text."""
     row = line.rows[run]
     if line.metric is VERDICT or row is None:
         return line.verdicts[run]
     return "failed" if not row.done and row.value(line.metric.name) is None else row.text(line.metric.name)
 
 
-def _difference(line: Line, run: int) -> tuple[str, bool]:
+def difference(line: Line, run: int) -> tuple[str, bool]:
     """Returns a difference as text, and whether its interval leaves 0 out."""
     found = line.difference(run)
     if found is None:
@@ -211,9 +212,9 @@ def _markdown(names: Sequence[str], recipe: Sequence[tuple[str, list[str]]], tab
     found += ["", "### Results", "", markdown_line(head), markdown_line(["---"] * 3 + ["---:"] * (len(head) - 3))]
     for line in table:
         cells = [line.title, line.shown, line.metric.heading]
-        cells = [escape_markdown(cell) for cell in cells] + [_value(line, run) for run in range(len(names))]
+        cells = [escape_markdown(cell) for cell in cells] + [value(line, run) for run in range(len(names))]
         for run in range(1, len(names)):
-            text, clear = _difference(line, run)
+            text, clear = difference(line, run)
             cells.append(f"**{text}**" if clear else text)
         found.append(markdown_line(cells))
     if len(names) > 1:
@@ -244,9 +245,9 @@ def _latex(names: Sequence[str], recipe: Sequence[tuple[str, list[str]]], table:
         label = line.metric.tex or tex(line.metric.label)
         unit = f" ({tex(line.metric.unit)})" if line.metric.unit else ""
         cells = [tex(line.title), tex(line.shown), label + unit]
-        cells += [tex(_value(line, run)) for run in range(len(names))]
+        cells += [tex(value(line, run)) for run in range(len(names))]
         for run in range(1, len(names)):
-            text, clear = _difference(line, run)
+            text, clear = difference(line, run)
             cells.append(rf"\textbf{{{tex(text)}}}" if clear else tex(text))
         found.append(" & ".join(cells) + r" \\")
     found.append(r"\bottomrule")

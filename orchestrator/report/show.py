@@ -13,12 +13,12 @@ from .compare import compare_runs
 from .rows import Report
 
 
-def table(output_dir: str | Path, format: str = "md") -> str:
+def table(output_dir: str | Path, format: str = "md", style: tables.Style = tables.PLAIN) -> str:
     """Returns the result table of a finished run as `csv`, `md` or `latex`.
 
     **Raises:** `ValueError` for another format, or where there are no results.
     """
-    return tables.render(Report.load(Path(output_dir)), format)
+    return tables.render(Report.load(Path(output_dir)), format, style)
 
 
 def compare(dirs: Sequence[str | Path], format: str = "md") -> str:

@@ -7,10 +7,12 @@ others are for people.
 from __future__ import annotations
 
 import csv
+import difflib
 import io
 import json
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from . import words
 from .rows import Report, ResultRow, ResultsError
@@ -20,6 +22,22 @@ NOT_MEASURABLE_NOTE = f"{words.NOT_MEASURABLE}: not measurable."
 INTERVAL_NOTE = "[low, high]: 95 % interval over models."
 GROUP_NOTE = "Headings: the data that a method sees. D_f is the forget set, D_r the retain set."
 MARK_NOTE = "Bold, among unlearning methods: AUC nearest 0.5, errors nearest to Retrain's, highest speed-up."
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a LaTeX table is set.
+
+    **Arguments:** `columns`: metrics to show, in this order; none: all that were measured.
+    `caption`, `label`: make it a `table` of its own, no wider than the page.
+    """
+
+    columns: tuple[str, ...] = ()
+    caption: str = ""
+    label: str = ""
+
+
+PLAIN = Style()
 
 
 def columns(report: Report) -> tuple[list[words.Metric], list[str]]:
@@ -143,10 +161,38 @@ def escape_markdown(text: str) -> str:
     return re.sub(r"([\\`*_\[\]|~])", r"\\\1", text)
 
 
-def to_latex(report: Report) -> str:
-    """Returns a `tabular` for the `booktabs` package, with its notes as comments and as a line
-    under the rules."""
+def chosen(report: Report, names: Sequence[str]) -> list[words.Metric]:
+    """Returns the metrics of these names; all that were measured where none is named.
+
+    **Raises:** `ResultsError` where one was not measured.
+    """
     shown, _ = columns(report)
+    known = {metric.name: metric for metric in shown}
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ResultsError(f"--columns: {name!r}: no such column; allowed: {', '.join(known)}{hint}")
+    return [known[name] for name in names] or shown
+
+
+def to_latex(report: Report, style: Style = PLAIN) -> str:
+    """Returns a `tabular` for the `booktabs` package, with its notes as a line under the rules.
+
+    With a caption or a label it stands in a `table`, scaled to the page where it is wider.
+    """
+    text = _tabular(report, chosen(report, style.columns))
+    if not (style.caption or style.label):
+        return text
+    first, _, rest = text.partition("\n")
+    lines = [first.replace("graphicx", "graphicx,adjustbox"), r"\begin{table}[htbp]", r"\centering"]
+    lines += [rf"\caption{{{tex(style.caption)}}}"] if style.caption else []
+    lines += [rf"\label{{{style.label}}}"] if style.label else []
+    lines += [r"\begin{adjustbox}{max width=\linewidth}", rest.rstrip(), r"\end{adjustbox}", r"\end{table}"]
+    return "\n".join(lines) + "\n"
+
+
+def _tabular(report: Report, shown: Sequence[words.Metric]) -> str:
     header = ["Method", "Parameters", *(_tex_heading(metric) for metric in shown), "Verdict"]
     lines = [
         r"% \usepackage{booktabs,graphicx}",
@@ -223,12 +269,14 @@ def tex(text: str) -> str:
     return "".join(_TEX.get(character, character) for character in text)
 
 
-def render(report: Report, format: str) -> str:
-    """Returns the table in one of `FORMATS`.
+def render(report: Report, format: str, style: Style = PLAIN) -> str:
+    """Returns the table in one of `FORMATS`. `style` is of LaTeX alone.
 
     **Raises:** `ValueError` for another format.
     """
-    renderers = {"csv": to_csv, "md": to_markdown, "latex": to_latex}
+    if format == "latex":
+        return to_latex(report, style)
+    renderers = {"csv": to_csv, "md": to_markdown}
     if format not in renderers:
         raise ResultsError(f"format: {format!r}: unknown; allowed: {', '.join(FORMATS)}")
     return renderers[format](report)

@@ -11,6 +11,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from unlearn import MODELS, build_model
+from unlearn.models import torchvision_names
+
 from ..base.errors import UserError
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "weights", "params", "ema")
@@ -45,6 +48,30 @@ def load_weights(model: nn.Module, path: Path) -> list[str]:
         raise UserError(f"--model: {str(path)!r}: does not fit the recipe's model: {told}")
     model.load_state_dict(state)
     return notes
+
+
+def guess_architecture(path: Path) -> str:
+    """Returns the name of the model whose weights have the names and shapes of a checkpoint's.
+
+    The head may be of other classes, and the first convolution of other channels.
+
+    **Raises:** `UserError` where no built-in or torchvision classifier of usual width fits.
+    """
+    given, _ = _unwrapped(_read(path), path)
+    names = torchvision_names()
+    first = [name for name in names if name.startswith(("resnet", "vgg", "mobilenet", "efficientnet_b0"))]
+    for name in dict.fromkeys([*MODELS.built_in, *first, *names]):
+        try:
+            with torch.device("meta"):
+                wanted = build_model(name, num_classes=10).state_dict()
+        except (ValueError, TypeError, RuntimeError):
+            continue
+        state, _ = _without_prefixes(given, set(wanted))
+        if set(state) == set(wanted) and sum(state[n].shape != wanted[n].shape for n in wanted) <= 3:
+            return name
+    raise UserError(
+        f"--model: {str(path)!r}: of no architecture that is known here; give --arch NAME or --arch package.module:factory"
+    )
 
 
 def _few(names: list[str], what: str) -> str:

@@ -21,6 +21,7 @@ from unlearn.models.classes import drop_classes
 from ..plan.data import ExperimentData
 from ..plan.facts import ModelFacts, facts_of
 from ..recipe.choices import Choice
+from ..recipe.own_code import permit_code
 from ..store import Attempt, Store
 from .tensors import tensors_of
 
@@ -70,6 +71,8 @@ class Context:
         self.device = device
         self.threads = threads
         self.allow_factory = allow_factory
+        if allow_factory:  # on a worker too
+            permit_code(True)
         self.where = where or socket.gethostname()
         self._cache: OrderedDict[str, Any] = OrderedDict()
         self._images: dict[str, torch.Tensor] = {}

@@ -19,6 +19,7 @@ from ..plan.kept import retained_rows
 from ..plan.specs import (
     BasisSpec,
     FisherSpec,
+    GivenSpec,
     MomentsSpec,
     OutputsSpec,
     PlainSpec,
@@ -58,6 +59,13 @@ def execute_train(unit: Unit[TrainSpec], context: Context, attempt: Attempt) -> 
     history = train(model, loader, training, seed=spec.seed, device=context.device, graphs=context.graphs)
     save_model(attempt, model)
     return ModelFacts(spec.model.to_json(), [], history)
+
+
+def execute_given(unit: Unit[GivenSpec], context: Context, attempt: Attempt) -> Facts:
+    """Refuses: nobody but the user has this model."""
+    raise RuntimeError(
+        f"{unit.name}: its weights are no longer in the store; the same `orchestrator verify` puts them back"
+    )
 
 
 def execute_moments(unit: Unit[MomentsSpec], context: Context, attempt: Attempt) -> Facts:
@@ -206,6 +214,7 @@ def execute_sleep(unit: Unit[PlainSpec], context: Context, attempt: Attempt) -> 
 
 KINDS: dict[str, Callable[[Any, Context, Attempt], Facts | Record]] = {
     "train": execute_train,
+    "given": execute_given,
     "moments": execute_moments,
     "basis": execute_basis,
     "fisher": execute_fisher,

@@ -28,9 +28,9 @@ from .scoring import AREAS, REFERENCE
 
 def measure_traces(spec: TracesSpec, store: Store) -> TracesFacts:
     """Looks at single samples and unseen images of one row's models."""
-    measured = _measured(store, (*spec.models, *spec.retrained))
+    measured = measured_outputs(store, (*spec.models, *spec.retrained))
     models, retrained = measured.where(role="unlearned"), measured.where(role="retrained")
-    unseen = _measured(store, spec.unseen, "test") if spec.unseen else None
+    unseen = measured_outputs(store, spec.unseen, "test") if spec.unseen else None
     places = {(m[ROLE], m[MODEL_ID]): place for place, m in enumerate(unseen.models if unseen is not None else ())}
     mine = [measured.models[m] for m in models]
     there = np.asarray([places.get((m[ROLE], m[MODEL_ID]), -1) for m in mine], dtype=np.int64)
@@ -84,7 +84,7 @@ def _with_traces(row: RowFacts, facts: TracesFacts) -> RowFacts:
     return replace(row, traces=single, confidence=means, constant=facts.constant)
 
 
-def _measured(store: Store, items: Iterable[Outputs], only: str = "") -> Measured:
+def measured_outputs(store: Store, items: Iterable[Outputs], only: str = "") -> Measured:
     survey = Survey.of(Tables(tuple(labelled_tables(store, dict.fromkeys(items), only))))
     if survey.not_finite is not None:
         bad = survey.not_finite

@@ -6,6 +6,7 @@ import importlib
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,12 @@ import torch
 from PIL import Image
 
 from attack.outputs.readers import read_outputs
-from orchestrator.base.errors import RecipeError
+from orchestrator.base.errors import RecipeError, UserError
 from orchestrator.commands.cli import main
 from orchestrator.plan.data import load_data
 from orchestrator.recipe.recipe import check_recipe
 from orchestrator.work.context import Context
-from orchestrator.work.first_look import told_accuracy
+from orchestrator.work.first_look import FirstAccuracy, first_accuracy, require_trained
 from unlearn import load_dataset
 from unlearn.data.sources import Decoder
 
@@ -124,7 +125,8 @@ def test_the_accuracy_of_the_given_model_is_told_and_questioned() -> None:
     recipe = check_recipe(recipe_of())
     context = Context(None, load_data(recipe, None))
     model = context.new_model(recipe.model, seed=0).eval()
-    told, asked = told_accuracy(model, context)
+    found = first_accuracy(model, context)
+    told, asked, *_ = require_trained(model, context, found, anyway=True)
     assert "the model as given is right on " in told
     assert asked.startswith("is it given the images that it was trained on?")
     assert "set dataset.mean and dataset.std" in asked
@@ -139,7 +141,42 @@ def test_the_accuracy_of_the_given_model_is_told_and_questioned() -> None:
             self.place += len(x)
             return torch.nn.functional.one_hot(torch.from_numpy(context.data.split.labels[rows]), 10).float()
 
-    assert told_accuracy(Knows(), context) == ["the model as given is right on 100.0 % of 60 training images"]
+    found = first_accuracy(Knows(), context)
+    known = require_trained(Knows(), context, found, anyway=False)
+    assert known == ["the model as given is right on 100.0 % of 60 training images"]
+
+
+def test_a_model_at_chance_stops_with_the_likely_reason() -> None:
+    recipe = check_recipe(recipe_of())
+    data = load_data(recipe, None)
+    context = Context(None, data)
+
+    class Constant(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.one_hot(torch.zeros(len(x), dtype=torch.int64), 10).float()
+
+    found = first_accuracy(Constant(), context)
+    assert found.near_chance
+    with pytest.raises(UserError, match="that is chance; nothing was started") as stopped:
+        require_trained(Constant(), context, found, anyway=False)
+    assert "set dataset.mean and dataset.std" in str(stopped.value)
+    assert len(require_trained(Constant(), context, found, anyway=True)) == 2
+    assert not FirstAccuracy(0.3, 0.1, 100).near_chance
+
+    class Shifted(torch.nn.Module):
+        """Is right where images lie between 0 and 1, as a model that was trained on such is."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            known = torch.from_numpy(data.split.labels[:1].repeat(len(x)))
+            right = (x.amin(dim=(1, 2, 3)) >= 0) & (x.amax(dim=(1, 2, 3)) <= 1)
+            return torch.nn.functional.one_hot(torch.where(right, known, (known + 1) % 10), 10).float()
+
+    only = replace(data, split=replace(data.split, labels=np.full_like(data.split.labels, data.split.labels[0])))
+    context = Context(None, only)
+    found = first_accuracy(Shifted(), context)
+    told = require_trained(Shifted(), context, found, anyway=True)
+    assert found.share < 0.1
+    assert told[-1].startswith("with numbers from 0 to 1 (mean [0], std [1]) it is right on 100.0 %")
 
 
 @pytest.mark.parametrize("number", ["0", "1", "-3", "x", "2.5"])

@@ -116,7 +116,7 @@ def test_factories_need_permission(monkeypatch):
     )
     module.wrong = lambda **kwargs: 3
     monkeypatch.setitem(sys.modules, "own_models", module)
-    with pytest.raises(ValueError, match="--allow-factory"):
+    with pytest.raises(ValueError, match="--allow-code"):
         build_model("own_models:linear", num_classes=2)
     model = build_model("own_models:linear", num_classes=2, image_size=4, allow_factory=True, bias=False)
     assert model(torch.zeros(1, 3, 4, 4)).shape == (1, 2)

@@ -25,7 +25,7 @@ _BUILT_IN = {
 }
 
 
-SOURCES: Registry[type[Source]] = Registry("unlearn.sources", _BUILT_IN)
+SOURCES: Registry[type[Source]] = Registry("unlearn.sources", _BUILT_IN, "unlearn.data.sources:Source")
 
 __all__ = [
     "SOURCES",
@@ -48,7 +48,7 @@ def _nearest(word: str, allowed: list[str]) -> str:
 
 def _source(source: str, options: Mapping[str, Any]) -> Source:
     names = sorted(SOURCES)
-    if source not in names:
+    if source not in SOURCES:
         raise ValueError(
             f"dataset.source: {source!r} is not allowed; allowed are {', '.join(names)}{_nearest(source, names)}"
         )

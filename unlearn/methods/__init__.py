@@ -44,7 +44,7 @@ _BUILT_IN = {
 }
 
 
-METHODS: Registry[type[Method]] = Registry("unlearn.methods", _BUILT_IN)
+METHODS: Registry[type[Method]] = Registry("unlearn.methods", _BUILT_IN, "unlearn.methods.base:Method")
 
 # Classes that can be imported from here, each on first use.
 _CLASSES = {target.rpartition(":")[2]: name for name, target in _BUILT_IN.items()}

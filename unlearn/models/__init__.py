@@ -85,7 +85,7 @@ def build_model(
 def _factory(name: str, allowed: bool) -> Callable[..., nn.Module]:
     if not allowed:
         raise ValueError(
-            f"model.name: {name!r} would import and run code of your own; permit it with --allow-factory on the "
+            f"model.name: {name!r} would import and run code of your own; permit it with --allow-code on the "
             "command line or allow_factory=True in Python"
         )
     module, _, attribute = name.partition(":")

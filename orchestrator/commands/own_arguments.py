@@ -1,0 +1,112 @@
+"""The arguments of `verify`, `new` and `jobs`; nothing heavy is imported."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+LEAST_SHADOWS = 5
+KINDS = ("method", "attack", "source", "model")
+
+
+def verify(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments of `verify`."""
+    parser.add_argument(
+        "--model", metavar="CKPT", type=Path, required=True, help="your weights: .safetensors, or a saved state_dict"
+    )
+    parser.add_argument(
+        "--data",
+        metavar="PLACE",
+        required=True,
+        help="what it was trained on: Parquet files, a folder with train/ and test/, the name of a source, or {source: …}",
+    )
+    parser.add_argument("--test", metavar="PLACE", help="images that it was not trained on, of the same kind as --data")
+    parser.add_argument(
+        "--forget",
+        metavar="WHAT",
+        required=True,
+        help="COLUMN=a,b, a file of ids, ids as a,b, or a scenario as {per_class: 10}",
+    )
+    parser.add_argument("--arch", metavar="NAME", help="its architecture (default: found from the weights)")
+    parser.add_argument(
+        "--preprocess", metavar="NAME", help="whose normalisation it was trained with, such as resnet50 or timm:NAME"
+    )
+    parser.add_argument(
+        "--method",
+        metavar="NAME",
+        action="append",
+        help="how to unlearn: a name, or {name: pgu, gamma: 0.9}; may be repeated (default: pgu)",
+    )
+    parser.add_argument(
+        "--unlearned",
+        metavar="CKPT",
+        type=Path,
+        action="append",
+        default=[],
+        help="weights that you unlearned yourself; may be repeated",
+    )
+    parser.add_argument(
+        "--shadows", metavar="N", type=_shadows, default=16, help="shadow models of each of two kinds (default: 16)"
+    )
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="a.b=v",
+        action="append",
+        default=[],
+        help="how it was trained, such as --set training.epochs=20; may be repeated",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        type=_folder,
+        default=Path("runs/verify"),
+        help="output folder (default: runs/verify)",
+    )
+    parser.add_argument("--store", metavar="DIR|s3://…", help="store of finished units (default: OUTPUT/store)")
+    parser.add_argument(
+        "--address", metavar="auto|HOST:PORT|local", help="where units run (default: as for `orchestrator run`)"
+    )
+    parser.add_argument("--plan-only", action="store_true", help="look at the model, say what would run, and stop")
+    parser.add_argument("--anyway", action="store_true", help="go on although the model is no better than chance")
+    parser.add_argument("--force", action="store_true", help="use the output folder although it holds something else")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    parser.add_argument(
+        "--allow-code",
+        "--allow-factory",
+        dest="allow_factory",
+        action="store_true",
+        help="let --arch, --method and --data name code of your own as package.module:Class",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def new(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments of `new`."""
+    parser.add_argument("kind", metavar="KIND", choices=KINDS, help="method, attack, source or model")
+    parser.add_argument("name", metavar="NAME", help="of the file, such as my_method")
+    parser.add_argument(
+        "--folder", metavar="DIR", type=_folder, default=Path(), help="where it is written (default: here)"
+    )
+
+
+def jobs(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments of `jobs`."""
+    parser.add_argument("job", metavar="JOB", nargs="?", help="id of a job, as `submit` prints it (default: list all)")
+    parser.add_argument("--address", metavar="http://HEAD:8265", required=True, help="the cluster's dashboard")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--follow", action="store_true", help="print its log until it ends")
+    what.add_argument("--stop", action="store_true", help="stop it; what is finished is kept")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def _folder(text: str) -> Path:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("'' names no folder; is a variable of the shell not set?")
+    return Path(text).expanduser()
+
+
+def _shadows(text: str) -> int:
+    if not text.isdecimal() or int(text) < LEAST_SHADOWS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; give a whole number of {LEAST_SHADOWS} or more")
+    return int(text)

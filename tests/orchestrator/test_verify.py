@@ -1,0 +1,144 @@
+"""`orchestrator verify`: from a checkpoint to a page, resumed without doing anything twice, with an honest verdict."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from orchestrator.commands.cli import main
+from orchestrator.plan.data import load_data
+from orchestrator.recipe.recipe import check_recipe
+from orchestrator.work.checkpoint import guess_architecture
+from orchestrator.work.context import Context
+from unlearn import build_model, train
+
+TRAINING = {"lr": 0.05, "final_lr": 0.005, "batch_size": 32, "epochs": 8, "augment": None}
+RECIPE: dict[str, Any] = {
+    "name": "mine",
+    "dataset": {"source": "digits", "limit": {"train": 120, "test": 100}},
+    "scenario": {"kind": "samples", "per_class": 4},
+    "model": {"name": "small_vgg", "width": 0.125},
+    "training": TRAINING,
+    "tracking": {"uri": None},
+}
+
+
+@dataclass(frozen=True)
+class Mine:
+    """Weights trained with the forget set, without it, and in too few passes; and the arguments for them."""
+
+    folder: Path
+    original: Path
+    retrained: Path
+    hasty: Path
+
+    def arguments(self, model: Path, *more: str, output: str = "out") -> list[str]:
+        data = "{source: digits, limit: {train: 120, test: 100}}"
+        fixed = ["--data", data, "--forget", "{per_class: 4}", "--arch", "{name: small_vgg, width: 0.125}"]
+        settings = [f"training.{name}={'null' if value is None else value}" for name, value in TRAINING.items()]
+        sets = [word for text in settings for word in ("--set", text)]
+        place = ["--store", str(self.folder / "store"), "--output", str(self.folder / output)]
+        own = ["--shadows", "8", "--address", "inline", "--quiet"]
+        return ["verify", "--model", str(model), *fixed, *sets, *place, *own, *more]
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory: pytest.TempPathFactory) -> Mine:
+    folder = tmp_path_factory.mktemp("verify")
+    recipe = check_recipe(RECIPE)
+    data = load_data(recipe, None)
+    context = Context(None, data)
+    paths = {}
+    for name, rows, epochs in (("original", None, 8), ("retrained", data.split.retain, 8), ("hasty", None, 1)):
+        model = context.new_model(recipe.model, seed=77)
+        loader = context.loader("train", rows, batch_size=32, shuffle=True, seed=77)
+        train(model, loader, check_recipe({**RECIPE, "training": {**TRAINING, "epochs": epochs}}).training, seed=77)
+        paths[name] = folder / f"{name}.safetensors"
+        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, paths[name])
+    return Mine(folder, **paths)
+
+
+def answer(capsys: pytest.CaptureFixture[str], arguments: list[str], code: int = 0) -> dict[str, Any]:
+    capsys.readouterr()
+    assert main([*arguments, "--json"]) == code
+    document: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return document
+
+
+def test_the_whole_story(mine: Mine, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = answer(capsys, mine.arguments(mine.original, "--plan-only"))["plan"]
+    assert plan["stages"]["train"] == {"units": 16, "stored": 0}
+    assert plan["training_core_seconds"] > 0
+    assert not (mine.folder / "out").exists(), "a plan leaves nothing behind"
+
+    method = "{name: pgu, gamma: 0.5, lr: 0.05, epochs: 3, early_stop: null}"
+    arguments = mine.arguments(mine.original, "--unlearned", str(mine.retrained), "--method", method)
+    found = answer(capsys, arguments)
+    given, retrained, pgu = found["subjects"]
+    assert (given["name"], retrained["name"]) == ("your model", "retrained.safetensors")
+    assert given["left"] > 0.5
+    assert given["low"] > 0, "an original shows that it saw the samples"
+    assert abs(retrained["left"]) < 0.5
+    assert retrained["low"] < 0 < retrained["high"] < given["left"] + 1
+    assert retrained["word"] in ("forgot", "undecided"), "exact unlearning is not accused"
+    assert pgu["word"] in ("forgot", "undecided", "remembers", "damaged", "over-unlearned")
+    assert all(check["fits"] for check in found["checks"])
+    assert [kind["count"] for kind in found["shadows"]] == [8, 8]
+    assert found["assumed"]["epochs"] == 8
+    executed = found["work"]["units_executed"]
+    assert executed > 16
+
+    again = answer(capsys, arguments)
+    assert again["work"] == {"units_executed": 0, "units_reused": executed}
+    assert again["subjects"] == found["subjects"]
+    before, after = load_file(mine.original), load_file(mine.folder / "out" / pgu["file"])
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    page = (mine.folder / "out" / "report.html").read_text()
+    for words in ("original.safetensors", "What may be said", "What may not be said", "training: ", given["reason"]):
+        assert words in page
+    assert main(mine.arguments(mine.retrained)) == 2
+    assert "holds another verification" in capsys.readouterr().err, "one folder is about one model"
+
+
+def test_shadow_models_that_do_not_match_give_no_verdict(mine: Mine, capsys: pytest.CaptureFixture[str]) -> None:
+    found = answer(capsys, mine.arguments(mine.hasty, "--unlearned", str(mine.retrained), "--anyway", output="hasty"))
+    assert [check["what"] for check in found["checks"] if not check["fits"]]
+    assert found["subjects"][1]["word"] == "undecided"
+    assert "do not match your model" in found["subjects"][1]["reason"]
+    assert found["work"]["units_executed"] <= 2, "the shadow models are in the store"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"--forget": "nobody.csv"}, "--forget: 'nobody.csv': no such file"),
+        ({"--forget": "user_id=u1"}, "no column 'user_id'"),
+        ({"--data": "photos.parquet"}, "--test: not given"),
+        ({"--arch": "{name: small_vgg, width: 0.25}"}, "does not fit"),
+        ({"--model": "missing.pt"}, "no such file"),
+        ({"--method": "pgo"}, "did you mean 'pgu'?"),
+    ],
+)
+def test_mistakes_are_one_line(
+    mine: Mine, change: dict[str, str], words: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    arguments = mine.arguments(mine.original, "--method", "pgu", output="wrong")
+    for option, value in change.items():
+        arguments[arguments.index(option) + 1] = value
+    assert main(arguments) == 2
+    assert words in capsys.readouterr().err.splitlines()[-1]
+    assert not (mine.folder / "wrong").exists()
+
+
+def test_the_architecture_is_found_from_the_weights(tmp_path: Path) -> None:
+    for name, wanted in (("resnet18", "resnet18"), ("mobilenet_v3_small", "mobilenet_v3_small")):
+        model = build_model(name, num_classes=7, in_channels=1)
+        torch.save({"state_dict": {f"module.{k}": v for k, v in model.state_dict().items()}}, tmp_path / "m.pt")
+        assert guess_architecture(tmp_path / "m.pt") == wanted
