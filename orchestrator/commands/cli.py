@@ -71,6 +71,7 @@ COMMANDS = {
     "verify": Command("verify", own_arguments.verify, "from one checkpoint to a page: has your model forgotten?"),
     "doctor": Command("doctor", arguments.doctor, "look at Ray, GPUs, storage and MLflow, and say what is wrong"),
     "store": Command("store", arguments.store, "verify a store or clean it up"),
+    "completion": Command("completion", own_arguments.completion, "print a script that completes commands in a shell"),
 }
 
 GRACE_SECONDS = 6.0  # between a signal and the end by force
@@ -146,6 +147,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     try:
+        if os.name == "nt":
+            raise UserError("orchestrator: Windows is not supported; use WSL 2, where Linux runs")
         module = importlib.import_module(f"orchestrator.commands.{COMMANDS[args.command].module}")
         if hasattr(args, "allow_factory"):
             importlib.import_module("orchestrator.recipe.own_code").permit_code(args.allow_factory)

@@ -1,4 +1,4 @@
-"""The arguments of `verify`, `new` and `jobs`; nothing heavy is imported."""
+"""The arguments of `verify`, `new`, `jobs` and `completion`; nothing heavy is imported."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 LEAST_SHADOWS = 5
+SHELLS = ("bash", "zsh", "tcsh")
 KINDS = ("method", "attack", "source", "model")
 
 
@@ -98,6 +99,11 @@ def jobs(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--follow", action="store_true", help="print its log until it ends")
     what.add_argument("--stop", action="store_true", help="stop it; what is finished is kept")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def completion(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments of `completion`."""
+    parser.add_argument("shell", metavar="SHELL", choices=SHELLS, help="bash, zsh or tcsh")
 
 
 def _folder(text: str) -> Path:

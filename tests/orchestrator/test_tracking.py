@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -17,6 +18,7 @@ import pytest
 
 from orchestrator.experiments.run import RunOptions, run
 from orchestrator.recipe.recipe import check_recipe
+from orchestrator.records.mlflow_view import best_row, view_link
 
 
 def free_port() -> int:
@@ -115,7 +117,7 @@ def test_embedded_sqlite_keeps_one_run_a_unit(
     tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    tiny["tracking"] = {"uri": "sqlite:///mlflow.db"}
+    tiny["tracking"] = {"uri": "sqlite:///mlflow.db", "register_best": "mine"}
     options = RunOptions(tmp_path / "out", address="inline", quiet=True)
     document = run(check_recipe(tiny), options).document
     uri = f"sqlite:///{tmp_path}/mlflow.db"
@@ -128,8 +130,35 @@ def test_embedded_sqlite_keeps_one_run_a_unit(
     parent = next(entry for entry in runs_of(uri, "tiny") if entry.data.tags["orchestrator.kind"] == "experiment")
     names = {item.path for item in client.list_artifacts(parent.info.run_id)}
     assert {"recipe.yaml", "results.json", "report.html", "figures", "tables"} <= names
+    experiment = client.get_experiment_by_name("tiny")
+    view = json.loads(experiment.tags["mlflow.sharedViewState.results"])
+    assert view["searchFilter"] == "tags.stage = 'result'", "rows that are compared come first"
+    assert {"tags.`verdict_word`", "metrics.`auc`", "metrics.`error_test`"} <= set(view["selectedColumns"])
+    rows = [entry for entry in runs_of(uri, "tiny") if entry.data.tags["stage"] == "result"]
+    digest = document["environment"]["dataset"]["digest"][:36]
+    assert {entry.inputs.dataset_inputs[0].dataset.digest for entry in rows} == {digest}
+    assert all(" " not in entry.data.tags["verdict_word"] for entry in rows)
+    log = (tmp_path / "out" / "log.jsonl").read_text()
+    assert f"/#/experiments/{experiment.experiment_id}/runs?viewStateShareKey=results" in log
+    best = best_row(document["rows"])
+    versions = client.search_model_versions("name = 'mine'") if best else []
+    assert [version.tags["method"] for version in versions] == ([best["method"]] if best else [])
     train = next(entry for entry in runs_of(uri, "tiny") if entry.info.run_name == "original-000")
     assert [metric.step for metric in client.get_metric_history(train.info.run_id, "loss")] == [1, 2, 3, 4]
+
+
+def test_the_best_row_is_one_that_forgot_and_links_hold_no_secret() -> None:
+    def row(method: str, word: str, error: float) -> dict[str, Any]:
+        return {"method": method, "metrics": {"verdict_word": word, "error_test": error}}
+
+    rows = [row("retrain", "forgot", 1.0), row("a", "forgot", 9.0), row("b", "forgot", 7.0), row("c", "damaged", 2.0)]
+    assert best_row(rows) == rows[2]
+    assert best_row(rows[3:]) is None
+    assert view_link("http://me:secret@host:5000/", "3").endswith(
+        "host:5000/#/experiments/3/runs?viewStateShareKey=results"
+    )
+    assert "secret" not in view_link("http://me:secret@host:5000/", "3")
+    assert "mlflow ui --backend-store-uri sqlite:///mlflow.db" in view_link("sqlite:///mlflow.db", "3")
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
 import re
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from orchestrator.commands.cli import main
 from orchestrator.report import table, terminal_table, words
 from orchestrator.report.rows import Report
 from orchestrator.report.show import compare
@@ -310,3 +312,37 @@ def test_results_that_do_not_tell_what_methods_see_have_no_headings(tmp_path: Pa
     assert [line.split("|")[1].strip() for line in body(text)[2:]] == [
         *("scrub", "ssd", "finetune", "grad\\_ascent", "lotus", "pgu", "Retrain")
     ]
+
+
+def test_latex_of_chosen_columns_stands_in_a_table_that_fits(written: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chosen = ["table", str(written), "--format", "latex", "--columns", "error_test,auc"]
+    assert main([*chosen, "--caption", "50 % & more", "--label", "tab:x"]) == 0
+    text = capsys.readouterr().out
+    assert r"\begin{tabular}{llrrl}" in text
+    assert r"\caption{50 \% \& more}" in text
+    assert r"\label{tab:x}" in text
+    assert text.count(r"\begin{") == text.count(r"\end{") == 3
+    assert r"\begin{adjustbox}{max width=\linewidth}" in text
+    assert main(chosen) == 0
+    assert r"\begin{table}" not in capsys.readouterr().out
+    assert main(["table", str(written), "--format", "latex", "--columns", "auk"]) == 2
+    assert "--columns: 'auk': no such column" in capsys.readouterr().err
+    assert main(["table", str(written), "--columns", "auc"]) == 2
+    assert "add --format latex" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["table", str(written), "--format", "tex"])
+    assert "--format: 'tex' is not allowed; allowed: csv, md, latex" in capsys.readouterr().err
+
+
+def test_compare_writes_a_page_with_what_the_table_says(two: list[Path], tmp_path: Path) -> None:
+    page = tmp_path / "pages" / "compare.html"
+    assert main(["compare", *map(str, two), "--page", str(page)]) == 0
+    text = page.read_text()
+    markdown = compare(two, "md")
+    assert "http" not in text.replace("http://www.w3.org", ""), "nothing is loaded from elsewhere"
+    cells = [
+        cell.strip() for line in markdown.splitlines() if line.startswith("| PGU") for cell in line.split("|")[4:-1]
+    ]
+    assert cells
+    for cell in cells:
+        assert html.escape(cell.strip("*").replace("\\", "")) in text
