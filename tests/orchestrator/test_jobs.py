@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shlex
 import shutil
 import socket
 import subprocess
@@ -109,12 +110,24 @@ def test_submitting_twice_is_once_and_following_sees_it_through(
     assert first.returncode == 0, first.stderr
     one = json.loads(first.stdout)
     assert one["action"] == "submitted"
+    job = f"orchestrator jobs {one['submission_id']} --address {address}"
+    assert one["next"] == {
+        "follow": f"{job} --follow",
+        "status": job,
+        "stop": f"{job} --stop",
+        "fetch": f"read {out} on a machine that shares it",
+    }
     second = submit(environment, *common, "--follow")
     assert second.returncode == 0, second.stdout + second.stderr
     assert f"{one['submission_id']}: attached" in second.stdout
     assert "shadow models: 12 to do" in second.stdout
     assert "Traceback" not in second.stdout
     assert "succeeded" in second.stderr
+    words = [sys.executable, "-m", "orchestrator", *shlex.split(job)[1:]]
+    looked = subprocess.run([*words, "--json"], env=environment, capture_output=True, text=True, timeout=300)
+    assert json.loads(looked.stdout)["status"] == "SUCCEEDED"
+    stopped = submit(environment, "--stop", one["submission_id"], "--address", address)
+    assert stopped.returncode == 0, "a job that has ended is stopped already"
     document = json.loads((out / "results.json").read_text())
     assert all(row["status"] == "done" for row in document["rows"])
     assert document["environment"]["hardware"]["where"].startswith("Ray cluster")
@@ -233,3 +246,15 @@ def test_without_the_token_or_the_head_it_is_exit_3(head: tuple[str, dict[str, s
     assert "Traceback" not in away.stderr
     usage = submit(environment, "demo", "--address", "127.0.0.1:6379")
     assert usage.returncode == 2
+
+
+def test_data_that_a_job_cannot_find_are_refused_before_anything_is_sent(
+    head: tuple[str, dict[str, str]], tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    address, environment = head
+    tiny["dataset"] = {"source": "parquet", "train": "photos.parquet", "test": "s3://bucket/test.parquet"}
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(yaml.safe_dump(tiny))
+    done = submit(environment, str(recipe), "--address", address)
+    assert done.returncode == 2
+    assert "dataset.train: 'photos.parquet': a job cannot find relative paths" in done.stderr

@@ -15,8 +15,10 @@ import pytest
 import yaml
 
 from orchestrator.commands.cli import main
+from orchestrator.commands.shipping import ship_code
 from orchestrator.plan import code
 from orchestrator.recipe.own_code import permit_code
+from orchestrator.recipe.recipe import load_recipe
 
 ROOT = Path(__file__).parents[2]
 NAMES = {"method": "mine_method", "attack": "mine_attack", "source": "mine_source", "model": "mine_model"}
@@ -110,6 +112,30 @@ def test_a_mistake_in_a_plugin_is_one_line(
     told = capsys.readouterr().err.strip().splitlines()
     assert len(told) == 1
     assert words in told[0]
+
+
+def test_a_job_takes_the_named_code_along_and_nothing_else(here: Path, tmp_path: Path) -> None:
+    permit_code(True)
+    package = here / "own_package"
+    package.mkdir()
+    for name in ("__init__.py", "nets.py"):
+        (package / name).write_text("def build(**shape): ...\n")
+    (package / "__pycache__").mkdir()
+    importlib.invalidate_caches()
+    recipe = load_recipe(here / "recipe.yaml", ["model.name=own_package.nets:build"])
+    ship_code(recipe, tmp_path)
+    sent = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert sent == {
+        "mine_method.py",
+        "mine_attack.py",
+        "mine_source.py",
+        "own_package/__init__.py",
+        "own_package/nets.py",
+    }
+    installed = load_recipe(here / "recipe.yaml", ["model.name=torchvision.models:resnet18"])
+    (tmp_path / "other").mkdir()
+    ship_code(installed, tmp_path / "other")
+    assert not (tmp_path / "other" / "torchvision").exists()
 
 
 def test_new_replaces_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -337,12 +337,12 @@ def test_latex_of_chosen_columns_stands_in_a_table_that_fits(written: Path, caps
 def test_compare_writes_a_page_with_what_the_table_says(two: list[Path], tmp_path: Path) -> None:
     page = tmp_path / "pages" / "compare.html"
     assert main(["compare", *map(str, two), "--page", str(page)]) == 0
-    text = page.read_text()
+    shown_page = page.read_text()
     markdown = compare(two, "md")
-    assert "http" not in text.replace("http://www.w3.org", ""), "nothing is loaded from elsewhere"
-    cells = [
-        cell.strip() for line in markdown.splitlines() if line.startswith("| PGU") for cell in line.split("|")[4:-1]
+    assert "http" not in shown_page.replace("http://www.w3.org", ""), "nothing is loaded from elsewhere"
+    texts = [
+        text.strip() for line in markdown.splitlines() if line.startswith("| PGU") for text in line.split("|")[4:-1]
     ]
-    assert cells
-    for cell in cells:
-        assert html.escape(cell.strip("*").replace("\\", "")) in text
+    assert texts
+    for said in texts:
+        assert html.escape(said.strip("*").replace("\\", "")) in shown_page
