@@ -20,7 +20,7 @@ def test_the_first_example_ends_in_a_table_a_verdict_and_a_page(tmp_path: Path) 
     text = (ROOT / "README.md").read_text()
     block = re.search(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     assert block is not None
-    script, verify = [shlex.split(line, comments=True) for line in block.group(1).splitlines()]
+    script, verify = [shlex.split(line, comments=True) for line in block.group(1).replace("\\\n", " ").splitlines()]
     assert script == ["python", "examples/my_resnet18.py"]
     assert verify[:2] == ["orchestrator", "verify"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "passive"}
