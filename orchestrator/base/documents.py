@@ -33,6 +33,134 @@ class Trial(TypedDict):
     winner: NotRequired[bool]
 
 
+class LeagueTrial(TypedDict):
+    """One setting that a league tried: what it came to on the validation fold. Numbers are null
+    where nothing was measured.
+
+    `number`: in the order in which the method's settings were tried, from 1. `source`: where the
+    setting comes from. `seconds`: of unlearning and measuring, over its models.
+    """
+
+    number: int
+    source: str
+    params: Object
+    models: int
+    distance: float | None
+    auc: float | None
+    error: float | None
+    error_rise: float | None
+    objective: float | None
+    within_bound: bool | None
+    seconds: float
+    status: TrialStatus
+    why: str
+    winner: bool
+
+
+class Spent(TypedDict):
+    """What a method spent of its budget: settings tried, models measured, seconds of work."""
+
+    settings: int
+    models: int
+    seconds: float
+
+
+class Tuned(TypedDict):
+    """What became of one method's tuning. `winner`: its setting as a recipe gives it, null where
+    none could be measured. `within_bound`: whether the winner kept the bound.
+    """
+
+    method: str
+    title: str
+    trials: list[LeagueTrial]
+    spent: Spent
+    winner: Object | None
+    within_bound: bool
+    why: str
+
+
+class LeagueCell(TypedDict):
+    """A number in the table of a league, with its 95 % interval.
+
+    `band`: what retrained models show by chance, 95 %. `outside`: whether the number lies outside
+    it, after Holm over the column. `p`: adjusted likewise. All three null where chance is unknown.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    band: Sequence[float] | None
+    p: float | None
+    outside: bool | None
+
+
+class LeagueSpread(TypedDict):
+    """How far the ranked number varies between models and between unlearning seeds, as standard
+    deviations; the share of the interval that seeds bring; the model farthest from Retrain.
+    """
+
+    models: float | None
+    seeds: float | None
+    from_seeds: float | None
+    worst_model: str | None
+    worst_value: float | None
+
+
+class LeagueRow(TypedDict):
+    """A method in the table. `group`: `reference`, or what its rivals may see.
+
+    `rank`, `rank_high`: the place within the group, null where the row is not ranked; `why` says
+    why. `beats_nothing`: whether it is surely nearer to Retrain than doing nothing.
+    """
+
+    method: str
+    title: str
+    group: str
+    access: str
+    validation: bool
+    params: Object | None
+    seeds: int
+    models: int | None
+    rank: int | None
+    rank_high: int | None
+    distance: float | None
+    beats_nothing: bool | None
+    within_bound: bool | None
+    stopped_early: bool
+    cells: dict[str, LeagueCell]
+    spread: LeagueSpread
+    verdict: str
+    why: str
+
+
+class LeaguePair(TypedDict):
+    """Two methods that were told apart: the p-value after Holm, and at which look."""
+
+    better: str
+    worse: str
+    adjusted: float
+    look: int
+
+
+class LeagueDocument(TypedDict):
+    """`league.json`."""
+
+    schema: int
+    recipe: str
+    league: Object
+    objective: str
+    attack: str
+    bound: float | None
+    columns: list[str]
+    rows: list[LeagueRow]
+    pairs: list[LeaguePair]
+    compared: int
+    winners: dict[str, str]
+    tuned: list[Tuned]
+    notes: list[str]
+    cautions: list[str]
+
+
 class FinalRow(TypedDict):
     """What the test fold says of a setting that a search chose."""
 

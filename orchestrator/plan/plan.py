@@ -165,10 +165,15 @@ class _Planner:
 
     def _method_row(self, point: Point) -> Row:
         everything = self.recipe.shadows.unlearn == "all"
-        targets, producers, companions = [], [], []
+        early = {} if self.recipe.league is None else self.recipe.league.measured
+        most = early.get(point.name, self.recipe.shadows.split[2])
+        targets: list[Unit] = []
+        producers, companions = [], []
         for original, fold in zip(self.originals, self._folds(), strict=True):
             if fold != "test" and not everything:
                 continue
+            if fold == "test" and len(targets) >= most:
+                continue  # a league that knew the method's place after so many models
             unit = self.unlearn(original, point)
             output = self._outputs(unit, "unlearned", fold, point.name, point.params)
             if fold == "test":

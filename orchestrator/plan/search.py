@@ -7,6 +7,7 @@ fold. Units of the test fold are not part of a search.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -19,12 +20,12 @@ from ..base.errors import Fault, RecipeError
 from ..base.values import Object, digest
 from ..recipe import sweep
 from ..recipe.choices import Choice
-from ..recipe.recipe import changed, check_recipe
+from ..recipe.recipe import check_recipe
 from ..recipe.sections import Recipe, Search
 from .data import ExperimentData
 from .plan import Plan, Row, make_plan
-from .sides import judged_ones
-from .specs import OutputsSpec, ScoreSpec
+from .sides import judged_ones, labelled
+from .specs import DistanceSpec, OutputsSpec, ScoreSpec
 from .units import Unit
 
 FOLD = "validation"
@@ -37,14 +38,20 @@ MEASURED_ERROR = "error_val"
 @dataclass(frozen=True)
 class Step:
     """One more model measured: it is unlearned, its outputs are made, and all models so far are
-    scored together."""
+    scored together.
+
+    `distance`: what measures how far the models so far are from retrained ones; None where a search
+    does not ask for it, or there is one model.
+    """
 
     unlearn: Unit
     outputs: Unit
     score: Unit
+    distance: Unit | None = None
 
     def units(self) -> tuple[Unit, ...]:
-        return (self.unlearn, self.outputs, self.score)
+        found = (self.unlearn, self.outputs, self.score)
+        return found if self.distance is None else (*found, self.distance)
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,8 @@ class SearchPlan:
     - `population`: outputs of the models that attackers are fitted on.
     - `references`: outputs and errors of the validation fold's originals before unlearning.
     - `shared`: moments and bases, one for each original.
-    - `baseline`: the score of no unlearning.
+    - `baseline`: the score of no unlearning. `key`: of the search, empty where settings are planned
+        alone.
     """
 
     plan: Plan
@@ -74,7 +82,7 @@ class SearchPlan:
     attackers: tuple[Unit, ...]
     shared: tuple[Unit, ...]
     baseline: Unit
-    key: str
+    key: str = ""
 
     def units(self) -> list[Unit]:
         """Returns all units that the search may execute."""
@@ -191,21 +199,43 @@ def plan_search(recipe: Recipe, data: ExperimentData) -> SearchPlan:
     **Raises:** `RecipeError` where the method does not fit the scenario.
     """
     search = check_search(recipe)
+    methods = [{"name": search.method["name"], **params} for params in draw(recipe, search)]
+    plan = plan_settings(recipe, data, methods)
+    key = digest([search.model_dump(mode="json"), plan.baseline.key, [s.steps[-1].score.key for s in plan.settings]])
+    return replace(plan, key=key)
+
+
+def plan_settings(
+    recipe: Recipe, data: ExperimentData, methods: Sequence[Mapping[str, object]], *, distances: bool = False
+) -> SearchPlan:
+    """Returns the units that measure `methods` on the validation fold, a step for each of its
+    models. Pure.
+
+    **Arguments:** `methods`: settings as a recipe gives them, no two alike. `distances`: also
+    measure distances to retrained models.
+
+    **Raises:** `RecipeError` where a method does not fit the scenario.
+    """
     # Unlearning every original gives the plan that unlearns the validation fold, by the rules of
     # any run.
     primary = primary_attack(recipe)
-    wide = changed(
-        recipe,
-        methods=[{"name": search.method["name"], **params} for params in draw(recipe, search)],
-        attacks=[] if primary is None else [primary.to_json()],
-        shadows={**recipe.section("shadows"), "unlearn": "all"},
+    sections = {name: section for name, section in recipe.document.items() if name not in ("search", "league")}
+    wide = check_recipe(
+        {
+            **sections,
+            "methods": list(methods),
+            "attacks": [] if primary is None else [primary.to_json()],
+            "shadows": {**recipe.section("shadows"), "unlearn": "all"},
+        },
+        recipe.name,
     )
     plan = make_plan(wide, data)
     population = tuple(unit for unit in plan.population if unit.label.fold != "test")
     here = [unit for unit in population if unit.label.fold == FOLD]
     references = tuple(_with_errors(unit) for unit in here if unit.label.role == "original")
     negatives = tuple(unit for unit in here if unit.label.role == "retrained")
-    settings = tuple(_setting(row, negatives) for row in plan.rows if row.method not in ("no_unlearn", "retrain"))
+    rows = [row for row in plan.rows if row.method not in ("no_unlearn", "retrain")]
+    settings = tuple(_setting(row, negatives, distances) for row in rows)
     baseline = _score(plan.rows[0], references, negatives)
     shared = [need for s in settings for step in s.steps for need in step.unlearn.needs if need.kind != "train"]
     return SearchPlan(
@@ -217,16 +247,27 @@ def plan_search(recipe: Recipe, data: ExperimentData) -> SearchPlan:
         attackers=plan.stages["attack"],
         shared=tuple(dict.fromkeys(shared)),
         baseline=baseline,
-        key=digest([search.model_dump(mode="json"), baseline.key, [s.steps[-1].score.key for s in settings]]),
     )
 
 
-def _setting(row: Row, negatives: tuple[Unit, ...]) -> Setting:
+def _setting(row: Row, negatives: tuple[Unit, ...], distances: bool) -> Setting:
     outputs = tuple(_with_errors(unit) for unit in row.companions if unit.label.fold == FOLD)
-    steps = [
-        Step(unit.needs[0], unit, _score(row, outputs[: count + 1], negatives)) for count, unit in enumerate(outputs)
-    ]
+    steps = []
+    for count, unit in enumerate(outputs, start=1):
+        so_far = outputs[:count]
+        distance = _distance(row, so_far, negatives[:count]) if distances and count > 1 else None
+        steps.append(Step(unit.needs[0], unit, _score(row, so_far, negatives), distance))
     return Setting(row.params, tuple(steps))
+
+
+def _distance(row: Row, outputs: tuple[Unit, ...], negatives: tuple[Unit, ...]) -> Unit | None:
+    """Returns the row's distances, of these models and as many retrained ones of the fold."""
+    if row.distance is None or not isinstance(row.distance.spec, DistanceSpec):
+        return None
+    mine, theirs = labelled(outputs), labelled(negatives)
+    spec = replace(row.distance.spec, tested=mine, negative=theirs, models=mine, retrained=theirs, originals=())
+    name = f"{row.distance.name}, {len(outputs)} of the validation fold"
+    return replace(row.distance, spec=spec, name=name, needs=(*outputs, *negatives))
 
 
 def _with_errors(outputs: Unit) -> Unit:

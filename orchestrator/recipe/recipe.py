@@ -108,6 +108,7 @@ def _parsed(draft: Draft) -> Recipe:
         tracking=draft.tracking,
         resources=draft.resources,
         search=draft.search,
+        league=draft.league,
         verdict=draft.verdict,
         outputs=draft.outputs,
         report=draft.report,

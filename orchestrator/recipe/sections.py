@@ -214,6 +214,53 @@ class Search(Strict):
     ] = 3
 
 
+class Budget(Strict):
+    """What each method of a league may spend on its settings. It is the same for all of them."""
+
+    settings: Annotated[Integer, Field(ge=1, description="settings tried of each method at most")] = 12
+    models: Annotated[
+        Integer,
+        Field(ge=1, description="models of the validation fold that the best settings are measured on at the end"),
+    ] = 4
+
+
+class League(Strict):
+    """What `orchestrator league` compares; `run` ignores it."""
+
+    budget: Budget = Budget()
+    objective: Annotated[
+        Literal["auc_gap", "klom", "epsilon"],
+        Field(
+            description="distance to Retrain: auc_gap is |AUC − Retrain's AUC| of the primary attack, klom is KLoM at the "
+            "95th percentile, epsilon is 1 − the forgetting-quality score"
+        ),
+    ] = "auc_gap"
+    bound: Annotated[
+        dict[Literal["error_test_increase"], Annotated[Number, Field(ge=0, allow_inf_nan=False)]] | None,
+        Field(description="error_test_increase: percentage points of test error over no unlearning; null for none"),
+    ] = {"error_test_increase": 2.0}
+    seeds: Annotated[Integer, Field(ge=1, description="unlearning seeds for each original under test")] = 1
+    reduction: Annotated[
+        Number, Field(gt=1, allow_inf_nan=False, description="about one setting in so many is measured on more models")
+    ] = 3
+    looks: Annotated[
+        Integer,
+        Field(
+            ge=1,
+            le=2,
+            description="2: half of the models under test first; a method whose place is then certain is not measured further",
+        ),
+    ] = 2
+    # Written into the recipe of the final run, so that it can be resumed and reported alone.
+    measured: Annotated[
+        dict[str, Annotated[Integer, Field(ge=1)]],
+        Field(
+            description="written by `league`: models under test of methods whose place was certain early",
+            exclude_if=lambda measured: not measured,
+        ),
+    ] = {}
+
+
 def _xgboost() -> list[dict[str, object]]:
     return [{"name": "xgboost"}]
 
@@ -238,6 +285,7 @@ class Draft(Strict):
     resources: Resources = Resources()
     # Left out where there is none: recipes without a search are the experiments that they were.
     search: Annotated[Search | None, Field(exclude_if=lambda search: search is None)] = None
+    league: Annotated[League | None, Field(exclude_if=lambda league: league is None)] = None
     verdict: Annotated[Verdict, Field(exclude_if=lambda verdict: verdict == Verdict())] = Verdict()
     outputs: Annotated[Kept, Field(exclude_if=lambda kept: kept == Kept())] = Kept()
     report: Annotated[ReportOptions, Field(exclude_if=lambda report: report == ReportOptions())] = ReportOptions()
@@ -268,6 +316,7 @@ class Recipe:
     tracking: Tracking
     resources: Resources
     search: Search | None
+    league: League | None
     verdict: Verdict
     outputs: Kept
     report: ReportOptions
