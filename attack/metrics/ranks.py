@@ -8,7 +8,7 @@ the number of methods that are surely better, to the number that are not surely 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -139,6 +139,13 @@ class Standing:
         better = sum(call.worse == name for call in self.calls if call.better in members)
         worse = sum(call.better == name for call in self.calls if call.worse in members)
         return Place(1 + better, len(members) - worse, len(members))
+
+    def among(self, names: Collection[str]) -> Standing:
+        """Returns what is known of some contenders alone. Calls stay as they were corrected, over
+        all of them."""
+        kept = tuple(contender for contender in self.contenders if contender.name in names)
+        calls = tuple(call for call in self.calls if call.better in names and call.worse in names)
+        return Standing(kept, calls, self.tests)
 
     def settled(self, name: str) -> bool:
         """Whether the place of a contender cannot change any more: each of its pairs is called."""

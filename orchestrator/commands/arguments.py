@@ -33,6 +33,12 @@ def search(parser: argparse.ArgumentParser) -> None:
     _running(parser)
 
 
+def league(parser: argparse.ArgumentParser) -> None:
+    _recipe(parser)
+    _outputs(parser)
+    _running(parser)
+
+
 def plan(parser: argparse.ArgumentParser) -> None:
     _recipe(parser)
     _outputs(parser)

@@ -42,6 +42,9 @@ class Command(NamedTuple):
 COMMANDS = {
     "run": Command("run", arguments.run, "run a whole experiment; running it again resumes"),
     "search": Command("search", arguments.search, "find good settings of a method within a budget, then measure them"),
+    "league": Command(
+        "league", arguments.league, "tune methods with equal budgets and rank them beside doing nothing and Retrain"
+    ),
     "plan": Command(
         "plan", arguments.plan, "say what would run: units for each stage, stored or missing, and what they may cost"
     ),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..base.documents import Results, Work
+from ..base.documents import Results, Tuned, Work
 from ..base.errors import EnvironmentFault, Fault, RecipeError
 from ..base.scratch import sweep_all
 from ..engine import Engine, InlineEngine
@@ -40,10 +40,13 @@ class RunResult:
     failed: int
 
 
-def run(recipe: Recipe, options: RunOptions, extend: Extend | None = None) -> RunResult:
+def run(
+    recipe: Recipe, options: RunOptions, extend: Extend | None = None, tuned: Sequence[Tuned] = ()
+) -> RunResult:
     """Runs `recipe` to the end and writes its output folder.
 
-    **Arguments:** `extend`: adds units of its caller's to the plan.
+    **Arguments:** `extend`: adds units of its caller's to the plan. `tuned`: how a league chose the
+    methods, for MLflow.
 
     **Raises:** `RecipeError` before anything is started where recipe and data do not fit;
     `EnvironmentFault` where storage, cluster or disk fail. Units that fail for their own reason do
@@ -55,7 +58,7 @@ def run(recipe: Recipe, options: RunOptions, extend: Extend | None = None) -> Ru
     progress = Progress(quiet=options.quiet, log=folder.log)
     try:
         made = choose_forget_set(recipe, options, folder, progress)
-        return _Run(recipe, options, folder, progress, made, extend).execute()
+        return _Run(recipe, options, folder, progress, made, extend, tuned).execute()
     finally:
         progress.close()
         folder.unlock()
@@ -70,10 +73,12 @@ class _Run:
         progress: Progress,
         made: frozenset[str] = frozenset(),
         extend: Extend | None = None,
+        tuned: Sequence[Tuned] = (),
     ):
         """**Arguments:** `made`: keys of units that this invocation has executed already."""
         self.made = made
         self.recipe = recipe
+        self.tuned = tuned
         self.options = options
         self.folder = folder
         self.progress = progress
@@ -240,6 +245,7 @@ class _Run:
                 self.folder.seal_report(write_report(self.folder.path))
             self.folder.seal([self.folder.path / "results.json"])
         failed = sum(not row.done for row in rows)
+        self.tracker.log_trials(self.tuned)
         self.tracker.finish(document, failed)
         for note in self.tracker.notes:
             self.progress.say(note)

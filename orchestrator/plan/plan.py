@@ -345,7 +345,9 @@ class _Planner:
             return list(rows)
         originals = [o for o in population if o.label.role == "original"]
         everyone = [originals if row.method == "no_unlearn" else [*row.targets, *row.companions] for row in rows]
-        count = equal_count([len(outputs) for outputs in everyone], len(retrained))
+        early = {} if self.recipe.league is None else self.recipe.league.measured
+        sizes = [len(outputs) for row, outputs in zip(rows, everyone, strict=True) if row.method not in early]
+        count = equal_count(sizes, len(retrained))
 
         def first(outputs: Sequence[Unit], most: int) -> list[Unit]:
             places = first_of([(o.label.fold, o.label.model_id) for o in outputs], most)

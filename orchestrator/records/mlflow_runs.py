@@ -8,16 +8,15 @@ carry one key, one stays.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from ..base.documents import Results
+from ..base.documents import Results, Tuned
 from ..base.processes import is_running, process_start
 from ..base.provenance import git_state, versions
 from ..base.text import file_name
@@ -30,6 +29,7 @@ from ..recipe.recipe import to_yaml
 from ..recipe.sections import Recipe
 from ..store import Store
 from .mlflow_server import creation_lock, experiment_name, load_mlflow, mlflow_client, tracking_uri
+from .mlflow_values import flattened, history_metrics, metric_name
 from .mlflow_view import VIEW_TAG, best_row, results_view
 
 if TYPE_CHECKING:
@@ -40,6 +40,15 @@ TAG = "orchestrator"
 MOST_METRICS = 900  # of one request, which may hold 1,000 metrics, 100 parameters and 100 tags
 MOST_PARAMS = 100
 STALE_SECONDS = 900.0  # a driver elsewhere whose heartbeat is older is taken for dead
+TRIAL_METRICS: tuple[Literal["distance", "auc", "error", "error_rise", "objective", "models", "seconds"], ...] = (
+    "distance",
+    "auc",
+    "error",
+    "error_rise",
+    "objective",
+    "models",
+    "seconds",
+)
 ENDED = ("FINISHED", "FAILED", "KILLED")
 
 
@@ -113,11 +122,11 @@ class MlflowRuns:
             return
         spec = unit.spec.identity()
         params = spec.get("params", spec.get("training", {}))
-        metrics = list(_history_metrics(meta.get("history", []), finished))
+        metrics = list(history_metrics(meta.get("history", []), finished))
         metrics += [
             (name, float(meta[name]), finished, 0) for name in ("seconds", "validation_f1", "threshold") if name in meta
         ]
-        self._log(run_id, {**_flat(params, ""), "seed": spec.get("seed", "")}, metrics)
+        self._log(run_id, {**flattened(params, ""), "seed": spec.get("seed", "")}, metrics)
         if self._recipe.tracking.log_models and unit.kind in ("train", "unlearn"):
             self._client.log_artifact(run_id, str(self._store.fetch(unit.key, "model.safetensors")))
         self._end_child(unit.key, run_id, "FINISHED", finished)
@@ -154,8 +163,8 @@ class MlflowRuns:
             # Few columns: intervals of the main number only; results.json has them all.
             low, high = row["ci"].get("auc", (None, None))
             values = {**row["metrics"], "auc_low": low, "auc_high": high}
-            metrics = [(_metric_name(n), float(v), stamp, 0) for n, v in values.items() if isinstance(v, int | float)]
-            self._log(run_id, {"method": row["method"], **_flat(row["params"], "")}, metrics, tags)
+            metrics = [(metric_name(n), float(v), stamp, 0) for n, v in values.items() if isinstance(v, int | float)]
+            self._log(run_id, {"method": row["method"], **flattened(row["params"], "")}, metrics, tags)
             self._log_dataset(run_id)
             self._end_child(key, run_id, "FINISHED" if row["status"] == "done" else "FAILED", stamp or None)
         if self._recipe.tracking.register_best:
@@ -186,6 +195,33 @@ class MlflowRuns:
         source = f"{client.get_run(run_id).info.artifact_uri}/model"
         tags = {f"{TAG}.unit": unit.key, "verdict_word": "forgot", "method": str(row["method"])}
         client.create_model_version(name, source, run_id, tags=tags)
+
+    def log_trials(self, tuned: Sequence[Tuned]) -> None:
+        """Logs one run for each setting that a league tried."""
+        kept = [self._store.meta(unit.key) for unit in self._plan.rows[0].measures if self._store.has(unit.key)]
+        stamp = int(1000 * max((meta["finished"] for meta in kept), default=0))
+        for each in tuned:
+            for trial in each["trials"]:
+                method = each["method"]
+                key = "trial:" + digest([method, trial["number"], trial["params"]])
+                known = self._children.get(key)
+                if known and known[1] == "FINISHED":
+                    continue
+                tags = {
+                    f"{TAG}.kind": "trial",
+                    "stage": "trial",
+                    "method": method,
+                    "status": trial["status"],
+                    "source": trial["source"],
+                    "winner": str(trial["winner"]).lower(),
+                }
+                run_id, done = self._child(key, f"{method} trial {trial['number']}", tags, stamp)
+                if done:
+                    continue
+                values = {name: trial[name] for name in TRIAL_METRICS}
+                metrics = [(str(name), float(value), stamp, 0) for name, value in values.items() if value is not None]
+                self._log(run_id, {"method": method, **flattened(trial["params"], "")}, metrics, tags)
+                self._end_child(key, run_id, "FAILED" if trial["status"] == "failed" else "FINISHED", stamp or None)
 
     def end(self, status: str) -> None:
         """Ends the parent run with `status`, and as KILLED every run of it that nobody finished."""
@@ -218,7 +254,7 @@ class MlflowRuns:
             return
         flat: dict[str, object] = {"seed": self._recipe.seed}
         for section in ("training", "scenario", "model", "shadows"):
-            flat |= _flat(self._recipe.section(section), section)
+            flat |= flattened(self._recipe.section(section), section)
         tags |= {
             "mlflow.note.content": self._recipe.description,
             "dataset": self._data.dataset.name,
@@ -324,7 +360,7 @@ class MlflowRuns:
     ) -> None:
         """Writes in as few requests as their limits allow."""
         entities = load_mlflow().entities
-        left = [entities.Param(_metric_name(name), str(value)[:6000]) for name, value in params.items()]
+        left = [entities.Param(metric_name(name), str(value)[:6000]) for name, value in params.items()]
         marks = [entities.RunTag(name, value) for name, value in (tags or {}).items()]
         finite = [
             entities.Metric(name, value, stamp, step)
@@ -369,35 +405,6 @@ def _is_silent(run: Run) -> bool:
 
 def _age(run: Run) -> tuple[int, str]:
     return run.info.start_time or 0, run.info.run_id
-
-
-def _history_metrics(history: Sequence[Record], finished: int) -> Iterator[tuple[str, float, int, int]]:
-    for row in history:
-        step = int(row.get("epoch", 0))
-        for name, value in row.items():
-            if name == "epoch":
-                continue
-            if isinstance(value, Mapping):
-                for part, number in value.items():
-                    if isinstance(number, int | float):
-                        yield _metric_name(f"{name}/{part}"), float(number), finished, step
-            elif isinstance(value, int | float):
-                yield _metric_name(name), float(value), finished, step
-
-
-def _metric_name(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "_-. /:" else "_" for c in name)
-
-
-def _flat(value: Mapping[str, object], prefix: str) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for name, item in value.items():
-        path = f"{prefix}.{name}" if prefix else str(name)
-        if isinstance(item, Mapping) and item:
-            found.update(_flat(item, path))
-        else:
-            found[path] = item if isinstance(item, str | int | float | bool) or item is None else json.dumps(item)
-    return found
 
 
 def _code_tags() -> dict[str, str]:

@@ -15,11 +15,11 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..base.documents import Results
+from ..base.documents import Results, Tuned
 from ..base.errors import first_line
 from ..base.files import write_synced
 from ..base.text import redact
@@ -45,11 +45,18 @@ LOGGED_KINDS = ("train", "unlearn", "attack")
 MARKER = "mlflow.json"
 
 
+@dataclass(frozen=True)
+class Trials:
+    """The settings that a league tried."""
+
+    tuned: Sequence[Tuned]
+
+
 @dataclass
 class _Item:
     """Something to log, and how often a server that answers otherwise has refused it."""
 
-    value: Unit | Results | str  # a str ends the parent run with that status
+    value: Unit | Trials | Results | str  # a str ends the parent run with that status
     refusals: int = 0
 
     @property
@@ -57,9 +64,11 @@ class _Item:
         return isinstance(self.value, str)
 
 
-def _write_to(runs: MlflowRuns, value: Unit | Results | str) -> None:
+def _write_to(runs: MlflowRuns, value: Unit | Trials | Results | str) -> None:
     if isinstance(value, Unit):
         runs.log_unit(value)
+    elif isinstance(value, Trials):
+        runs.log_trials(value.tuned)
     elif isinstance(value, str):
         runs.end(value)
     else:
@@ -119,6 +128,11 @@ class Tracker:
         """Queues a committed unit."""
         if self._thread is not None and unit.kind in LOGGED_KINDS:
             self._queue.put(_Item(unit))
+
+    def log_trials(self, tuned: Sequence[Tuned]) -> None:
+        """Queues the settings that a league tried."""
+        if self._thread is not None and tuned:
+            self._queue.put(_Item(Trials(tuned)))
 
     def finish(self, document: Results, failed: int) -> None:
         """Logs the result rows and artifacts, ends the parent run and waits, with a limit, until

@@ -97,6 +97,9 @@ GLOSSARY = (
 )
 
 
+Kind = Literal["fraction", "percent", "seconds", "times", "count", "flag"]
+
+
 @dataclass(frozen=True)
 class Metric:
     """How one metric is named and printed. `target`: what the best value is nearest to, or the end
@@ -104,7 +107,7 @@ class Metric:
 
     name: str
     label: str
-    kind: Literal["fraction", "percent", "seconds", "times", "count", "flag"]
+    kind: Kind
     target: Literal["chance", "retrain", "low", "high", None] = None
     unit: str = ""
     tex: str = ""

@@ -104,12 +104,12 @@ def build(
     ranked = ranked_by(plan.league.objective, plan.attack)
     bound = bound_of(plan.league)
     kept = {each.name: _within(each, nothing, bound) for each in methods}
-    groups = {m.name: m.group for m in methods if m.done and kept[m.name] is not False and m.metric(ranked).known}
+    groups = {each.name: each.group for each in methods if each.done and each.metric(ranked).known}
     measures = {NO_UNLEARN: nothing[ranked], **{each.name: each.metric(ranked) for each in methods}}
     field = contenders(plan, measures, groups)
-    standing = look(
-        field, reference_of(plan, retrain[ranked]), earlier=_known(earlier, field), number=looks, looks=looks
-    )
+    reference = reference_of(plan, retrain[ranked])
+    everyone = look(field, reference, earlier=_known(earlier, field), number=looks, looks=looks)
+    standing = everyone.among([each.name for each in field if kept.get(each.name) is not False])
     columns = _columns(plan, (nothing, retrain, *(row for each in methods for row in each.rows)))
     tables = {name: _column(name, plan, nothing, retrain, methods) for name in columns}
     found = [

@@ -134,6 +134,10 @@ class Tuning:
             running = {name: self._best(tried, rung) for name, tried in kept.items()}
         return [self._tuned(entry, found[entry.name], running[entry.name]) for entry in self.plan.entries]
 
+    def make(self, units: Sequence[Unit]) -> None:
+        """Makes units that are not stored; what fails is not there afterwards."""
+        self._run(units, "")
+
     def _best(self, tried: Sequence[Candidate], rung: Rung) -> list[Candidate]:
         """Returns those that could be measured, the best first."""
         good = [c for c in tried if not c.failed and c.reading is not None and c.reading.models >= rung.models]

@@ -1,0 +1,169 @@
+"""A whole league: tuning, a first look, the run of the winners, the table. Running it again does
+only what is missing, and ends with the same table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from attack.metrics.row import Row
+from unlearn import METHODS
+
+from ...base.documents import LeagueDocument, Tuned
+from ...base.errors import EnvironmentFault, one_line
+from ...base.files import write_synced
+from ...base.values import Json, finite, plain
+from ...engine import Engine, InlineEngine
+from ...plan.data import load_data
+from ...plan.league import LeaguePlan, check_league, chosen
+from ...plan.plan import make_plan
+from ...plan.units import Unit, default_threads
+from ...recipe.options import option_names
+from ...recipe.sections import Recipe
+from ...records.folder import OutputFolder
+from ...records.ownership import Owner
+from ...records.progress import Progress
+from ...store import CorruptObject, open_store
+from ...work.context import Context
+from ..preflight import preflight, try_model
+from ..run import RunResult, run
+from ..stages import INLINE, RunOptions, Stages
+from .looks import FirstLook, looks_of, take
+from .table import build
+from .tuning import Tuning
+
+FILE = "league.json"
+
+
+@dataclass
+class LeagueResult:
+    """What a league came to: the document of `league.json`, and the run of the winners."""
+
+    document: LeagueDocument
+    folder: Path
+    run: RunResult
+
+
+def league(recipe: Recipe, options: RunOptions) -> LeagueResult:
+    """Plays the league that a recipe's `league` section asks for.
+
+    **Raises:** `RecipeError` before anything is started where the section does not fit.
+    `SearchFailed` where shadow models or attackers fail. `EnvironmentFault` where storage, cluster
+    or disk fail. A method that fails is a row that says why.
+    """
+    plan = check_league(recipe)
+    folder = OutputFolder(options.output)
+    folder.take(Owner.of_recipe(recipe), options.force)
+    progress = Progress(quiet=options.quiet, log=folder.log)
+    try:
+        tuned, first = _Preparation(plan, options, folder, progress).execute()
+    except KeyboardInterrupt:
+        folder.append_event({"event": "interrupted"})
+        raise
+    except CorruptObject as error:
+        raise EnvironmentFault(f"{recipe.name}: {one_line(error)}; the same command makes it again") from None
+    finally:
+        progress.close()
+        folder.unlock()
+    final = chosen(recipe, _methods(plan, tuned), first.measured)
+    result = run(final, options, tuned=tuned)
+    ended = replace(plan, league=plan.league.model_copy(update={"measured": first.measured}))
+    rows = [Row.from_json(row) for row in result.document["rows"]]
+    document = finite(build(ended, rows, tuned, first.calls, looks_of(plan)))
+    _write(folder, document)
+    return LeagueResult(document, folder.path, result)
+
+
+class _Preparation:
+    """Everything before the run of the winners."""
+
+    def __init__(self, plan: LeaguePlan, options: RunOptions, folder: OutputFolder, progress: Progress):
+        self.plan = plan
+        self.options = options
+        self.folder = folder
+        self.progress = progress
+        self.stages = Stages(folder, progress)
+        self._engine: Engine | None = None
+
+    def execute(self) -> tuple[list[Tuned], FirstLook]:
+        recipe, options = self.plan.recipe, self.options
+        self.store = open_store(options.store or str(self.folder.path / "store"))
+        counting = self.progress.counting("decoding images")
+        self.data = load_data(recipe, self.store, counting, allow_factory=options.allow_factory)
+        try_model(recipe, self.data, allow_factory=options.allow_factory)
+        self.folder.write_recipe(recipe, self.store.uri)
+        self.folder.log_begin(recipe.name)
+        tuning = Tuning(self.plan, self.data, self.store, self.stages, self._start, self.progress.say)
+        try:
+            tuned = tuning.tune()
+            first = self._first_look(tuning, tuned)
+        finally:
+            if self._engine is not None:
+                self._engine.close()
+        for each in tuned:
+            self.progress.say(_told(each))
+        return tuned, first
+
+    def _first_look(self, tuning: Tuning, tuned: Sequence[Tuned]) -> FirstLook:
+        if looks_of(self.plan) < 2:
+            return FirstLook((), {})
+        whole = make_plan(chosen(self.plan.recipe, _methods(self.plan, tuned), {}), self.data)
+
+        def make(units: Sequence[Unit]) -> None:
+            everything = {need.key: need for unit in units for need in unit.ancestors().values()}
+            tuning.make([*everything.values(), *units])
+
+        first = take(self.plan, whole, self.store, make)
+        if first.measured:
+            self.progress.say(f"league: the place of {', '.join(first.measured)} is certain: not measured further")
+        return first
+
+    def _start(self) -> Engine:
+        """Returns where units run, started at the first that is missing."""
+        if self._engine is None:
+            recipe, options = self.plan.recipe, self.options
+            preflight(recipe, self.store)
+            if options.address == INLINE:
+                threads = default_threads(recipe.resources.cpus_per_unit)
+                context = Context(self.store, self.data, threads=threads, allow_factory=options.allow_factory)
+                self._engine = InlineEngine(context)
+                self.stages.record(self._engine)
+            else:
+                self._engine = self.stages.start_ray(recipe, options, self.data, self.store, tuple)
+        return self._engine
+
+
+def _methods(plan: LeaguePlan, tuned: Sequence[Tuned]) -> list[dict[str, Json]]:
+    """Returns the winners as a recipe gives them, once for each unlearning seed where a method has
+    one."""
+    found: list[dict[str, Json]] = []
+    for each in tuned:
+        if each["winner"] is None:
+            continue
+        options = {name: plain(value) for name, value in each["winner"].items()}
+        if plan.league.seeds == 1 or "seed" not in option_names(METHODS[each["method"]]):
+            found.append(options)
+            continue
+        first = options.get("seed", 0)
+        base = first if isinstance(first, int) else 0
+        found += [{**options, "seed": base + seed} for seed in range(plan.league.seeds)]
+    return found
+
+
+def _told(tuned: Tuned) -> str:
+    spent = tuned["spent"]
+    effort = f"{spent['settings']} settings, {spent['models']} models, {spent['seconds']:.0f} s"
+    if tuned["winner"] is None:
+        return f"  {tuned['method']}: no setting could be measured: {tuned['why']} ({effort})"
+    best = next(trial for trial in tuned["trials"] if trial["winner"])
+    beyond = "" if tuned["within_bound"] else ", beyond the bound"
+    return f"  {tuned['method']}: distance {best['distance']:.3f} with {best['source']}{beyond} ({effort})"
+
+
+def _write(folder: OutputFolder, document: LeagueDocument) -> None:
+    content = json.dumps(document, indent=1, ensure_ascii=False).encode()
+    path = folder.path / FILE
+    if not path.is_file() or path.read_bytes() != content:
+        write_synced(path, content)
