@@ -59,6 +59,7 @@ _WHOLE = {
     "verdict": "[What counts as forgotten](#verdict).",
     "outputs": "[Logits that are kept besides the forget set's](#outputs).",
     "search": "[What `orchestrator search` looks for](#search).",
+    "league": "[What `orchestrator league` compares](#league).",
     "extends": "A recipe to fill this one in from: a path or a shipped name.",
 }
 

@@ -95,8 +95,9 @@ class LeagueCell(TypedDict):
 
 
 class LeagueSpread(TypedDict):
-    """How far the ranked number varies between models and between unlearning seeds, as standard
-    deviations; the share of the interval that seeds bring; the model farthest from Retrain.
+    """How far the ranked number varies between models and between unlearning seeds: standard
+    deviations. `from_seeds`: the share of the interval that seeds bring. `worst_model`: the one
+    farthest from Retrain, with its value.
     """
 
     models: float | None

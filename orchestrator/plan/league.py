@@ -18,8 +18,10 @@ from unlearn.methods.base import Method, Range
 from ..base.errors import Fault, RecipeError, nearest
 from ..base.values import Json, plain
 from ..recipe import sweep
+from ..recipe.checks import point_faults
 from ..recipe.choices import Point
-from ..recipe.recipe import changed, check_recipe
+from ..recipe.options import canonical_options, method_of, settings_of
+from ..recipe.recipe import changed
 from ..recipe.sections import League, Recipe
 from .search import FEWEST_MODELS, FOLD, primary_attack
 
@@ -199,7 +201,7 @@ def _starts(
 
 
 def _inside(value: Json, space: Range | Values) -> Json:
-    """Returns a value where a range has it, else the middle of the range, or the first of a list."""
+    """Returns a value that lies in a range. Else the middle of the range, or the first of a list."""
     if isinstance(space, Values):
         known = plain(list(space.values))
         assert isinstance(known, list)
@@ -225,13 +227,14 @@ def _range(value: object, name: str, index: int) -> Range | Values:
 
 def point_of(recipe: Recipe, name: str, options: Mapping[str, Json]) -> Point | None:
     """Returns the setting of a method; None where its options cannot stand together."""
-    document = {**recipe.document, "methods": [{"name": name, **options}]}
-    document.pop("league", None)
-    try:
-        [point] = check_recipe(document, recipe.name).methods
-    except RecipeError:
+    training = recipe.section("training")
+    inherited = {key: training[key] for key in sorted(METHODS[name].inherits & set(training))}
+    if point_faults(name, {**inherited, **options}, name):
         return None
-    return point
+    written = canonical_options(METHODS[name], options, sweep.each)
+    method = method_of(name, {**inherited, **written})
+    settings = settings_of(method)
+    return Point(name, {key: settings[key] for key in written}, method, written)
 
 
 def chosen(recipe: Recipe, methods: list[dict[str, Json]], measured: Mapping[str, int]) -> Recipe:

@@ -40,8 +40,8 @@ class Step:
     """One more model measured: it is unlearned, its outputs are made, and all models so far are
     scored together.
 
-    `distance`: what measures how far the models so far are from retrained ones; None where a search
-    does not ask for it, or there is one model.
+    `distance`: how far the models so far are from retrained ones. None where a search does not ask
+    for it, or there is one model.
     """
 
     unlearn: Unit

@@ -193,14 +193,15 @@ def _method_faults(draft: Draft, inherit: bool) -> list[Fault]:
         seen: set[str] = set()
         inherited = method_defaults(name, draft) if inherit else {}
         for params in sweep.expand(options, draft.seed, index):
-            for fault in _point_faults(name, {**inherited, **params}, where):
+            for fault in point_faults(name, {**inherited, **params}, where):
                 if str(fault) not in seen:
                     seen.add(str(fault))
                     found.append(fault)
     return found
 
 
-def _point_faults(name: str, params: Mapping[str, object], where: str) -> list[Fault]:
+def point_faults(name: str, params: Mapping[str, object], where: str) -> list[Fault]:
+    """Returns what keeps one setting of a method from being built."""
     try:
         kind, options = METHODS[name].translate(params)
     except ValueError as error:

@@ -9,6 +9,7 @@ from . import tables
 from .figures.drawing import render
 from .figures.figures import draw
 from .figures.pareto import search_figures
+from .league_page import write_league
 from .page import page
 from .rows import Report
 
@@ -41,4 +42,4 @@ def write_report(output_dir: str | Path) -> list[Path]:
         write(folder / "figures" / f"{figure.name}.svg", svg)
         write(folder / "figures" / f"{figure.name}.png", png)
     write(folder / "report.html", page(report, figures))
-    return written
+    return written + write_league(folder)

@@ -19,6 +19,7 @@ ALLOWED = {
     "unlearn/data/forget_set.py": "Arrow and imagehash serve few scenarios, and the library needs torch alone",
     "orchestrator/engine/start.py": "Ray takes seconds to import",
     "orchestrator/experiments/run.py": "Matplotlib is for the report alone",
+    "orchestrator/experiments/league/league.py": "Matplotlib is for the report alone",
     "orchestrator/experiments/search.py": "Ray takes seconds to import",
     "orchestrator/experiments/stages.py": "Ray takes seconds to import",
     "orchestrator/records/mlflow_server.py": "MLflow takes seconds to import; a thread of its own waits for it",

@@ -34,7 +34,7 @@ from .looks import FirstLook, looks_of, take
 from .table import build
 from .tuning import Tuning
 
-FILE = "league.json"
+FILE, PAGE = "league.json", "league.html"
 
 
 @dataclass
@@ -163,7 +163,12 @@ def _told(tuned: Tuned) -> str:
 
 
 def _write(folder: OutputFolder, document: LeagueDocument) -> None:
+    """Writes `league.json`, page, tables and figures, where they are not there already."""
     content = json.dumps(document, indent=1, ensure_ascii=False).encode()
     path = folder.path / FILE
-    if not path.is_file() or path.read_bytes() != content:
-        write_synced(path, content)
+    if path.is_file() and path.read_bytes() == content and (folder.path / PAGE).is_file():
+        return
+    write_synced(path, content)
+    from ...report.league_page import write_league  # Matplotlib takes seconds to import
+
+    folder.seal([path, *write_league(folder.path)])

@@ -1,4 +1,5 @@
-"""The first look: half of the models under test, then no more for methods whose place is certain."""
+"""The first look at half of the models under test. A method whose place is then certain is not
+measured further."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from unlearn.methods.base import Choice, Range
 from ...base.values import Json, plain
 from ...plan.league import Entry
 from ...recipe.choices import Point
+from ...recipe.options import settings_of
 
 DRAWN = "drawn"
 MOST_REDRAWN = 20  # draws for each setting that is wanted, where options cannot stand together
@@ -50,7 +51,7 @@ class Sampler:
                 seed=seed, n_startup_trials=generations(settings)[0], multivariate=True, group=True
             )
         self._study = optuna.create_study(sampler=tpe)
-        self._asked: list[tuple[Point, optuna.trial.Trial | None, Mapping[str, Json]]] = []
+        self._asked: list[tuple[Point, optuna.trial.Trial | None]] = []
 
     def ask(self, count: int) -> list[tuple[str, Point]]:
         """Returns up to `count` settings and where each comes from; fewer where there are no
@@ -60,7 +61,7 @@ class Sampler:
             source, options = self._starts.pop(0)
             point = self._point_of(options)
             if point is not None and self._is_new(point):
-                self._asked.append((point, None, options))
+                self._asked.append((point, None))
                 found.append((source, point))
         for _ in range(MOST_REDRAWN * count if self._space else 0):
             if len(found) == count:
@@ -71,21 +72,23 @@ class Sampler:
             if point is None or not self._is_new(point):
                 self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
                 continue
-            self._asked.append((point, trial, options))
+            self._asked.append((point, trial))
             found.append((DRAWN, point))
         return found
 
     def tell(self, values: Sequence[float]) -> None:
         """Takes what the settings of the last `ask` came to, in its order; lower is better."""
-        for (_, trial, options), value in zip(self._asked[-len(values) :] if values else (), values, strict=True):
+        for (point, trial), value in zip(self._asked[-len(values) :] if values else (), values, strict=True):
             if trial is not None:
                 self._study.tell(trial, value)
-            elif all(name in options and _contains(kind, options[name]) for name, kind in self._space.items()):
-                params = {name: options[name] for name in self._space}
+                continue
+            settings = settings_of(point.method)
+            params = {name: settings.get(name) for name in self._space}
+            if all(_contains(kind, params[name]) for name, kind in self._space.items()):
                 self._study.add_trial(create_trial(params=params, distributions=self._space, value=value))
 
     def _is_new(self, point: Point) -> bool:
-        return all(point != known for known, _, _ in self._asked)
+        return all(point != known for known, _ in self._asked)
 
 
 def _distribution(values: Range | Choice) -> BaseDistribution:
@@ -94,7 +97,7 @@ def _distribution(values: Range | Choice) -> BaseDistribution:
     return CategoricalDistribution(values.values)
 
 
-def _contains(kind: BaseDistribution, value: Json) -> bool:
+def _contains(kind: BaseDistribution, value: object) -> bool:
     if isinstance(kind, FloatDistribution):
         return isinstance(value, int | float) and kind.low <= value <= kind.high
     return isinstance(kind, CategoricalDistribution) and value in kind.choices

@@ -1,0 +1,428 @@
+"""A league: its faults, its budget, its places, and a tiny one that is killed, goes on, and ends with the same table."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import io
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from attack.metrics.measure import Measure, mean_measure
+from attack.metrics.ranks import Call
+from attack.metrics.row import Row
+from orchestrator.base.documents import LeagueDocument, Tuned
+from orchestrator.base.errors import RecipeError
+from orchestrator.commands.cli import main
+from orchestrator.experiments.league.gaps import average_gap, tug_of_war
+from orchestrator.experiments.league.sampler import Sampler, generations
+from orchestrator.experiments.league.table import build
+from orchestrator.plan.data import load_data
+from orchestrator.plan.league import LeaguePlan, check_league, chosen, point_of, rungs_of
+from orchestrator.plan.plan import make_plan
+from orchestrator.plan.search import plan_settings
+from orchestrator.plan.units import experiment_id
+from orchestrator.recipe.options import settings_of
+from orchestrator.recipe.recipe import check_recipe
+from orchestrator.recipe.sections import League
+from orchestrator.report import league_tables
+from orchestrator.store import LocalStore
+from unlearn import METHODS
+
+IDLE = {"name": "cf_k", "k": 1, "lr": 1e-7, "epochs": 1, "final_lr": None}
+ABSURD = {"name": "grad_ascent", "lr": 50.0, "epochs": 3, "clip": None}
+AGAIN = {"name": "eu_k", "k": 5, "lr": {"grid": [0.05, 0.02]}}
+
+
+def playing(document: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """The tiny recipe with a method that retrains, one that does nothing and one that ruins models."""
+    document = copy.deepcopy(document)
+    document["dataset"]["limit"]["train"] = 120
+    document["training"] |= {"epochs": 8, "weight_decay": 0.0}
+    document["methods"] = copy.deepcopy([AGAIN, IDLE, ABSURD])
+    document["shadows"] = {"originals": 8, "retrained": 8, "split": [2, 2, 4]}
+    document["league"] = {"budget": {"settings": 3, "models": 2}, **fields}
+    document["league"].setdefault("bound", {"error_test_increase": 30.0})
+    return document
+
+
+def faults(document: dict[str, Any]) -> str:
+    with pytest.raises(RecipeError) as error:
+        check_league(check_recipe(document))
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("league", None, "league: None: missing; allowed: budget"),
+        ("league.budgets", {}, "did you mean 'budget'?"),
+        ("league.budget.settings", 0, "league.budget.settings: 0"),
+        ("league.budget.models", 5, "more models than the validation fold has; allowed: at most 2"),
+        ("league.objective", "auc", "league.objective: 'auc'"),
+        ("league.bound", {}, "null for none"),
+        ("league.looks", 3, "league.looks: 3"),
+        ("league.seeds", 0, "league.seeds: 0"),
+        ("league.measured", {"pgu": 2}, "league.measured.pgu: 2: no such method here"),
+        ("methods", [], "nobody competes"),
+        ("methods", [IDLE, IDLE], "methods.1.name: 'cf_k': competes twice"),
+        ("methods", [IDLE | {"lr": {"zip": [0.1, 0.2]}}], "a league varies each option for itself"),
+        ("shadows.split", [3, 1, 4], "fold has 1 models"),
+        ("attacks", [{"name": "lira"}], "fitted once for all settings; allowed: xgboost"),
+    ],
+)
+def test_faults_are_named(tiny: dict[str, Any], path: str, value: Any, words: str) -> None:
+    document = playing(tiny)
+    node = document
+    *parents, last = path.split(".")
+    for part in parents:
+        node = node[part]
+    node[last] = value
+    assert words in faults(document)
+
+
+def test_a_league_changes_no_key_of_a_run(tiny: dict[str, Any]) -> None:
+    with_league = check_recipe(playing(tiny))
+    document = playing(tiny)
+    del document["league"]
+    without = check_recipe(document)
+    data = load_data(without, None)
+    keys = [[unit.key for unit in make_plan(recipe, data).units()] for recipe in (without, with_league)]
+    assert keys[0] == keys[1]
+    assert "league" not in check_recipe(copy.deepcopy(tiny)).document, "older recipes stay the experiments they were"
+    assert experiment_id(without) != experiment_id(with_league)
+
+
+def test_every_method_has_the_same_budget() -> None:
+    league = League.model_validate({"budget": {"settings": 12, "models": 6}, "reduction": 3})
+    assert [(rung.settings, rung.models) for rung in rungs_of(league)] == [(12, 1), (4, 3), (2, 6)]
+    assert sum(generations(12)) == 12
+    assert generations(1) == [1]
+    distances = League.model_validate({"budget": {"settings": 4, "models": 2}, "objective": "klom"})
+    assert [(rung.settings, rung.models) for rung in rungs_of(distances)] == [(4, 2)]
+
+
+def sampled(plan: LeaguePlan, name: str, values: Any = lambda point: 0.1) -> list[tuple[str, dict[str, Any]]]:
+    entry = next(entry for entry in plan.entries if entry.name == name)
+    sampler = Sampler(entry, 12, 7, lambda options: point_of(plan.recipe, name, options))
+    found = []
+    for count in generations(12):
+        asked = sampler.ask(count)
+        sampler.tell([values(point) for _, point in asked])
+        found += [(source, dict(settings_of(point.method))) for source, point in asked]
+    return found
+
+
+def test_settings_start_from_published_ones_and_follow_what_was_measured(tiny: dict[str, Any]) -> None:
+    document = playing(tiny)
+    document["methods"] = [{"name": "scrub"}, {"name": "ssd", "lam": 1.0}]
+    plan = check_league(check_recipe(document))
+    drawn = sampled(plan, "scrub")
+    assert [source for source, _ in drawn[:4]] == [
+        "preset scrub-notebook", "preset scrub-k1nght", "preset scrub-rum", "its default settings",
+    ]  # fmt: skip
+    assert len(drawn) == 12
+    assert {source for source, _ in drawn[4:]} == {"drawn"}
+    assert drawn == sampled(plan, "scrub"), "the same values give the same settings, whoever was faster"
+    assert all(params["lam"] == 1.0 for _, params in sampled(plan, "ssd")), "what the recipe gives is held"
+
+    def high_is_good(point: Any) -> float:
+        return abs(math.log(point.method.alpha / 50.0))
+
+    told = [params["alpha"] for _, params in sampled(plan, "ssd", high_is_good)][6:]
+    blind = [params["alpha"] for _, params in sampled(plan, "ssd")][6:]
+    assert np.median(np.abs(np.log(np.divide(told, 50.0)))) < np.median(np.abs(np.log(np.divide(blind, 50.0))))
+
+
+def test_a_method_whose_options_are_all_held_is_tried_once(tiny: dict[str, Any]) -> None:
+    document = playing(tiny)
+    held = {name: settings_of(METHODS["ssd"]())[name] for name in METHODS["ssd"].space()}
+    document["methods"] = [{"name": "ssd", **held}]
+    plan = check_league(check_recipe(document))
+    tried = sampled(plan, "ssd")
+    assert len(tried) <= 3, "its presets may differ in what is not searched"
+    assert all(params[name] == value for _, params in tried for name, value in held.items())
+
+
+def test_options_that_cannot_stand_together_are_not_tried(tiny: dict[str, Any]) -> None:
+    plan = check_league(check_recipe(playing(tiny)))
+    assert point_of(plan.recipe, "cf_k", {"k": 0}) is None
+
+
+@pytest.mark.parametrize("objective", ["auc_gap", "klom"])
+def test_nothing_of_the_test_fold_is_part_of_the_tuning(tiny: dict[str, Any], objective: str) -> None:
+    plan = check_league(check_recipe(playing(tiny, objective=objective)))
+    data = load_data(plan.recipe, None)
+    planned = plan_settings(plan.recipe, data, [IDLE], distances=objective != "auc_gap")
+    units = [unit for setting in planned.settings for step in setting.steps for unit in step.units()]
+    needed = {key for unit in units for key in (unit.key, *unit.ancestors())}
+    final = make_plan(chosen(plan.recipe, [dict(IDLE)], {}), data)
+    test = {unit.key for row in final.rows for unit in (*row.targets, *row.producers, *row.measures)}
+    test |= {output.key for output in final.population if output.label.fold == "test"}
+    assert needed
+    assert not needed & test
+    assert {unit.kind for unit in units} == {"unlearn", "outputs", "score"} | (
+        {"distance"} if objective == "klom" else set()
+    )
+
+
+def test_a_method_whose_place_is_certain_is_measured_on_fewer_models(tiny: dict[str, Any]) -> None:
+    recipe = check_recipe(playing(tiny))
+    data = load_data(recipe, None)
+    methods = [dict(IDLE), dict(ABSURD)]
+    whole = make_plan(chosen(recipe, methods, {}), data)
+    fewer = make_plan(chosen(recipe, methods, {"cf_k": 2}), data)
+    assert [len(row.targets) for row in whole.rows] == [4, 4, 4, 4]
+    assert [len(row.targets) for row in fewer.rows] == [4, 4, 2, 4]
+    assert fewer.rows[3].distance == whole.rows[3].distance, "the others are measured as before"
+    assert fewer.rows[2].targets == whole.rows[2].targets[:2]
+
+
+# ------------------------------ the table, from rows alone
+
+
+def row(method: str, auc: list[float], test: float = 10.0, spread: float = 0.2) -> Row:
+    kind = "retrain" if method == "retrain" else "original"
+    names = [f"{kind}-{i:03d}" for i in range(len(auc))]
+    errors = [test + spread * (-1) ** i for i in range(len(auc))]
+    metrics = {"auc": mean_measure(dict(zip(names, auc, strict=True)))}
+    for name in ("error_forget", "error_retain", "error_test"):
+        metrics[name] = mean_measure(dict(zip(names, errors, strict=True)))
+    return Row(method, metrics=metrics, models=len(auc), sources=tuple(names), access="retain")
+
+
+def tuned(method: str, winner: bool = True) -> Tuned:
+    return {
+        "method": method,
+        "title": method,
+        "trials": [],
+        "spent": {"settings": 3, "models": 4, "seconds": 1.5},
+        "winner": {"name": method} if winner else None,
+        "within_bound": winner,
+        "why": "" if winner else "it burst",
+    }
+
+
+NOISE = [0.004, -0.003, 0.002, -0.003, 0.001, -0.001]
+
+
+def around(auc: float, turn: int = 0) -> list[float]:
+    return [auc + NOISE[(i + turn) % 6] for i in range(6)]
+
+
+def table(tiny: dict[str, Any], rows: list[Row], *, earlier: tuple[Call, ...] = (), **fields: Any) -> LeagueDocument:
+    document = playing(tiny, **fields)
+    names = [each.method for each in rows if each.method not in ("no_unlearn", "retrain")]
+    document["methods"] = [{"name": name} | ({"k": 2} if name == "eu_k" else {}) for name in dict.fromkeys(names)]
+    plan = check_league(check_recipe(document))
+    return build(plan, rows, [tuned(name) for name in dict.fromkeys(names)], earlier, 1)
+
+
+def places(document: LeagueDocument) -> dict[str, tuple[int | None, int | None]]:
+    return {row["method"]: (row["rank"], row["rank_high"]) for row in document["rows"]}
+
+
+REFERENCES = [row("no_unlearn", around(0.8)), row("retrain", around(0.5, 2))]
+
+
+def test_methods_end_where_they_belong(tiny: dict[str, Any]) -> None:
+    rows = [
+        *REFERENCES,
+        row("finetune", around(0.8, 1)),
+        row("scrub", around(0.5, 4)),
+        row("salun", around(0.2, 3)),
+        row("eu_k", around(0.5, 1), test=80.0),
+    ]
+    found = table(tiny, rows, bound={"error_test_increase": 5.0})
+    by_name = {each["method"]: each for each in found["rows"]}
+    assert places(found) == {
+        "no_unlearn": (None, None), "retrain": (None, None), "scrub": (1, 1), "finetune": (2, 4), "salun": (2, 4),
+        "eu_k": (None, None),
+    }  # fmt: skip
+    assert found["winners"] == {"retain": "scrub"}
+    assert by_name["scrub"]["beats_nothing"]
+    assert not by_name["finetune"]["beats_nothing"], "it does nothing"
+    assert not by_name["salun"]["beats_nothing"], "0.2 is as far from 0.5 as 0.8: over-unlearning is no forgetting"
+    assert by_name["eu_k"]["why"] == "its test error rises beyond the bound"
+    assert by_name["eu_k"]["within_bound"] is False
+    assert by_name["scrub"]["cells"]["auc"]["outside"] is False
+    assert by_name["finetune"]["cells"]["auc"]["outside"] is True
+    assert by_name["eu_k"]["cells"]["error_test"]["outside"] is True
+    assert [each["method"] for each in found["rows"]][-1] == "eu_k"
+
+
+def test_methods_that_see_retain_data_do_not_compete_with_those_that_do_not(tiny: dict[str, Any]) -> None:
+    rows = [*REFERENCES, row("grad_ascent", around(0.7)), row("scrub", around(0.5, 4))]
+    found = table(tiny, rows)
+    assert {each["method"]: each["group"] for each in found["rows"]} == {
+        "no_unlearn": "reference", "retrain": "reference", "grad_ascent": "forget", "scrub": "retain",
+    }  # fmt: skip
+    assert places(found)["grad_ascent"] == (1, 1), "best of its group: only doing nothing is worse"
+    assert found["compared"] == 2
+
+
+def test_seeds_are_one_row_with_two_kinds_of_spread(tiny: dict[str, Any]) -> None:
+    several = [row("scrub", around(auc, turn)) for turn, auc in enumerate((0.48, 0.5, 0.52))]
+    found = table(tiny, [*REFERENCES, *several], seeds=3)
+    [scrub] = [each for each in found["rows"] if each["method"] == "scrub"]
+    assert scrub["seeds"] == 3
+    assert scrub["cells"]["auc"]["value"] == pytest.approx(0.5)
+    assert scrub["spread"]["seeds"] == pytest.approx(0.02, rel=0.2)
+    assert scrub["spread"]["models"] == pytest.approx(0.0, abs=0.002)
+    assert scrub["spread"]["worst_model"] in {f"original-{i:03d}" for i in range(6)}
+
+
+def test_calls_of_the_first_look_stand(tiny: dict[str, Any]) -> None:
+    rows = [*REFERENCES, row("scrub", around(0.5, 4)), row("salun", around(0.5, 1))]
+    found = table(tiny, rows, earlier=(Call("salun", "scrub", 0.01, 1),))
+    assert places(found)["salun"] == (1, 1)
+    assert {"better": "salun", "worse": "scrub", "adjusted": 0.01, "look": 1} in found["pairs"]
+
+
+def test_a_method_that_could_not_be_measured_says_why(tiny: dict[str, Any]) -> None:
+    document = playing(tiny)
+    document["methods"] = [{"name": "scrub"}, {"name": "salun"}]
+    plan = check_league(check_recipe(document))
+    rows = [*REFERENCES, row("scrub", around(0.5, 4))]
+    found = build(plan, rows, [tuned("scrub"), tuned("salun", winner=False)], (), 1)
+    last = found["rows"][-1]
+    assert (last["method"], last["rank"], last["why"]) == ("salun", None, "it burst")
+
+
+def test_the_average_gap_and_the_tug_of_war() -> None:
+    mine = {"original-000": 12.0, "original-001": 8.0}
+    theirs = {"retrain-000": 10.0, "retrain-001": 10.0, "retrain-002": 13.0}
+    metrics = {name: mean_measure(mine) for name in ("error_forget", "error_retain", "error_test")}
+    other = {name: mean_measure(theirs) for name in metrics}
+    method = Row(
+        "scrub", metrics={**metrics, "auc": Measure.of(0.6, by_model={"original-000": 0.7, "original-001": 0.5})}
+    )
+    retrain = Row("retrain", metrics={**other, "auc": Measure.of(0.5, by_model=dict.fromkeys(theirs, 0.5))})
+    # |12 − 11| = 1 and |8 − 11| = 3 for the errors; 20 and 0 points of AUC
+    assert average_gap(method, retrain).value == pytest.approx(((3 * 1 + 20) / 4 + (3 * 3 + 0) / 4) / 2)
+    assert tug_of_war(method, retrain).value == pytest.approx((0.99**3 + 0.97**3) / 2)
+    # each of Retrain's own against the mean of the others: 1.5, 1.5 and 3 points
+    assert average_gap(retrain, retrain).value == pytest.approx((1.5 + 1.5 + 3) * 3 / 4 / 3)
+    assert not average_gap(Row("salun"), retrain).known
+
+
+def test_the_tables_say_the_same(tiny: dict[str, Any]) -> None:
+    rows = [*REFERENCES, row("finetune", around(0.8, 1)), row("scrub", around(0.5, 4))]
+    found = table(tiny, rows)
+    lines = list(csv.DictReader(io.StringIO(league_tables.to_csv(found))))
+    assert [line["method"] for line in lines] == [each["method"] for each in found["rows"]]
+    scrub = next(line for line in lines if line["method"] == "scrub")
+    assert (scrub["rank"], scrub["auc_outside"], scrub["tuned_models"]) == ("1", "false", "4")
+    assert float(scrub["auc_band_low"]) < 0.5 < float(scrub["auc_band_high"])
+    latex, markdown = league_tables.to_latex(found), league_tables.to_markdown(found)
+    assert latex.count(r"\\") == len(latex.split(r"\\")) - 1
+    assert "0.800*" in markdown.replace("\\", "")
+    assert "2 (2 to 3)" in markdown
+    assert "see retain data" in latex
+
+
+def test_distances_are_ranked_by_their_intervals(tiny: dict[str, Any]) -> None:
+    def with_klom(each: Row, value: float) -> Row:
+        return Row(
+            each.method,
+            metrics={**each.metrics, "klom/p95": Measure.of(value, [value - 0.3, value + 0.3], models=6)},
+            models=6,
+        )
+
+    rows = [with_klom(each, value) for each, value in zip(
+        [*REFERENCES, row("finetune", around(0.8, 1)), row("scrub", around(0.5, 4))], (5.0, 1.0, 4.9, 1.1), strict=True
+    )]  # fmt: skip
+    found = table(tiny, rows, objective="klom")
+    assert places(found) == {"no_unlearn": (None, None), "retrain": (None, None), "scrub": (1, 1), "finetune": (2, 3)}
+
+
+# ------------------------------ a whole league
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny league."""
+    from .conftest import TINY
+
+    folder = tmp_path_factory.mktemp("league")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(playing(TINY)))
+    arguments = ["league", str(folder / "tiny.yaml"), "--output", str(folder / "out"), "--address", "inline", "--quiet"]
+    assert main(arguments) == 0
+    return folder
+
+
+def timeless(path: Path) -> Any:
+    """A league without its seconds, which no two machines share."""
+
+    def without(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {
+                k: without(v)
+                for k, v in value.items()
+                if k not in ("seconds", "seconds_per_model", "speedup_vs_retrain")
+            }
+        return [without(v) for v in value] if isinstance(value, list) else value
+
+    return without(json.loads(path.read_text()))
+
+
+@pytest.mark.slow
+def test_a_tiny_league(played: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found: LeagueDocument = json.loads((played / "out" / "league.json").read_text())
+    rows = {each["method"]: each for each in found["rows"]}
+    assert list(rows)[:2] == ["no_unlearn", "retrain"]
+    nothing, idle, again = (rows[name]["cells"]["auc"]["value"] for name in ("no_unlearn", "cf_k", "eu_k"))
+    assert idle == pytest.approx(nothing, abs=0.02), "doing nothing ends where Original is"
+    assert not rows["cf_k"]["beats_nothing"]
+    assert abs(again - 0.5) < abs(nothing - 0.5), "training anew forgets"
+    assert rows["grad_ascent"]["rank"] is None or rows["grad_ascent"]["rank_high"] == 2
+    for each in found["tuned"]:
+        assert each["spent"]["settings"] == len(each["trials"]) <= 3
+        assert sum(trial["winner"] for trial in each["trials"]) == 1
+    results = json.loads((played / "out" / "results.json").read_text())
+    assert results["recipe"]["league"]["budget"]["settings"] == 3
+    before = (played / "out" / "league.json").read_bytes()
+    arguments = ["league", str(played / "tiny.yaml"), "--output", str(played / "out"), "--address", "inline", "--quiet"]
+    assert main([*arguments, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(before)
+    assert (played / "out" / "league.json").read_bytes() == before, "the same league, the same bytes"
+
+
+@pytest.mark.slow
+def test_a_league_that_is_killed_three_times_ends_with_the_same_table(played: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    store = LocalStore(played / "out" / "store")
+    shutil.copytree(played / "out" / "store", out / "store")
+    copied = LocalStore(out / "store")
+    shared = ("train", "attack", "dataset")
+    for key in list(store.keys()):  # shadow models stay: the time goes into the league
+        meta = store.meta(key)
+        if meta["kind"] not in shared and not (meta["kind"] == "outputs" and meta.get("errors") is None):
+            copied.remove(key)
+    left = len(list(store.keys())) - len(list(copied.keys()))
+    command = [sys.executable, "-m", "orchestrator", "league", str(played / "tiny.yaml"), "--output", str(out)]
+    for part in (1, 2, 3):
+        with (tmp_path / f"log-{part}").open("wb") as log:
+            process = subprocess.Popen([*command, "--address", "inline"], stdout=log, stderr=log, env={**os.environ})
+        wanted = len(list(store.keys())) - left + part * left // 4
+        deadline = time.monotonic() + 240
+        while process.poll() is None and time.monotonic() < deadline and len(list(copied.keys())) < wanted:
+            time.sleep(0.05)
+        assert process.poll() is None, (tmp_path / f"log-{part}").read_text()
+        process.send_signal(signal.SIGKILL)
+        process.wait(timeout=30)
+        assert not (out / "league.json").exists()
+    assert main([*command[3:], "--address", "inline", "--quiet"]) == 0
+    assert timeless(out / "league.json") == timeless(played / "out" / "league.json")
