@@ -201,7 +201,7 @@ def _starts(
 
 
 def _inside(value: Json, space: Range | Values) -> Json:
-    """Returns a value that lies in a range. Else the middle of the range, or the first of a list."""
+    """Returns a value that lies in a range; else the middle of it, or the first of a list."""
     if isinstance(space, Values):
         known = plain(list(space.values))
         assert isinstance(known, list)

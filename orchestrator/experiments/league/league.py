@@ -29,6 +29,7 @@ from ...store import CorruptObject, open_store
 from ...work.context import Context
 from ..preflight import preflight, try_model
 from ..run import RunResult, run
+from ..selection import choose_forget_set
 from ..stages import INLINE, RunOptions, Stages
 from .looks import FirstLook, looks_of, take
 from .table import build
@@ -90,6 +91,7 @@ class _Preparation:
     def execute(self) -> tuple[list[Tuned], FirstLook]:
         recipe, options = self.plan.recipe, self.options
         self.store = open_store(options.store or str(self.folder.path / "store"))
+        choose_forget_set(recipe, options, self.folder, self.progress)
         counting = self.progress.counting("decoding images")
         self.data = load_data(recipe, self.store, counting, allow_factory=options.allow_factory)
         try_model(recipe, self.data, allow_factory=options.allow_factory)
