@@ -49,6 +49,13 @@ def plan(parser: argparse.ArgumentParser) -> None:
         help="units at once, for the time it would take (default: what fits here)",
     )
     parser.add_argument("--address", metavar="auto|HOST:PORT", help="a Ray cluster to take the number of slots from")
+    parser.add_argument(
+        "--detect",
+        metavar="GAP",
+        type=_gap,
+        help="also say how many models under test it takes to tell such a gap of AUC from none, such as 0.03, from the spread that "
+        "results in --output or scores in --store have",
+    )
     _factory(parser)
     _json(parser)
 
@@ -421,6 +428,17 @@ def _gib(text: str) -> float:
         value = math.nan
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not allowed; give a number of GiB above 0")
+    return value
+
+
+def _gap(text: str) -> float:
+    """Returns a gap of AUC for argparse: above 0, and 0.5 at the most."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= 0.5:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; give a gap of AUC above 0, 0.5 at the most")
     return value
 
 

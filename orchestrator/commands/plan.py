@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import NotRequired
 
 import torch
 
 from ..base.documents import DataSummary
 from ..engine.ray.placement import Node, Placement
 from ..engine.start import ray_session
-from ..experiments.estimate import Estimate, estimate
+from ..experiments.estimate import Estimate, Left, estimate
+from ..experiments.league.detect import FEW_MODELS, Detection, detect
 from ..plan.data import load_data
 from ..plan.plan import make_plan
 from ..plan.units import STAGE_TITLES
@@ -28,6 +30,7 @@ class PlanDocument(Estimate, DataSummary):
     recipe: str
     store: str
     rows: int
+    detection: NotRequired[Detection]
 
 
 def main(args: argparse.Namespace) -> int:
@@ -46,6 +49,9 @@ def main(args: argparse.Namespace) -> int:
         "rows": len(plan.rows),
         **data.summary(),
     }
+    if args.detect is not None:
+        folder = args.output or Path("runs") / recipe.name
+        document["detection"] = detect(recipe, plan, data, store, folder, args.detect, slots)
     if args.json:
         print_json(document)
     else:
@@ -101,4 +107,32 @@ def render(document: PlanDocument) -> str:
         lines.append(
             f"from {learnt['own_units']} units of this experiment{others}, measured on {', '.join(learnt['hosts'])}"
         )
+    if "detection" in document:
+        lines += _detection(document["detection"])
     return "\n".join(lines)
+
+
+def _detection(found: Detection) -> list[str]:
+    """Returns how many models it takes to see a gap, in words."""
+    power = f"{found['power']:.0%}"
+    lines = [
+        f"to tell a gap of {found['gap']:g} in {found['metric']} from none in {power} of cases: {found['models']} models under test on "
+        f"each side; {_cost(found['left'])}",
+    ]
+    if found["models_ranking"] is not None:
+        lines.append(
+            f"to call the best of {found['rivals'] + 1} a winner where the others are {found['gap']:g} farther from Retrain: "
+            f"{found['models_ranking']} models; {_cost(found['left_ranking'])}"
+        )
+    lines.append(
+        f"from a spread between models of {found['spread_method']:.3f} (methods) and {found['spread_retrain']:.3f} (Retrain)"
+    )
+    if found["measured_on"] < FEW_MODELS:
+        lines.append(f"measured on {found['measured_on']} models only: a rough guess; plan again when more have run")
+    return lines
+
+
+def _cost(left: Left | None) -> str:
+    if left is None or left["cpu_hours_left"] is None or left["wall_seconds_left"] is None:
+        return "time unknown until units like these have run"
+    return f"{left['cpu_hours_left']:.3g} CPU-hours left, about {duration(left['wall_seconds_left'])}"

@@ -21,11 +21,13 @@ import pytest
 import yaml
 
 from attack.metrics.measure import Measure, mean_measure
+from attack.metrics.planning import Spreads, models_for_gap
 from attack.metrics.ranks import Call
 from attack.metrics.row import Row
 from orchestrator.base.documents import LeagueDocument, Tuned
 from orchestrator.base.errors import RecipeError
 from orchestrator.commands.cli import main
+from orchestrator.experiments.league.detect import spreads_of
 from orchestrator.experiments.league.gaps import average_gap, tug_of_war
 from orchestrator.experiments.league.sampler import Sampler, generations
 from orchestrator.experiments.league.table import build
@@ -426,3 +428,50 @@ def test_a_league_that_is_killed_three_times_ends_with_the_same_table(played: Pa
         assert not (out / "league.json").exists()
     assert main([*command[3:], "--address", "inline", "--quiet"]) == 0
     assert timeless(out / "league.json") == timeless(played / "out" / "league.json")
+
+
+# ------------------------------ how many models
+
+
+def test_spreads_are_those_of_the_values() -> None:
+    first, second = {"a": 0.5, "b": 0.6, "c": 0.7}, {"a": 0.52, "b": 0.55, "c": 0.61}
+    found = spreads_of([first, second, {"a": 0.4}], {"r": 0.5, "s": 0.54})
+    assert found is not None
+    variances = [np.var(list(table.values()), ddof=1) for table in (first, second)]
+    assert found.spreads.method == pytest.approx(math.sqrt(np.mean(variances)))
+    assert found.spreads.retrain == pytest.approx(0.04 / math.sqrt(2))
+    expected = np.corrcoef(list(first.values()), list(second.values()))[0, 1]
+    assert found.spreads.correlation == pytest.approx(min(0.99, expected))
+    assert found.models == 2
+    assert spreads_of([{"a": 0.5}], {"r": 0.5, "s": 0.6}) is None
+
+
+def results_of(rows: list[Row]) -> dict[str, Any]:
+    return {"schema": 1, "rows": [each.to_json() for each in rows], "environment": {}, "recipe": {}}
+
+
+def test_plan_says_how_many_models_a_gap_needs(tiny: dict[str, Any], tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny))
+    plan = ["plan", str(tmp_path / "tiny.yaml"), "--output", str(tmp_path / "out"), "--slots", "2", "--detect"]
+    assert main([*plan, "0.03"]) == 2
+    assert "no spread between models is known yet" in capsys.readouterr().err
+    (tmp_path / "out").mkdir()
+    rows = [*REFERENCES, row("eu_k", around(0.6, 1))]
+    (tmp_path / "out" / "results.json").write_text(json.dumps(results_of(rows)))
+    assert main([*plan, "0.002", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["detection"]
+    spreads = Spreads(np.std(around(0.6, 1), ddof=1), np.std(around(0.5, 2), ddof=1))
+    assert found["models"] == models_for_gap(0.002, spreads)
+    assert found["rivals"] == 0, "pgu and eu_k see different data"
+    assert found["models_ranking"] is None
+    assert main([*plan, "0.01"]) == 0
+    shown = capsys.readouterr().out
+    assert "to tell a gap of 0.01 in auc from none in 80% of cases" in shown
+    assert "measured on 6 models only" in shown
+
+
+@pytest.mark.parametrize("gap", ["0", "-1", "0.6", "much"])
+def test_a_gap_that_no_auc_has_is_refused(gap: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["plan", "demo", "--detect", gap])
+    assert "give a gap of AUC above 0" in capsys.readouterr().err
