@@ -53,8 +53,8 @@ def plan(parser: argparse.ArgumentParser) -> None:
         "--detect",
         metavar="GAP",
         type=_gap,
-        help="also say how many models under test it takes to tell such a gap of AUC from none, such as 0.03, from the spread that "
-        "results in --output or scores in --store have",
+        help="also say how many models under test tell such a gap of AUC from none, such as 0.03; from the spread of results in "
+        "--output, or of scores in --store",
     )
     _factory(parser)
     _json(parser)

@@ -99,8 +99,8 @@ def detect(
     measured = _from_folder(folder, name) or _from_store(plan, store, name)
     if measured is None:
         raise UserError(
-            f"--detect: {gap:g}: no spread between models is known yet; run the recipe first with a few models under test, such as "
-            "--set shadows.split=[4,2,4] with originals and retrained to match, into the same --output or --store"
+            f"--detect: {gap:g}: no spread between models is known yet; run the recipe first with few models under test, into the "
+            "same --output or --store"
         )
     rivals = _rivals(recipe)
     looks = 1 if recipe.league is None else recipe.league.looks
