@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..base.values import Record
 from ..plan.data import load_data
 from ..plan.plan import make_plan
 from ..plan.search import plan_search
 from ..records.folder import open_folder
-from ..store import open_store
+from ..store import Store, open_store
 
 LITTER_SECONDS = 24 * 3600.0  # no attempt takes longer without a sign of life
 
@@ -32,6 +33,8 @@ def used_keys(folders: list[Path]) -> set[str]:
             for key in list(store.keys())
             if store.meta(key).get("kind") == "dataset" and store.meta(key).get("digest") == data.digest
         )
+        if recipe.league is not None:
+            used |= _of_tuning(store, used)
         # Steps of an incremental run that is not finished yet: its unit goes on from them.
         used.update(
             key
@@ -39,3 +42,26 @@ def used_keys(folders: list[Path]) -> set[str]:
             if store.meta(key).get("kind") in ("step", "running") and store.meta(key)["spec"]["model"] in used
         )
     return used
+
+
+def _of_tuning(store: Store, used: set[str]) -> set[str]:
+    """Returns what a league's tuning may have made of the models in `used`.
+
+    Which settings it tried follows from what earlier ones came to, so no plan lists them. All that
+    was unlearned from these models is kept, and what measured it.
+    """
+    metas = {key: store.meta(key) for key in list(store.keys())}
+    found: set[str] = set()
+    for kinds in (("moments", "fisher", "basis", "unlearn"), ("outputs",), ("score", "distance")):
+        known = used | found
+        for key, meta in metas.items():
+            if meta.get("kind") in kinds and known & set(_needed(meta)):
+                found.add(key)
+    return found
+
+
+def _needed(meta: Record) -> list[str]:
+    """Returns the keys of the models or outputs that an object was made of."""
+    spec = meta.get("spec", {})
+    sides = [*spec.get("positive", ()), *spec.get("tested", ())]
+    return [str(spec.get("model", "")), *(str(side[0]) for side in sides)]

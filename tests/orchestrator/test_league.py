@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import csv
+import html
 import io
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,9 +26,10 @@ from attack.metrics.measure import Measure, mean_measure
 from attack.metrics.planning import Spreads, models_for_gap
 from attack.metrics.ranks import Call
 from attack.metrics.row import Row
-from orchestrator.base.documents import LeagueDocument, Tuned
+from orchestrator.base.documents import LeagueDocument, LeagueTrial, Tuned
 from orchestrator.base.errors import RecipeError
 from orchestrator.commands.cli import main
+from orchestrator.experiments.collect_garbage import used_keys
 from orchestrator.experiments.league.detect import spreads_of
 from orchestrator.experiments.league.gaps import average_gap, tug_of_war
 from orchestrator.experiments.league.sampler import Sampler, generations
@@ -40,6 +43,7 @@ from orchestrator.recipe.options import settings_of
 from orchestrator.recipe.recipe import check_recipe
 from orchestrator.recipe.sections import League
 from orchestrator.report import league_tables
+from orchestrator.report.league_page import write_league
 from orchestrator.store import LocalStore
 from unlearn import METHODS
 
@@ -335,6 +339,40 @@ def test_the_tables_say_the_same(tiny: dict[str, Any]) -> None:
     assert "see retain data" in latex
 
 
+def test_the_page_shows_the_table_and_what_it_does_not_say(tiny: dict[str, Any], tmp_path: Path) -> None:
+    rows = [*REFERENCES, row("finetune", around(0.8, 1)), row("scrub", around(0.5, 4)), row("grad_ascent", around(0.7))]
+    found = table(tiny, rows)
+    for each in found["rows"]:
+        each["title"] = each["title"].replace("finetune", "<b>fine</b>")
+    found["tuned"][0]["trials"] = [trial(1, 0.2, winner=True), trial(2, 0.7)]
+    (tmp_path / "league.json").write_text(json.dumps(found))
+    written = write_league(tmp_path)
+    assert {path.name for path in written} == {
+        "league.csv", "league.md", "league.tex", "league.html",
+        "league-plane.svg", "league-plane.png", "league-tuning.svg", "league-tuning.png",
+    }  # fmt: skip
+    page = (tmp_path / "league.html").read_text()
+    assert "<b>fine</b>" not in page
+    assert "&lt;b&gt;fine&lt;/b&gt;" in page
+    assert "Nearest to Retrain: scrub among methods that see retain data" in page
+    assert all(html.escape(text, quote=True) in page.replace("&#34;", "&quot;") for text in found["cautions"])
+    assert not re.findall(r"""(?:src|href)=["'](?!#|data:|report\.html)""", page), "nothing is loaded from elsewhere"
+    assert page.count("<tbody data-group=") == 3
+    assert "band of chance" in (tmp_path / "figures" / "league-plane.svg").read_text()
+    before = {path: path.read_bytes() for path in written}
+    assert {path: path.read_bytes() for path in write_league(tmp_path)} == before
+    (tmp_path / "league.json").write_text("{")
+    assert write_league(tmp_path) == []
+
+
+def trial(number: int, objective: float, winner: bool = False) -> LeagueTrial:
+    return {
+        "number": number, "source": "drawn", "params": {"lr": 0.1}, "models": 2, "distance": objective, "auc": 0.5 + objective,
+        "error": 10.0, "error_rise": 0.0, "objective": objective, "within_bound": True, "seconds": 1.0, "status": "finished",
+        "why": "", "winner": winner,
+    }  # fmt: skip
+
+
 def test_distances_are_ranked_by_their_intervals(tiny: dict[str, Any]) -> None:
     def with_klom(each: Row, value: float) -> Row:
         return Row(
@@ -359,7 +397,8 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from .conftest import TINY
 
     folder = tmp_path_factory.mktemp("league")
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(playing(TINY)))
+    tracking = {"uri": f"sqlite:///{folder}/mlflow.db", "experiment": "league"}
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(playing(TINY) | {"tracking": tracking}))
     arguments = ["league", str(folder / "tiny.yaml"), "--output", str(folder / "out"), "--address", "inline", "--quiet"]
     assert main(arguments) == 0
     return folder
@@ -400,6 +439,20 @@ def test_a_tiny_league(played: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main([*arguments, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == json.loads(before)
     assert (played / "out" / "league.json").read_bytes() == before, "the same league, the same bytes"
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{played}/mlflow.db")
+    runs = client.search_runs(["1"], "tags.stage = 'trial'")
+    logged = {(run.data.tags["method"], run.data.params.get("lr"), run.data.tags["winner"]) for run in runs}
+    assert len(runs) == sum(len(each["trials"]) for each in found["tuned"]) == len(logged)
+    assert sum(run.data.tags["winner"] == "true" for run in runs) == len(found["tuned"])
+    assert len(client.search_runs(["1"], "tags.stage = 'result'")) == len(found["rows"])
+
+
+@pytest.mark.slow
+def test_gc_keeps_what_the_tuning_made(played: Path) -> None:
+    store = LocalStore(played / "out" / "store")
+    assert set(store.keys()) <= used_keys([played / "out"])
 
 
 @pytest.mark.slow
