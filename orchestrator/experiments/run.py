@@ -40,9 +40,7 @@ class RunResult:
     failed: int
 
 
-def run(
-    recipe: Recipe, options: RunOptions, extend: Extend | None = None, tuned: Sequence[Tuned] = ()
-) -> RunResult:
+def run(recipe: Recipe, options: RunOptions, extend: Extend | None = None, tuned: Sequence[Tuned] = ()) -> RunResult:
     """Runs `recipe` to the end and writes its output folder.
 
     **Arguments:** `extend`: adds units of its caller's to the plan. `tuned`: how a league chose the
