@@ -105,6 +105,7 @@ def option_faults(
 
 _FIELD = re.compile(r"^(?:[A-Za-z_][\w]*\.)*(?P<field>[A-Za-z_]\w*)\b[:.]?\s*(?P<rest>.*)$")
 _VALUE = re.compile(r"^(?P<value>.+?) is not allowed; (?:allowed are |give )?(?P<allowed>.+)$")
+_REPEATED = re.compile(r"^.+? is not allowed\b")  # a fault names its value itself
 
 
 def fault_from(error: Exception, where: str, given: Mapping[str, object]) -> Fault:
@@ -118,7 +119,7 @@ def fault_from(error: Exception, where: str, given: Mapping[str, object]) -> Fau
     told = _VALUE.match(match["rest"])
     if told:
         return Fault(f"{where}.{field}", given[field], "not allowed", told["allowed"])
-    return Fault(f"{where}.{field}", given[field], match["rest"] or text)
+    return Fault(f"{where}.{field}", given[field], _REPEATED.sub("not allowed", match["rest"]) or text)
 
 
 def build(target: Callable[..., B], given: Mapping[str, object]) -> B:

@@ -49,6 +49,7 @@ def put(document: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("scenario.kind", "sample", ["scenario.kind", "'sample'", "samples"]),
         ("scenario.per_clas", 5, ["scenario.per_clas", "did you mean 'per_class'"]),
         ("scenario.per_class", "five", ["scenario.per_class", "'five'", "integer"]),
+        ("scenario.ids", ["a1"], ["scenario.ids: ['a1']: not allowed beside per_class; give one of"]),
         ("model.name", "small_vg", ["model.name", "did you mean 'small_vgg'"]),
         ("model.widht", 0.5, ["model.widht", "did you mean 'width'"]),
         ("model.width", -1, ["model.width", "-1"]),
