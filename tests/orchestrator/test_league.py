@@ -354,7 +354,7 @@ def test_the_page_shows_the_table_and_what_it_does_not_say(tiny: dict[str, Any],
     page = (tmp_path / "league.html").read_text()
     assert "<b>fine</b>" not in page
     assert "&lt;b&gt;fine&lt;/b&gt;" in page
-    assert "Nearest to Retrain: scrub among methods that see retain data" in page
+    assert "scrub among methods that see retain data" in page
     assert all(html.escape(text, quote=True) in page.replace("&#34;", "&quot;") for text in found["cautions"])
     assert not re.findall(r"""(?:src|href)=["'](?!#|data:|report\.html)""", page), "nothing is loaded from elsewhere"
     assert page.count("<tbody data-group=") == 3
