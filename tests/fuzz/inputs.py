@@ -270,7 +270,7 @@ def checkpoints(draw: Draw) -> Input:
     files = {name: mostly(draw, content), "r.yaml": yaml.safe_dump(recipe_of()).encode()}
     output = draw(st.sampled_from(["u.safetensors", "u.safetensors", name, "no/where/u.safetensors", "r.yaml"]))
     options = draw(st.sampled_from([[], [], ["--method", "pgu"], ["--method", "none"], ["--moments", "r.yaml"]]))
-    arguments = ["unlearn", "--model", name, "--recipe", "r.yaml", "--output", output, *options]
+    arguments = ["unlearn", "--model", name, "--recipe", "r.yaml", "--output", output, "--anyway", *options]
     return Input(files, arguments, ("u.safetensors", "u.json", "no/where/u.safetensors", "no/where/u.json"))
 
 
