@@ -130,7 +130,7 @@ def kill_raylet(lab: Lab, generator: random.Random, report: Report) -> None:
         cluster.start()
         victim = cluster.nodes[0]
         place = lab.place("raylet", address=cluster.address, environment=cluster.environment)
-        units, delay = lab.clean.moment(generator.uniform(0.4, 0.6))
+        units, delay = lab.clean.at_work(generator.uniform(0.4, 0.6))
         place.start()
         place.until(lambda: place.units_done() >= max(1, units))
         time.sleep(delay)
@@ -156,7 +156,7 @@ def kill_head(lab: Lab, generator: random.Random, report: Report) -> None:
         with contextlib.closing(cluster):
             cluster.start()
             place = lab.place(f"head-{name[:3]}", address=cluster.address, environment=cluster.environment)
-            units, delay = lab.clean.moment(generator.uniform(0.4, 0.7))
+            units, delay = lab.clean.at_work(generator.uniform(0.4, 0.7))
             place.start()
             place.until(lambda: place.units_done() >= max(1, units))  # noqa: B023
             time.sleep(delay)

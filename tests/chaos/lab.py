@@ -325,6 +325,14 @@ class Clean:
         done = [stamp for stamp in self.timeline if stamp <= at]
         return len(done), at - (done[-1] if done else 0.0)
 
+    def at_work(self, share: float) -> tuple[int, float]:
+        """Returns the moment at `share` of the time from the first unit's end to the last's, like `moment`.
+
+        Later the report is drawn, which needs no cluster.
+        """
+        first, last = self.timeline[0], self.timeline[-1]
+        return self.moment((first + share * (last - first)) / self.seconds)
+
 
 def draws(generator: random.Random, count: int) -> Iterator[float]:
     """Yields `count` shares in (0, 1) in growing order, one at random from each of `count` equal parts."""
