@@ -16,7 +16,7 @@ from typing import TypedDict
 
 from ..base.values import Object, Record, canonical
 from ..engine.queue import UnitQueue
-from ..plan.plan import Plan
+from ..plan.rows import Plan
 from ..plan.specs import GivenSpec, TrainSpec
 from ..plan.units import STAGES, Unit
 from ..store import Store

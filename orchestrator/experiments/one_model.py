@@ -13,7 +13,7 @@ from attack.outputs.measured import MODEL_ID, Measured
 
 from ..plan.data import ExperimentData
 from ..plan.facts import OutputsFacts, facts_of
-from ..plan.plan import Plan
+from ..plan.rows import Plan
 from ..plan.specs import Outputs
 from ..plan.units import Unit
 from ..report.verification import Accuracy, Check, Sample, Shadows, Subject, percent

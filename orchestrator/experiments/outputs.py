@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from ..base.files import temporary_name, write_synced
 from ..base.values import canonical, digest, plain
 from ..plan.data import ExperimentData
-from ..plan.plan import Plan
+from ..plan.rows import Plan
 from ..plan.units import Unit
 from ..records.checksums import Checksums
 from ..store import Store

@@ -39,7 +39,7 @@ from ..base.files import write_synced
 from ..base.provenance import _cpus, git_state, versions
 from ..base.values import finite
 from ..plan.data import ExperimentData
-from ..plan.plan import Plan, Row
+from ..plan.rows import Plan, Row
 from ..plan.specs import ScoreSpec
 from ..plan.units import Unit, seed_for
 from ..recipe.options import plain

@@ -12,7 +12,8 @@ from ..base.errors import EnvironmentFault, Fault, RecipeError
 from ..base.scratch import sweep_all
 from ..engine import Engine, InlineEngine
 from ..plan.data import ExperimentData, load_data
-from ..plan.plan import Plan, check_stored_models, make_plan
+from ..plan.plan import check_stored_models, make_plan
+from ..plan.rows import Plan
 from ..plan.units import MODEL_KINDS, STAGES, Outcome, Unit, default_threads
 from ..recipe.sections import Recipe
 from ..records.folder import OutputFolder

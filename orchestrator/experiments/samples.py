@@ -17,7 +17,7 @@ from attack.outputs.table import logit_classes
 
 from ..base.values import Object
 from ..plan.data import ExperimentData
-from ..plan.plan import Plan
+from ..plan.rows import Plan
 from ..plan.units import Unit
 from ..store import Store
 

@@ -21,7 +21,8 @@ from ..base.values import digest
 from ..plan.code import code_of_model
 from ..plan.data import ExperimentData, load_data
 from ..plan.facts import ModelFacts
-from ..plan.plan import Plan, make_plan, with_given
+from ..plan.plan import make_plan, with_given
+from ..plan.rows import Plan
 from ..plan.specs import GivenSpec
 from ..plan.units import Label, Unit, default_threads
 from ..recipe.choices import Point

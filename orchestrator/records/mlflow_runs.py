@@ -22,7 +22,7 @@ from ..base.provenance import git_state, versions
 from ..base.text import file_name
 from ..base.values import Record, canonical, digest
 from ..plan.data import ExperimentData
-from ..plan.plan import Plan, Row
+from ..plan.rows import Plan, Row
 from ..plan.units import Unit, experiment_id
 from ..recipe.places import sqlite_path
 from ..recipe.recipe import to_yaml

@@ -25,7 +25,7 @@ from ..base.files import write_synced
 from ..base.text import redact
 from ..base.values import digest
 from ..plan.data import ExperimentData
-from ..plan.plan import Plan
+from ..plan.rows import Plan
 from ..plan.units import Unit
 from ..recipe.places import sqlite_path
 from ..recipe.sections import Recipe

@@ -19,7 +19,7 @@ from attack.outputs.sources import Tables
 from attack.outputs.survey import Survey
 
 from ..plan.facts import TracesFacts, facts_of
-from ..plan.plan import Row
+from ..plan.rows import Row
 from ..plan.specs import Outputs, TracesSpec
 from ..store import Store
 from .outputs import labelled_tables

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from orchestrator.plan.data import load_data
-from orchestrator.plan.plan import Plan, make_plan
+from orchestrator.plan.plan import make_plan
+from orchestrator.plan.rows import Plan
 from orchestrator.recipe.recipe import check_recipe
 from orchestrator.store import LocalStore
 from orchestrator.work.context import Context

@@ -13,7 +13,8 @@ import yaml
 from orchestrator.commands.cli import main
 from orchestrator.experiments.estimate import estimate, simulate, total_seconds
 from orchestrator.plan.data import load_data
-from orchestrator.plan.plan import Plan, make_plan
+from orchestrator.plan.plan import make_plan
+from orchestrator.plan.rows import Plan
 from orchestrator.plan.specs import PlainSpec
 from orchestrator.plan.units import STAGES, Unit
 from orchestrator.recipe.recipe import check_recipe

@@ -10,7 +10,8 @@ import pytest
 from orchestrator.base.errors import RecipeError
 from orchestrator.base.values import canonical, digest
 from orchestrator.plan.data import load_data
-from orchestrator.plan.plan import Plan, check_stored_models, make_plan
+from orchestrator.plan.plan import check_stored_models, make_plan
+from orchestrator.plan.rows import Plan
 from orchestrator.plan.specs import PlainSpec
 from orchestrator.plan.units import STAGES, Unit, experiment_id, seed_for
 from orchestrator.recipe.recipe import check_recipe

@@ -24,9 +24,10 @@ from attack.metrics.row import Row as ResultRow
 from attack.outputs.sources import ParquetFiles
 from orchestrator.experiments.results import collect
 from orchestrator.experiments.run import RunOptions, RunResult, run
-from orchestrator.plan import plan as planning
+from orchestrator.plan import measures as measuring
 from orchestrator.plan.data import load_data
-from orchestrator.plan.plan import Plan, Row, make_plan
+from orchestrator.plan.plan import make_plan
+from orchestrator.plan.rows import Plan, Row
 from orchestrator.plan.specs import DistanceSpec, Outputs
 from orchestrator.plan.units import Unit
 from orchestrator.recipe.recipe import check_recipe
@@ -231,7 +232,7 @@ def test_stored_measures_of_before_are_not_taken_for_new_ones(
     tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {unit.key for unit in planned(tiny).stages["score"]}
-    monkeypatch.setattr(planning, "MEASURES", planning.MEASURES + 1)
+    monkeypatch.setattr(measuring, "MEASURES", measuring.MEASURES + 1)
     assert not before & {unit.key for unit in planned(tiny).stages["score"]}
 
 

@@ -21,7 +21,8 @@ from unlearn import METHODS
 from ...base.errors import UserError
 from ...plan.data import ExperimentData
 from ...plan.league import GROUPS
-from ...plan.plan import Plan, make_plan
+from ...plan.plan import make_plan
+from ...plan.rows import Plan
 from ...plan.search import primary_attack
 from ...recipe.recipe import changed
 from ...recipe.sections import Recipe

@@ -14,7 +14,7 @@ from attack.metrics.spread import over_seeds
 from unlearn import METHODS
 
 from ...plan.league import GROUPS, LeaguePlan
-from ...plan.plan import Plan, Row
+from ...plan.rows import Plan, Row
 from ...plan.sides import judged_ones
 from ...plan.specs import ScoreSpec
 from ...plan.units import Unit
