@@ -31,10 +31,10 @@ def samples(plan: Plan, data: ExperimentData, store: Store, rows: Sequence[Row])
 
     - `sample_id`, `id`, `class`: its row, its id in the source, and its class by name.
     - `image`: a data URI, or null where the recipe wants none.
-    - `rows`: places of the rows that list it.
+    - `rows`: places of the rows that list it. `attacks`: those that do, by name.
     - `confidence`: for each row the mean probability of its label over models, or null.
     """
-    places = _listed(rows)
+    places, attacks = _listed(rows)
     wanted = list(places)[:MOST]
     if not wanted:
         return []
@@ -48,21 +48,23 @@ def samples(plan: Plan, data: ExperimentData, store: Store, rows: Sequence[Row])
             "class": names[labels[sample]],
             "image": picture(data.dataset.train.images[sample]) if plan.recipe.report.images else None,
             "rows": places[sample],
+            "attacks": attacks[sample],
             "confidence": [mean.get(sample) for mean in means],
         }
         for sample in wanted
     ]
 
 
-def _listed(rows: Sequence[Row]) -> dict[int, list[int]]:
-    """Returns the places of the methods' rows that list a sample; the clearest samples come
-    first."""
+def _listed(rows: Sequence[Row]) -> tuple[dict[int, list[int]], dict[int, list[str]]]:
+    """Returns the places of the methods' rows that list a sample, the clearest samples first, and
+    the attacks that do."""
     places: dict[int, list[int]] = {}
+    attacks: dict[int, list[str]] = {}
     clearest: dict[int, float] = {}
     for place, row in enumerate(rows):
         if row.method in (NO_UNLEARN, RETRAIN):
             continue
-        for listed in row.worst_samples.values():
+        for attack, listed in row.worst_samples.items():
             for found in listed:
                 area, sample = found.get("auc"), found["sample_id"]
                 if area is None or sample is None:
@@ -70,8 +72,11 @@ def _listed(rows: Sequence[Row]) -> dict[int, list[int]]:
                 mine = places.setdefault(int(sample), [])
                 if place not in mine:
                     mine.append(place)
+                if attack not in attacks.setdefault(int(sample), []):
+                    attacks[int(sample)].append(attack)
                 clearest[int(sample)] = max(clearest.get(int(sample), 0.0), abs(area - 0.5))
-    return {sample: places[sample] for sample in sorted(places, key=lambda one: (-clearest[one], one))}
+    order = sorted(places, key=lambda one: (-clearest[one], one))
+    return {sample: places[sample] for sample in order}, attacks
 
 
 def _confidence(units: Sequence[Unit], store: Store, wanted: Sequence[int]) -> dict[int, float]:

@@ -65,6 +65,7 @@ def page(report: Report, figures: Sequence[Figure]) -> str:
         filters=[
             ("class", list(dict.fromkeys(story.label for story in told))),
             ("method", list(dict.fromkeys(row for story in told for row in story.rows))),
+            ("attack", list(dict.fromkeys(attack for story in told for attack in story.attacks))),
         ],
         csv=Markup(f"data:text/csv;charset=utf-8;base64,{csv}"),
         figures=[

@@ -20,7 +20,7 @@ class Story:
 
     - `name`, `label`: its id and its class.
     - `image`: a data URI, or empty.
-    - `rows`: labels of the rows that list it.
+    - `rows`: labels of the rows that list it. `attacks`: names of the attacks that do.
     - `bars`: row and mean probability of its label, as text; yardsticks and the rows that list it.
     """
 
@@ -28,6 +28,7 @@ class Story:
     label: str
     image: str
     rows: tuple[str, ...]
+    attacks: tuple[str, ...]
     bars: tuple[tuple[str, str], ...]
 
 
@@ -47,4 +48,6 @@ def _story(report: Report, sample: Mapping[str, object]) -> Story:
             bars.append((report.rows[place].label, f"{mean:.2f}"))
     picture = image if isinstance(image, str) and _PICTURE.fullmatch(image) else ""
     name, label = words.clean(sample.get("id")), words.clean(sample.get("class"))
-    return Story(name, label, picture, tuple(report.rows[place].label for place in listed), tuple(bars))
+    told = sample.get("attacks")
+    attacks = tuple(words.attack_name(str(attack)) for attack in told) if isinstance(told, list) else ()
+    return Story(name, label, picture, tuple(report.rows[place].label for place in listed), attacks, tuple(bars))

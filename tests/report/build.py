@@ -10,8 +10,10 @@ import numpy as np
 
 from attack.audit.verdicts import with_verdict
 from attack.metrics.evaluation import Scores, evaluate, worst_samples
+from attack.metrics.harm import Difference, Harm
 from attack.metrics.row import Row
 from attack.metrics.verdict import Leak, Verdict, VerdictWord
+from orchestrator.experiments.samples import picture
 
 MODELS, SAMPLES = 5, 60
 # What a run writes of its methods: name in print, and the data that they see.
@@ -247,6 +249,50 @@ def many(n: int = 200) -> tuple[dict[str, Any], dict[str, Any]]:
         for kind, donor in donors.items():
             found[kind] += [{**each, "row": i + 2} for each in donor]
     return document(rows), {**found, "training": curves["training"]}
+
+
+def samples(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns 60 samples that stand out, each with a picture of noise, which does not compress."""
+    generator = np.random.default_rng(0)
+    rows = range(2, len(results["rows"]))
+    return [
+        {
+            "sample_id": number,
+            "id": f"p-{number:03d}",
+            "class": f"class {number % 10}",
+            "image": picture(generator.integers(0, 256, (64, 64, 3), dtype=np.uint8)),
+            "rows": [row for row in rows if (row + number) % 5 == 0],
+            "attacks": ["xgboost", "lira"] if number % 2 else ["rmia"],
+            "confidence": generator.random(len(results["rows"])).tolist(),
+        }
+        for number in range(60)
+    ]
+
+
+def hurt(results: dict[str, Any], rows: int | None = None) -> None:
+    """Gives every row, or the first `rows`, a collateral audit; the third hurt three samples and a group."""
+
+    def difference(what: str, value: float, clear: bool = False) -> Difference:
+        return Difference(what, value, 0.1, 0.0, value - 0.1, value - 0.6, value + 0.4, clear)
+
+    for place, each in enumerate(results["rows"][:rows]):
+        found = Harm(
+            retained=2000,
+            unseen=1000,
+            aucs=(0.6, 0.61),
+            auc=difference("AUC", 0.605),
+            easier=3 if place == 2 else 0,
+            samples=tuple(difference(str(n), 3.0, True) for n in (4, 5, 6)) if place == 2 else (),
+            exposure={
+                "class": tuple(difference(f"class {n}", 0.2) for n in range(10)),
+                "team": (difference("u7", 2.0, place == 2),),
+            },
+            errors={"class": tuple(difference(f"class {n}", 0.2) for n in range(10))},
+            klom={"retain/p95": 0.5, "test/p95": 0.4},
+        )
+        each["collateral"] = found.to_json()
+        measures = found.measures(["a", "b"])
+        each["metrics"] |= {name: measure.value for name, measure in measures.items()}
 
 
 def write(folder: Path, results: dict[str, Any], curves: dict[str, Any] | None = None) -> Path:

@@ -37,6 +37,28 @@ def written(sweep: tuple[dict[str, Any], dict[str, Any]], tmp_path_factory: pyte
 
 
 @pytest.fixture(scope="session")
+def stood_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a report on 40 settings, with 60 samples that stand out and who else was hurt."""
+    results, curves = build.many(40)
+    build.hurt(results)
+    curves["samples"] = build.samples(results)
+    folder = build.write(tmp_path_factory.mktemp("stood_out"), results, curves)
+    write_report(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def looked_over(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small report with every section there is."""
+    results, curves = build.sweep(lira=True)
+    build.hurt(results, 3)
+    curves["samples"] = build.samples(results)[:5]
+    folder = build.write(tmp_path_factory.mktemp("looked_over"), results, {"samples": curves["samples"]})
+    write_report(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a report on 202 rows."""
     folder = build.write(tmp_path_factory.mktemp("crowd"), *build.many(200))

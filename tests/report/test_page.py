@@ -283,3 +283,15 @@ def test_importing_the_package_loads_no_plotting() -> None:
         [sys.executable, "-c", f"import json; {code}"], capture_output=True, text=True, check=True, timeout=60
     )
     assert json.loads(done.stdout) == []
+
+
+def test_a_page_of_forty_settings_is_small_and_says_who_was_hurt(stood_out: Path) -> None:
+    path = stood_out / "report.html"
+    assert path.stat().st_size < 5_000_000
+    text = path.read_text(encoding="utf-8")
+    page = read(text)
+    assert text.count("data:image/png") == 60
+    assert "3 of 2,000 retained samples became easier to find (4, 5, 6); more exposed as a group: team u7." in page.text
+    assert "No one was found to be easier to find under 39 methods of 40" in page.text
+    assert 'data-attack="XGBoost|LiRA"' in text
+    assert "<option>RMIA</option>" in text
