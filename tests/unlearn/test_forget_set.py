@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from unlearn import Scenario, Split, load_dataset, make_split
-from unlearn.data import read_column
+from unlearn.data import ImageSet, make_dataset, read_column
 from unlearn.data.forget_set import near_duplicates, share_of
 
 from .test_scenario import dataset, shuffled
@@ -273,3 +273,24 @@ def test_scores_choose_within_each_class() -> None:
     assert np.array_equal(equal, make_split(data, Scenario(per_class=2), 0).forget), "of equal samples the first"
     with pytest.raises(ValueError, match="scores of trained models are needed"):
         make_split(data, scenario, 0)
+
+
+def test_a_copy_that_keeps_a_deleted_image_alive_is_found_and_named() -> None:
+    generator = np.random.default_rng(0)
+    coarse = [Image.fromarray(generator.integers(0, 256, (6, 6, 3), dtype=np.uint8)) for _ in range(120)]
+    images = np.stack([np.asarray(image.resize((32, 32), Image.Resampling.BICUBIC)) for image in coarse])
+    labels, ids = np.arange(120) % 4, np.asarray([f"img-{row:03d}" for row in range(120)])
+    scenario = Scenario(duplicates_of=("img-007",))
+
+    def split_of(pixels: np.ndarray) -> Split:
+        data = make_dataset("photos", ImageSet(pixels, labels), ImageSet(pixels[:40], labels[:40]))
+        return make_split(data, scenario, 0, ids=ids)
+
+    nothing = split_of(images)
+    assert nothing.notes == ("1 images have 0 near-identical ones, forgotten too: none",)
+    assert nothing.forget.tolist() == [7]
+    planted = images.copy()
+    planted[90] = np.clip(images[7].astype(int) + 12 + generator.integers(-3, 4, images[7].shape), 0, 255)
+    found = split_of(planted)
+    assert found.forget.tolist() == [7, 90]
+    assert found.notes == ("1 images have 1 near-identical ones, forgotten too: img-090",)
