@@ -6,6 +6,8 @@ import base64
 import csv
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from PIL import Image
 
 from orchestrator.commands.cli import main
 from unlearn import load_dataset
+
+CHECK = Path(__file__).parents[2] / "examples" / "check_forget_set.py"
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +75,10 @@ def test_three_people_are_forgotten_and_named(
     with (out / "outputs" / "forget.csv").open() as file:
         listed = list(csv.DictReader(file))
     assert {row["id"] for row in listed} == wanted
+    check = [sys.executable, str(CHECK), str(photos / "train.parquet"), str(out), "photo", "user_id"]
+    said = subprocess.run([*check, "u2", "u5", "u7"], capture_output=True, text=True, check=True)
+    assert said.stdout == "30 samples of 3 in user_id: as forgotten\n"
+    assert subprocess.run([*check, "u2", "u5"], capture_output=True, check=False).returncode == 1
     assert len(listed) == document["environment"]["split"]["forget"] == 30
     content = (out / "outputs" / "forget.csv").read_bytes()
     (out / "outputs" / "forget.csv").unlink()
