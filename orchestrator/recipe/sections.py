@@ -227,7 +227,13 @@ class Budget(Strict):
 class League(Strict):
     """What `orchestrator league` compares; `run` ignores it."""
 
-    budget: Budget = Budget()
+    budget: Annotated[
+        Budget,
+        Field(
+            description="the same for each method: `settings` tried at most (12); `models` of the validation fold that the best "
+            "settings are measured on at the end (4)"
+        ),
+    ] = Budget()
     objective: Annotated[
         Literal["auc_gap", "klom", "epsilon"],
         Field(
