@@ -7,17 +7,31 @@ anything heavy is imported.
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
+
+from .shared_arguments import (
+    classes,
+    code_argument,
+    count,
+    folder_argument,
+    folder_name,
+    force_argument,
+    gap,
+    gib,
+    json_argument,
+    output_arguments,
+    recipe_arguments,
+    running_arguments,
+)
 
 DISTRIBUTED_ROWS = 2_000_000
 VALUES_PER_ROW = 20  # of 10 classes: their probabilities, and the label one-hot
 
 
 def run(parser: argparse.ArgumentParser) -> None:
-    _recipe(parser)
-    _outputs(parser)
-    _running(parser)
+    recipe_arguments(parser)
+    output_arguments(parser)
+    running_arguments(parser)
     parser.add_argument(
         "--fresh",
         metavar="METHOD",
@@ -28,40 +42,40 @@ def run(parser: argparse.ArgumentParser) -> None:
 
 
 def search(parser: argparse.ArgumentParser) -> None:
-    _recipe(parser)
-    _outputs(parser)
-    _running(parser)
+    recipe_arguments(parser)
+    output_arguments(parser)
+    running_arguments(parser)
 
 
 def league(parser: argparse.ArgumentParser) -> None:
-    _recipe(parser)
-    _outputs(parser)
-    _running(parser)
+    recipe_arguments(parser)
+    output_arguments(parser)
+    running_arguments(parser)
 
 
 def plan(parser: argparse.ArgumentParser) -> None:
-    _recipe(parser)
-    _outputs(parser)
+    recipe_arguments(parser)
+    output_arguments(parser)
     parser.add_argument(
         "--slots",
         metavar="N",
-        type=_count,
+        type=count,
         help="units at once, for the time it would take (default: what fits here)",
     )
     parser.add_argument("--address", metavar="auto|HOST:PORT", help="a Ray cluster to take the number of slots from")
     parser.add_argument(
         "--detect",
         metavar="GAP",
-        type=_gap,
+        type=gap,
         help="also say how many models under test tell such a gap of AUC from none, such as 0.03; from the spread of results in "
         "--output, or of scores in --store",
     )
-    _factory(parser)
-    _json(parser)
+    code_argument(parser)
+    json_argument(parser)
 
 
 def submit(parser: argparse.ArgumentParser) -> None:
-    _recipe(parser, nargs="?")
+    recipe_arguments(parser, nargs="?")
     parser.add_argument("--address", metavar="http://HEAD:8265", required=True, help="the cluster's dashboard")
     parser.add_argument(
         "--output", metavar="DIR", help="output folder as the cluster sees it (default: runs/NAME in the job's folder)"
@@ -71,8 +85,8 @@ def submit(parser: argparse.ArgumentParser) -> None:
         metavar="DIR|s3://…",
         help="store as the cluster sees it; give one, or results stay on the node of the driver",
     )
-    _force(parser)
-    _factory(parser)
+    force_argument(parser)
+    code_argument(parser)
     parser.add_argument(
         "--follow", action="store_true", help="print the job's log until it ends; interrupting leaves the job running"
     )
@@ -95,39 +109,39 @@ def submit(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="pass this environment variable on to the job; may be repeated; whoever may use the cluster can read its value there",
     )
-    _json(parser)
+    json_argument(parser)
 
 
 def status(parser: argparse.ArgumentParser) -> None:
-    _folder(parser)
+    folder_argument(parser)
     parser.add_argument(
         "units",
         metavar="UNIT",
         nargs="*",
         help="names or keys of units: their attempts, where they ran, errors with tracebacks, and what their workers said",
     )
-    _json(parser)
+    json_argument(parser)
 
 
 def watch(parser: argparse.ArgumentParser) -> None:
-    _folder(parser)
+    folder_argument(parser)
     parser.add_argument("--interval", type=float, default=2.0, metavar="SECONDS", help="how often to look (default: 2)")
-    _json(parser, "print one JSON document when the run ends; lines go to standard error")
+    json_argument(parser, "print one JSON document when the run ends; lines go to standard error")
 
 
 def retry(parser: argparse.ArgumentParser) -> None:
-    _folder(parser)
+    folder_argument(parser)
     parser.add_argument(
         "units", metavar="UNIT", nargs="*", help="names or keys of units (default: everything that is missing)"
     )
     parser.add_argument("--failed", action="store_true", help="only the units that failed, and what waits for them")
-    _running(parser)
+    running_arguments(parser)
 
 
 def report(parser: argparse.ArgumentParser) -> None:
-    _folder(parser)
-    _factory(parser)
-    _json(parser, "print the results as one JSON document")
+    folder_argument(parser)
+    code_argument(parser)
+    json_argument(parser, "print the results as one JSON document")
 
 
 def table(parser: argparse.ArgumentParser) -> None:
@@ -148,27 +162,27 @@ def compare(parser: argparse.ArgumentParser) -> None:
 
 
 def recipes(parser: argparse.ArgumentParser) -> None:
-    _json(parser)
+    json_argument(parser)
 
 
 def methods(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", nargs="?", help="print the card of this method")
-    _json(parser)
+    json_argument(parser)
 
 
 def check_method(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("method", metavar="PKG:CLASS", help="package.module:Class, or the name of a method")
-    _json(parser)
+    json_argument(parser)
 
 
 def show(parser: argparse.ArgumentParser) -> None:
-    _recipe(parser)
-    _factory(parser)
-    _json(parser, "print one JSON document instead of YAML")
+    recipe_arguments(parser)
+    code_argument(parser)
+    json_argument(parser, "print one JSON document instead of YAML")
 
 
 def schema(parser: argparse.ArgumentParser) -> None:
-    _json(parser, "the schema is JSON in any case")
+    json_argument(parser, "the schema is JSON in any case")
 
 
 def audit(parser: argparse.ArgumentParser) -> None:
@@ -179,15 +193,15 @@ def audit(parser: argparse.ArgumentParser) -> None:
         "--mapping", metavar="FILE", type=Path, help="YAML that names NumPy or CSV files of logits instead"
     )
     parser.add_argument("--attacks", metavar="a,b", default="xgboost", help="attacks to run, or all (default: xgboost)")
-    _factory(parser)
+    code_argument(parser)
     parser.add_argument(
         "--output",
         metavar="DIR",
-        type=_folder_name,
+        type=folder_name,
         default=Path("runs/audit"),
         help="output folder (default: runs/audit)",
     )
-    _force(parser)
+    force_argument(parser)
     parser.add_argument("--seed", type=int, default=0, help="of attacks and intervals (default: 0)")
     parser.add_argument(
         "--set",
@@ -199,7 +213,7 @@ def audit(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--num-classes",
-        type=_classes,
+        type=classes,
         metavar="N",
         help="classes that labels may be of, where the logits of forgotten classes were dropped",
     )
@@ -231,19 +245,19 @@ def audit(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--worker-memory",
-        type=_gib,
+        type=gib,
         metavar="GIB",
         help="memory that a worker on Ray may take for binned data, on its GPU where it has one; above, XGBoost pages it from "
         "disk, with the same result (default: a share of what is free, within the container's limit)",
     )
     parser.add_argument(
         "--worker-rows",
-        type=_count,
+        type=count,
         metavar="N",
         help="rows that a worker on Ray may learn XGBoost's trees from; of more a random sample is taken, and the results say so. "
         "All rows are scored in any case (default: all)",
     )
-    _json(parser, "print the results as one JSON document")
+    json_argument(parser, "print the results as one JSON document")
 
 
 def reproduce(parser: argparse.ArgumentParser) -> None:
@@ -262,16 +276,16 @@ def reproduce(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         metavar="DIR",
-        type=_folder_name,
+        type=folder_name,
         help="folder of all results (default: runs/reproduce-SIZE)",
     )
-    _force(parser)
+    force_argument(parser)
     parser.add_argument("--store", metavar="DIR|s3://…", help="store of finished units (default: OUTPUT/store)")
     parser.add_argument("--address", metavar="auto|HOST:PORT|local", help="Ray cluster to use (default: as for `run`)")
     parser.add_argument(
         "--set", dest="overrides", metavar="a.b=v", action="append", default=[], help="override a value in every recipe"
     )
-    _json(parser, "print one JSON document on standard output")
+    json_argument(parser, "print one JSON document on standard output")
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
 
@@ -304,8 +318,8 @@ def unlearn(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.add_argument("--anyway", action="store_true", help="go on although the model is no better than chance")
-    _factory(parser)
-    _json(parser)
+    code_argument(parser)
+    json_argument(parser)
 
 
 def doctor(parser: argparse.ArgumentParser) -> None:
@@ -321,7 +335,7 @@ def doctor(parser: argparse.ArgumentParser) -> None:
         default="",
         help="MLflow tracking URI to try (default: MLFLOW_TRACKING_URI where set)",
     )
-    _json(parser)
+    json_argument(parser)
 
 
 def store(parser: argparse.ArgumentParser) -> None:
@@ -335,122 +349,4 @@ def store(parser: argparse.ArgumentParser) -> None:
         "--keep", metavar="DIR", type=Path, nargs="+", default=[], help="output folders whose objects stay (gc)"
     )
     parser.add_argument("--yes", action="store_true", help="really remove (gc); without it, only say what would go")
-    _json(parser)
-
-
-# ------------------------------ what several of them share
-
-
-def _recipe(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
-    """Declares RECIPE and --set."""
-    parser.add_argument(
-        "recipe",
-        metavar="RECIPE",
-        nargs=nargs,
-        help="a YAML file, or the name of a shipped recipe (see `orchestrator recipes`)",
-    )
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        metavar="a.b=v",
-        action="append",
-        default=[],
-        help="override a recipe value, for example --set training.epochs=10 or --set methods.0.gamma=0.9; may be repeated",
-    )
-
-
-def _outputs(parser: argparse.ArgumentParser) -> None:
-    """Declares --output and --store."""
-    parser.add_argument("--output", metavar="DIR", type=_folder_name, help="output folder (default: runs/NAME)")
-    parser.add_argument(
-        "--store",
-        metavar="DIR|s3://…",
-        help="store of finished units, shared between experiments (default: OUTPUT/store)",
-    )
-    _force(parser)
-
-
-def _running(parser: argparse.ArgumentParser) -> None:
-    """Declares where units run and how results are printed."""
-    parser.add_argument(
-        "--address",
-        metavar="auto|HOST:PORT|local",
-        help="Ray cluster to use; local starts one here (default: RAY_ADDRESS where set, else local); inline runs units in this process without Ray",
-    )
-    _json(parser, "print results as one JSON document on standard output")
-    parser.add_argument("--quiet", action="store_true", help="no progress")
-    _factory(parser)
-
-
-def _factory(parser: argparse.ArgumentParser) -> None:
-    """Declares --allow-code, which was --allow-factory."""
-    parser.add_argument(
-        "--allow-code",
-        "--allow-factory",
-        dest="allow_factory",
-        action="store_true",
-        help="let the recipe name methods, attacks, sources and models as package.module:Class, which imports that code",
-    )
-
-
-def _force(parser: argparse.ArgumentParser) -> None:
-    """Declares --force."""
-    parser.add_argument(
-        "--force",
-        action="store_true",
-        help="use the output folder although it holds files that are not ours, or another experiment; replaces files of the same names",
-    )
-
-
-def _folder(parser: argparse.ArgumentParser) -> None:
-    """Declares DIR."""
-    parser.add_argument("folder", metavar="DIR", type=Path, help="output folder of a run")
-
-
-def _folder_name(text: str) -> Path:
-    """Returns the folder that an argument names, for argparse. An unset shell variable is no
-    folder."""
-    if not text.strip():
-        raise argparse.ArgumentTypeError("'' names no folder; is a variable of the shell not set?")
-    return Path(text).expanduser()
-
-
-def _json(parser: argparse.ArgumentParser, help: str = "print one JSON document") -> None:
-    """Declares --json."""
-    parser.add_argument("--json", action="store_true", help=help)
-
-
-def _gib(text: str) -> float:
-    """Returns a number above 0, for argparse."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; give a number of GiB above 0")
-    return value
-
-
-def _gap(text: str) -> float:
-    """Returns a gap of AUC for argparse: above 0, and 0.5 at the most."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value <= 0.5:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; give a gap of AUC above 0, 0.5 at the most")
-    return value
-
-
-def _classes(text: str) -> int:
-    """Returns a number of classes for argparse: 2 at the least."""
-    if not text.isdecimal() or int(text) < 2:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; give a whole number of 2 or more")
-    return int(text)
-
-
-def _count(text: str) -> int:
-    """Returns a whole number of 1 or more, for argparse."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; give a whole number of 1 or more")
-    return int(text)
+    json_argument(parser)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from .shared_arguments import folder_name, json_argument
+
 LEAST_SHADOWS = 5
 SHELLS = ("bash", "zsh", "tcsh")
 KINDS = ("method", "attack", "source", "model")
@@ -60,7 +62,7 @@ def verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         metavar="DIR",
-        type=_folder,
+        type=folder_name,
         default=Path("runs/verify"),
         help="output folder (default: runs/verify)",
     )
@@ -79,7 +81,7 @@ def verify(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="let --arch, --method and --data name code of your own as package.module:Class",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    json_argument(parser)
 
 
 def new(parser: argparse.ArgumentParser) -> None:
@@ -87,7 +89,7 @@ def new(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", metavar="KIND", choices=KINDS, help="method, attack, source or model")
     parser.add_argument("name", metavar="NAME", help="of the file, such as my_method")
     parser.add_argument(
-        "--folder", metavar="DIR", type=_folder, default=Path(), help="where it is written (default: here)"
+        "--folder", metavar="DIR", type=folder_name, default=Path(), help="where it is written (default: here)"
     )
 
 
@@ -98,18 +100,12 @@ def jobs(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--follow", action="store_true", help="print its log until it ends")
     what.add_argument("--stop", action="store_true", help="stop it; what is finished is kept")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    json_argument(parser)
 
 
 def completion(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of `completion`."""
     parser.add_argument("shell", metavar="SHELL", choices=SHELLS, help="bash, zsh or tcsh")
-
-
-def _folder(text: str) -> Path:
-    if not text.strip():
-        raise argparse.ArgumentTypeError("'' names no folder; is a variable of the shell not set?")
-    return Path(text).expanduser()
 
 
 def _shadows(text: str) -> int:
