@@ -9,7 +9,6 @@ carry one key, one stays.
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +17,6 @@ from typing import TYPE_CHECKING, Literal
 
 from ..base.documents import Results, Tuned
 from ..base.processes import is_running, process_start
-from ..base.provenance import git_state, versions
 from ..base.text import file_name
 from ..base.values import Record, canonical, digest
 from ..plan.data import ExperimentData
@@ -28,6 +26,7 @@ from ..recipe.places import sqlite_path
 from ..recipe.recipe import to_yaml
 from ..recipe.sections import Recipe
 from ..store import Store
+from .mlflow_owner import TAG, age, code_tags, is_silent, owner_tags
 from .mlflow_server import creation_lock, experiment_name, load_mlflow, mlflow_client, tracking_uri
 from .mlflow_values import flattened, history_metrics, metric_name
 from .mlflow_view import VIEW_TAG, best_row, results_view
@@ -36,10 +35,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-TAG = "orchestrator"
 MOST_METRICS = 900  # of one request, which may hold 1,000 metrics, 100 parameters and 100 tags
 MOST_PARAMS = 100
-STALE_SECONDS = 900.0  # a driver elsewhere whose heartbeat is older is taken for dead
 TRIAL_METRICS: tuple[Literal["distance", "auc", "error", "error_rise", "objective", "models", "seconds"], ...] = (
     "distance",
     "auc",
@@ -234,21 +231,21 @@ class MlflowRuns:
     def _find_parents(self) -> list[Run]:
         """Returns the experiment's parent runs, oldest first: one, unless an answer was lost."""
         condition = f"tags.`{TAG}.experiment` = '{self._identity}' and tags.`{TAG}.kind` = 'experiment'"
-        return sorted(self._search(condition), key=_age)
+        return sorted(self._search(condition), key=age)
 
     def _adopt(self, run: Run) -> str:
         self._client.update_run(run.info.run_id, status="RUNNING")
         return str(run.info.run_id)
 
     def _make_parent(self) -> str:
-        tags = {f"{TAG}.experiment": self._identity, f"{TAG}.kind": "experiment", **_owner()}
+        tags = {f"{TAG}.experiment": self._identity, f"{TAG}.kind": "experiment", **owner_tags()}
         return str(self._client.create_run(self._experiment, run_name=self._recipe.name, tags=tags).info.run_id)
 
     def _describe_parent(self, before: Mapping[str, str]) -> None:
         """Logs what the experiment is. Marked when it is done, since a driver may die between
         making the run and this.
         """
-        tags = _owner()
+        tags = owner_tags()
         if f"{TAG}.described" in before:
             self._log(self._parent, {}, [], tags)
             return
@@ -259,7 +256,7 @@ class MlflowRuns:
             "mlflow.note.content": self._recipe.description,
             "dataset": self._data.dataset.name,
             "model": self._recipe.model.name,
-            **_code_tags(),
+            **code_tags(),
         }
         self._log(self._parent, flat, [], tags)
         self._log_dataset(self._parent)
@@ -287,7 +284,7 @@ class MlflowRuns:
             condition = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
             found.update({run.info.run_id: run for run in self._search(condition)})
         kept: dict[str, Run] = {}
-        for run in sorted(found.values(), key=lambda run: (run.info.status != "FINISHED", *_age(run))):
+        for run in sorted(found.values(), key=lambda run: (run.info.status != "FINISHED", *age(run))):
             key = run.data.tags.get(f"{TAG}.unit")
             if key is None:
                 continue
@@ -323,7 +320,7 @@ class MlflowRuns:
                 if leader and leader not in parents:
                     parents[leader] = self._client.get_run(leader)
                 head = parents.get(leader, run)
-                dead = head.info.status != "RUNNING" or _is_silent(head)
+                dead = head.info.status != "RUNNING" or is_silent(head)
             if dead:
                 self._client.set_terminated(run.info.run_id, status="KILLED")
 
@@ -339,10 +336,10 @@ class MlflowRuns:
         # Another driver of the same experiment, with another output folder, may have logged it
         # meanwhile.
         condition = f"tags.`mlflow.parentRunId` = '{self._parent}' and tags.`{TAG}.unit` = '{key}'"
-        for other in sorted(self._search(condition), key=_age):
+        for other in sorted(self._search(condition), key=age):
             self._children[key] = (other.info.run_id, other.info.status)
             return str(other.info.run_id), other.info.status == "FINISHED"
-        tags = {**tags, "mlflow.parentRunId": self._parent, f"{TAG}.unit": key, **_owner()}
+        tags = {**tags, "mlflow.parentRunId": self._parent, f"{TAG}.unit": key, **owner_tags()}
         run = self._client.create_run(self._experiment, start_time=start, run_name=name, tags=tags)
         self._children[key] = (run.info.run_id, "RUNNING")
         return str(run.info.run_id), False
@@ -385,32 +382,3 @@ class MlflowRuns:
 
 def _same_row(planned: Row, row: Record) -> bool:
     return planned.method == row["method"] and canonical(dict(planned.params)) == canonical(row["params"])
-
-
-def _owner() -> dict[str, str]:
-    """Tags that say which process a run belongs to, and that it lives."""
-    return {
-        f"{TAG}.host": socket.gethostname(),
-        f"{TAG}.pid": str(os.getpid()),
-        f"{TAG}.started": process_start(os.getpid()),
-        f"{TAG}.heartbeat": str(int(time.time())),
-    }
-
-
-def _is_silent(run: Run) -> bool:
-    beat = run.data.tags.get(f"{TAG}.heartbeat", "")
-    last = float(beat) if beat.isdigit() else run.info.start_time / 1000
-    return time.time() - last > STALE_SECONDS
-
-
-def _age(run: Run) -> tuple[int, str]:
-    return run.info.start_time or 0, run.info.run_id
-
-
-def _code_tags() -> dict[str, str]:
-    git = git_state()
-    tags = {f"version.{name}": text for name, text in versions().items()}
-    if git:
-        tags["mlflow.source.git.commit"] = git["commit"]
-        tags["git.dirty"] = str(git["dirty"]).lower()
-    return tags
