@@ -179,8 +179,10 @@ def measured() -> tuple[pa.Table, list[dict]]:
     more: dict[str, Any] = {"models": 32, "samples": 60, "difficulty": 0.5, "folds": (0.5, 0.75)}
     table = pool(shift=2.0, unlearned={"keeps": 2.0, "forgets": 0.0, "overdoes": -1.5}, **more)
     unseen = pool(shift=0.0, unlearned={"keeps": 0.0, "forgets": 0.0, "overdoes": 0.0}, seed=9, **more)
+    # Labels alone give away so little here that they cannot say whether a quarter of it is left.
+    names = [name for name in ALL if name != "gap"]
     return table, run_attacks(
-        table, ALL, seed=3, bootstrap=500, unseen=(None, Tables((unseen,))), examined=Examination.of(Tables((table,)))
+        table, names, seed=3, bootstrap=500, unseen=(None, Tables((unseen,))), examined=Examination.of(Tables((table,)))
     )
 
 

@@ -87,7 +87,7 @@ def test_a_recipe_runs_it(package: Path) -> None:
         "shadows": {"originals": 3, "retrained": 3, "split": [1, 1, 1]},
         "attacks": [{"name": "loss_threshold"}],
         "tracking": {"uri": None},
-        **yaml.safe_load(blocks("yaml")[0]),
+        **yaml.safe_load(blocks("yaml")[-1]),
     }
     (package / "ascent.yaml").write_text(yaml.safe_dump(recipe))
     done = ran(package, "orchestrator", "run", "ascent.yaml", "--address", "inline", "--output", "out", "--json")
