@@ -4,32 +4,22 @@ Retrain."""
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from pathlib import Path
 
 from rich.table import Table
 
 from ..base.documents import LeagueDocument
 from ..base.errors import EXIT_OK, EXIT_UNITS_FAILED
 from ..experiments.league.league import LeagueResult, league
-from ..experiments.run import RunOptions
 from ..report import league_tables
 from . import common
 from .ending import print_json
+from .run import run_options
 
 
 def main(args: argparse.Namespace) -> int:
     recipe = common.load(args)
-    options = RunOptions(
-        output=args.output or Path("runs") / recipe.name,
-        store=args.store,
-        address=args.address or os.environ.get("RAY_ADDRESS"),
-        quiet=args.quiet,
-        allow_factory=args.allow_factory,
-        force=args.force,
-    )
-    result = league(recipe, options)
+    result = league(recipe, run_options(args, recipe.name))
     with common.shown():
         if args.json:
             print_json(result.document)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .shared_arguments import folder_name, json_argument
+from .shared_arguments import code_argument, folder_name, json_argument, set_argument
 
 LEAST_SHADOWS = 5
 SHELLS = ("bash", "zsh", "tcsh")
@@ -51,14 +51,7 @@ def verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shadows", metavar="N", type=_shadows, default=16, help="shadow models of each of two kinds (default: 16)"
     )
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        metavar="a.b=v",
-        action="append",
-        default=[],
-        help="how it was trained, such as --set training.epochs=20; may be repeated",
-    )
+    set_argument(parser, "how it was trained, such as --set training.epochs=20; may be repeated")
     parser.add_argument(
         "--output",
         metavar="DIR",
@@ -74,13 +67,7 @@ def verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--anyway", action="store_true", help="go on although the model is no better than chance")
     parser.add_argument("--force", action="store_true", help="use the output folder although it holds something else")
     parser.add_argument("--quiet", action="store_true", help="no progress")
-    parser.add_argument(
-        "--allow-code",
-        "--allow-factory",
-        dest="allow_factory",
-        action="store_true",
-        help="let --arch, --method and --data name code of your own as package.module:Class",
-    )
+    code_argument(parser, "let --arch, --method and --data name code of your own as package.module:Class")
     json_argument(parser)
 
 

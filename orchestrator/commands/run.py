@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from ..base.errors import EXIT_OK, EXIT_UNITS_FAILED
@@ -16,16 +17,20 @@ from .ending import print_json
 
 def main(args: argparse.Namespace) -> int:
     recipe = common.load(args)
-    options = RunOptions(
-        output=args.output or Path("runs") / recipe.name,
+    options = replace(run_options(args, recipe.name), fresh=frozenset(args.fresh))
+    return present(run(recipe, options), as_json=args.json)
+
+
+def run_options(args: argparse.Namespace, name: str) -> RunOptions:
+    """Returns how and where to run, as the arguments say it. `name`: of the default folder."""
+    return RunOptions(
+        output=args.output or Path("runs") / name,
         store=args.store,
         address=args.address or os.environ.get("RAY_ADDRESS"),
         quiet=args.quiet,
         allow_factory=args.allow_factory,
         force=args.force,
-        fresh=frozenset(args.fresh),
     )
-    return present(run(recipe, options), as_json=args.json)
 
 
 def present(result: RunResult, as_json: bool) -> int:

@@ -4,34 +4,23 @@ the test fold."""
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from pathlib import Path
 
 from rich.table import Table
 
 from ..base.documents import SearchDocument
 from ..base.errors import EXIT_OK, EXIT_UNITS_FAILED
 from ..base.text import varying_names
-from ..experiments.run import RunOptions
 from ..experiments.search import SearchResult, beyond_bound, search
 from ..report import words
 from . import common
 from .ending import print_json
-from .run import print_table
+from .run import print_table, run_options
 
 
 def main(args: argparse.Namespace) -> int:
     recipe = common.load(args)
-    options = RunOptions(
-        output=args.output or Path("runs") / recipe.name,
-        store=args.store,
-        address=args.address or os.environ.get("RAY_ADDRESS"),
-        quiet=args.quiet,
-        allow_factory=args.allow_factory,
-        force=args.force,
-    )
-    result = search(recipe, options)
+    result = search(recipe, run_options(args, recipe.name))
     with common.shown():
         if args.json:
             print_json(result.document)

@@ -15,14 +15,15 @@ def recipe_arguments(parser: argparse.ArgumentParser, nargs: str | None = None) 
         nargs=nargs,
         help="a YAML file, or the name of a shipped recipe (see `orchestrator recipes`)",
     )
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        metavar="a.b=v",
-        action="append",
-        default=[],
-        help="override a recipe value, for example --set training.epochs=10 or --set methods.0.gamma=0.9; may be repeated",
+    set_argument(
+        parser,
+        "override a recipe value, for example --set training.epochs=10 or --set methods.0.gamma=0.9; may be repeated",
     )
+
+
+def set_argument(parser: argparse.ArgumentParser, help: str) -> None:
+    """Declares --set."""
+    parser.add_argument("--set", dest="overrides", metavar="a.b=v", action="append", default=[], help=help)
 
 
 def output_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,15 +49,12 @@ def running_arguments(parser: argparse.ArgumentParser) -> None:
     code_argument(parser)
 
 
-def code_argument(parser: argparse.ArgumentParser) -> None:
+CODE = "let the recipe name methods, attacks, sources and models as package.module:Class, which imports that code"
+
+
+def code_argument(parser: argparse.ArgumentParser, help: str = CODE) -> None:
     """Declares --allow-code, which was --allow-factory."""
-    parser.add_argument(
-        "--allow-code",
-        "--allow-factory",
-        dest="allow_factory",
-        action="store_true",
-        help="let the recipe name methods, attacks, sources and models as package.module:Class, which imports that code",
-    )
+    parser.add_argument("--allow-code", "--allow-factory", dest="allow_factory", action="store_true", help=help)
 
 
 def force_argument(parser: argparse.ArgumentParser) -> None:

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from rich.table import Table
@@ -15,7 +16,6 @@ from unlearn import SOURCES
 from ..base.errors import EXIT_OK, EXIT_UNITS_FAILED, UserError
 from ..base.yaml_text import YamlFault, load
 from ..experiments.estimate import estimate
-from ..experiments.stages import RunOptions
 from ..experiments.verify import Case, Request, examine, verify
 from ..plan.units import STAGE_TITLES
 from ..recipe.files import apply_override
@@ -28,6 +28,7 @@ from ..store import Store, open_store
 from ..work.checkpoint import guess_architecture
 from . import common
 from .ending import print_json
+from .run import run_options
 
 
 def main(args: argparse.Namespace) -> int:
@@ -48,14 +49,7 @@ def main(args: argparse.Namespace) -> int:
         return EXIT_OK
     for line in _told(planned):
         progress.say(line)
-    options = RunOptions(
-        output=args.output / "shadows",
-        store=uri,
-        address=args.address or os.environ.get("RAY_ADDRESS"),
-        quiet=args.quiet,
-        allow_factory=args.allow_factory,
-        force=args.force,
-    )
+    options = replace(run_options(args, "verify"), output=args.output / "shadows", store=uri)
     found, result = verify(case, args.output, options)
     with common.shown():
         if args.json:

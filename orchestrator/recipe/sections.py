@@ -193,6 +193,12 @@ class ReportOptions(Strict):
     ] = True
 
 
+ErrorBound = Annotated[
+    dict[Literal["error_test_increase"], Annotated[Number, Field(ge=0, allow_inf_nan=False)]] | None,
+    Field(description="error_test_increase: percentage points of test error over no unlearning; null for none"),
+]
+
+
 class Search(Strict):
     """What `orchestrator search` looks for; `run` ignores it."""
 
@@ -204,10 +210,7 @@ class Search(Strict):
     objective: Annotated[
         Literal["auc_gap"], Field(description="what is made small: auc_gap is |AUC − 0.5| of the primary attack")
     ] = "auc_gap"
-    bound: Annotated[
-        dict[Literal["error_test_increase"], Annotated[Number, Field(ge=0, allow_inf_nan=False)]] | None,
-        Field(description="error_test_increase: percentage points of test error over no unlearning; null for none"),
-    ] = {"error_test_increase": 2.0}
+    bound: ErrorBound = {"error_test_increase": 2.0}
     grace: Annotated[Integer, Field(ge=1, description="models measured before ASHA may stop a setting")] = 1
     reduction: Annotated[
         Number, Field(gt=1, allow_inf_nan=False, description="ASHA carries about one setting in so many on")
@@ -241,10 +244,7 @@ class League(Strict):
             "95th percentile, epsilon is 1 − the forgetting-quality score"
         ),
     ] = "auc_gap"
-    bound: Annotated[
-        dict[Literal["error_test_increase"], Annotated[Number, Field(ge=0, allow_inf_nan=False)]] | None,
-        Field(description="error_test_increase: percentage points of test error over no unlearning; null for none"),
-    ] = {"error_test_increase": 2.0}
+    bound: ErrorBound = {"error_test_increase": 2.0}
     seeds: Annotated[Integer, Field(ge=1, description="unlearning seeds for each original under test")] = 1
     reduction: Annotated[
         Number, Field(gt=1, allow_inf_nan=False, description="about one setting in so many is measured on more models")
