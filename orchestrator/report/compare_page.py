@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
-
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 
 from . import words
 from .compare import DIFFERENCE_NOTE, VERDICT, Line, difference, lines, recipe_differences, run_names, value
 from .rows import Report
+from .templates import render
 
 
 def compare_page(dirs: Sequence[Path]) -> str:
@@ -21,19 +18,14 @@ def compare_page(dirs: Sequence[Path]) -> str:
     """
     reports = [Report.load(folder, f"run {place}") for place, folder in enumerate(dirs)]
     names = run_names(dirs)
-    package = resources.files(__package__)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    css = (package / "page.css").read_text(encoding="utf-8").replace("/* dark series */", "")
-    template = environment.from_string((package / "compare.html").read_text(encoding="utf-8"))
-    text = template.render(
-        css=Markup(css),
+    values = dict(
         names=names,
         recipe=recipe_differences(reports),
         groups=_groups(list(lines(reports)), len(names)),
         note=DIFFERENCE_NOTE,
         missing=words.NOT_MEASURABLE,
     )
-    return text if text.endswith("\n") else text + "\n"
+    return render("compare.html", values)
 
 
 def _groups(table: Sequence[Line], runs: int) -> list[dict[str, object]]:

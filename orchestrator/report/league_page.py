@@ -5,16 +5,14 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from ..base.documents import LeagueDocument, LeagueRow, Tuned
 from ..base.files import write_synced
-from . import league_tables, words
-from .figures.drawing import DARK_SERIES, Figure, inline_svg, render
+from . import league_tables, templates, words
+from .figures.drawing import Figure, inline_svg, render
 from .figures.league import league_figures
 
 FILE = "league.json"
@@ -54,18 +52,12 @@ def write_league(folder: Path) -> list[Path]:
 
 def page(document: LeagueDocument, figures: Sequence[Figure]) -> str:
     """Returns the page: one file that loads nothing from elsewhere. All texts are escaped."""
-    package = resources.files(__package__)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((package / PAGE).read_text(encoding="utf-8"))
-    css = (package / "page.css").read_text(encoding="utf-8") + ".outside { color: var(--bad); font-weight: 600; }\n"
-    dark = "".join(f"--series-{i}: {colour}; " for i, colour in enumerate(DARK_SERIES, start=1))
     csv = base64.b64encode(league_tables.to_csv(document).encode("utf-8", "replace")).decode()
     plane, tuning = figures
     names = {row["method"]: words.clean(row["title"]) for row in document["rows"]}
     present = list(dict.fromkeys(row["group"] for row in document["rows"]))
-    text = template.render(
+    values = dict(
         title=words.clean(document["recipe"]),
-        css=Markup(css.replace("/* dark series */", dark)),
         facts=_facts(document),
         headline=headline(document),
         plane={
@@ -107,7 +99,7 @@ def page(document: LeagueDocument, figures: Sequence[Figure]) -> str:
         ],
         compared=document["compared"],
     )
-    return text if text.endswith("\n") else text + "\n"
+    return templates.render(PAGE, values)
 
 
 def headline(document: LeagueDocument) -> str:

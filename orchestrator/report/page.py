@@ -7,9 +7,7 @@ import base64
 import re
 import shlex
 from collections.abc import Sequence
-from importlib import resources
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from attack.metrics.row import Attacker
@@ -18,9 +16,10 @@ from ..base.values import Object, Record
 from ..base.yaml_text import dump
 from . import collateral, summary, tables, words
 from .details import details
-from .figures.drawing import DARK_SERIES, Figure, inline_svg
+from .figures.drawing import Figure, inline_svg
 from .rows import Report
 from .stories import stories
+from .templates import render
 
 LONG_TABLE = 14
 STAGES = {
@@ -36,19 +35,12 @@ STAGES = {
 
 def page(report: Report, figures: Sequence[Figure]) -> str:
     """Returns `report.html`. All texts are escaped; nothing in it loads anything from elsewhere."""
-    package = resources.files(__package__)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["subscript"] = _subscript
-    template = environment.from_string((package / "page.html").read_text(encoding="utf-8"))
-    css = (package / "page.css").read_text(encoding="utf-8")
-    dark = "".join(f"--series-{i}: {colour}; " for i, colour in enumerate(DARK_SERIES, start=1))
     csv = base64.b64encode(tables.to_csv(report).encode("utf-8", "replace")).decode()
     told = stories(report)
-    text = template.render(
+    values = dict(
         title=report.name,
         description=words.clean(report.recipe.get("description") or ""),
         facts=_facts(report),
-        css=Markup(css.replace("/* dark series */", dark)),
         questions=[words.clean(text) for text in report.environment.get("questions") or []],
         headline=summary.headline(report),
         cards=summary.cards(report),
@@ -88,7 +80,7 @@ def page(report: Report, figures: Sequence[Figure]) -> str:
         glossary=words.GLOSSARY,
         version=words.clean((report.environment.get("versions") or {}).get("unlearning-orchestrator") or ""),
     )
-    return text if text.endswith("\n") else text + "\n"
+    return render("page.html", values, {"subscript": _subscript})
 
 
 def _subscript(text: str) -> Markup:

@@ -6,13 +6,10 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib import resources
-
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 
 from ..base.values import Object, finite
 from . import words
+from .templates import render
 
 VERSION = 1
 
@@ -148,19 +145,13 @@ def _cells(accuracy: Accuracy) -> list[str]:
 
 def verification_page(found: Verification) -> str:
     """Returns the page: one self-contained HTML file, every text escaped."""
-    package = resources.files(__package__)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["percent"] = percent
-    css = (package / "page.css").read_text(encoding="utf-8").replace("/* dark series */", "")
-    template = environment.from_string((package / "verification.html").read_text(encoding="utf-8"))
     lines = table(found)
-    text = template.render(
+    values = dict(
         found=found,
-        css=Markup(css),
         head=lines[0],
         lines=lines[1:],
         symbols={word: symbol for word, (symbol, _) in words.VERDICTS.items()},
         assumed=json.dumps(finite(found.assumed), ensure_ascii=False),
         architecture=json.dumps(finite(found.architecture), ensure_ascii=False),
     )
-    return text if text.endswith("\n") else text + "\n"
+    return render("verification.html", values, {"percent": percent})

@@ -7,16 +7,15 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
-from importlib import resources
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from attack.metrics.measure import Measure
 
 from ...base.values import Record
-from ...report.figures.drawing import DARK_SERIES, inline_svg
+from ...report.figures.drawing import inline_svg
 from ...report.tables import escape_markdown, markdown_line, tex
+from ...report.templates import render
 from .claims import FAILS, HOLDS, OPEN
 from .item import Comparison, Finding
 
@@ -131,10 +130,6 @@ def _recipe(finding: Finding) -> str:
 
 def html(findings: Sequence[Finding], size: str) -> str:
     """Returns the whole page as one HTML file that loads nothing from elsewhere."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((resources.files(__package__) / "page.html").read_text(encoding="utf-8"))
-    css = (resources.files("orchestrator.report") / "page.css").read_text(encoding="utf-8")
-    dark = "".join(f"--series-{i}: {colour}; " for i, colour in enumerate(DARK_SERIES, start=1))
     items = [
         {
             "name": finding.item.name,
@@ -157,10 +152,10 @@ def html(findings: Sequence[Finding], size: str) -> str:
         }
         for finding in findings
     ]
-    return template.render(
+    values = dict(
         title=f"Reproduction at size {size}",
-        css=Markup(css.replace("/* dark series */", dark)),
         facts=[line.replace("`", "") for line in facts(findings, size)],
         counts=counts(findings),
         items=items,
     )
+    return render("reproduce.html", values)

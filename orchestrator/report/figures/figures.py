@@ -18,6 +18,7 @@ from ..rows import Report, ResultRow
 from .drawing import INK, LINES, MARKERS, MUTED, PAPER, SERIES, SOFT, Figure, Line, Panel, plain_log, shown_of
 from .growth import incremental_figure
 from .histories import training_figure, unlearning_figure
+from .labels import Name, name_points
 from .sweeps import sweep_figure
 
 FIGURES = ("auc", "privacy_utility", "roc", "confidence", "unlearning", "incremental", "sweep", "training")
@@ -27,6 +28,7 @@ CURVES_PER_METHOD = 4
 PANELS = 6
 ATTACK_PANELS = 3
 ANNOTATED = 16
+LEGEND = 10  # methods; more have their names beside the plot
 
 
 class Looks:
@@ -143,6 +145,7 @@ def plane_figure(report: Report) -> Figure | None:
         return None
     looks = Looks(report, points)
     crowded = len(points) > 40
+    height = 3.6 if len({row.method for row in points}) <= LEGEND else 5.0
 
     def panel(ax: Axes) -> None:
         ax.axhline(words.CHANCE, color=INK, linewidth=1.0, linestyle=(0, (4, 2)))
@@ -173,7 +176,13 @@ def plane_figure(report: Report) -> Figure | None:
         ax.set_xlabel("test error (%)  ← better")
         ax.set_ylabel("attack AUC")
         ax.margins(0.08)
-        ax.legend(loc="best")
+        if len(seen) > LEGEND:
+            ax.autoscale_view()
+            ax.set_ylim(ax.get_ylim())
+            firsts = {row.method: row for row in reversed(points)}.values()
+            name_points(ax, [Name(r.title, r.number("error_test"), r.number(name)) for r in firsts], 0.8 * height)
+        else:
+            ax.legend(loc="best")
         if len(points) <= ANNOTATED:
             _annotate(ax, [row for row in points if row.varying])
 
@@ -181,13 +190,13 @@ def plane_figure(report: Report) -> Figure | None:
         """Writes the swept parameters beside the points, each where none stands yet; where there is
         no room, not at all."""
         ax.autoscale_view()
-        width, height = 4.6 * 0.82 * 72, 3.6 * 0.8 * 72
+        size = 1.3 * height * 0.82 * 72, height * 0.8 * 72
         taken: list[tuple[float, float, float, float]] = []
-        centres = [_place(ax, row, name, width, height) for row in points]
+        centres = [_place(ax, row, name, *size) for row in points]
         taken += [(x - 4, y - 4, x + 4, y + 4) for x, y in centres]
         for row in rows:
             text = words.parameters_text(row.params, row.varying, limit=18)
-            x, y = _place(ax, row, name, width, height)
+            x, y = _place(ax, row, name, *size)
             wide = 4.4 * len(text)
             for dx, dy in ((5, 4), (5, -11), (-5 - wide, 4), (-5 - wide, -11), (5, 13), (5, -20)):
                 box = (x + dx, y + dy, x + dx + wide, y + dy + 8)
@@ -206,7 +215,7 @@ def plane_figure(report: Report) -> Figure | None:
         "Each point is a row: attack AUC over test error, thin bars are 95 % intervals. The dashed lines cross where perfect unlearning lies: "
         "AUC 0.5 at the test error of retraining. Above the level line the forget set is recognised; right of the upright line test accuracy was paid."
         + (" Intervals are left out for legibility." if crowded else ""),
-        (Panel(panel, alt, width=4.6, height=3.6),),
+        (Panel(panel, alt, width=1.3 * height, height=height),),
     )
 
 

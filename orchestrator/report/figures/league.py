@@ -10,11 +10,12 @@ from matplotlib.axes import Axes
 from ...base.documents import LeagueDocument, LeagueRow, LeagueTrial, Tuned
 from .. import league_tables, words
 from .drawing import GRID, INK, MARKERS, MUTED, PAPER, SERIES, Figure, Panel
+from .labels import Name, name_points
 
 UTILITY = "error_test"
 COLOUR = {"forget": SERIES[0], "statistics": SERIES[2], "retain": SERIES[1], "reference": INK}
 SEES = {"forget": "sees D_f", "statistics": "sees D_f and statistics", "retain": "sees D_r", "reference": "reference"}
-LABELLED = 16
+HEIGHT = 5.0  # inches, of the plane
 
 
 def league_figures(document: LeagueDocument) -> list[Figure]:
@@ -38,6 +39,8 @@ def plane(document: LeagueDocument) -> Figure:
         privacy = {"klom": "klom/p95", "epsilon": "forgetting_quality/score"}[document["objective"]]
     known = [(row, point) for row in document["rows"] if (point := _point(row, privacy)) is not None]
     retrain = next(row for row in document["rows"] if row["method"] == "retrain")
+    # A method that destroyed the model would squeeze all others together.
+    edge = 1.25 * max(x for row, (x, _) in known if row["rank"] is not None or row["group"] == "reference")
 
     def panel(ax: Axes) -> None:
         band, across = _band(retrain, privacy), _band(retrain, UTILITY)
@@ -46,25 +49,22 @@ def plane(document: LeagueDocument) -> Figure:
         if across is not None:
             ax.axvspan(across[0], across[1], color=GRID, alpha=0.5, zorder=0)
         shown: set[str] = set()
-        for index, (row, (x, y)) in enumerate(known):
+        names = []
+        for row, (true, y) in known:
+            x = min(true, edge)
             group = row["group"]
             cell = row["cells"][privacy]
             if cell["low"] is not None and cell["high"] is not None:
                 ax.plot([x, x], [cell["low"], cell["high"]], color=COLOUR[group], linewidth=0.8, alpha=0.5)
-            marker = "x" if group == "reference" else "o" if row["rank"] is not None else "^"
+            marker = "x" if group == "reference" else "o" if row["rank"] is not None else "^" if x == true else ">"
             label = SEES[group] if group not in shown else None
             shown.add(group)
             ax.plot([x], [y], marker, color=COLOUR[group], markersize=6, linestyle="", label=label)
-            if index < LABELLED:
-                ax.annotate(
-                    words.clean(row["title"]),
-                    (x, y),
-                    textcoords="offset points",
-                    xytext=(5, 4 if index % 2 else -9),
-                    fontsize=6.5,
-                    color=MUTED if row["rank"] is None else INK,
-                    bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.6, "pad": 0.3},
-                )
+            title = words.clean(row["title"]) + ("" if x == true else f" ({true:.0f} % error)")
+            names.append(Name(title, x, y, MUTED if row["rank"] is None else INK))
+        ax.autoscale_view()
+        ax.set_ylim(ax.get_ylim())
+        name_points(ax, names, 0.8 * HEIGHT)
         ax.set_xlabel("test error (%)  ← better")
         ax.set_ylabel(league_tables.heading(privacy))
         ax.legend(loc="upper left", bbox_to_anchor=(0, -0.14), ncols=3, borderaxespad=0)
@@ -72,8 +72,7 @@ def plane(document: LeagueDocument) -> Figure:
     caption = (
         "Each point is a method, with the 95 % interval over models. Grey bands: where retrained models lie by chance. A method "
         "inside both bands cannot be told from Retrain by these two numbers. Triangles have no place: their test error rises beyond "
-        "the bound, or they failed."
-        + (f" The first {LABELLED} of {len(known)} are named; the table names all." if len(known) > LABELLED else "")
+        "the bound, or they failed. Those at the right edge have a larger error, which is written beside them."
     )
     alt = (
         "Methods by test error and "
@@ -81,7 +80,7 @@ def plane(document: LeagueDocument) -> Figure:
         + ": "
         + "; ".join(f"{words.clean(row['title'])} {x:.1f} %, {y:.3f}" for row, (x, y) in known[:20])
     )
-    return Figure("league-plane", "Privacy against utility", caption, (Panel(panel, alt, width=6.4, height=5.0),))
+    return Figure("league-plane", "Privacy against utility", caption, (Panel(panel, alt, width=7.2, height=HEIGHT),))
 
 
 def history(document: LeagueDocument) -> Figure:
