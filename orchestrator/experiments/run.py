@@ -9,7 +9,6 @@ from pathlib import Path
 
 from ..base.documents import Results, Tuned, Work
 from ..base.errors import EnvironmentFault, Fault, RecipeError
-from ..base.scratch import sweep_all
 from ..engine import Engine, InlineEngine
 from ..plan.data import ExperimentData, load_data
 from ..plan.plan import check_stored_models, make_plan
@@ -18,7 +17,6 @@ from ..plan.units import MODEL_KINDS, STAGES, Outcome, Unit, default_threads
 from ..recipe.sections import Recipe
 from ..records.folder import OutputFolder
 from ..records.mlflow_writer import Tracker
-from ..records.ownership import Owner
 from ..records.progress import Progress
 from ..store import CorruptObject, open_store
 from ..work.context import Context
@@ -28,6 +26,7 @@ from .preflight import preflight, try_model
 from .results import collect, environment, write_results
 from .selection import choose_forget_set
 from .stages import INLINE, RunOptions, Stages
+from .taken import taken
 
 Extend = Callable[[Plan, ExperimentData], Plan]
 
@@ -51,16 +50,9 @@ def run(recipe: Recipe, options: RunOptions, extend: Extend | None = None, tuned
     `EnvironmentFault` where storage, cluster or disk fail. Units that fail for their own reason do
     not raise: they are rows that say why.
     """
-    folder = OutputFolder(options.output)
-    folder.take(Owner.of_recipe(recipe), options.force)
-    sweep_all()
-    progress = Progress(quiet=options.quiet, log=folder.log)
-    try:
+    with taken(recipe, options) as (folder, progress):
         made = choose_forget_set(recipe, options, folder, progress)
         return _Run(recipe, options, folder, progress, made, extend, tuned).execute()
-    finally:
-        progress.close()
-        folder.unlock()
 
 
 class _Run:
@@ -124,7 +116,6 @@ class _Run:
             )
         except KeyboardInterrupt:
             self.tracker.close("KILLED")
-            self.folder.append_event({"event": "interrupted"})
             raise
         except BaseException:
             self.tracker.close("FAILED")

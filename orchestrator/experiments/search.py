@@ -17,7 +17,7 @@ from attack.metrics.row import metric_name
 from unlearn import METHODS
 
 from ..base.documents import FinalRow, Results, SearchDocument, Trial
-from ..base.errors import EXIT_UNITS_FAILED, EnvironmentFault, UserError
+from ..base.errors import EXIT_UNITS_FAILED, UserError
 from ..base.files import write_synced
 from ..base.text import varying_names
 from ..base.values import finite
@@ -31,14 +31,14 @@ from ..recipe.options import plain
 from ..recipe.recipe import changed
 from ..recipe.sections import Recipe
 from ..records.folder import OutputFolder
-from ..records.ownership import Owner
 from ..records.progress import Progress
-from ..store import CorruptObject, Store, open_store
+from ..store import Store, open_store
 from .outputs import write_outputs
 from .preflight import preflight, try_model
 from .run import RunResult, run
 from .selection import choose_forget_set
 from .stages import INLINE, RunOptions, Stages
+from .taken import taken
 
 if TYPE_CHECKING:
     from ..engine.ray.engine import RayEngine
@@ -101,19 +101,8 @@ def find(recipe: Recipe, options: RunOptions) -> SearchDocument:
     """
     if options.address == INLINE and read(options.output) is None:
         raise _needs_ray()
-    folder = OutputFolder(options.output)
-    folder.take(Owner.of_recipe(recipe), options.force)
-    progress = Progress(quiet=options.quiet, log=folder.log)
-    try:
+    with taken(recipe, options) as (folder, progress):
         return _Search(recipe, options, folder, progress).find()
-    except KeyboardInterrupt:
-        folder.append_event({"event": "interrupted"})
-        raise
-    except CorruptObject as error:
-        raise EnvironmentFault(f"{recipe.name}: {error}; the same command makes it again") from None
-    finally:
-        progress.close()
-        folder.unlock()
 
 
 def final_rows(document: SearchDocument, results: Results) -> list[FinalRow]:

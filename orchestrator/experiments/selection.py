@@ -66,9 +66,6 @@ def choose_forget_set(recipe: Recipe, options: RunOptions, folder: OutputFolder,
 
     try:
         stages.run({"train": missing}, {"train": len(units) - len(missing)}, engine, ended)
-    except KeyboardInterrupt:
-        folder.append_event({"event": "interrupted"})
-        raise
     finally:
         for each in engines:
             each.close()

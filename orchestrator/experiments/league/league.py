@@ -12,7 +12,6 @@ from attack.metrics.row import Row
 from unlearn import METHODS
 
 from ...base.documents import LeagueDocument, Tuned
-from ...base.errors import EnvironmentFault, one_line
 from ...base.files import write_synced
 from ...base.values import Json, finite, plain
 from ...engine import Engine, InlineEngine
@@ -23,14 +22,14 @@ from ...plan.units import Unit, default_threads
 from ...recipe.options import option_names
 from ...recipe.sections import Recipe
 from ...records.folder import OutputFolder
-from ...records.ownership import Owner
 from ...records.progress import Progress
-from ...store import CorruptObject, open_store
+from ...store import open_store
 from ...work.context import Context
 from ..preflight import preflight, try_model
 from ..run import RunResult, run
 from ..selection import choose_forget_set
 from ..stages import INLINE, RunOptions, Stages
+from ..taken import taken
 from .looks import FirstLook, looks_of, take
 from .table import build
 from .tuning import Tuning
@@ -55,19 +54,8 @@ def league(recipe: Recipe, options: RunOptions) -> LeagueResult:
     or disk fail. A method that fails is a row that says why.
     """
     plan = check_league(recipe)
-    folder = OutputFolder(options.output)
-    folder.take(Owner.of_recipe(recipe), options.force)
-    progress = Progress(quiet=options.quiet, log=folder.log)
-    try:
+    with taken(recipe, options) as (folder, progress):
         tuned, first = _Preparation(plan, options, folder, progress).execute()
-    except KeyboardInterrupt:
-        folder.append_event({"event": "interrupted"})
-        raise
-    except CorruptObject as error:
-        raise EnvironmentFault(f"{recipe.name}: {one_line(error)}; the same command makes it again") from None
-    finally:
-        progress.close()
-        folder.unlock()
     final = chosen(recipe, _methods(plan, tuned), first.measured)
     result = run(final, options, tuned=tuned)
     ended = replace(plan, league=plan.league.model_copy(update={"measured": first.measured}))

@@ -204,25 +204,40 @@ def _cell(measure: Measure, band: Sequence[float] | None, p: float | None) -> Le
 
 
 def _reference(row: Row, title: str, tables: Mapping[str, Mapping[str, LeagueCell]], name: str) -> LeagueRow:
+    found = _without_place(row.method, title, {column: cells[name] for column, cells in tables.items()})
+    verdict = row.judged.word if row.judged is not None else ""
+    found.update(params={}, seeds=1, models=row.models, verdict=verdict, why=row.error)
+    return found
+
+
+def _missing(tuned: Tuned, columns: Sequence[str]) -> LeagueRow:
+    """Returns the row of a method none of whose settings could be measured."""
+    found = _without_place(tuned["method"], tuned["title"], dict.fromkeys(columns, _cell(Measure(None), None, None)))
+    access = METHODS[tuned["method"]].access
+    found.update(group=GROUPS[access], access=access, why=tuned["why"])
+    return found
+
+
+def _without_place(method: str, title: str, cells: dict[str, LeagueCell]) -> LeagueRow:
     return {
-        "method": row.method,
+        "method": method,
         "title": title,
         "group": REFERENCE,
         "access": "",
         "validation": False,
-        "params": {},
-        "seeds": 1,
-        "models": row.models,
+        "params": None,
+        "seeds": 0,
+        "models": None,
         "rank": None,
         "rank_high": None,
         "distance": None,
         "beats_nothing": None,
         "within_bound": None,
         "stopped_early": False,
-        "cells": {column: cells[name] for column, cells in tables.items()},
+        "cells": cells,
         "spread": {"models": None, "seeds": None, "from_seeds": None, "worst_model": None, "worst_value": None},
-        "verdict": row.judged.word if row.judged is not None else "",
-        "why": row.error,
+        "verdict": "",
+        "why": "",
     }
 
 
@@ -285,32 +300,6 @@ def _distance(plan: LeaguePlan, value: float | None, reference: float | None) ->
     if plan.league.objective == "klom":
         return value
     return None if reference is None else abs(value - reference)
-
-
-def _missing(tuned: Tuned, columns: Sequence[str]) -> LeagueRow:
-    """Returns the row of a method none of whose settings could be measured."""
-    method = METHODS[tuned["method"]]
-    nothing = _cell(Measure(None), None, None)
-    return {
-        "method": tuned["method"],
-        "title": tuned["title"],
-        "group": GROUPS[method.access],
-        "access": method.access,
-        "validation": False,
-        "params": None,
-        "seeds": 0,
-        "models": None,
-        "rank": None,
-        "rank_high": None,
-        "distance": None,
-        "beats_nothing": None,
-        "within_bound": None,
-        "stopped_early": False,
-        "cells": dict.fromkeys(columns, nothing),
-        "spread": {"models": None, "seeds": None, "from_seeds": None, "worst_model": None, "worst_value": None},
-        "verdict": "",
-        "why": tuned["why"],
-    }
 
 
 def _order(row: LeagueRow) -> tuple[int, int, int, int, float, str]:
