@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 
 from ..library import load_special
+from ..metrics.ascending import Ascending
 from ..outputs.measured import MODEL_ID, Measured, positions
 from ..settings import check_choice, check_ranges
 from .base import FITTED, FITTED_FOLDS, Attack, Fitted, Needs
 from .references import Side, few_models_notes, own_places, sides
 
 LEAST = 1e-300  # of probabilities
-LOOKED_UP = 1024  # ratios at a time
 
 NO_POPULATION = (
     "no population samples: z are the forget samples under retrained models. "
@@ -107,17 +107,16 @@ class _References:
         return np.maximum(0.5 * (means[0] + means[1]), LEAST)
 
     @cached_property
-    def outside_ratios(self) -> np.ndarray:
+    def outside_ratios(self) -> Ascending:
         """p(z|θ′)/p(z) of every sample under every retrained reference model, each left out of its
-        own p(z); ascending."""
+        own p(z)."""
         outside, *inside = self.sides
         found = []
         for model, values in enumerate(outside.values):
             own = model if len(outside.models) > 1 else -1
             prior = self._prior([outside.mean_without(own), *(side.mean_without(-1) for side in inside)])
             found.append(values / prior)
-        ratios = np.concatenate(found)
-        return np.sort(ratios[~np.isnan(ratios)])
+        return Ascending.of(np.concatenate(found))
 
 
 @dataclass(frozen=True)
@@ -150,8 +149,8 @@ class FittedRMIA(Fitted):
         return measured.in_rows(found)
 
     @staticmethod
-    def _of_models(measured: Measured, population: Measured, references: _References) -> list[np.ndarray]:
-        """Returns the ratios of the population samples under each model that is scored, ascending.
+    def _of_models(measured: Measured, population: Measured, references: _References) -> list[Ascending]:
+        """Returns the ratios of the population samples under each model that is scored.
 
         **Raises:** `ValueError` where a model has no population samples.
         """
@@ -161,23 +160,12 @@ class FittedRMIA(Fitted):
             raise ValueError(f"population: no rows of model {name!r}")
         # Only of the models that are scored: an audit asks for one after another.
         ratios = [references.ratio(population.only(np.asarray([model])))[0] for model in match]
-        return [np.sort(values[~np.isnan(values)]) for values in ratios]
+        return [Ascending.of(values) for values in ratios]
 
 
-def _share_beaten(ratio: np.ndarray, ordered: np.ndarray, gamma: float) -> np.ndarray:
-    """Returns the share of the ascending `ordered` that each ratio beats; NaN stays NaN."""
-    # Looked up in their own order, a block at a time, each within the part of `ordered` that it can
-    # lie in. A search through millions of values at random waits for memory at every step.
-    order = np.argsort(ratio)
-    wanted = ratio[order] / gamma
-    blocks = [wanted[start : start + LOOKED_UP] for start in range(0, len(wanted), LOOKED_UP)]
-    lows = np.searchsorted(ordered, [block[0] for block in blocks], side="left")
-    highs = np.searchsorted(ordered, [block[-1] for block in blocks], side="right")
-    beaten = np.empty(len(ratio))
-    for number, (block, low, high) in enumerate(zip(blocks, lows, highs, strict=True)):
-        inside = np.searchsorted(ordered[low:high], block, side="right")
-        beaten[order[number * LOOKED_UP : (number + 1) * LOOKED_UP]] = low + inside
-    return np.where(np.isnan(ratio), np.nan, beaten / len(ordered))
+def _share_beaten(ratio: np.ndarray, others: Ascending, gamma: float) -> np.ndarray:
+    """Returns the share of the others that each ratio beats by a factor of gamma; NaN stays NaN."""
+    return np.where(np.isnan(ratio), np.nan, others.reached(ratio / gamma) / len(others))
 
 
 def _probability(margin: np.ndarray) -> np.ndarray:

@@ -15,6 +15,9 @@ Object: TypeAlias = Mapping[str, Json]
 # `plan.facts` has the shapes that are known.
 Record: TypeAlias = Mapping[str, Any]
 T = TypeVar("T")
+# One encoder for all: making it takes longer than encoding a small object.
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+_FEW = 8  # longer lists are the encoder's
 
 
 def canonical(value: object) -> str:
@@ -22,12 +25,35 @@ def canonical(value: object) -> str:
 
     **Raises:** `ValueError` for NaN and infinity, which JSON does not have.
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _short(value) or _CANONICAL.encode(value)
+
+
+def _short(value: object) -> str:
+    """Returns the canonical JSON of a text, an integer, or a few of them; empty for anything else.
+
+    The encoder takes twenty microseconds to begin, which counts where a plan has a hundred thousand
+    units.
+    """
+    if isinstance(value, str):
+        return json.encoder.encode_basestring_ascii(value)
+    if type(value) is int:
+        return str(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list) and len(value) <= _FEW:
+        parts = [_short(part) for part in value]
+        return f"[{','.join(parts)}]" if all(parts) else ""
+    return ""
 
 
 def digest(value: object) -> str:
     """Returns the SHA-256 of the canonical JSON of `value` as hexadecimal text."""
-    return hashlib.sha256(canonical(value).encode()).hexdigest()
+    return digest_of_text(canonical(value))
+
+
+def digest_of_text(text: str) -> str:
+    """Returns the SHA-256 of a text in UTF-8 as hexadecimal text."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def plain(value: object) -> Json:

@@ -8,6 +8,7 @@ the unit's cost. What no unit like it has been measured for stays unknown.
 from __future__ import annotations
 
 import heapq
+import itertools
 import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,8 +18,18 @@ from typing import TypedDict
 from ..base.values import Object, Record, canonical
 from ..engine.queue import UnitQueue
 from ..plan.rows import Plan
-from ..plan.specs import GivenSpec, TrainSpec
+from ..plan.specs import (
+    AttackSpec,
+    DistanceSpec,
+    GivenSpec,
+    OutputsSpec,
+    ScoreSpec,
+    TracesSpec,
+    TrainSpec,
+    UnlearnSpec,
+)
 from ..plan.units import STAGES, Unit
+from ..recipe.choices import Choice
 from ..store import Store
 
 OWN_SAMPLES = 200  # stored units of each stage that are read
@@ -26,7 +37,6 @@ MOST_FOREIGN = 3000  # objects of other experiments that are looked at
 MOST_SECONDS = 5.0
 # of a model and its data; unlearning makes them on its way
 STATISTICS = ("moments", "basis", "fisher")
-LISTED = ("attack", "score", "traces", "distance")  # kinds whose cost is that of what they list
 # what the seconds of one image depend on
 TRAINING_PACE = ("batch_size", "augment", "precision", "path")
 
@@ -39,45 +49,69 @@ class Pace:
     hosts: set[str] = field(default_factory=set)
     own: int = 0
     shared: int = 0
+    rates: dict[tuple[object, ...], float | None] = field(default_factory=dict)
 
     def add(self, likeness: str, seconds: float, cost: float) -> None:
         if cost > 0:
+            self.rates.clear()
             self.samples.setdefault(likeness, []).append(seconds / cost)
 
     def seconds(self, unit: Unit, dataset: str) -> float | None:
         """Returns the seconds that a unit will take; None where none like it has been measured."""
         if not self.samples:
             return None
+        sort = (*_sort_of(unit), dataset)
+        if sort not in self.rates:
+            self.rates[sort] = self._rate(unit, dataset)
+        rate = self.rates[sort]
+        return None if rate is None else rate * _cost(unit)
+
+    def _rate(self, unit: Unit, dataset: str) -> float | None:
         spec, model = unit.spec.identity(), _model_of(unit)
         for data in (dataset, ""):
             likeness = _likeness(unit.kind, spec, model, data)
             if likeness in self.samples:
-                return statistics.median(self.samples[likeness]) * _cost(unit)
+                return statistics.median(self.samples[likeness])
         return None
 
 
-def learn(plan: Plan, store: Store | None, dataset: str) -> Pace:
-    """Returns the pace of work in `store`: of this plan's own units, and where those are missing of
-    others that are alike.
+def _sort_of(unit: Unit) -> tuple[object, ...]:
+    """Returns what units of one plan have in common that are alike: asked of each of a hundred
+    thousand, where `_likeness` would take seconds."""
+    spec, trained = unit.spec, _trained(unit)
+    about: tuple[object, ...] = (unit.kind, id(trained))
+    if isinstance(spec, TrainSpec):
+        return (*about, id(spec.training))
+    if isinstance(spec, UnlearnSpec):
+        return (*about, spec.method)
+    if isinstance(spec, OutputsSpec):
+        return (*about, spec.errors)
+    return (*about, spec.attack) if isinstance(spec, AttackSpec | ScoreSpec) else about
 
-    **Arguments:** `dataset`: the digest of the plan's data; seconds on other data count where there
-    are none on this.
+
+def learn(groups: Mapping[str, Sequence[Unit]], stored: set[str], store: Store | None, dataset: str) -> Pace:
+    """Returns the pace of work in `store`: of a plan's own units. Where any are left that are like
+    none of them, others that are alike are looked at too.
+
+    **Arguments:** `groups`: the plan's units by stage. `stored`: the keys of those that are.
+    `dataset`: the digest of the plan's data; seconds on other data count where there are none on
+    this.
     """
     pace = Pace()
     if store is None:
         return pace
     known: set[str] = set()
-    for units in _groups(plan).values():
-        stored = 0
-        for unit in units:
-            if stored >= OWN_SAMPLES or not store.has(unit.key):
-                continue
-            meta = store.meta(unit.key)
-            stored += 1
+    for units in groups.values():
+        for unit in itertools.islice((unit for unit in units if unit.key in stored), OWN_SAMPLES):
+            try:
+                meta = store.meta(unit.key)
+            except KeyError:
+                continue  # damaged, and set aside at this look
             known.add(unit.key)
             _add(pace, unit.kind, unit.spec.identity(), _model_of(unit), dataset, meta, _cost(unit))
             pace.own += 1
-    if any(pace.seconds(unit, dataset) is None for units in _groups(plan).values() for unit in units):
+    missing = (unit for units in groups.values() for unit in units if unit.key not in stored)
+    if any(pace.seconds(unit, dataset) is None for unit in missing):
         _learn_from_others(pace, store, known)
     return pace
 
@@ -131,15 +165,31 @@ def _likeness(kind: str, spec: Record, model: Object | None, dataset: str) -> st
     return canonical([kind])
 
 
+def _trained(unit: Unit) -> Choice | None:
+    """Returns the settings of the model that a unit is about, or of one of them."""
+    while not isinstance(unit.spec, TrainSpec | GivenSpec):
+        if not unit.needs:
+            return None
+        unit = unit.needs[0]  # what it is made from comes first
+    return unit.spec.model
+
+
 def _model_of(unit: Unit) -> Object | None:
-    """Returns the settings of the model that a unit is about."""
-    of = [unit, *unit.ancestors().values()]
-    return next((one.spec.model.to_json() for one in of if isinstance(one.spec, TrainSpec | GivenSpec)), None)
+    trained = _trained(unit)
+    return None if trained is None else trained.to_json()
 
 
 def _cost(unit: Unit) -> float:
-    # Asked of a hundred thousand units: the identity of the others is not worth making for it.
-    return (_listed(unit.kind, unit.spec.identity()) if unit.kind in LISTED else 0.0) or unit.cost
+    spec, listed = unit.spec, 0
+    if isinstance(spec, AttackSpec):
+        listed = len(spec.outputs)
+    elif isinstance(spec, ScoreSpec):
+        listed = len(spec.fit) + len(spec.positive) + len(spec.negative)
+    elif isinstance(spec, TracesSpec):
+        listed = len(spec.models) + len(spec.retrained)
+    elif isinstance(spec, DistanceSpec):
+        listed = len(spec.tested) + len(spec.negative) + len(spec.models) + len(spec.retrained)
+    return float(listed) or unit.cost
 
 
 def _foreign_cost(kind: str, spec: Record, meta: Record) -> float | None:
@@ -222,20 +272,23 @@ def estimate(plan: Plan, store: Store | None, dataset: str, slots: int) -> Estim
     **Returns:** JSON data; what is not known is null. Wall-clock time is that of units, without
     starting Ray or drawing. Stages overlap, so the whole takes less than their sum.
     """
-    pace = learn(plan, store, dataset)
+    groups = _groups(plan)
+    stored = set() if store is None else store.committed(unit.key for units in groups.values() for unit in units)
+    pace = learn(groups, stored, store, dataset)
     resources = plan.recipe.resources
     stages: dict[str, StageEstimate] = {}
     everything: list[Unit] = []
     seconds: dict[str, float] = {}
-    for stage, units in _groups(plan).items():
+    for stage, units in groups.items():
         planned = {unit.key for unit in plan.stages[stage]}
-        missing = [unit for unit in units if store is None or not store.has(unit.key)]
+        missing = [unit for unit in units if unit.key not in stored]
         own = {unit.key: pace.seconds(unit, dataset) for unit in missing}
         unknown = sum(seconds is None for seconds in own.values())
         work = None if unknown else sum(seconds or 0.0 for seconds in own.values())
         gpu = stage in ("train", "unlearn", "outputs")
         left = [unit for unit in missing if unit.key in planned]
-        whole = _with_statistics(left, own)
+        alone = {unit.key: own[unit.key] or 0.0 for unit in left}
+        whole = _with_statistics(left, own) if stage == "unlearn" else alone
         everything += left
         seconds |= whole
         stages[stage] = {

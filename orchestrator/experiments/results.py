@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +37,7 @@ from ..base.documents import (
 )
 from ..base.files import write_synced
 from ..base.provenance import _cpus, git_state, versions
-from ..base.values import finite
+from ..base.values import Record, finite
 from ..plan.data import ExperimentData
 from ..plan.rows import Plan, Row
 from ..plan.specs import ScoreSpec
@@ -150,7 +150,7 @@ class _Collected:
         self.samples = samples
         self.seed = plan.recipe.seed
         retrain = next(row for row in plan.rows if row.method == RETRAIN)
-        self.retrain_seconds = _mean_seconds(store, retrain.producers)
+        self.retrain_seconds = _mean_seconds(self._made(retrain).values())
         self.retrain_scores = {unit.label.attack: unit for unit in retrain.scores if store.has(unit.key)}
         names = _sources(retrain)
         self.retrain_areas = {
@@ -162,22 +162,23 @@ class _Collected:
         store, names = self.store, _sources(row)
         done = [unit for unit in row.targets if store.has(unit.key)]
         problems = _problems(row, store, self.failures)
+        made = self._made(row)
         metrics = self._errors(row, done)
-        seconds = None if row.method == NO_UNLEARN else _mean_seconds(store, row.producers)
+        seconds = None if row.method == NO_UNLEARN else _mean_seconds(made.values())
         metrics["seconds_per_model"] = Measure(seconds)
         speedup = self.retrain_seconds / seconds if seconds and self.retrain_seconds else None
         metrics["speedup_vs_retrain"] = Measure(speedup)
-        metrics["epochs"] = Measure(None if row.method == NO_UNLEARN else _mean_epochs(store, row.producers))
-        metrics |= _incremental(row, store)
+        metrics["epochs"] = Measure(None if row.method == NO_UNLEARN else _mean_epochs(made.values()))
+        unlearned = {unit: meta for unit, meta in made.items() if unit.kind == "unlearn"}
+        metrics |= _incremental(unlearned)
         harm = self._harm(row)
         if harm is not None:
             metrics |= harm.measures([names[unit.label.model_id] for unit in row.targets])
         units = [unit for unit in row.scores if store.has(unit.key)]
         scored = [stored_score(unit, store, names) for unit in units]
         retrain, notes = self._comparable(row, units)
-        for unit in row.producers:
-            if unit.kind == "unlearn" and store.has(unit.key):
-                notes += store.meta(unit.key)["notes"]
+        for meta in unlearned.values():
+            notes += meta["notes"]
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         needs = None if row.unlearns is None else row.unlearns.needs()
         known = ResultRow(
@@ -198,11 +199,16 @@ class _Collected:
         )
         return build_row(known, scored, self._distances(row), retrain, lambda name: seed_for(self.seed, name))
 
+    def _made(self, row: Row) -> dict[Unit, Record]:
+        """Returns what the finished units say that made the row's models."""
+        return {unit: self.store.meta(unit.key) for unit in row.producers if self.store.has(unit.key)}
+
     def _errors(self, row: Row, done: Sequence[Unit]) -> dict[str, Measure]:
         """Returns the error rates over the row's models, in percent."""
         names, found = _sources(row), {}
+        errors = {names[unit.label.model_id]: self.store.meta(unit.key)["errors"] for unit in done}
         for name, count in self.samples.items():
-            values = {names[unit.label.model_id]: self.store.meta(unit.key)["errors"].get(name) for unit in done}
+            values = {model: known.get(name) for model, known in errors.items()}
             found[name] = error_measure({model: value for model, value in values.items() if value is not None}, count)
         return found
 
@@ -243,17 +249,15 @@ def _sources(row: Row) -> dict[str, str]:
     }
 
 
-def _incremental(row: Row, store: Store) -> dict[str, Measure]:
+def _incremental(made: Mapping[Unit, Record]) -> dict[str, Measure]:
     """Returns what a stress test measures: where models fail, how far moments drift, what
     fine-tuning brings back.
 
     `failing_point` has no value where a model got through all steps.
     `failing_point_least` is then what all of them withstood.
     """
-    units = [unit for unit in row.producers if unit.kind == "unlearn" and store.has(unit.key)]
     chains = {}
-    for unit in units:
-        meta = store.meta(unit.key)
+    for unit, meta in made.items():
         if meta["steps"]:
             chains[f"original-{unit.label.source:03d}"] = (meta["steps"], meta["spec"]["params"].get("fail_points"))
     if not chains:
@@ -300,20 +304,15 @@ def error_measure(percents: Mapping[str, float], samples: int) -> Measure:
     return Measure.of(float(values.mean()), interval, percents, len(values))
 
 
-def _mean_seconds(store: Store, producers: Sequence[Unit]) -> float | None:
+def _mean_seconds(metas: Iterable[Record]) -> float | None:
     """Returns the mean seconds that making one model took; for methods on moments, with the
     decomposition as if made alone."""
-    metas = [store.meta(unit.key) for unit in producers if store.has(unit.key)]
     seconds = [float(meta["seconds"]) + float(meta.get("basis_seconds", 0.0)) for meta in metas]
     return float(np.mean(seconds)) if seconds else None
 
 
-def _mean_epochs(store: Store, producers: Sequence[Unit]) -> float | None:
-    counts = []
-    for unit in producers:
-        if store.has(unit.key):
-            epochs = [row["epoch"] for row in store.meta(unit.key)["history"] if "epoch" in row]
-            counts.append(max(epochs, default=0))
+def _mean_epochs(metas: Iterable[Record]) -> float | None:
+    counts = [max((row["epoch"] for row in meta["history"] if "epoch" in row), default=0) for meta in metas]
     return float(np.mean(counts)) if counts else None
 
 

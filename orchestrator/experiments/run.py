@@ -123,6 +123,8 @@ class _Run:
 
     def _forget_stored(self, methods: frozenset[str]) -> None:
         """Removes what these methods made from the store, and all that was measured of it."""
+        if not methods:
+            return
         made = {unit.key for unit in self.plan.stages["unlearn"] if unit.label.method in methods}
         known = {unit.label.method for unit in self.plan.stages["unlearn"]}
         if unknown := sorted(methods - known):
@@ -234,6 +236,8 @@ class _Run:
                 self.progress.say("drawing figures and the report")
                 self.folder.seal_report(write_report(self.folder.path))
             self.folder.seal([self.folder.path / "results.json"])
+        if self.work["units_executed"]:
+            self._stored()  # the next start then finds all marks known
         failed = sum(not row.done for row in rows)
         self.tracker.log_trials(self.tuned)
         self.tracker.finish(document, failed)
@@ -257,13 +261,14 @@ def rebuild(folder: OutputFolder, *, allow_factory: bool = False) -> Results:
     store = open_store(folder.store_uri())
     data = load_data(recipe, store, allow_factory=allow_factory)
     plan = make_plan(recipe, data)
+    stored = store.committed(unit.key for unit in plan.units())
     try:
         rows, curves = collect(plan, data, store, folder.failures())
         write_outputs(plan, store, folder.path / "outputs")
         write_forget_set(data, folder.path / "outputs" / "forget.csv")
     except CorruptObject as error:
         raise EnvironmentFault(f"{folder.path}: {error}; `orchestrator retry {folder.path}` makes it again") from None
-    work: Work = {"units_executed": 0, "units_reused": sum(store.has(unit.key) for unit in plan.units())}
+    work: Work = {"units_executed": 0, "units_reused": len(stored)}
     document = write_results(
         folder.path,
         recipe,

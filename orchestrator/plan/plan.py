@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from attack import ATTACKS
 from unlearn.methods.base import Method
 
+from ..base.collection import collection_paused
 from ..base.errors import Fault, RecipeError
-from ..base.values import Object
+from ..base.values import Json, Object
 from ..recipe.choices import Point
 from ..recipe.options import fault_from, settings_of
 from ..recipe.sections import Recipe
@@ -36,8 +37,8 @@ FOLDS = ("train", "validation", "test")
 def make_plan(recipe: Recipe, data: ExperimentData) -> Plan:
     """Returns the plan of `recipe` on `data`. Pure: the same recipe and data give the same plan
     anywhere."""
-    planner = _Planner(recipe, data)
-    return planner.plan()
+    with collection_paused():  # of a hundred thousand units, a third of the time
+        return _Planner(recipe, data).plan()
 
 
 def with_given(plan: Plan, data: ExperimentData, given: Sequence[Unit], points: Sequence[Point]) -> Plan:
@@ -55,11 +56,46 @@ def with_given(plan: Plan, data: ExperimentData, given: Sequence[Unit], points: 
     return replace(plan, stages={name: distinct(units) for name, units in stages.items()})
 
 
+@dataclass(frozen=True)
+class _Applied:
+    """What a setting of a method is on any model.
+
+    **Arguments:**
+
+    - `title`: method and settings, as a person calls them. `seed`: of the method's settings.
+    - `access`, `statistic`: as the method declares them. `in_steps`: from running moments.
+    - `cost`: about the images that one model is taken through.
+    """
+
+    title: str
+    seed: Json
+    code: str
+    access: str
+    statistic: str
+    in_steps: bool
+    cost: float
+
+
+def _kept_classes(data: ExperimentData) -> tuple[int, ...]:
+    """Returns the class of each column of outputs; empty where none is removed.
+
+    Outputs stored before they told have other keys, and are never taken for these.
+    """
+    removed = len(data.kept_classes) < data.dataset.num_classes
+    return tuple(int(kept) for kept in data.kept_classes) if removed else ()
+
+
 class _Planner:
     def __init__(self, recipe: Recipe, data: ExperimentData):
         self.recipe = recipe
         self.data = data
         self.training = recipe.training
+        # Asked of every model, and the same for all: made once.
+        everything, retain = len(data.dataset.train.labels), data.split.retain
+        self.trained_on = {"original": ("all", everything), "retrained": (data.indices_digest(retain), len(retain))}
+        self.applied: dict[int, tuple[Point, _Applied]] = {}
+        self.statistics: dict[tuple[str, str], Unit] = {}  # by what they are and the model's key
+        self.classes = _kept_classes(data)
         self.threads = default_threads(recipe.resources.cpus_per_unit)
         self.originals = [self._train("original", index) for index in range(recipe.shadows.originals)]
         self.retrained = [self._train("retrained", index) for index in range(recipe.shadows.retrained)]
@@ -106,9 +142,8 @@ class _Planner:
         return [fold for fold, count in zip(FOLDS, self.recipe.shadows.split, strict=True) for _ in range(count)]
 
     def _train(self, role: str, index: int, method: str = "") -> Unit:
-        indices = None if role == "original" else self.data.split.retain
+        indices, images = self.trained_on[role]
         name = f"{role}-{index:03d}" if not method else f"{method}-{index - self.recipe.shadows.retrained:03d}"
-        images = len(self.data.dataset.train.labels)
         labels = self.data.labels_digest
         return train_unit(self.recipe, self.data.digest, indices, images, role, index, name, labels=labels)
 
@@ -134,36 +169,52 @@ class _Planner:
 
     def unlearn(self, original: Unit, point: Point) -> Unit:
         """One method with its settings, on one model."""
-        method, split = point.method, self.data.split
-        settings = settings_of(method)
-        self._check_steps(method)
-        wanted = method.needs()
-        needs = [original]
+        applied, method = self._applied(point), point.method
         moments = basis = fisher = None
-        if wanted.access == "moments" and len(split.steps) > 1:
+        if applied.in_steps:
             # Incremental: every step subtracts its own forget set, with the model of that step,
             # from running moments.
             moments = self._moments(original)
-        elif wanted.access == "moments":
+        elif applied.access == "moments":
             basis = self._basis(original)
-        elif wanted.access == "fisher":
-            fisher = self._fisher(original, wanted.statistic)
-        needs += [unit for unit in (moments, basis, fisher) if unit is not None]
+        elif applied.access == "fisher":
+            fisher = self._fisher(original, applied.statistic)
         spec = UnlearnSpec(
             model=original.key,
             split=self.data.split_digest,
             method=point.name,
             params=method,
-            seed=seed_for(self.recipe.seed, "unlearn", original.label.source, settings.get("seed", 0)),
+            seed=seed_for(self.recipe.seed, "unlearn", original.label.source, applied.seed),
             threads=self.threads,
             moments="" if moments is None else moments.key,
             basis="" if basis is None else basis.key,
             fisher="" if fisher is None else fisher.key,
-            code=code_of(type(method)),
+            code=applied.code,
         )
-        cost = (int(len(split.retain) * wanted.retain) or len(split.forget)) * max(1, method.passes())
+        needs = (original, *(unit for unit in (moments, basis, fisher) if unit is not None))
         label = Label(method=point.name, params=point.params, source=original.label.source)
-        return Unit(spec, f"{point.name}{short(point.written)} {original.name}", label, tuple(needs), cost)
+        return Unit(spec, f"{applied.title} {original.name}", label, needs, applied.cost)
+
+    def _applied(self, point: Point) -> _Applied:
+        """Returns what a setting is on any model: asked once of each, and checked then."""
+        known = self.applied.get(id(point))
+        if known is None:
+            known = self.applied[id(point)] = (point, self._apply(point))
+        return known[1]
+
+    def _apply(self, point: Point) -> _Applied:
+        method, split = point.method, self.data.split
+        self._check_steps(method)
+        wanted = method.needs()
+        return _Applied(
+            f"{point.name}{short(point.written)}",
+            settings_of(method).get("seed", 0),
+            code_of(type(method)),
+            wanted.access,
+            wanted.statistic,
+            wanted.access == "moments" and len(split.steps) > 1,
+            (int(len(split.retain) * wanted.retain) or len(split.forget)) * max(1, method.passes()),
+        )
 
     def _check_steps(self, method: Method) -> None:
         """Refuses, before anything runs, what the method cannot forget and steps that the scenario
@@ -183,39 +234,49 @@ class _Planner:
     def _moments(self, original: Unit) -> Unit:
         """Second moments of all training data: they belong to a model and its data, whatever will
         be forgotten."""
-        spec = MomentsSpec(original.key, self.training.augment, self.data.digest)
-        return Unit(spec, f"moments {original.name}", Label(source=original.label.source), (original,))
+        known = self.statistics.get(("moments", original.key))
+        if known is None:
+            spec = MomentsSpec(original.key, self.training.augment, self.data.digest)
+            known = Unit(spec, f"moments {original.name}", Label(source=original.label.source), (original,))
+            self.statistics["moments", original.key] = known
+        return known
 
     def _basis(self, original: Unit) -> Unit:
         """Their decomposition without the forget set: one for every γ, criterion and top-k."""
-        moments = self._moments(original)
-        # As published: whole classes are taken off as they were summed, samples as they are.
-        augment = self.training.augment if self.data.split.forget_classes else None
-        spec = BasisSpec(moments.key, original.key, self.data.split_digest, augment)
-        return Unit(spec, f"basis {original.name}", Label(source=original.label.source), (moments, original))
+        known = self.statistics.get(("basis", original.key))
+        if known is None:
+            moments = self._moments(original)
+            # As published: whole classes are taken off as they were summed, samples as they are.
+            augment = self.training.augment if self.data.split.forget_classes else None
+            spec = BasisSpec(moments.key, original.key, self.data.split_digest, augment)
+            label = Label(source=original.label.source)
+            known = Unit(spec, f"basis {original.name}", label, (moments, original))
+            self.statistics["basis", original.key] = known
+        return known
 
     def _fisher(self, original: Unit, statistic: str) -> Unit:
         """A Fisher diagonal of all training data: one for every method and setting that asks for
         it."""
-        spec = FisherSpec(original.key, self.data.digest, statistic)
-        cost = len(self.data.dataset.train.labels)
-        return Unit(spec, f"{statistic} {original.name}", Label(source=original.label.source), (original,), cost)
+        known = self.statistics.get((statistic, original.key))
+        if known is None:
+            spec, cost = FisherSpec(original.key, self.data.digest, statistic), len(self.data.dataset.train.labels)
+            label = Label(source=original.label.source)
+            known = Unit(spec, f"{statistic} {original.name}", label, (original,), cost)
+            self.statistics[statistic, original.key] = known
+        return known
 
     def _outputs(self, model: Unit, role: str, fold: str, method: str = "", params: Object | None = None) -> Unit:
-        return self._outputs_unit(model, Label(role, fold, method, params or {}, model_id=model.name), fold == "test")
+        label = Label(role, fold, method, params or {}, model_id=model.name, source=model.label.source)
+        return self._outputs_unit(model, label, fold == "test")
 
     def own_outputs(self, model: Unit) -> Unit:
         """Outputs and errors of a model of the user's own, or of one made from it."""
-        return self._outputs_unit(model, Label("given", model_id=model.name), measured=True)
+        label = Label("given", model_id=model.name, source=model.label.source)
+        return self._outputs_unit(model, label, measured=True)
 
     def _outputs_unit(self, model: Unit, label: Label, measured: bool) -> Unit:
         data = self.data
-        # Outputs stored before they told which class each column is have other keys, and are never
-        # taken for these.
-        removed = len(data.kept_classes) < data.dataset.num_classes
-        classes = tuple(int(kept) for kept in data.kept_classes) if removed else ()
-        spec = OutputsSpec(model.key, data.split_digest, measured, classes)
-        label = replace(label, source=model.label.source)
+        spec = OutputsSpec(model.key, data.split_digest, measured, self.classes)
         cost = len(data.split.forget) + (len(data.split.retain) + len(data.split.test) if measured else 0)
         return Unit(spec, f"outputs {model.name}", label, (model,), cost)
 

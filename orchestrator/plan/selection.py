@@ -14,7 +14,7 @@ from ..base.errors import Fault, RecipeError
 from ..recipe.sections import Recipe
 from ..store import CorruptObject, Store
 from .specs import RankSpec
-from .trained import drawn_part, train_unit
+from .trained import array_digest, drawn_part, train_unit
 from .units import Label, Unit, seed_for
 
 MODELS = 10  # that memorization is measured on, where the recipe does not say
@@ -41,13 +41,12 @@ def selection_units(recipe: Recipe, dataset: ImageDataset) -> tuple[Unit, ...]:
         part = (seed, count)
         for number in range(count):
             rows = drawn_part(images, seed, count, number)
-            name = f"selection-{number:03d}"
-            unit = train_unit(recipe, dataset.digest, rows, images, "selection", number, name, part=(*part, number))
-            models.append(unit)
+            name, drawn = f"selection-{number:03d}", (array_digest(rows), len(rows))
+            models.append(train_unit(recipe, dataset.digest, *drawn, "selection", number, name, part=(*part, number)))
     else:
         for number in range(recipe.shadows.split[0]):
             name = f"original-{number:03d}"
-            models.append(train_unit(recipe, dataset.digest, None, images, "original", number, name))
+            models.append(train_unit(recipe, dataset.digest, "all", images, "original", number, name))
         if not models:
             fault = Fault(
                 "scenario.select",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import ClassVar, NamedTuple
 
 from attack.attacks.base import Attack
@@ -17,7 +18,7 @@ from attack.distances.base import PerSampleDivergence
 from unlearn import Training
 from unlearn.methods.base import Method
 
-from ..base.values import Json, Object, plain
+from ..base.values import Json, Object, canonical, plain
 from ..recipe.choices import Choice
 from ..recipe.options import LATER, settings_of
 
@@ -37,11 +38,62 @@ class Spec:
                 found[item.name] = _encoded(value)
         return found
 
+    def canonical(self) -> str:
+        """Returns the canonical JSON of `identity()`, put together from texts that specs have in
+        common. A plan of a hundred thousand units asks for nothing else."""
+        parts = []
+        for name, is_later, default in _fields(type(self)):
+            value = getattr(self, name)
+            if not is_later or value != default:
+                parts.append(f'"{name}":{_text(value)}')
+        return f"{{{','.join(parts)}}}"
+
     @property
     def shares(self) -> str:
         """The key of a large input that units have in common: a worker loads it once for all of
         them."""
         return ""
+
+
+_FIELDS: dict[type[Spec], tuple[tuple[str, bool, object], ...]] = {}
+
+
+def _fields(kind: type[Spec]) -> tuple[tuple[str, bool, object], ...]:
+    """Returns the fields of a kind of spec in the order of their names: whether each came after the
+    first version, and its default."""
+    if kind not in _FIELDS:
+        fields = sorted(dataclasses.fields(kind), key=lambda item: item.name)
+        _FIELDS[kind] = tuple((item.name, "since" in item.metadata, item.default) for item in fields)
+    return _FIELDS[kind]
+
+
+def _text(value: object) -> str:
+    """Returns the canonical JSON of one field."""
+    if isinstance(value, tuple) and all(isinstance(part, str | Outputs | Judged | Looked) for part in value):
+        return canonical(value)  # names of outputs: JSON data as they are
+    is_settings = not isinstance(value, str | int) and dataclasses.is_dataclass(value)
+    return _settings_text(_Same(value)) if is_settings else canonical(_encoded(value))
+
+
+class _Same:
+    """Stands for one object in a cache, whatever it is equal to: settings need not be hashable."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: object):
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.value is self.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+@lru_cache(maxsize=4096)
+def _settings_text(settings: _Same) -> str:
+    """Returns the canonical JSON of settings. Thousands of units have the same."""
+    return canonical(_encoded(settings.value))
 
 
 def _encoded(value: object) -> Json:
@@ -316,3 +368,6 @@ class PlainSpec(Spec):
 
     def identity(self) -> dict[str, Json]:
         return dict(self.values)
+
+    def canonical(self) -> str:
+        return canonical(self.identity())

@@ -22,7 +22,7 @@ def array_digest(array: np.ndarray) -> str:
 def train_unit(
     recipe: Recipe,
     dataset: str,
-    indices: np.ndarray | None,
+    indices: str,
     images: int,
     role: str,
     index: int,
@@ -36,14 +36,15 @@ def train_unit(
 
     **Arguments:**
 
-    - `dataset`: its digest. `indices`: the training rows; None: all of them, `images` in number.
+    - `dataset`: its digest. `indices`: `all`, or the digest of the training rows; `images`: their
+      number.
     - `labels`: digest of the labels where they are not the data's own.
     - `part`: how a worker draws the rows, where they are no part of the split: see `drawn_part`.
     """
     spec = TrainSpec(
         dataset=dataset,
         labels=labels,
-        indices="all" if indices is None else array_digest(indices),
+        indices=indices,
         model=recipe.model,
         training=recipe.training,
         seed=seed_for(recipe.seed, role, index),
@@ -52,8 +53,7 @@ def train_unit(
         code=code_of_model(recipe.model.name),
         part=part,
     )
-    count = images if indices is None else len(indices)
-    return Unit(spec, name, Label(role=role, source=index), cost=count * max(1, recipe.training.epochs))
+    return Unit(spec, name, Label(role=role, source=index), cost=images * max(1, recipe.training.epochs))
 
 
 def drawn_part(images: int, seed: int, models: int, number: int) -> np.ndarray:

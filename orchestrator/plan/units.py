@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Generic, TypeVar
 
 from ..base.documents import LogLine
-from ..base.values import Json, Object, digest
+from ..base.values import Json, Object, canonical, digest, digest_of_text
 from ..recipe.sections import Recipe
 from .specs import Spec
 
@@ -82,7 +82,9 @@ class Unit(Generic[S]):
 
     @cached_property
     def key(self) -> str:
-        return digest({"format": FORMAT_VERSION, "kind": self.kind, "spec": self.spec.identity()})
+        # The digest of {"format": …, "kind": …, "spec": the spec's identity}.
+        text = f'{{"format":{FORMAT_VERSION},"kind":{canonical(self.kind)},"spec":{self.spec.canonical()}}}'
+        return digest_of_text(text)
 
     def __hash__(self) -> int:
         return hash(self.key)

@@ -22,6 +22,7 @@ from ..base.files import sha256_file, sync, write_synced
 from ..base.values import Record
 from .base import COMMIT_MARK, Attempt, CorruptObject, Mark, MissingObject, Store, commit_document, is_key, parse_commit
 from .claims import ClaimBoard
+from .seen import Seen, look
 
 # The names that attempts, removals and claims have: nothing else is ever swept.
 _OURS = {
@@ -40,6 +41,7 @@ class LocalStore(Store):
         # Of marks that were read: their time stamp, and the sizes they promise. Looking again costs
         # no parsing then.
         self._promised: dict[str, tuple[tuple[int, int], tuple[tuple[str, int], ...]]] = {}
+        self._seen = Seen(self.root)
         try:
             for name in ("objects", "tmp", "aside", "claims"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
@@ -90,11 +92,52 @@ class LocalStore(Store):
         promised = self._promised.get(key)
         if promised is not None:
             stamp, sizes = promised
-            folder = self._folder(key)
+            folder = f"{self.root}/objects/{key[:2]}/{key}"
             with contextlib.suppress(OSError):
-                if _stamp(folder / COMMIT_MARK) == stamp and all(_stamp(folder / n)[1] == size for n, size in sizes):
+                if _stamp(f"{folder}/{COMMIT_MARK}") == stamp and _as_promised(folder, sizes):
                     return True
         return self.mark(key) is not None
+
+    def committed(self, keys: Iterable[str]) -> set[str]:
+        """Returns those of `keys` that are committed.
+
+        Every mark is read, and parsed where its bytes are not those that were parsed before.
+        """
+        found = set()
+        listed: dict[str, set[str]] = {}
+        for key in keys:
+            start = key[:2]
+            if start not in listed:
+                try:
+                    listed[start] = set(os.listdir(self.root / "objects" / start))
+                except OSError:
+                    listed[start] = set()
+            if key in listed[start] and (self._is_seen(key) or self.has(key)):
+                found.add(key)
+        self._seen.save()
+        return found
+
+    def _is_seen(self, key: str) -> bool:
+        """Whether an object is whole that was found whole before; False where it is to be
+        parsed."""
+        folder = f"{self.root}/objects/{key[:2]}/{key}"
+        try:
+            looked = look(f"{folder}/{COMMIT_MARK}")
+            sizes = self._seen.sizes(key, looked.digest)
+            if sizes is None:
+                mark = self.mark(key)
+                promised = self._promised.get(key)
+                if mark is None or promised is None:
+                    return False
+                if promised[0] == looked.stamp:
+                    self._seen.add(key, looked.digest, promised[1])
+                return True
+            if not _as_promised(folder, sizes):
+                return False
+        except OSError:
+            return False
+        self._promised[key] = (looked.stamp, sizes)
+        return True
 
     def mark(self, key: str) -> Mark | None:
         folder = self._folder(key)
@@ -168,9 +211,12 @@ class LocalStore(Store):
             write_synced(target.with_suffix(".json"), json.dumps(note).encode())
 
     def keys(self) -> Iterator[str]:
-        for folder in sorted((self.root / "objects").glob("??/*")):
-            if is_key(folder.name) and (folder / COMMIT_MARK).is_file():
-                yield folder.name
+        objects = self.root / "objects"
+        for start in sorted(os.listdir(objects)):
+            # A part at a time: whoever looks at a few need not wait for all.
+            for name in sorted(os.listdir(objects / start)) if (objects / start).is_dir() else ():
+                if is_key(name) and (objects / start / name / COMMIT_MARK).is_file():
+                    yield name
 
     def remove(self, key: str) -> None:
         doomed = self.root / "tmp" / f"removed-{uuid.uuid4().hex}"
@@ -257,8 +303,13 @@ class _Folder(ClaimBoard):
             aside.unlink()
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def _as_promised(folder: str, sizes: tuple[tuple[str, int], ...]) -> bool:
+    """Whether the files of an object have the sizes that its mark promises."""
+    return all(os.stat(f"{folder}/{name}").st_size == size for name, size in sizes)
+
+
+def _stamp(path: Path | str) -> tuple[int, int]:
     """Returns what changes when a file is written: its time of modification in nanoseconds and its
     size in bytes."""
-    status = path.stat()
+    status = os.stat(path)
     return status.st_mtime_ns, status.st_size

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 from typing import Any
 
 import pytest
@@ -163,3 +165,27 @@ def test_canonical_json_and_seeds() -> None:
     with pytest.raises(ValueError, match="JSON"):
         canonical(float("nan"))
     assert Unit(PlainSpec("train", {"a": 1}), "x").key == Unit(PlainSpec("train", {"a": 1}), "other name", cost=7).key
+
+
+def test_a_key_is_the_digest_of_all_that_a_unit_depends_on(tiny: dict[str, Any]) -> None:
+    """Keys are put together from texts that units share. They are those of the whole description."""
+    tiny["methods"] = [
+        {"name": "pgu", "gamma": {"grid": [0.9, {"linear2": 0.5}]}, "epochs": 1},
+        {"name": "eu_k", "k": {"grid": [1, 2]}, "epochs": 1},
+        {"name": "ssd"},
+    ]
+    tiny["attacks"] = [{"name": "xgboost"}, {"name": "u_lira"}, {"name": "rmia"}]
+    tiny["outputs"] = {"retain": 10, "test": 10}
+    plan = plan_of(tiny)
+    units = {**{u.key: u for u in plan.units()}, **{k: v for u in plan.units() for k, v in u.ancestors().items()}}
+    kinds = {"train", "moments", "basis", "fisher", "unlearn", "outputs", "unseen", "retained"}
+    assert {unit.kind for unit in units.values()} == kinds | {"attack", "score", "distance", "traces", "collateral"}
+    for key, unit in units.items():
+        described = {"format": 1, "kind": unit.kind, "spec": unit.spec.identity()}
+        text = json.dumps(described, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        assert key == hashlib.sha256(text.encode()).hexdigest(), unit.name
+
+
+@pytest.mark.parametrize("value", ["", "é\n\"'\\\u2028😀", 0, -3, 10**30, True, False, None, 0.1, 1e300, [], ["a", 1, [True, "b"]], ["a"] * 20, [1.5, None], {"b": 1, "a": [2]}])  # fmt: skip
+def test_canonical_text_is_that_of_the_encoder(value: Any) -> None:
+    assert canonical(value) == json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
