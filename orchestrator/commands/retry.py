@@ -33,7 +33,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _chosen(folder: OutputFolder, wanted: list[str]) -> frozenset[str]:
-    names = {event["name"]: event["unit"] for event in folder.events() if event.get("event") == "unit"}
+    names = {event["name"]: event["unit"] for event in folder.events("unit")}
     found = set()
     for text in wanted:
         keys = [key for name, key in names.items() if text == name or (len(text) >= 8 and key.startswith(text))]

@@ -87,7 +87,7 @@ def _units(folder: OutputFolder, wanted: list[str], as_json: bool) -> int:
     for text in wanted:
         units = unit_history(folder.path, text)
         if not units:
-            names = {event["name"] for event in folder.events() if event.get("event") in ("unit", "unit_start")}
+            names = {event["name"] for event in folder.events("unit", "unit_start")}
             guess = nearest(text, names)
             raise UserError(
                 f"UNIT: {text!r}: no such unit was run here" + (f"; did you mean {guess!r}?" if guess else "")

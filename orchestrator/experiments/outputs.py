@@ -8,7 +8,6 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
@@ -40,15 +39,19 @@ def write_outputs(plan: Plan, store: Store, folder: Path) -> list[Path]:
     """
     checksums = Checksums(folder.parent)
     groups: dict[str, list[Unit]] = {}
+    names: dict[tuple[str, str, str, int], str] = {}  # thousands of models share a file
     for unit in plan.stages["outputs"]:
         if unit.label.fold and store.has(unit.key):
-            groups.setdefault(_file_name(unit), []).append(unit)
+            of = (unit.kind, unit.label.role, unit.label.method, id(unit.label.params))
+            if of not in names:
+                names[of] = _file_name(unit)
+            groups.setdefault(names[of], []).append(unit)
     folder.mkdir(parents=True, exist_ok=True)
     parents = {unit.label.source: unit.name for unit in plan.stages["train"] if unit.label.role == "original"}
     written = []
     for name, units in groups.items():
         path = folder / name
-        content = digest([LAYOUT, *([u.key, plain(asdict(u.label))] for u in units)])
+        content = digest([LAYOUT, *([u.key, plain(vars(u.label))] for u in units)])
         if not _is_current(path, content) or not checksums.intact([path]):
             _write_group(path, store, units, content, parents)
             checksums.record([path])

@@ -68,8 +68,13 @@ class Tail:
         self._rest = b""
         self._file_id = (0, 0)
 
-    def new(self) -> Iterator[dict[str, object]]:
-        """Yields the records written since the last call, oldest first."""
+    def new(self, *kinds: str) -> Iterator[dict[str, object]]:
+        """Yields the records written since the last call, oldest first.
+
+        **Arguments:** `kinds`: of the events that are wanted; none: every record. Lines of others
+        are not even parsed.
+        """
+        marks = [f'"event":{space}"{kind}"'.encode() for kind in kinds for space in (" ", "")]
         try:
             with self.path.open("rb") as file:
                 status = os.fstat(file.fileno())
@@ -81,8 +86,10 @@ class Tail:
                     self._offset += len(block)
                     *lines, self._rest = (self._rest + block).split(b"\n")
                     for line in lines:
+                        if marks and not any(mark in line for mark in marks):
+                            continue
                         record = parse(line)
-                        if record is not None:
+                        if record is not None and (not kinds or record.get("event") in kinds):
                             yield record
         except FileNotFoundError:
             return
@@ -97,9 +104,9 @@ def parse(line: bytes) -> dict[str, object] | None:
     return record if isinstance(record, dict) else None
 
 
-def read(path: Path) -> Iterator[dict[str, object]]:
-    """Yields every record of a file, oldest first."""
-    return Tail(path).new()
+def read(path: Path, *kinds: str) -> Iterator[dict[str, object]]:
+    """Yields every record of a file, or the events of these kinds, oldest first."""
+    return Tail(path).new(*kinds)
 
 
 _FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {

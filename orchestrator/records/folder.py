@@ -231,14 +231,15 @@ class OutputFolder:
     def _attempt_of(self, key: str, begins: bool = False) -> int:
         """Returns which attempt at a unit this is, over all invocations."""
         if self._attempts is None:
-            self._attempts = Counter(e["unit"] for e in self.events() if e.get("event") == "unit_start")
+            self._attempts = Counter(event["unit"] for event in self.events("unit_start"))
         if begins:
             self._attempts[key] += 1
         return max(1, self._attempts[key])
 
-    def events(self) -> Iterator[Event]:
-        """Yields the recorded events, oldest first, but those that damage has left incomplete."""
-        return (event for event in events.read(self.path / events.EVENTS) if events.is_whole(event))
+    def events(self, *kinds: str) -> Iterator[Event]:
+        """Yields the recorded events, all or those of these kinds, oldest first. Those that damage
+        has left incomplete are left out."""
+        return (event for event in events.read(self.path / events.EVENTS, *kinds) if events.is_whole(event))
 
     def log_lines(self) -> Iterator[dict[str, object]]:
         """Yields what drivers and workers said, oldest first."""
@@ -247,20 +248,18 @@ class OutputFolder:
     def failures(self) -> dict[str, str]:
         """Returns the units whose last recorded outcome is a failure, key → one line."""
         found: dict[str, str] = {}
-        for event in self.events():
-            if event.get("event") == "unit":
-                if event["status"] == "failed":
-                    found[event["unit"]] = event.get("error", "failed")
-                else:
-                    found.pop(event["unit"], None)
+        for event in self.events("unit"):
+            if event["status"] == "failed":
+                found[event["unit"]] = event.get("error", "failed")
+            else:
+                found.pop(event["unit"], None)
         return found
 
     def stage_seconds(self) -> dict[str, float]:
         """Returns the wall seconds spent in each stage, over all invocations."""
         found: dict[str, float] = {}
-        for event in self.events():
-            if event.get("event") == "stage_end":
-                found[event["stage"]] = found.get(event["stage"], 0.0) + float(event["seconds"])
+        for event in self.events("stage_end"):
+            found[event["stage"]] = found.get(event["stage"], 0.0) + float(event["seconds"])
         return found
 
 

@@ -175,7 +175,7 @@ def test_a_key_is_the_digest_of_all_that_a_unit_depends_on(tiny: dict[str, Any])
         {"name": "ssd"},
     ]
     tiny["attacks"] = [{"name": "xgboost"}, {"name": "u_lira"}, {"name": "rmia"}]
-    tiny["outputs"] = {"retain": 10, "test": 10}
+    tiny["outputs"], tiny["shadows"]["unlearn"] = {"retain": 10, "test": 10}, "all"
     plan = plan_of(tiny)
     units = {**{u.key: u for u in plan.units()}, **{k: v for u in plan.units() for k, v in u.ancestors().items()}}
     kinds = {"train", "moments", "basis", "fisher", "unlearn", "outputs", "unseen", "retained"}

@@ -211,6 +211,18 @@ def test_many_events_are_read_at_once_and_then_only_the_new_ones(folder: OutputF
     assert opened[0] < 200, "bytes read again"
 
 
+def test_events_of_some_kinds_are_those_among_all(folder: OutputFolder) -> None:
+    folder.append_event({"event": "unit", "stage": "train", "unit": "a", "name": "stage_end", "status": "done"})
+    folder.append_event({"event": "stage_end", "stage": "unit", "seconds": 1.5})
+    with (folder.path / "events.jsonl").open("a") as file:
+        file.write('{"time":5,"event":"stage_end","stage":"train","seconds":2}\n{"event": "stage_end", "torn')
+    folder.append_event({"event": "unit_start", "stage": "train", "unit": "a", "name": '"event": "unit"'})
+    everything = list(folder.events())
+    for kinds in (("unit",), ("stage_end",), ("unit", "unit_start"), ("finished",)):
+        assert list(folder.events(*kinds)) == [event for event in everything if event["event"] in kinds]
+    assert folder.stage_seconds() == {"unit": 1.5, "train": 2.0}
+
+
 def test_workers_words_are_kept(folder: OutputFolder) -> None:
     import logging
     import warnings
