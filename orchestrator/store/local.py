@@ -114,7 +114,7 @@ class LocalStore(Store):
                     listed[start] = set()
             if key in listed[start] and (self._is_seen(key) or self.has(key)):
                 found.add(key)
-        self._seen.save()
+        self._seen.save(listed)
         return found
 
     def _is_seen(self, key: str) -> bool:

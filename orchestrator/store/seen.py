@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,12 +62,17 @@ class Seen:
         self._load()[key] = (digest, sizes)
         self._new += 1
 
-    def save(self) -> None:
+    def save(self, listed: Mapping[str, Collection[str]]) -> None:
         """Writes the file, where enough has come to it. A store that cannot be written to is read
-        as before."""
+        as before.
+
+        **Arguments:** `listed`: the objects that are there, by the first two digits of their keys;
+        others with these digits are gone, and are forgotten.
+        """
         if self._new < WORTH:
             return
-        known = self._load()
+        known = {key: mark for key, mark in self._load().items() if key in listed.get(key[:2], (key,))}
+        self._known = known
         shapes = {sizes: place for place, sizes in enumerate(dict.fromkeys(sizes for _, sizes in known.values()))}
         marks = {key: [digest, shapes[sizes]] for key, (digest, sizes) in known.items()}
         body = json.dumps({"version": VERSION, "shapes": list(shapes), "marks": marks}).encode()

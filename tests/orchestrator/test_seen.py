@@ -96,11 +96,18 @@ def test_damage_that_keeps_its_time_stamp_is_found(root: Path, name: str) -> Non
 def test_an_object_that_was_made_again_is_found(root: Path) -> None:
     LocalStore(root).remove(key(3))
     assert look(root) == set(range(UNITS)) - {3}
+    assert key(3) in (root / seen.FILE).read_text(), "nothing new: not written again"
     with LocalStore(root).attempt(key(3)) as attempt:
         attempt.path("weights").write_bytes(b"another")
         attempt.commit({"number": -3})
     assert look(root) == set(range(UNITS))
     assert LocalStore(root).meta(key(3)) == {"number": -3}
+    LocalStore(root).remove(key(4))
+    LocalStore(root).remove(key(5))
+    with LocalStore(root).attempt(key(4)) as attempt:
+        attempt.commit({"number": -4})
+    assert look(root) == set(range(UNITS)) - {5}
+    assert key(5) not in (root / seen.FILE).read_text()
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[" * 5000, b'{"version": 1}' + b"0" * 64])
