@@ -206,16 +206,14 @@ def _cell(measure: Measure, band: Sequence[float] | None, p: float | None) -> Le
 def _reference(row: Row, title: str, tables: Mapping[str, Mapping[str, LeagueCell]], name: str) -> LeagueRow:
     found = _without_place(row.method, title, {column: cells[name] for column, cells in tables.items()})
     verdict = row.judged.word if row.judged is not None else ""
-    found.update(params={}, seeds=1, models=row.models, verdict=verdict, why=row.error)
-    return found
+    return {**found, "params": {}, "seeds": 1, "models": row.models, "verdict": verdict, "why": row.error}
 
 
 def _missing(tuned: Tuned, columns: Sequence[str]) -> LeagueRow:
     """Returns the row of a method none of whose settings could be measured."""
     found = _without_place(tuned["method"], tuned["title"], dict.fromkeys(columns, _cell(Measure(None), None, None)))
     access = METHODS[tuned["method"]].access
-    found.update(group=GROUPS[access], access=access, why=tuned["why"])
-    return found
+    return {**found, "group": GROUPS[access], "access": access, "why": tuned["why"]}
 
 
 def _without_place(method: str, title: str, cells: dict[str, LeagueCell]) -> LeagueRow:
