@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import os
+import resource
 import socket
 import sys
 import uuid
@@ -19,6 +20,12 @@ def usable_cpus() -> int:
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def peak_mib() -> int:
+    """Returns the most memory that this process has held so far, in MiB."""
+    found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(found / (2**20 if sys.platform == "darwin" else 2**10))  # bytes there, KiB on Linux
 
 
 @functools.cache

@@ -132,7 +132,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parses the arguments; units may also come after options, which argparse alone does not
     take."""
     parser = build_parser()
-    args, rest = parser.parse_known_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    args, rest = parser.parse_known_args(words)
+    args.words = words  # `verify` tells how to go on
     if rest and hasattr(args, "units") and not any(word.startswith("-") for word in rest):
         args.units = [*args.units, *rest]
     elif rest:
@@ -143,6 +145,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     args = _parse(argv)
+    if os.name == "nt":  # no `fcntl` there, and other signals: before anything needs them
+        print("orchestrator: Windows is not supported; use WSL 2, where Linux runs", file=sys.stderr)
+        return EXIT_USAGE
     prepare_environment()
     with _answering_signals():
         return _run(args)
@@ -150,8 +155,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     try:
-        if os.name == "nt":
-            raise UserError("orchestrator: Windows is not supported; use WSL 2, where Linux runs")
         module = importlib.import_module(f"orchestrator.commands.{COMMANDS[args.command].module}")
         if hasattr(args, "allow_factory"):
             importlib.import_module("orchestrator.recipe.own_code").permit_code(args.allow_factory)

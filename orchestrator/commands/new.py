@@ -16,6 +16,7 @@ SECTION = {
     "source": "dataset: {{source: {target}}}",
     "model": "model: {{name: {target}}}",
 }
+RUN = "orchestrator run mine.yaml --allow-code"
 
 
 def main(args: argparse.Namespace) -> int:
@@ -48,4 +49,5 @@ def _next(kind: str, folder: Path, target: str) -> list[str]:
     if kind == "method":
         lines.append(f"check it:  {where}orchestrator check-method {target}")
     quoted = SECTION[kind].format(target=f'"{target}"')
-    return [*lines, f"use it:    {quoted}", f"run it:    {where}orchestrator run RECIPE --allow-code"]
+    recipe = [f"           {line}" for line in ("extends: demo", "name: mine", quoted)]
+    return [*lines, "use it:    in a recipe, such as mine.yaml:", *recipe, f"run it:    {where}{RUN}"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 
 from ..experiments.run import rebuild
-from ..records.folder import open_folder
+from ..records.folder import open_whole
 from .ending import print_json
 
 
 def main(args: argparse.Namespace) -> int:
-    folder = open_folder(args.folder)
+    folder = open_whole(args.folder)
     document = rebuild(folder, allow_factory=args.allow_factory)
     if args.json:
         print_json(document)

@@ -7,12 +7,12 @@ import os
 
 from ..base.errors import UserError, nearest
 from ..experiments.run import RunOptions, run
-from ..records.folder import OutputFolder, open_folder
+from ..records.folder import OutputFolder, open_whole
 from .run import present
 
 
 def main(args: argparse.Namespace) -> int:
-    folder = open_folder(args.folder)
+    folder = open_whole(args.folder)
     only: frozenset[str] | None = None
     if args.failed:
         only = frozenset(folder.failures())

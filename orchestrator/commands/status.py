@@ -60,9 +60,9 @@ def render(state: StateDocument) -> str:
     if state["failures"]:
         first = next(iter(state["failures"]))
         lines.append(f"  see why: orchestrator status {state['folder']} {first[:12]}")
-        lines.append(f"  run them again with: orchestrator retry {state['folder']}")
+        lines.append(f"  run them again with: {printable(state['again'])}")
     elif state["state"] in ("interrupted", "stopped"):
-        lines.append(f"  resume with: orchestrator retry {state['folder']}")
+        lines.append(f"  resume with: {printable(state['again'])}")
     return "\n".join(lines)
 
 

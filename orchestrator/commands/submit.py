@@ -24,6 +24,7 @@ from ..recipe.recipe import to_yaml
 from ..recipe.sections import Recipe
 from . import common
 from .ending import print_json
+from .job_start import wait_for_begin
 from .shipping import ship_code
 
 T = TypeVar("T")
@@ -73,7 +74,7 @@ def main(args: argparse.Namespace) -> int:
                 break
             latest = _attempt(current, base)
             current = f"{base}-{latest + 1}"
-        status = "PENDING"
+        status = "PENDING" if args.follow else wait_for_begin(client, current)
     told = next_commands(current, args, recipe.name)
     if args.json:
         found = {"submission_id": current, "action": action, "status": status, "address": args.address, "next": told}

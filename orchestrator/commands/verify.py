@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,6 +15,7 @@ from rich.table import Table
 from unlearn import SOURCES
 
 from ..base.errors import EXIT_OK, EXIT_UNITS_FAILED, UserError
+from ..base.text import redact
 from ..base.yaml_text import YamlFault, load
 from ..experiments.estimate import estimate
 from ..experiments.verify import Case, Request, examine, verify
@@ -22,6 +24,7 @@ from ..recipe.files import apply_override
 from ..recipe.places import store_faults
 from ..recipe.recipe import check_recipe
 from ..recipe.sections import Recipe
+from ..records.folder import SHADOWS
 from ..records.progress import Progress, duration
 from ..report.verification import Verification, table
 from ..store import Store, open_store
@@ -49,7 +52,8 @@ def main(args: argparse.Namespace) -> int:
         return EXIT_OK
     for line in _told(planned):
         progress.say(line)
-    options = replace(run_options(args, "verify"), output=args.output / "shadows", store=uri)
+    again = redact(shlex.join(["orchestrator", *args.words]))
+    options = replace(run_options(args, "verify"), output=args.output / SHADOWS, store=uri, again=again)
     found, result = verify(case, args.output, options)
     with common.shown():
         if args.json:

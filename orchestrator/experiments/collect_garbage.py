@@ -9,6 +9,7 @@ from ..plan.data import load_data
 from ..plan.plan import make_plan
 from ..plan.search import plan_search
 from ..records.folder import open_folder
+from ..records.rerun import command_again
 from ..store import Store, open_store
 
 LITTER_SECONDS = 24 * 3600.0  # no attempt takes longer without a sign of life
@@ -34,7 +35,12 @@ def used_keys(folders: list[Path]) -> set[str]:
             if store.meta(key).get("kind") == "dataset" and store.meta(key).get("digest") == data.digest
         )
         if recipe.league is not None:
-            used |= _of_tuning(store, used)
+            used |= _of_models(store, used)
+        if command_again(folder.path):
+            # Of a verification the recipe does not name the models under test. Those of others that
+            # share the store are kept too.
+            given = {key for key in list(store.keys()) if store.meta(key).get("kind") == "given"}
+            used |= given | _of_models(store, used | given)
         # Steps of an incremental run that is not finished yet: its unit goes on from them.
         used.update(
             key
@@ -44,11 +50,11 @@ def used_keys(folders: list[Path]) -> set[str]:
     return used
 
 
-def _of_tuning(store: Store, used: set[str]) -> set[str]:
-    """Returns what a league's tuning may have made of the models in `used`.
+def _of_models(store: Store, used: set[str]) -> set[str]:
+    """Returns what may have been made of the models in `used`: unlearned ones, and what measured
+    them.
 
-    Which settings it tried follows from what earlier ones came to, so no plan lists them. All that
-    was unlearned from these models is kept, and what measured it.
+    No plan lists what a league's tuning tried: it follows from what earlier settings came to.
     """
     metas = {key: store.meta(key) for key in list(store.keys())}
     found: set[str] = set()

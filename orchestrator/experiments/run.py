@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..base.documents import Results, Tuned, Work
 from ..base.errors import EnvironmentFault, Fault, RecipeError
+from ..base.processes import peak_mib
 from ..engine import Engine, InlineEngine
 from ..plan.data import ExperimentData, load_data
 from ..plan.plan import check_stored_models, make_plan
@@ -98,7 +98,7 @@ class _Run:
         if not complete:
             for remark in try_model(self.recipe, self.data, allow_factory=self.options.allow_factory):
                 self.progress.say(remark)
-        self.folder.write_recipe(self.recipe, self.store.uri)
+        self.folder.write_recipe(self.recipe, self.store.uri, self.options.again)
         self.folder.log_begin(self.recipe.name)
         self.failures = self.folder.failures()
         if not complete or not self.tracker.is_complete():
@@ -243,9 +243,8 @@ class _Run:
         self.tracker.finish(document, failed)
         for note in self.tracker.notes:
             self.progress.say(note)
-        # In KiB on Linux. What a small head node must hold.
-        peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-        self.folder.append_event({"event": "finished", "failed": failed, "driver_peak_mib": peak})
+        # What a small head node must hold.
+        self.folder.append_event({"event": "finished", "failed": failed, "driver_peak_mib": peak_mib()})
         return RunResult(document, self.folder.path, failed)
 
 

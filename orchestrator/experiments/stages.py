@@ -14,7 +14,7 @@ from ..plan.data import ExperimentData
 from ..plan.units import Outcome, Unit, weight_of
 from ..recipe.sections import Recipe
 from ..records.folder import OutputFolder
-from ..records.progress import Progress, StageCount
+from ..records.progress import JOINING, Progress, StageCount
 from ..store import Store
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class RunOptions:
     - `allow_factory`: whether the recipe may name code of the user's own.
     - `force`: write into a folder that holds foreign files or another experiment.
     - `fresh`: methods of the recipe whose work is done again, whatever is stored.
+    - `again`: the command that goes on with the folder, where the recipe does not say all.
     """
 
     output: Path
@@ -48,6 +49,7 @@ class RunOptions:
     allow_factory: bool = False
     force: bool = False
     fresh: frozenset[str] = frozenset()
+    again: str = ""
 
 
 class Stages(Listener):
@@ -152,7 +154,7 @@ class Stages(Listener):
         be fitted on; 0: not known yet.
         """
         here = options.address in (None, "", "local")
-        self.progress.say("starting Ray" if here else f"joining Ray at {options.address}")
+        self.progress.say("starting Ray" if here else f"{JOINING} {options.address}")
         from ..engine.ray.engine import RayEngine  # slow to import: ten seconds on a cold machine
 
         engine = RayEngine(

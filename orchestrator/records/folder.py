@@ -19,8 +19,10 @@ from . import events, ownership
 from .checksums import Checksums
 from .events import Event
 from .lock import LOCK, FolderLock, is_at_work
+from .rerun import AGAIN, RUN, command_again
 
 PARTS = ("outputs", "tables", "figures")
+SHADOWS = "shadows"  # of a verification: the folder in its folder where units run
 
 
 class OutputFolder:
@@ -97,10 +99,14 @@ class OutputFolder:
         """Unlocks the folder."""
         self._lock.release()
 
-    def write_recipe(self, recipe: Recipe, store_uri: str) -> None:
-        """Writes the resolved recipe and which store holds its results."""
+    def write_recipe(self, recipe: Recipe, store_uri: str, again: str = "") -> None:
+        """Writes the resolved recipe and which store holds its results.
+
+        **Arguments:** `again`: the command that goes on, where the recipe does not say all.
+        """
         write_synced(self.path / "recipe.yaml", to_yaml(recipe).encode())
-        write_synced(self.path / "run.json", json.dumps({"store": store_uri}).encode())
+        facts = {"store": store_uri, **({AGAIN: again} if again else {})}
+        write_synced(self.path / RUN, json.dumps(facts).encode())
 
     def recipe(self) -> Recipe:
         """Returns the recipe that was run here; raises `EnvironmentFault` where the folder holds no
@@ -118,11 +124,11 @@ class OutputFolder:
         that cannot be read.
         """
         try:
-            return str(json.loads((self.path / "run.json").read_bytes())["store"])
+            return str(json.loads((self.path / RUN).read_bytes())["store"])
         except (OSError, ValueError, KeyError, TypeError):
             # Guessing would look for finished work in the wrong place, and do it again there.
             raise EnvironmentFault(
-                f"{self.path / 'run.json'}: cannot be read, it says which store holds the results; the `orchestrator run` "
+                f"{self.path / RUN}: cannot be read, it says which store holds the results; the `orchestrator run` "
                 "command that made this folder writes it again"
             ) from None
 
@@ -268,10 +274,27 @@ def _not_writable(path: Path, error: OSError) -> EnvironmentFault:
 
 
 def open_folder(path: Path) -> OutputFolder:
-    """Returns the output folder at `path`; raises `UserError` where it holds no experiment."""
+    """Returns the output folder at `path`, of a verification the one where its units run.
+
+    **Raises:** `UserError` where it holds no experiment.
+    """
     folder = OutputFolder(path)
+    if not (folder.path / "recipe.yaml").is_file() and (folder.path / SHADOWS / "recipe.yaml").is_file():
+        folder = OutputFolder(folder.path / SHADOWS)
     if not (folder.path / "recipe.yaml").is_file():
         raise UserError(
             f"{path}: no experiment here (recipe.yaml is missing); give the folder that `orchestrator run` named"
         )
+    return folder
+
+
+def open_whole(path: Path) -> OutputFolder:
+    """Returns the output folder at `path`, whose recipe says all that is in it.
+
+    **Raises:** `UserError` with the command that goes on, where more was asked than the recipe
+    says, as by `orchestrator verify`.
+    """
+    folder = open_folder(path)
+    if again := command_again(folder.path):
+        raise UserError(f"{path}: its recipe does not name the models under test; this goes on with it: {again}")
     return folder

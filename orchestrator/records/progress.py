@@ -17,6 +17,7 @@ from ..plan.units import STAGE_TITLES, Outcome
 PLAIN_INTERVAL = 10.0
 LIVE_INTERVAL = 0.1
 SAME_ERROR_LINES = 3
+JOINING = "joining Ray at"  # `submit` waits for this line: data and model are fine by then
 
 
 def duration(seconds: float) -> str:

@@ -17,6 +17,7 @@ from . import events
 from .events import Event
 from .lock import LOOK_SECONDS, Heartbeat, is_at_work, is_locked, read_heartbeat
 from .progress import seconds_left
+from .rerun import command_again
 
 WINDOW = 50  # units whose times tell the present rate
 
@@ -75,6 +76,7 @@ class StateDocument(TypedDict):
     stages: dict[str, StageCounts]
     running: dict[str, RunningUnit]
     failures: dict[str, FailedUnit]
+    again: str  # the command that goes on
 
 
 class AttemptRecord(TypedDict):
@@ -295,6 +297,7 @@ class ExperimentState:
             "stages": stages,
             "running": running if self.at_work else {},
             "failures": self.failures,
+            "again": command_again(self.folder) or f"orchestrator retry {self.folder}",
         }
 
 

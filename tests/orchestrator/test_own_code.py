@@ -152,19 +152,3 @@ def test_a_shell_completes_commands_and_options(capsys: pytest.CaptureFixture[st
     assert "--plan-only" in script
     shell = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True)
     assert shell.returncode == 0, shell.stderr
-
-
-def test_windows_is_told_in_one_line_what_to_use(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    class Nt:
-        """The module `os` as it names itself on Windows."""
-
-        name = "nt"
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(os, name)
-
-    monkeypatch.setattr("orchestrator.commands.cli.os", Nt())
-    assert main(["recipes"]) == 2
-    assert capsys.readouterr().err.strip() == "orchestrator: Windows is not supported; use WSL 2, where Linux runs"

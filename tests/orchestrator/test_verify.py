@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,15 @@ def test_the_whole_story(mine: Mine, capsys: pytest.CaptureFixture[str]) -> None
     page = (mine.folder / "out" / "report.html").read_text()
     for words in ("original.safetensors", "What may be said", "What may not be said", "training: ", given["reason"]):
         assert words in page
+    for folder in (mine.folder / "out", mine.folder / "out" / "shadows"):
+        assert main(["status", str(folder)]) == 0
+        assert "shadows: finished" in capsys.readouterr().out
+        for command in ("retry", "report"):
+            assert main([command, str(folder)]) == 2
+            [line] = capsys.readouterr().err.splitlines()
+            assert line.endswith(shlex.join(["orchestrator", *arguments, "--json"])), "the command that goes on"
+    kept = answer(capsys, ["store", "gc", str(mine.folder / "store"), "--keep", str(mine.folder / "out")])
+    assert kept["would_remove"] == [], "models under test and what was made of them stay"
     assert main(mine.arguments(mine.retrained)) == 2
     assert "holds another verification" in capsys.readouterr().err, "one folder is about one model"
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from orchestrator.base.errors import RecipeError
+from orchestrator.recipe.own_code import permit_code
 from orchestrator.recipe.recipe import check_recipe
 from unlearn.data import load_dataset
 from unlearn.data.preprocess import Preprocessing, preprocessing
@@ -87,6 +88,39 @@ def test_a_recipe_holds_the_numbers() -> None:
     assert named.section("dataset") == {**RECIPE["dataset"], **written}
     assert check_recipe({**RECIPE, "dataset": {**RECIPE["dataset"], **written}}).document == named.document
     assert check_recipe({**RECIPE, "dataset": {**RECIPE["dataset"], "preprocess": None}}) == check_recipe(RECIPE)
+
+
+def test_a_function_of_ones_own_is_asked_where_that_is_permitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_pixels.py").write_text(
+        "def half():\n    return {'mean': [0.5], 'std': [0.25]}\n\ndef no(x): ...\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    def asked(name: str) -> dict[str, Any]:
+        return dict(check_recipe({**RECIPE, "dataset": {**RECIPE["dataset"], "preprocess": name}}).section("dataset"))
+
+    with pytest.raises(
+        RecipeError, match="would import and run code of your own; allowed: permit it with --allow-code"
+    ):
+        asked("own_pixels:half")
+    assert "own_pixels" not in sys.modules
+    permit_code(True)
+    try:
+        assert asked("own_pixels:half") == {**RECIPE["dataset"], "mean": [0.5], "std": [0.25]}
+        for name, words in (
+            ("own_pixels:no", "TypeError"),
+            ("own_pixels:gone", "AttributeError"),
+            ("none:x", "No module"),
+        ):
+            with pytest.raises(RecipeError, match=rf"dataset\.preprocess: '{name}'.*{words}") as refused:
+                asked(name)
+            assert len(str(refused.value).splitlines()) == 1
+    finally:
+        permit_code(False)
+        sys.modules.pop("own_pixels", None)
 
 
 def test_a_dataset_is_normalised_by_it() -> None:
