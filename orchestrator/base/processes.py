@@ -25,7 +25,8 @@ def usable_cpus() -> int:
 def peak_mib() -> int:
     """Returns the most memory that this process has held so far, in MiB."""
     found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(found / (2**20 if sys.platform == "darwin" else 2**10))  # bytes there, KiB on Linux
+    # in bytes on macOS, in KiB on Linux
+    return round(found / (2**20 if sys.platform == "darwin" else 2**10))
 
 
 @functools.cache

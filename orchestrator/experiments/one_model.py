@@ -70,15 +70,16 @@ def judge(
     subjects = []
     for unit in under_test:
         name = unit.label.model_id
+        shown = f"after {name.removesuffix(f' {given}')}" if name.endswith(f" {given}") else name
         if not store.has(unit.key):
-            subjects.append(_failed(name, unit, failures))
+            subjects.append(_failed(shown, unit, failures))
             continue
         found = None
         if min(map(len, sides)) >= LEAST_MODELS:
             found = standing(_rows(measured, [name])[0], sides[0], sides[1], TAIL_FPR)
         before = name == given
         word, reason = _before(found, checks) if before else _verdict(found, accuracies[name], theirs, checks)
-        subject = Subject(name, not before, accuracies[name], word, reason, file=files.get(name, ""))
+        subject = Subject(shown, not before, accuracies[name], word, reason, file=files.get(name, ""))
         if found is not None:
             subject = replace(
                 subject,
@@ -90,7 +91,7 @@ def judge(
                 usual=int(found.usual.max()),
             )
         subjects.append(
-            replace(subject, notes=[f"{name}: {note}" for note in store.meta(unit.needs[0].key).get("notes") or []])
+            replace(subject, notes=[f"{shown}: {note}" for note in store.meta(unit.needs[0].key).get("notes") or []])
         )
     shadows = [
         Shadows(title, len(kinds[kind]), _mean([accuracies[u.label.model_id] for u in kinds[kind]]))

@@ -7,13 +7,15 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save
 from torch import nn
+
+from unlearn import train
 
 from ..base.errors import Fault, RecipeError, UserError
 from ..base.files import write_synced
@@ -41,6 +43,7 @@ from .one_model import LIMITS, Judged, judge
 from .run import RunResult, run
 from .stages import RunOptions
 
+FEW_IMAGES, LONGEST_LOOK = 32, 5.0  # seconds of a training step that is worth timing
 Say = Callable[[str], None]
 
 
@@ -203,19 +206,26 @@ def _write_weights(plan: Plan, store: Store, folder: Path) -> dict[str, str]:
 
 
 def _seconds_per_image(model: nn.Module, context: Context, recipe: Recipe) -> float:
-    """Returns the seconds that one image costs in training, measured by two steps on a copy."""
+    """Returns the seconds of one core that one image costs in training, measured on a copy.
+
+    A whole batch is timed where a small one is quick: convolutions cost less by the image then.
+    """
     copy = context.new_model(recipe.model, seed=0)
     copy.load_state_dict(model.state_dict())
-    rows = np.arange(min(32, recipe.training.batch_size, len(context.data.split.labels)))
-    [(images, labels)] = list(context.loader("train", rows, batch_size=len(rows)))
+    training = replace(recipe.training, epochs=1)
     threads = torch.get_num_threads()
     torch.set_num_threads(default_threads(recipe.resources.cpus_per_unit))
+    most = min(recipe.training.batch_size, len(context.data.split.labels))
+    pace = 0.0
     try:
-        taken = []
-        for _ in range(2):  # the first one warms up
-            started = time.perf_counter()
-            nn.functional.cross_entropy(copy.train()(images), labels).backward()
-            taken.append(time.perf_counter() - started)
+        for count in (FEW_IMAGES, most, most):  # the first one warms up
+            if pace * count > LONGEST_LOOK:
+                break
+            rows = np.arange(min(count, most))
+            loader = context.loader("train", rows, batch_size=len(rows))
+            started = time.process_time()
+            train(copy, loader, training, seed=0)
+            pace = (time.process_time() - started) / len(rows)
     finally:
         torch.set_num_threads(threads)
-    return taken[-1] / len(rows)
+    return pace

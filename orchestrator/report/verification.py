@@ -42,7 +42,7 @@ class Subject:
 
     **Arguments:**
 
-    - `name`: such as `your model` or `pgu`. `unlearned`: whether it should have forgotten.
+    - `name`: such as `your model` or `after pgu`. `unlearned`: whether it should have forgotten.
     - `word`, `reason`: the verdict. `file`: the weights.
     - `left`, `low`, `high`: share of the leak that is left, and its 95 % interval.
     - `rank_above`: how often a retrained model looks as much like a member.

@@ -86,7 +86,7 @@ def test_the_first_example_prints_what_the_readme_shows(tmp_path: Path) -> None:
 def test_what_the_readme_shows_is_held_against_what_was_printed() -> None:
     shown = blocks()[1]
     check_same(shown, shown)
-    for change in (("your model", "my model"), (" pgu ", " ssd ")):
+    for change in (("your model", "my model"), ("after pgu ", "after ssd ")):
         with pytest.raises(AssertionError):
             check_same(shown, shown.replace(*change))
     cell = next(cell for cell in rows(shown)["your model"] if "%" in cell)

@@ -44,10 +44,17 @@ for name in ("fcntl", "grp", "pwd", "resource", "termios"):
 from orchestrator.commands import cli
 for name in ("fork", "getuid", "killpg", "sched_getaffinity", "set_blocking"):
     delattr(os, name)
-os.name = "nt"
-code = cli.main(sys.argv[1:])
-os.name = "posix"
-sys.exit(code)
+
+class Nt:
+    "The module os as it names itself there. Changed for all, pathlib would make Windows paths."
+
+    name = "nt"
+
+    def __getattr__(self, name):
+        return getattr(os, name)
+
+cli.os = Nt()
+sys.exit(cli.main(sys.argv[1:]))
 """
 
 RECIPE = {
