@@ -14,13 +14,15 @@ from ..base.values import Record
 
 VIEW = "results"
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
+# Else MLflow shows its menus for language models.
+WORKFLOW = "workflowType=machine_learning"
 METRICS = ("auc", "error_forget", "error_test", "speedup_vs_retrain", "seconds_per_model")
 CHARTED = ("auc", "error_test")
 
 
 def results_view() -> str:
     """Returns the view: one line for each result row, by AUC, with its verdict in one word."""
-    columns = ["tags.`verdict_word`", *(f"metrics.`{name}`" for name in METRICS), "attributes.`Dataset`"]
+    columns = ["tags.`verdict_word`", *(f"metrics.`{name}`" for name in METRICS)]
     charts = [
         {
             "type": "BAR",
@@ -41,6 +43,7 @@ def results_view() -> str:
         "startTime": "ALL",
         "lifecycleFilter": "Active",
         "selectedColumns": columns,
+        "columnOrder": columns,
         "compareRunCharts": charts,
         "compareRunSections": [section],
     }
@@ -49,7 +52,7 @@ def results_view() -> str:
 
 def view_link(uri: str, experiment: str) -> str:
     """Returns where the view is to be seen, or how a page is started that shows it."""
-    path = f"/#/experiments/{experiment}/runs?viewStateShareKey={VIEW}"
+    path = f"/#/experiments/{experiment}/runs?viewStateShareKey={VIEW}&{WORKFLOW}"
     if uri.startswith(("http://", "https://")):
         return f"{redact(uri).rstrip('/')}{path}"
     return f"http://127.0.0.1:5000{path} (start it with `mlflow ui --backend-store-uri {redact(uri)}`)"

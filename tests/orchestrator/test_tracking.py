@@ -155,7 +155,7 @@ def test_the_best_row_is_one_that_forgot_and_links_hold_no_secret() -> None:
     assert best_row(rows) == rows[2]
     assert best_row(rows[3:]) is None
     assert view_link("http://me:secret@host:5000/", "3").endswith(
-        "host:5000/#/experiments/3/runs?viewStateShareKey=results"
+        "host:5000/#/experiments/3/runs?viewStateShareKey=results&workflowType=machine_learning"
     )
     assert "secret" not in view_link("http://me:secret@host:5000/", "3")
     assert "mlflow ui --backend-store-uri sqlite:///mlflow.db" in view_link("sqlite:///mlflow.db", "3")
