@@ -1,6 +1,7 @@
 """A finished run of a hundred thousand units: what `plan`, `run` (again), `status` and `report` cost.
 
-    python benchmarks/orchestration/thousands.py [--units 100000] [--shape models|settings] [--repeats 3] [--folder DIR]
+    python benchmarks/orchestration/thousands.py [--units 100000] [--shape models|settings] [--settings 50]
+        [--repeats 3] [--folder DIR]
 
 Nothing is trained. One unit of each kind is made in this process, and the others of its kind get its files, outputs with
 logits of their own. What measures them (attacks, distances, single samples) is then run for real, once.
@@ -40,13 +41,12 @@ from orchestrator.work.execute import execute
 from orchestrator.work.outputs import write_fragment
 
 COPIED = ("train", "unlearn", "outputs", "unseen")
-SETTINGS = int(os.environ.get("SETTINGS", "50"))
 TESTED = {"models": 100, "settings": 20}
 
 
-def recipe(units: int, shape: str) -> dict[str, Any]:
-    """Returns a recipe of about so many units."""
-    models = max(3 * TESTED[shape], units // 4 if shape == "models" else units // (2 * SETTINGS + 4))
+def recipe(units: int, shape: str, settings: int) -> dict[str, Any]:
+    """Returns a recipe of about so many units; `settings` of a method in the shape of that name."""
+    models = max(3 * TESTED[shape], units // 4 if shape == "models" else units // (2 * settings + 4))
     tested = TESTED[shape]
     document = {
         **RECIPE,
@@ -55,7 +55,7 @@ def recipe(units: int, shape: str) -> dict[str, Any]:
         "tracking": {"uri": None},
     }
     if shape == "settings":
-        rates = [round(0.001 * (1 + place), 3) for place in range(SETTINGS)]
+        rates = [round(0.001 * (1 + place), 3) for place in range(settings)]
         document["shadows"]["unlearn"] = "all"
         document["methods"] = [{"name": "eu_k", "k": 1, "epochs": 1, "lr": {"grid": rates}}]
     return document
@@ -141,13 +141,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--units", type=int, default=100_000, help="about how many")
     parser.add_argument("--shape", choices=tuple(TESTED), default="settings")
+    parser.add_argument("--settings", type=int, default=50, help="of the method, in the shape `settings`")
     parser.add_argument("--repeats", type=int, default=3, help="of each command")
     parser.add_argument("--folder", type=Path, help="instead of a temporary one")
     args = parser.parse_args()
     folder = args.folder or Path(tempfile.mkdtemp(prefix="orc-thousands-"))
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        document = recipe(args.units, args.shape)
+        document = recipe(args.units, args.shape, args.settings)
         (folder / "recipe.yaml").write_text(yaml.safe_dump(document))
         out = OutputFolder(folder / "out")
         store = open_store(str(out.path / "store"))
