@@ -12,10 +12,9 @@ from .figures.drawing import DARK_SERIES
 
 
 def render(name: str, values: Mapping[str, object], filters: Mapping[str, Callable[..., object]] | None = None) -> str:
-    """Returns the page of the template `name` of this folder: one file that loads nothing from
-    elsewhere.
+    """Returns the page of the template `name` of this folder: one file that loads nothing else.
 
-    `values` are the template's variables; one that it uses and that is missing is an error. All
+    `values` are the template's variables. One that it uses and that is missing is an error. All
     texts but `Markup` are escaped. `filters` are functions that the template applies to values.
     """
     environment = Environment(

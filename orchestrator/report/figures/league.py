@@ -40,7 +40,8 @@ def plane(document: LeagueDocument) -> Figure:
     known = [(row, point) for row in document["rows"] if (point := _point(row, privacy)) is not None]
     retrain = next(row for row in document["rows"] if row["method"] == "retrain")
     # A method that destroyed the model would squeeze all others together.
-    edge = 1.25 * max(x for row, (x, _) in known if row["rank"] is not None or row["group"] == "reference")
+    usual = [x for row, (x, _) in known if row["rank"] is not None or row["group"] == "reference"]
+    edge = max(usual) + 0.25 * (max(usual) - min(usual))
 
     def panel(ax: Axes) -> None:
         band, across = _band(retrain, privacy), _band(retrain, UTILITY)
