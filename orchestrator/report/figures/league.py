@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from ...base.documents import LeagueDocument, LeagueRow, LeagueTrial, Tuned
 from .. import league_tables, words
@@ -107,6 +108,7 @@ def _trials(each: Tuned) -> Panel:
         ax.axhline(0.5, color=MUTED, linewidth=0.8, linestyle=(0, (4, 2)))
         ax.set_title(words.shorten(words.clean(each["title"]), 24))
         ax.set_ylim(-0.05, 1.05)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         ax.set_xlabel("setting")
 
     alt = f"Settings of {words.clean(each['title'])}: " + _alt(each["trials"])
