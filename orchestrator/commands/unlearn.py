@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from unlearn import SecondMoments, UnlearnError, second_moments
+from unlearn.methods.base import Needs
 
 from ..base.errors import Fault, RecipeError, UserError
 from ..base.values import Record, finite
@@ -48,7 +49,8 @@ def main(args: argparse.Namespace) -> int:
     )
     try:
         if method.needs().access == "moments":
-            given["moments"] = _moments(args.moments, model, context, recipe.training.augment, progress)
+            augment = recipe.training.augment
+            given["moments"] = _moments(args.moments, model, context, augment, method.needs(), progress)
         result = method.unlearn(
             model.eval(), **given, on_epoch=lambda row: progress.say(f"  epoch {row.get('epoch')}: {_brief(row)}")
         )
@@ -80,11 +82,13 @@ def _point(points: Sequence[Point], wanted: str | None, recipe: str) -> Point:
 
 
 def _moments(
-    path: Path | None, model: nn.Module, context: Context, augment: str | None, progress: Progress
+    path: Path | None, model: nn.Module, context: Context, augment: str | None, needs: Needs, progress: Progress
 ) -> SecondMoments:
     if path is None:
         progress.say("no --moments given: computing second moments of the training data now, in one pass")
-        return second_moments(model.eval(), context.loader("train", augment=augment))
+        rows = context.data.split.retain if needs.clean_moments else None
+        loader = context.loader("train", rows, augment=augment)
+        return second_moments(model.eval(), loader, stride_one=needs.stride_one)
     try:
         return SecondMoments.load(path)
     except FileNotFoundError:

@@ -63,7 +63,8 @@ class _Applied:
     **Arguments:**
 
     - `title`: method and settings, as a person calls them. `seed`: of the method's settings.
-    - `access`, `statistic`: as the method declares them. `in_steps`: from running moments.
+    - `access`, `statistic`, `clean_moments`, `stride_one`: as the method declares them. `in_steps`:
+      from running moments.
     - `cost`: about the images that one model is taken through.
     """
 
@@ -73,6 +74,8 @@ class _Applied:
     access: str
     statistic: str
     in_steps: bool
+    clean_moments: bool
+    stride_one: bool
     cost: float
 
 
@@ -174,9 +177,9 @@ class _Planner:
         if applied.in_steps:
             # Incremental: every step subtracts its own forget set, with the model of that step,
             # from running moments.
-            moments = self._moments(original)
+            moments = self._moments(original, applied.stride_one)
         elif applied.access == "moments":
-            basis = self._basis(original)
+            basis = self._basis(original, applied.clean_moments, applied.stride_one)
         elif applied.access == "fisher":
             fisher = self._fisher(original, applied.statistic)
         spec = UnlearnSpec(
@@ -213,6 +216,8 @@ class _Planner:
             wanted.access,
             wanted.statistic,
             wanted.access == "moments" and len(split.steps) > 1,
+            wanted.clean_moments,
+            wanted.stride_one,
             (int(len(split.retain) * wanted.retain) or len(split.forget)) * max(1, method.passes()),
         )
 
@@ -231,27 +236,35 @@ class _Planner:
         except ValueError as error:
             raise RecipeError([fault_from(error, "methods", settings_of(method))], self.recipe.name) from None
 
-    def _moments(self, original: Unit) -> Unit:
+    def _moments(self, original: Unit, stride_one: bool) -> Unit:
         """Second moments of all training data: they belong to a model and its data, whatever will
         be forgotten."""
-        known = self.statistics.get(("moments", original.key))
+        what = f"moments {stride_one}"
+        known = self.statistics.get((what, original.key))
         if known is None:
-            spec = MomentsSpec(original.key, self.training.augment, self.data.digest)
+            spec = MomentsSpec(original.key, self.training.augment, self.data.digest, stride_one)
             known = Unit(spec, f"moments {original.name}", Label(source=original.label.source), (original,))
-            self.statistics["moments", original.key] = known
+            self.statistics[what, original.key] = known
         return known
 
-    def _basis(self, original: Unit) -> Unit:
+    def _basis(self, original: Unit, clean: bool, stride_one: bool) -> Unit:
         """Their decomposition without the forget set: one for every γ, criterion and top-k."""
-        known = self.statistics.get(("basis", original.key))
+        what = f"basis {clean} {stride_one}"
+        known = self.statistics.get((what, original.key))
         if known is None:
-            moments = self._moments(original)
-            # As published: whole classes are taken off as they were summed, samples as they are.
-            augment = self.training.augment if self.data.split.forget_classes else None
-            spec = BasisSpec(moments.key, original.key, self.data.split_digest, augment)
-            label = Label(source=original.label.source)
-            known = Unit(spec, f"basis {original.name}", label, (moments, original))
-            self.statistics["basis", original.key] = known
+            label, split = Label(source=original.label.source), self.data.split_digest
+            if clean:
+                spec = BasisSpec("", original.key, split, self.training.augment, clean=True, stride_one=stride_one)
+                needs, cost = (original,), float(len(self.data.split.retain))
+            else:
+                moments = self._moments(original, stride_one)
+                # As published: whole classes are taken off as they were summed, samples as they
+                # are.
+                augment = self.training.augment if self.data.split.forget_classes else None
+                spec = BasisSpec(moments.key, original.key, split, augment)
+                needs, cost = (moments, original), 1.0
+            known = Unit(spec, f"basis {original.name}", label, needs, cost)
+            self.statistics[what, original.key] = known
         return known
 
     def _fisher(self, original: Unit, statistic: str) -> Unit:

@@ -172,17 +172,25 @@ class MomentsSpec(Spec):
     model: str
     augment: str | None
     dataset: str
+    stride_one: bool = field(default=False, metadata=LATER)
 
 
 @dataclass(frozen=True)
 class BasisSpec(Spec):
-    """The moments without the forget set's, decomposed: one for every γ, criterion and top-k."""
+    """The moments without the forget set's, decomposed: one for every γ, criterion and top-k.
+
+    Where `clean` is set there are no `moments` to subtract from: they are those of the retained
+    data.
+    """
 
     kind: ClassVar[str] = "basis"
     moments: str
     model: str
     split: str
-    augment: str | None = field(default=None, metadata=LATER)  # of the forget set's images
+    # of the forget set's images; of the retained ones where `clean`
+    augment: str | None = field(default=None, metadata=LATER)
+    clean: bool = field(default=False, metadata=LATER)
+    stride_one: bool = field(default=False, metadata=LATER)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from torch import nn
 
 from unlearn import ArrayLoader, CoreBasis, Fisher, Graphs, SecondMoments, build_model
 from unlearn.data import as_tensor
+from unlearn.methods.base import Needs, in_order
 from unlearn.models.classes import drop_classes
 
 from ..plan.data import ExperimentData
@@ -114,6 +115,12 @@ class Context:
             device=self.device,
             **options,
         )
+
+    def forget_loader(self, rows: np.ndarray, needs: Needs) -> ArrayLoader:
+        """Returns a loader over samples to forget, in the order in which the method wants them."""
+        data = self.data
+        ordered = in_order(rows, needs.order, data.dataset.train.labels, data.split.labels)
+        return self.loader("train", ordered, batch_size=needs.batch_size)
 
     def cached(self, key: str, make: Callable[[], T], keep: int = 2) -> T:
         """Returns `make()`, remembered under `key` among the last `keep` results."""

@@ -114,7 +114,7 @@ class _Chain:
         unit, data = self._step(number), self.context.data
         ids = self.steps[number - 1]
         model, before = self._model(number - 1), self._running(number - 1)
-        forget = self.context.loader("train", ids, batch_size=self.method.needs().batch_size)
+        forget = self.context.forget_loader(ids, self.method.needs())
         running = next_moments(model, forget, before)
         moments, drift = running, None
         if self.recompute:

@@ -72,16 +72,25 @@ def execute_moments(unit: Unit[MomentsSpec], context: Context, attempt: Attempt)
     """Second moments of the full training data, in one pass with the training augmentation."""
     model = context.load_model(unit.spec.model)
     loader = context.loader("train", augment=unit.spec.augment, seed=0)
-    second_moments(model, loader).save(attempt.path("moments.safetensors"))
+    second_moments(model, loader, stride_one=unit.spec.stride_one).save(attempt.path("moments.safetensors"))
     return Facts()
 
 
 def execute_basis(unit: Unit[BasisSpec], context: Context, attempt: Attempt) -> BasisFacts:
-    """Decomposes G(D) − G(D_f). Needs the forget set and the stored moments only."""
-    moments = SecondMoments.load(context.store.fetch(unit.spec.moments, "moments.safetensors"))
-    model = context.load_model(unit.spec.model)
-    forget = context.loader("train", context.data.split.forget, augment=unit.spec.augment, seed=1)
-    basis = moments.decompose(minus=second_moments(model, forget, layers=moments.parts))
+    """Decomposes G(D) − G(D_f). Needs the forget set and the stored moments only.
+
+    With `clean` it decomposes G of the retained data, as the published release does to depoison.
+    """
+    spec, split = unit.spec, context.data.split
+    model = context.load_model(spec.model)
+    if spec.clean:
+        retain = context.loader("train", split.retain, augment=spec.augment, seed=0)
+        basis = second_moments(model, retain, stride_one=spec.stride_one).decompose()
+    else:
+        moments = SecondMoments.load(context.store.fetch(spec.moments, "moments.safetensors"))
+        forget = context.loader("train", split.forget, augment=spec.augment, seed=1)
+        own = second_moments(model, forget, layers=moments.parts, stride_one=moments.stride_one)
+        basis = moments.decompose(minus=own)
     basis.save(attempt.path("basis.safetensors"))
     return BasisFacts(list(basis.warnings))
 
@@ -131,7 +140,7 @@ def method_inputs(method: Method, context: Context, seed: int) -> Inputs:
     """Returns the loaders that `method` declares it needs, and the worker's captured steps where it
     takes them; moments are the caller's to add."""
     split, needs = context.data.split, method.needs()
-    given: Inputs = {"forget": context.loader("train", split.forget, batch_size=needs.batch_size)}
+    given: Inputs = {"forget": context.forget_loader(split.forget, needs)}
     if needs.retain:
         rows = share_of(split.retain, needs.retain, seed)
         given["retain"] = context.loader(

@@ -65,6 +65,9 @@ class Needs:
     - `graphs`: captured training steps of earlier models (see `unlearn.train`).
     - `statistic`: which one `fisher` is, see `Fisher`.
     - `batch_size`, `augment`: how the loaders are built.
+    - `order`: `given`, or `class`: the forget set class by class (see `in_order`).
+    - `clean_moments`: the moments are computed without the forget set, and none are subtracted.
+    - `stride_one`: the moments come from patches at stride 1 (see `second_moments`).
     """
 
     access: str = "forget"
@@ -75,6 +78,9 @@ class Needs:
     statistic: str = "fisher"
     batch_size: int = 128
     augment: str | None = None
+    order: str = "given"
+    clean_moments: bool = False
+    stride_one: bool = False
 
     def __post_init__(self) -> None:
         if self.access not in ACCESS:
@@ -187,6 +193,25 @@ def share_of(rows: np.ndarray, share: float, seed: int) -> np.ndarray:
         return rows
     count = max(1, math.floor(share * len(rows)))
     return np.sort(stream(seed, _SHARE).permutation(rows)[:count])
+
+
+def in_order(rows: np.ndarray, order: str, labels: np.ndarray, trained: np.ndarray) -> np.ndarray:
+    """Returns `rows` in the order in which a method wants the forget set.
+
+    `given` leaves them. `class` goes class by class, each in its own order. Samples whose label was
+    swapped go pair by pair, one of each class in turn.
+
+    **Arguments:** `labels`, `trained`: int64 `(n,)`, the true labels and those trained on.
+    """
+    if order == "given":
+        return rows
+    own, given = labels[rows], trained[rows]
+    lesser, greater = np.minimum(own, given), np.maximum(own, given)
+    rank = np.zeros(len(rows), dtype=np.int64)
+    for label in np.unique(own):
+        members = np.flatnonzero(own == label)
+        rank[members] = np.arange(len(members))
+    return rows[np.lexsort((own, rank, greater, lesser))]
 
 
 @dataclass(frozen=True)

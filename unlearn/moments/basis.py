@@ -8,7 +8,7 @@ and every top-k. Source: Hoang et al., WACV 2024.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -76,8 +76,8 @@ class CoreBasis:
         where the moments were of fewer vectors than dimensions. What is left out has eigenvalue
         nought.
     - `values`: layer → float64 `(groups, r)`, falling, negative ones as they came.
-    - `model_digest`, `data_digest`: as of the moments. `warnings`: sentences on large negative
-        eigenvalues.
+    - `model_digest`, `data_digest`, `stride_one`: as of the moments. `warnings`: sentences on large
+        negative eigenvalues.
     """
 
     vectors: Mapping[str, Tensor]
@@ -85,6 +85,7 @@ class CoreBasis:
     model_digest: str
     data_digest: str = ""
     warnings: list[str] = field(default_factory=list)
+    stride_one: bool = False
 
     @classmethod
     def of(
@@ -95,6 +96,7 @@ class CoreBasis:
         *,
         device: str | torch.device | None = None,
         rounding: float = ROUNDING,
+        stride_one: bool = False,
     ) -> CoreBasis:
         """Decomposes second moments in float64, one layer at a time (see
         `SecondMoments.decompose`).
@@ -112,7 +114,25 @@ class CoreBasis:
                     f"{name}: an eigenvalue of {smallest:.3g} beside a largest of {largest:.3g}: "
                     "more was subtracted than the moments held; it counts as 0"
                 )
-        return cls(vectors, values, model_digest, data_digest, warnings)
+        return cls(vectors, values, model_digest, data_digest, warnings, stride_one)
+
+    def absolute(self) -> CoreBasis:
+        """Returns the basis by falling |λ|: what a singular value decomposition of the moments
+        gives.
+
+        It differs where more was subtracted than the moments held, so that some λ are negative.
+        """
+        vectors, values = {}, {}
+        for name, row in self.values.items():
+            values[name], order = row.abs().sort(dim=-1, descending=True, stable=True)
+            columns = order.to(self.vectors[name].device)[:, None, :].expand(-1, self.vectors[name].shape[1], -1)
+            vectors[name] = self.vectors[name].gather(2, columns)
+        return replace(self, vectors=vectors, values=values)
+
+    def check_strides(self, model: nn.Module, stride_one: bool) -> None:
+        """Raises `IncompatibleMoments` where patches of strided convolutions were taken
+        otherwise."""
+        check_strides(model, self.vectors, self.stride_one, stride_one)
 
     def check_model(self, model: nn.Module) -> None:
         """Raises `IncompatibleMoments` where this is not the basis of `model`."""
@@ -121,10 +141,13 @@ class CoreBasis:
                 "moments: this basis was computed with other weights than this model's; decompose moments of this model"
             )
 
-    def ranks(self, layer: str, gamma: float, criterion: str = "singular", extra: int = 0) -> list[int]:
+    def ranks(
+        self, layer: str, gamma: float, criterion: str = "singular", extra: int = 0, below: bool = False
+    ) -> list[int]:
         """Returns k, the dimension of the core gradient space, of each group of a layer.
 
-        - `singular` (the published release): k = #{j : cumsum(s)_j / Σ s ≤ γ}, plus `extra`.
+        - `singular` (the published release): k = #{j : cumsum(s)_j / Σ s ≤ γ}, plus `extra`. With
+          `below` it is < γ.
         - `energy`: the smallest k with Σ_{j≤k} λ_j ≥ γ Σ λ, plus `extra`.
 
         γ = 1 gives d under both: the layer is frozen. A layer that no input reaches has k = 0.
@@ -145,7 +168,7 @@ class CoreBasis:
                 continue
             shares = weights.cumsum(0) / total
             rank = (
-                int((shares <= gamma).sum())
+                int(((shares < gamma) if below else (shares <= gamma)).sum())
                 if criterion == "singular"
                 else int((shares < gamma - 1e-15).sum()) + (gamma > 0)
             )
@@ -157,11 +180,13 @@ class CoreBasis:
         `ranks`)."""
         return max(self.ranks(layer, gamma, criterion, extra))
 
-    def projector(self, layer: str, gamma: float, criterion: str = "singular", extra: int = 0) -> Projector:
+    def projector(
+        self, layer: str, gamma: float, criterion: str = "singular", extra: int = 0, below: bool = False
+    ) -> Projector:
         """Returns the projector onto the layer's residual gradient space, by the narrower of the
         two spaces.
         """
-        ranks = self.ranks(layer, gamma, criterion, extra)
+        ranks = self.ranks(layer, gamma, criterion, extra, below)
         vectors = self.vectors[layer]
         size = vectors.shape[1]
         if min(ranks) == size:
@@ -181,9 +206,11 @@ class CoreBasis:
             factor[group, :, : chosen.shape[1]] = chosen
         return Projector(factor, complement)
 
-    def core(self, layer: str, gamma: float, criterion: str = "singular", extra: int = 0) -> Tensor:
+    def core(
+        self, layer: str, gamma: float, criterion: str = "singular", extra: int = 0, below: bool = False
+    ) -> Tensor:
         """Returns M, float32 `(groups, d, k)`, columns of narrower groups filled with zeros."""
-        ranks = self.ranks(layer, gamma, criterion, extra)
+        ranks = self.ranks(layer, gamma, criterion, extra, below)
         vectors = self.vectors[layer]
         factor = vectors.new_zeros(len(ranks), vectors.shape[1], max(ranks))
         for group, k in enumerate(ranks):
@@ -197,6 +224,7 @@ class CoreBasis:
             "model_digest": self.model_digest,
             "data_digest": self.data_digest,
             "warnings": self.warnings,
+            "stride_one": self.stride_one,
         }
         tensors = {f"vectors/{name}": tensor for name, tensor in self.vectors.items()}
         tensors |= {f"values/{name}": tensor for name, tensor in self.values.items()}
@@ -216,7 +244,22 @@ class CoreBasis:
             facts["model_digest"],
             facts["data_digest"],
             facts["warnings"],
+            facts.get("stride_one", False),
         )
+
+
+def check_strides(model: nn.Module, layers: Iterable[str], given: bool, wanted: bool) -> None:
+    """Raises `IncompatibleMoments` where moments of strided or dilated convolutions were taken at
+    the wrong stride."""
+    if given == wanted:
+        return
+    for name in layers:
+        layer = model.get_submodule(name)
+        if isinstance(layer, nn.Conv2d) and {*layer.stride, *layer.dilation} != {1}:
+            raise IncompatibleMoments(
+                f"moments: those of {name} have stride_one={given}, but {wanted} is wanted; "
+                f"compute them with second_moments(…, stride_one={wanted})"
+            )
 
 
 def _noise(values: Tensor) -> float:

@@ -8,6 +8,7 @@ ICLR 2021.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from ..data.loader import ArrayLoader
 from ..models.layers import Projectable, projectable_layers, weight_matrix_shape
 from ..models.logits import forward
 from ..training.predict import evaluating
-from .basis import AUGMENTED, ROUNDING, CoreBasis
+from .basis import AUGMENTED, ROUNDING, CoreBasis, check_strides
 from .conv_sums import ShiftSum, can_shift
 from .sums import Accumulator, PatchSum, RowSum, ThinMoment, combine
 
@@ -44,6 +45,7 @@ class SecondMoments:
     - `model_digest`: of the weights that they were computed with. `data_digest`: of the images, in
         any order.
     - `augment`: how the images were augmented, where their loader says so.
+    - `stride_one`: whether strided convolutions gave patches at stride 1.
     """
 
     parts: Mapping[str, Tensor | ThinMoment]
@@ -51,6 +53,7 @@ class SecondMoments:
     model_digest: str
     data_digest: str = ""
     augment: str | None = None
+    stride_one: bool = False
 
     @property
     def matrices(self) -> dict[str, Tensor]:
@@ -118,7 +121,7 @@ class SecondMoments:
     def _combined(self, other: SecondMoments, sign: int) -> SecondMoments:
         parts = {name: combine(part, other.parts[name], sign) for name, part in self.parts.items()}
         digest = combined(self.data_digest, other.data_digest, sign)
-        return SecondMoments(parts, self.count + sign * other.count, self.model_digest, digest, self.augment)
+        return replace(self, parts=parts, count=self.count + sign * other.count, data_digest=digest)
 
     def _check(self, other: SecondMoments, allow_model_change: bool = False) -> None:
         if set(self.parts) != set(other.parts):
@@ -129,6 +132,10 @@ class SecondMoments:
                 raise IncompatibleMoments(
                     f"moments: {name} has shape {tuple(part.shape)} on one side, {tuple(other.parts[name].shape)} on the other"
                 )
+        if self.stride_one != other.stride_one:
+            raise IncompatibleMoments(
+                f"moments: stride_one is {self.stride_one} on one side, {other.stride_one} on the other"
+            )
         if not allow_model_change and self.model_digest != other.model_digest:
             raise IncompatibleMoments(
                 "moments: the two sides were computed with different models; compute both with one, or use subtract(…, allow_model_change=True)"
@@ -140,6 +147,11 @@ class SecondMoments:
             raise IncompatibleMoments(
                 "moments: they were computed with other weights than this model's; compute them with it, when training ends"
             )
+
+    def check_strides(self, model: nn.Module, stride_one: bool) -> None:
+        """Raises `IncompatibleMoments` where patches of strided convolutions were taken
+        otherwise."""
+        check_strides(model, self.parts, self.stride_one, stride_one)
 
     def check_data(self, loader: Loader) -> None:
         """Raises `IncompatibleMoments` where these are not the moments of exactly the images of
@@ -169,7 +181,9 @@ class SecondMoments:
             parts = ((name, combine(part, minus.parts[name], -1)) for name, part in self.parts.items())
             data = combined(self.data_digest, minus.data_digest, -1)
         rounding = ROUNDING if self.augment is None else AUGMENTED
-        return CoreBasis.of(parts, self.model_digest, data, device=device, rounding=rounding)
+        return CoreBasis.of(
+            parts, self.model_digest, data, device=device, rounding=rounding, stride_one=self.stride_one
+        )
 
     def save(self, path: str | Path) -> None:
         """Writes the moments as safetensors, whole or not at all.
@@ -188,7 +202,8 @@ class SecondMoments:
             path,
             "second_moments",
             tensors,
-            {"layers": list(self.parts), "count": self.count, "augment": self.augment, **digests},
+            {"layers": list(self.parts), "count": self.count, "augment": self.augment, "stride_one": self.stride_one}
+            | digests,
         )
 
     @classmethod
@@ -207,6 +222,7 @@ class SecondMoments:
             else:
                 parts[name] = ThinMoment(tensors[f"rows/{name}"], tensors[f"signs/{name}"])
         moments = cls(parts, facts["count"], facts["model_digest"], facts["data_digest"], facts.get("augment"))
+        moments = replace(moments, stride_one=facts.get("stride_one", False))
         if model is not None:
             moments.check_model(model)
         if data is not None:
@@ -220,6 +236,7 @@ def second_moments(
     *,
     layers: Iterable[str] | None = None,
     augment_passes: int = 1,
+    stride_one: bool = False,
     device: str | torch.device | None = None,
 ) -> SecondMoments:
     """Returns the second moments of the inputs of `model`'s convolution and linear layers over
@@ -234,6 +251,8 @@ def second_moments(
     - `layers`: names of the layers wanted; None for all.
     - `augment_passes`: passes over an augmenting loader; the moments are divided by it, so that
         counts stay those of the data.
+    - `stride_one`: takes patches at stride 1 and dilation 1 from every convolution, also from a
+        strided one. The published release does so. The exact statement takes the layer's own.
     - `device`: where batches are moved; None for where the model is.
 
     Layers that a forward pass does not reach are left out, so that nothing updates them.
@@ -250,7 +269,8 @@ def second_moments(
                 f"layers: {name!r} is no convolution or linear layer of the model; it has {', '.join(found)}"
             )
     target = device_of(model) if device is None else torch.device(device)
-    sums: dict[str, Accumulator] = {name: accumulator(found[name], target) for name in wanted}
+    shown = {name: _at_stride_one(found[name]) if stride_one else found[name] for name in wanted}
+    sums: dict[str, Accumulator] = {name: accumulator(layer, target) for name, layer in shown.items()}
     reached: set[str] = set()
     handles = [
         found[name].register_forward_pre_hook(_feed(name, sums[name], reached), with_kwargs=True) for name in wanted
@@ -286,7 +306,7 @@ def second_moments(
         for handle in handles:
             handle.remove()
     augment = loader.augment if isinstance(loader, ArrayLoader) else None
-    return SecondMoments(parts, count, digest_model(model), as_text(data), augment)
+    return SecondMoments(parts, count, digest_model(model), as_text(data), augment, stride_one)
 
 
 def _feed(name: str, total: Accumulator, reached: set[str]) -> Callable[..., None]:
@@ -306,6 +326,16 @@ def _divided(part: Tensor | ThinMoment, passes: int) -> Tensor | ThinMoment:
     if passes == 1:
         return part
     return ThinMoment(part.rows / passes**0.5, part.signs) if isinstance(part, ThinMoment) else part.div_(passes)
+
+
+def _at_stride_one(layer: Projectable) -> Projectable:
+    """Returns a convolution that shares its weight and has stride and dilation 1; other layers as
+    they are."""
+    if not isinstance(layer, nn.Conv2d):
+        return layer
+    plain = copy.copy(layer)
+    plain.stride = plain.dilation = (1, 1)
+    return plain
 
 
 def accumulator(layer: Projectable, device: torch.device) -> Accumulator:

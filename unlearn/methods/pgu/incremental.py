@@ -80,8 +80,9 @@ def next_moments(
     touches the retain data.
     """
     if remaining is not None:
-        return second_moments(model, remaining, layers=moments.parts)
-    return moments.subtract(second_moments(model, forget, layers=moments.parts), allow_model_change=True)
+        return second_moments(model, remaining, layers=moments.parts, stride_one=moments.stride_one)
+    own = second_moments(model, forget, layers=moments.parts, stride_one=moments.stride_one)
+    return moments.subtract(own, allow_model_change=True)
 
 
 @dataclass(frozen=True)

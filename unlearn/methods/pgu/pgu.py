@@ -25,6 +25,7 @@ from ...moments.moments import SecondMoments, second_moments
 from ...training.graphs import Graphs
 from ...training.loop import autocast
 from ..base import Card, Choice, Method, Needs, Range, Ranges, UnlearnResult
+from .released import Released
 from .run import Run
 from .settings import OPTIMIZERS, Settings
 
@@ -46,6 +47,7 @@ class PGU(Settings, Method):
         `retain_drop` ends once accuracy on monitored data has fallen too far, and keeps the last
         epoch before that. None makes exactly `epochs` passes.
     - `seed`: of dropout and of the order. `details`: what few people change, see `Details`.
+    - `released`: where the published release does otherwise, see `Released`.
 
     Raises `ValueError` for values that are not allowed.
     """
@@ -77,6 +79,7 @@ class PGU(Settings, Method):
     # What stops a run decides which data it sees; the others say how much is watched and written.
     fixed: ClassVar[frozenset[str]] = frozenset(
         {"early_stop", "drop_points", "watch", "stop_after", "monitor_every", "unit", "release_schedule"}
+        | {item.name for item in fields(Released)}
     )
     examples: ClassVar[Mapping[str, Any]] = {"early_stop": None}
 
@@ -89,6 +92,9 @@ class PGU(Settings, Method):
             validation=self.early_stop == "gap",
             monitor=self.early_stop == "retain_drop",
             batch_size=self.batch_size,
+            order=self.ways.order,
+            clean_moments=self.ways.clean_moments,
+            stride_one=self.ways.stride_one,
         )
 
     @classmethod
@@ -128,8 +134,8 @@ class PGU(Settings, Method):
 
         - `forget`: the forget set, with the labels to forget; read once.
         - `moments`: second moments of ALL training data (those of the forget set are computed and
-            subtracted here). Or a `CoreBasis` of the retain data, already decomposed, so that a
-            sweep shares it.
+            subtracted here). With `clean_moments` they are those of the data without the forget
+            set. Or a `CoreBasis` of the retain data, already decomposed, so that a sweep shares it.
         - `validation`: for the early stop by gap. `monitor`: named loaders that are only evaluated.
         - `forget_classes`: their rows of the last linear layer are removed from the result.
         - `retain`, `fisher` and `graphs` are not used.
@@ -172,6 +178,8 @@ class PGU(Settings, Method):
         else:
             subtracted = forget
         basis = self._basis(model, moments, subtracted, names)
+        if self.ways.spectrum == "absolute":
+            basis = basis.absolute()
         missing = [name for name in names if name not in basis.vectors]
         extra = (
             int(bool(forget_classes) and self.criterion == "singular")
@@ -247,6 +255,7 @@ class PGU(Settings, Method):
         if not isinstance(moments, SecondMoments | CoreBasis):
             raise IncompatibleMoments(f"moments: {type(moments).__name__} is neither SecondMoments nor CoreBasis")
         moments.check_model(model)
+        moments.check_strides(model, self.ways.stride_one)
         layers = moments.vectors if isinstance(moments, CoreBasis) else moments.parts
         wanted = [name for name in names if name in layers]
         if not wanted:
@@ -254,7 +263,9 @@ class PGU(Settings, Method):
         if isinstance(moments, CoreBasis):
             return moments
         held = moments.select(wanted)
-        return held.decompose(minus=second_moments(model, forget, layers=held.parts))
+        if self.ways.clean_moments:
+            return held.decompose()
+        return held.decompose(minus=second_moments(model, forget, layers=held.parts, stride_one=held.stride_one))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from ...core.errors import MethodDidNothing, NothingToForget, UnlearnError, Unle
 from ...core.memory import keep_freed_memory
 from ...core.numerics import arithmetic, deterministic_convolutions
 from ...core.seeds import seeded, stream
+from ...data.loader import ArrayLoader
 from ...models.classes import drop_classes
 from ...models.layers import projectable_layers
 from ...models.logits import classify
@@ -63,11 +64,13 @@ class Run:
             layer, gamma = layers[name], method.gamma_of(name)
             weight = layer.weight
             wide = torch.float64 if weight.dtype == torch.float64 else torch.float32
-            options = (name, gamma, method.criterion, extra_rank)
+            options = (name, gamma, method.criterion, extra_rank, method.ways.rank_rule == "below")
             projector = basis.projector(*options).to(self.device, wide)
             core = None
             if method.depoisons and gamma < 1.0:
                 core = basis.core(*options).to(self.device, wide)
+                if method.ways.scale_size is not None and isinstance(layer, nn.Linear):
+                    core = core[:, :, -method.ways.scale_size :]
             if projector.frozen and (core is None or core.shape[2] == 0):
                 continue
             self.weights[name], self.projectors[name] = weight, projector
@@ -78,9 +81,26 @@ class Run:
                 self.cores[name] = core, torch.bmm(grouped, core)
             elif isinstance(layer, nn.Linear):
                 self.inputs[name] = _InputSide(layer, projector)
+        self.fresh = self._augmenting(forget)
         images, self.labels = compute(nn.Identity(), forget, self.device, "float32")
         self.changing, self.images, self.sets = self._without_prefix(images, dict(sets))
         self.terms = depoisoning_terms if method.depoisons else forgetting_terms
+
+    def _augmenting(self, forget: Loader) -> ArrayLoader | None:
+        """Returns a loader of augmented images where the passes are to see those."""
+        augment = self.method.ways.augment
+        if augment is None:
+            return None
+        if not isinstance(forget, ArrayLoader):
+            raise UnlearnError(
+                f"augment: {augment!r} needs the forget set as an ArrayLoader, which augments; give None"
+            )
+        size, seed = self.method.batch_size, self.method.seed
+        return forget.replace(augment=augment, batch_size=size, seed=seed, shuffle=self._shuffles())
+
+    def _shuffles(self) -> bool:
+        shuffle = self.method.details.shuffle
+        return bool(self.forget_classes) if shuffle is None else shuffle
 
     def _without_prefix(self, images: Tensor, sets: dict[str, Loader]) -> tuple[nn.Module, Tensor, dict[str, Loader]]:
         """Computes once what the frozen first part of the model makes of each set, where there is
@@ -91,7 +111,7 @@ class Run:
             return FeatureLoader(values, labels, batch_size=_EVALUATION_BATCH, shuffle=False, seed=0)
 
         whole = self.model, images, {"forget": stored(images, self.labels), **sets}
-        if not self.weights or len(images) < 2:
+        if not self.weights or len(images) < 2 or self.fresh is not None:
             return whole
         modes = {module: module.training for module in self.model.modules()}
         self._set_modes()
@@ -132,7 +152,8 @@ class Run:
                 parameter.requires_grad_(flag)
             for module, mode in modes:
                 module.training = mode
-        self._check_moved(before)
+        if stopped_at != 0:  # 0: the release's rule chose the model as it was
+            self._check_moved(before)
         return UnlearnResult(drop_classes(self.model, self.forget_classes), history, stopped_at, self.notes)
 
     def _epochs(self) -> tuple[list[dict[str, Any]], int | None]:
@@ -143,6 +164,7 @@ class Run:
                 f"early_stop: 'gap' is passed before the first step (forget accuracy {history[0]['forget_accuracy']:.3f}, validation accuracy "
                 f"{history[0]['validation_accuracy']:.3f}); the model does not know the forget set better than unseen data; use early_stop=None"
             )
+        original = self._copy() if method.ways.gap_rule == "released" else {}
         for step in range(method.passes()):
             previous = self._copy() if method.early_stop else {}
             started = time.perf_counter()
@@ -154,13 +176,19 @@ class Run:
             if method.early_stop == "gap" and _gap(row) > 0:
                 return history, self._choose(history, previous)
             if method.early_stop == "retain_drop" and self._dropped(history):
+                if method.ways.after_drop == "last":
+                    return history, step + 1
                 if step == 0:
                     raise self._too_fast(f"{method.watched} accuracy fell by more than drop_points within one pass")
                 self._restore(previous)
                 return history, step
-        if method.early_stop == "gap" and method.passes() == method.epochs > 0:
+        if method.early_stop == "gap" and method.details.stop_after is None and method.passes() > 0:
+            if method.ways.gap_rule == "released":
+                self._restore(original)
+                self.notes.append("the early stop was not reached: the release keeps the model as it was")
+                return history, 0
             self.notes.append(
-                f"the early stop was not reached in {method.epochs} epochs: forget accuracy is still {-_gap(history[-1]):.3f} above validation accuracy; "
+                f"the early stop was not reached in {method.passes()} epochs: forget accuracy is still {-_gap(history[-1]):.3f} above validation accuracy; "
                 "raise lr or epochs, or lower gamma"
             )
         return history, None
@@ -168,9 +196,11 @@ class Run:
     def _choose(self, history: list[dict[str, Any]], previous: dict[str, Tensor]) -> int:
         """Keeps this or the previous epoch, whichever gap is nearer to nought."""
         last = len(history) - 1
-        if abs(_gap(history[-1])) <= abs(_gap(history[-2])):
+        now, before = abs(_gap(history[-1])), abs(_gap(history[-2]))
+        released = self.method.ways.gap_rule == "released"
+        if now < before or (now == before and not released):
             return last
-        if last == 1:
+        if last == 1 and not released:
             raise self._too_fast("the gap closed within one pass, and the model as given is nearer to it")
         self._restore(previous)
         return last - 1
@@ -202,8 +232,11 @@ class Run:
 
     def _batches(self, step: int) -> list[tuple[Tensor, Tensor]] | Loader:
         """The forget set in the order in which it came, or shuffled anew in every pass."""
-        size, shuffle = self.method.batch_size, self.method.details.shuffle
-        if bool(self.forget_classes) if shuffle is None else shuffle:
+        size = self.method.batch_size
+        if self.fresh is not None:
+            self.fresh.set_epoch(step + 1)
+            return [(images.to(self.device), labels.to(self.device)) for images, labels in self.fresh]
+        if self._shuffles():
             order = torch.from_numpy(stream(self.method.seed, step).permutation(len(self.labels))).to(self.device)
             return ((self.images.index_select(0, rows), self.labels[rows]) for rows in order.split(size))
         return list(zip(self.images.split(size), self.labels.split(size), strict=True))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ...core.checked import check_choice, check_integer, check_number, is_number
 from ...core.seeds import check_seed
 from ...moments.basis import CRITERIA
+from .released import Released
 
 EARLY_STOPS = ("gap", "retain_drop", None)
 OPTIMIZERS = ("sgd", "momentum", "adam")
@@ -82,6 +83,7 @@ class Settings:
     early_stop: str | None = "gap"
     seed: int = 0
     details: Details = field(default_factory=Details)
+    released: Released = field(default_factory=Released)
 
     def __post_init__(self) -> None:
         check_choice("criterion", self.criterion, CRITERIA)
@@ -103,20 +105,28 @@ class Settings:
 
     def passes(self) -> int:
         """The most passes over the forget set."""
-        stop = self.details.stop_after
-        return self.epochs if stop is None else min(self.epochs, stop)
+        stop, most = self.details.stop_after, self.epochs
+        if self.ways.evaluate_first:
+            most = max(0, most - 1)
+        return most if stop is None else min(most, stop)
 
     def rate(self, step: int) -> float:
         """The learning rate of pass `step` = 0, 1, …"""
         if self.final_lr is None or self.epochs == 0:
             return self.lr
-        exponent = (step + 1 if self.details.release_schedule else step) / self.epochs
+        later = self.details.release_schedule or self.ways.evaluate_first
+        exponent = (step + 1 if later else step) / self.epochs
         return float(self.lr * (self.final_lr / self.lr) ** exponent)
 
     @property
     def depoisons(self) -> bool:
         """Whether the loss and the update are those of depoisoning."""
         return False
+
+    @property
+    def ways(self) -> Released:
+        """The choices in which the published release differs, `release` spelled out."""
+        return self.released.resolved(self.depoisons)
 
     @property
     def watched(self) -> str:
