@@ -265,13 +265,19 @@ def reproduce(parser: argparse.ArgumentParser) -> None:
         "items",
         metavar="ITEM",
         nargs="+",
-        help="table1 … table4, figure1 … figure6, ablation-criterion and its like, ablations, or all",
+        help="table1 … table4, figure1 … figure6, ablation-criterion and its like, stress-methods, stress-width, or a group: ablations, stress, all",
     )
     parser.add_argument(
         "--size",
-        choices=("mini", "paper"),
+        choices=("mini", "small", "paper"),
         default="mini",
-        help="mini: about ten minutes each on two CPU cores; paper: the full setting, for GPUs (default: mini)",
+        help="mini: about ten minutes each on two CPU cores; small: up to two and a half hours each, wide models that fit "
+        "their training data; paper: the full setting, for GPUs (default: mini)",
+    )
+    parser.add_argument(
+        "--plan-only",
+        action="store_true",
+        help="run nothing: print what each item adds, in hours of two cores or a GPU",
     )
     parser.add_argument(
         "--output",

@@ -5,18 +5,23 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..base.errors import EXIT_OK, EXIT_UNITS_FAILED
-from ..experiments.reproduce import chosen
+from ..experiments.reproduce import chosen, price
+from ..experiments.reproduce.item import Item
 from ..experiments.reproduce.page import SYMBOLS, counts
 from ..experiments.reproduce.runner import document, run_items
+from ..store import open_store
 from .ending import print_json
 
 
 def main(args: argparse.Namespace) -> int:
     items = chosen(args.items)
     folder = args.output or Path("runs") / f"reproduce-{args.size}"
+    if args.plan_only:
+        return _plan(items, args, folder)
 
     def say(text: str) -> None:
         if not args.quiet:
@@ -43,3 +48,15 @@ def main(args: argparse.Namespace) -> int:
         print(counts(findings))
         print(f"page: {folder / 'index.html'}")
     return EXIT_UNITS_FAILED if failed else EXIT_OK
+
+
+def _plan(items: Sequence[Item], args: argparse.Namespace, folder: Path) -> int:
+    uri = args.store or str(folder / "store")
+    # Planning leaves nothing behind: a store that is not there yet is simply empty.
+    store = open_store(uri) if uri.startswith("s3://") or Path(uri).is_dir() else None
+    prices = price.price(items, args.size, args.overrides, store)
+    if args.json:
+        print_json({"size": args.size, "items": price.documents(prices)})
+    else:
+        print(price.table(prices))
+    return EXIT_OK

@@ -21,7 +21,7 @@ from ..work.checkpoint import load_weights
 from ..work.context import Context
 from ..work.devices import check_device
 from ..work.first_look import first_accuracy, look_at, remarks, require_trained
-from ..work.kinds import method_inputs
+from ..work.inputs import method_inputs
 from ..work.weights_file import WeightsFile
 from .ending import print_json
 

@@ -268,11 +268,14 @@ def _incremental(made: Mapping[Unit, Record]) -> dict[str, Measure]:
     drifts = {name: max((step.get("drift") or 0.0) for step in steps) for name, (steps, _) in chains.items()}
     recovered = {name: steps[-1].get("recovered_test_accuracy") for name, (steps, _) in chains.items()}
     errors = {name: 100.0 * (1.0 - value) for name, value in recovered.items() if value is not None}
+    audits = {name: [s["audit_auc"] for s in steps if "audit_auc" in s] for name, (steps, _) in chains.items()}
+    audited = {name: float(values[-1]) for name, values in audits.items() if values}
     return {
         "failing_point": mean_measure(failed if len(failed) == len(chains) else {}, 0.0),
         "failing_point_least": mean_measure(least, 0.0),
         "error_recovered": mean_measure(errors, 0.0, 100.0),
         "moment_drift": mean_measure(drifts if any(drifts.values()) else {}, 0.0),
+        **({"stress_auc": mean_measure(audited, 0.0, 1.0)} if audited else {}),
     }
 
 

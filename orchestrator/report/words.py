@@ -133,6 +133,7 @@ METRICS: dict[str, Metric] = {
         Metric("failing_point", "Fails at", "count", None, "samples/class"),
         Metric("error_recovered", "Error fine-tuned", "percent", None, "%"),
         Metric("moment_drift", "Moment drift", "fraction"),
+        Metric("stress_auc", "AUC against unseen", "fraction", None),
     )
 }
 

@@ -12,9 +12,11 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import nn
 
-from unlearn import SecondMoments, Training, UnlearnError, UnlearnResult, accuracy, train
+from attack.metrics.roc import pair_auc
+from unlearn import ArrayLoader, SecondMoments, Training, UnlearnError, UnlearnResult, accuracy, predict, train
 from unlearn.core.errors import MethodDidNothing, NothingToForget, UnlearnTooFast
 from unlearn.methods.base import Method
 from unlearn.methods.pgu.incremental import next_moments
@@ -29,10 +31,11 @@ from ..recipe.options import settings_of
 from ..store import CorruptObject
 from .commit import commit_unit
 from .context import Context, Inputs, save_model
+from .inputs import method_inputs
 
 # Options that say when to stop and what follows; what a step does to a model does not depend on
 # them.
-_NOT_OF_A_STEP = ("fail_points", "recover_epochs", "recover_lr")
+_NOT_OF_A_STEP = ("fail_points", "audit_every", "recover_epochs", "recover_lr")
 
 
 def unlearn_in_steps(
@@ -43,7 +46,8 @@ def unlearn_in_steps(
     **Returns:** the last model with the history of all steps, and a row for each step. A row has
     `step`, `per_class` (forgotten so far), `test_accuracy`, `forget_accuracy` of this step's
     samples before and after, `epochs`, `stopped_at`, `seconds`. Where moments are recomputed it has
-    `drift`, the largest relative Frobenius distance of a layer's running moments from those. The
+    `drift`, the largest relative Frobenius distance of a layer's running moments from those. Where
+    it was audited it has `audit_auc`. The
     row of step 0 is the model as given; `recovered_test_accuracy` is on the last row where there
     was fine-tuning.
     """
@@ -78,12 +82,16 @@ class _Chain:
             rows.append(dict(made.row))
             if self._failed(rows):
                 break
+            if self._due(number):
+                rows[-1]["audit_auc"] = self._audited(number)
         last = len(rows) - 1
         model = self._model(last)
+        if self.method.steps().audit_every and last and "audit_auc" not in rows[-1]:
+            rows[-1]["audit_auc"] = self._audited(last)
         recovered = self._recovered(model, last)
         if recovered is not None:
             rows[-1]["recovered_test_accuracy"] = recovered
-        for number in (last - 1, last):
+        for number in (last - 1, last) if self.spec.moments else ():
             self.store.remove(self._moments(number).key)
         return UnlearnResult(model, history, None, notes), rows
 
@@ -108,22 +116,41 @@ class _Chain:
         limit = self.method.steps().fail_points
         return limit is not None and failed(rows[0], rows[-1], limit)
 
+    def _due(self, number: int) -> bool:
+        every = self.method.steps().audit_every
+        return every is not None and number % every == 0
+
+    def _audited(self, number: int) -> float:
+        """Returns the AUC of confidence in the label: all samples forgotten so far against unseen
+        ones."""
+        data, context = self.context.data, self.context
+        forgotten = context.loader("train", np.concatenate(self.steps[:number]))
+        found = [
+            confidence(self._model(number), loader) for loader in (forgotten, context.loader("test", data.split.test))
+        ]
+        return pair_auc(*found)
+
     def _forget(self, number: int) -> None:
         """Makes one step and commits its model, and then the running moments."""
         started = time.perf_counter()
         unit, data = self._step(number), self.context.data
         ids = self.steps[number - 1]
-        model, before = self._model(number - 1), self._running(number - 1)
-        forget = self.context.forget_loader(ids, self.method.needs())
-        running = next_moments(model, forget, before)
-        moments, drift = running, None
-        if self.recompute:
-            moments = next_moments(model, forget, before, remaining=self.context.loader("train", self._left(number)))
-            drift = largest_drift(running, moments)
+        model = self._model(number - 1)
+        given = method_inputs(self.method, self.context, self.spec.seed, ids, self._left(number))
+        if "fisher" in self.given:
+            given["fisher"] = self.given["fisher"]
+        forget = given["forget"]
+        running, drift = None, None
+        if self.spec.moments:
+            before = self._running(number - 1)
+            running = moments = next_moments(model, forget, before)
+            if self.recompute:
+                remaining = self.context.loader("train", self._left(number))
+                moments = next_moments(model, forget, before, remaining=remaining)
+                drift = largest_drift(running, moments)
+            given["moments"] = moments.decompose()
         try:
-            result = self.method.unlearn(
-                model, forget=forget, moments=moments.decompose(), validation=self.given.get("validation")
-            )
+            result = self.method.unlearn(model, **given)
         except (NothingToForget, UnlearnTooFast, MethodDidNothing) as error:
             if number == 1 and isinstance(error, MethodDidNothing):
                 raise  # settings that move nothing, not a model that has nothing left to forget
@@ -146,18 +173,21 @@ class _Chain:
             "drift": drift,
             "seconds": time.perf_counter() - started,
         }
-        given = facts_of(self.store, self.spec.model, ModelFacts)
-        facts = StepFacts(given.model, [], result.history, row, list(result.notes))
-        # The moments first: a step that is committed can be gone on from.
-        with self.store.attempt(self._moments(number).key) as attempt:
-            running.save(attempt.path("moments.safetensors"))
-            commit_unit(self._moments(number), attempt, Facts(), 0.0)
+        trained = facts_of(self.store, self.spec.model, ModelFacts)
+        facts = StepFacts(trained.model, [], result.history, row, list(result.notes))
+        if running is not None:
+            # The moments first: a step that is committed can be gone on from.
+            with self.store.attempt(self._moments(number).key) as attempt:
+                running.save(attempt.path("moments.safetensors"))
+                commit_unit(self._moments(number), attempt, Facts(), 0.0)
         with self.store.attempt(unit.key) as attempt:
             save_model(attempt, result.model)
             commit_unit(unit, attempt, facts, time.perf_counter() - started)
-        if number >= 2:
-            self.store.remove(self._moments(number - 2).key)
-        self.model, self.running = (number, result.model), (number, running)
+        self.model = (number, result.model)
+        if running is not None:
+            self.running = (number, running)
+            if number >= 2:
+                self.store.remove(self._moments(number - 2).key)
 
     def _left(self, number: int) -> np.ndarray:
         """Returns the sample ids that are left after a step."""
@@ -205,6 +235,16 @@ class _Chain:
         )
         train(tuned, loader, training, seed=self.spec.seed, device=self.context.device)
         return accuracy(tuned, self.context.loader("test", self.context.data.split.test))
+
+
+def confidence(model: nn.Module, loader: ArrayLoader) -> np.ndarray:
+    """Returns log p_y − log(1 − p_y) of every image, float64 `(n,)`."""
+    logits, labels = predict(model, loader)
+    wide = logits.double()
+    own = wide.gather(1, labels[:, None])[:, 0]
+    others = wide.scatter(1, labels[:, None], -torch.inf).logsumexp(1)
+    found: np.ndarray = (own - others).numpy()
+    return found
 
 
 def failed(first: Record, last: Record, points: float) -> bool:

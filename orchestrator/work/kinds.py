@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from unlearn import CoreBasis, Fisher, SecondMoments, fisher_diagonal, predict, second_moments, train
-from unlearn.methods.base import Method, share_of
 
 from ..base.values import Record
 from ..plan.facts import BasisFacts, Facts, ModelFacts, OutputsFacts, UnlearnFacts, facts_of
@@ -33,8 +32,9 @@ from ..plan.units import Unit
 from ..recipe.options import option_names
 from ..store import Attempt
 from .collateral import measure_collateral
-from .context import Context, Inputs, save_model
+from .context import Context, save_model
 from .incremental import unlearn_in_steps
+from .inputs import method_inputs
 from .outputs import write_fragment
 from .ranking import execute_rank
 from .scoring import fit_candidate, measure_distances, score_row
@@ -120,7 +120,7 @@ def execute_unlearn(unit: Unit[UnlearnSpec], context: Context, attempt: Attempt)
         given["fisher"] = context.cached(
             spec.fisher, lambda: Fisher.load(store.fetch(spec.fisher, "fisher.safetensors"))
         )
-    if spec.moments:
+    if spec.moments or method.in_steps:
         result, steps = unlearn_in_steps(unit, method, context, given)
     else:
         result = method.unlearn(context.load_model(spec.model), **given)
@@ -134,30 +134,6 @@ def execute_unlearn(unit: Unit[UnlearnSpec], context: Context, attempt: Attempt)
         steps=steps,
         basis_seconds=store.meta(spec.basis)["seconds"] if spec.basis else 0.0,
     )
-
-
-def method_inputs(method: Method, context: Context, seed: int) -> Inputs:
-    """Returns the loaders that `method` declares it needs, and the worker's captured steps where it
-    takes them; moments are the caller's to add."""
-    split, needs = context.data.split, method.needs()
-    given: Inputs = {"forget": context.forget_loader(split.forget, needs)}
-    if needs.retain:
-        rows = share_of(split.retain, needs.retain, seed)
-        given["retain"] = context.loader(
-            "train", rows, batch_size=needs.batch_size, augment=needs.augment, seed=seed, shuffle=True
-        )
-    if needs.graphs:
-        given["graphs"] = context.graphs
-    if needs.validation:
-        given["validation"] = context.loader("test", split.val)
-    if needs.monitor:
-        # Stopping looks at the validation half, so that the reported half of the test data stays
-        # unseen.
-        given["monitor"] = {"retain": context.loader("train", split.retain), "test": context.loader("test", split.val)}
-    if split.forget_classes:
-        given["num_classes"] = context.data.dataset.num_classes
-        given["forget_classes"] = tuple(int(c) for c in split.forget_classes)
-    return given
 
 
 def execute_outputs(unit: Unit[OutputsSpec], context: Context, attempt: Attempt) -> OutputsFacts:

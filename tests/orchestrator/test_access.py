@@ -18,7 +18,7 @@ from orchestrator.recipe.recipe import check_recipe
 from orchestrator.store import LocalStore
 from orchestrator.work.context import Context
 from orchestrator.work.execute import execute
-from orchestrator.work.kinds import method_inputs
+from orchestrator.work.inputs import method_inputs
 from unlearn import METHODS, fisher_diagonal
 from unlearn.methods.base import Method, Needs, UnlearnResult
 

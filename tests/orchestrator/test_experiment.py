@@ -306,7 +306,7 @@ def test_killed_and_resumed_gives_the_same_rows(finished: RunResult, tmp_path: P
 def test_methods_are_handed_the_workers_captured_steps_where_they_take_them(tiny: dict[str, Any]) -> None:
     from orchestrator.plan.data import load_data
     from orchestrator.work.context import Context
-    from orchestrator.work.kinds import method_inputs
+    from orchestrator.work.inputs import method_inputs
     from unlearn import METHODS
 
     context = Context(None, load_data(check_recipe(tiny), None))

@@ -12,6 +12,7 @@ _BUILT_IN = {
     "pgu": "unlearn.methods.pgu.pgu:PGU",
     "pgu_depoison": "unlearn.methods.pgu.pgu:DepoisonPGU",
     "pgu_incremental": "unlearn.methods.pgu.incremental:IncrementalPGU",
+    "stepwise": "unlearn.methods.stepwise:Stepwise",
     "eu_k": "unlearn.methods.last_layers:EUk",
     "cf_k": "unlearn.methods.last_layers:CFk",
     "finetune": "unlearn.methods.finetune:Finetune",

@@ -114,6 +114,7 @@ class Steps:
         all steps.
     - `recompute_moments`: compute the moments of the remaining data anew before each step.
     - `recover_epochs`, `recover_lr`: fine-tuning on the remaining data after the last step.
+    - `audit_every`: steps between measurements of what confidence gives away; None: never.
     """
 
     size: int | None = None
@@ -121,6 +122,7 @@ class Steps:
     recompute_moments: bool = False
     recover_epochs: int = 0
     recover_lr: float = 0.005
+    audit_every: int | None = None
 
 
 @dataclass(frozen=True)

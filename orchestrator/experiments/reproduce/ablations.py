@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from attack.metrics.measure import Measure
+
 from ...report import words
 from ...report.figures.drawing import Figure
 from ...report.figures.figures import auc_figure, plane_figure
 from ...report.figures.growth import incremental_figure
 from ...report.rows import Report
+from .drawing import lines_figure
 from .item import Cell, Comparison, Experiments, Item, Run
+from .measure import measure
 
 
 def _compare(experiments: Experiments, name: str) -> Comparison:
@@ -53,6 +57,43 @@ def _ablation(name: str, title: str, about: str) -> Item:
     return Item(name, title, about, (Run(name, name),), lambda e: _compare(e, name), lambda e: _figures(e, name))
 
 
+# SmallVGG's widths of each size.
+WIDTHS = {"mini": (0.0625, 0.125, 0.25, 0.375), "small": (0.25, 0.5, 0.75, 1.0), "paper": (0.25, 0.5, 1.0, 1.5)}
+
+
+def _at_width(place: int) -> Run:
+    overrides = {size: [f"model.width={widths[place]}"] for size, widths in WIDTHS.items()}
+    return Run(f"width-{place + 1}", "ablation-width", overrides)
+
+
+def _width_table(experiments: Experiments) -> Comparison:
+    rows: list[tuple[Cell, ...]] = []
+    for experiment in experiments.values():
+        width = f"width {experiment.recipe['model'].get('width', 1.0):g}"
+        before = experiment.find("no_unlearn")
+        for label, row in (("before", before), ("Retrain", experiment.find("retrain"))):
+            errors = [measure(row, name) for name in ("error_forget", "error_retain", "error_test")]
+            rows.append((f"{width}, {label}", *errors, None))
+        for gamma, row in experiment.sweep("pgu", "gamma"):
+            errors = [measure(row, name) for name in ("error_forget", "error_retain", "error_test")]
+            cost = errors[2] - measure(before, "error_test")
+            rows.append((f"{width}, γ = {gamma:g}", *errors, cost))
+    columns = ("", "D_f", "D_r", "test", "test error that unlearning costs")
+    return Comparison(columns, tuple(rows), "Not published. Classification errors in %.")
+
+
+def _width_figures(experiments: Experiments) -> list[Figure]:
+    series: dict[str, list[tuple[float, Measure]]] = {}
+    for experiment in experiments.values():
+        before = measure(experiment.find("no_unlearn"), "error_retain")
+        name = f"width {experiment.recipe['model'].get('width', 1.0):g}"
+        found = [(float(g), measure(row, "error_retain") - before) for g, row in experiment.sweep("pgu", "gamma")]
+        if known := [(g, cost) for g, cost in found if cost.known]:
+            series[name] = known
+    caption = "What unlearning costs on retained data, by γ and width."
+    return [lines_figure("ablation-width", "The safe range of γ", "γ", "retain error + (points)", series, {}, caption)]
+
+
 ABLATIONS = (
     _ablation(
         "ablation-criterion",
@@ -72,5 +113,18 @@ ABLATIONS = (
         "ablation-moments",
         "Ablation: running moments",
         "Incremental unlearning with running moments against moments recomputed before each step.",
+    ),
+    _ablation(
+        "ablation-release",
+        "Ablation: the release's choices",
+        "PGU as the paper says, as the published release does, and with its order of the forget set alone.",
+    ),
+    Item(
+        "ablation-width",
+        "Ablation: width",
+        "Where the safe range of γ opens: SmallVGG at four widths.",
+        tuple(_at_width(place) for place in range(4)),
+        _width_table,
+        _width_figures,
     ),
 )

@@ -17,7 +17,7 @@ from .measure import Experiment
 
 Experiments = Mapping[str, Experiment]
 Cell: TypeAlias = "str | float | Measure | None"
-SIZES = ("mini", "paper")
+SIZES = ("mini", "small", "paper")
 
 
 @dataclass(frozen=True)

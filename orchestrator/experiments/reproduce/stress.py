@@ -7,12 +7,15 @@ import itertools
 from dataclasses import replace
 
 from attack.metrics.measure import Measure
+from attack.metrics.row import Row
+from unlearn import build_model
 
 from ...report.figures.drawing import Figure
 from ...report.figures.growth import incremental_figure
 from ...report.rows import Report
 from . import published
 from .claims import OPEN, Claim, Verdict, above, every, within
+from .drawing import lines_figure
 from .item import Cell, Comparison, Experiments, Item, Run
 from .measure import Experiment, measure
 
@@ -130,4 +133,101 @@ FIGURE6 = Item(
     lambda e: _compare(e["figure6"], "small_vgg"),
     lambda e: _figures("figure6", e["figure6"]),
     (Claim("The model with more parameters fails later.", _more_parameters_later),),
+)
+
+
+# --- Beside the paper: any method, any width
+# ---------------------------------------------------------------------------------------------
+
+# Widths of each size, from narrow to wide.
+WIDTHS = {
+    "all_cnn": {"mini": (0.0625, 0.125, 0.25, 0.375), "small": (0.125, 0.25, 0.375, 0.5), "paper": (0.25, 0.5, 1.0, 1.5)},
+    "small_vgg": {"mini": (0.0625, 0.125, 0.25, 0.375), "small": (0.125, 0.25, 0.5, 0.75), "paper": (0.25, 0.5, 1.0, 1.5)},
+}  # fmt: skip
+
+
+def _at_width(model: str, place: int) -> Run:
+    overrides = {size: [f"model.width={widths[place]}"] for size, widths in WIDTHS[model].items()}
+    name = f"stress-{model.replace('_', '-')}"
+    return Run(f"{name}-{place + 1}", name, overrides)
+
+
+def parameters(experiment: Experiment) -> int:
+    """Returns how many parameters the experiment's model has."""
+    model, dataset = dict(experiment.recipe["model"]), experiment.recipe["dataset"]
+    size = dataset.get("image_size") or (8 if dataset["source"] == "digits" else 32)
+    channels = 1 if dataset["source"] == "digits" else 3
+    classes = experiment.environment["dataset"]["classes"]
+    built = build_model(model.pop("name"), num_classes=classes, in_channels=channels, image_size=size, **model)
+    return sum(weight.numel() for weight in built.parameters())
+
+
+def _stress_line(experiment: Experiment, row: Row, lead: tuple[Cell, ...]) -> tuple[Cell, ...]:
+    point, least = measure(row, "failing_point"), measure(row, "failing_point_least")
+    shown: Cell = point if point.known or least.value is None else f"not up to {least.value:g}"
+    audit = measure(row, "stress_auc")
+    return (*lead, shown, _share(experiment, least), measure(row, "error_test"), audit)
+
+
+STRESS_COLUMNS = ("fails at, samples of each class", "of the training data", "test error then", "AUC against unseen")
+
+
+def _methods_table(experiments: Experiments) -> Comparison:
+    experiment = experiments["stress-methods"]
+    rows = [
+        _stress_line(experiment, row, (str(row.params.get("method", "pgu")),))
+        for row in experiment.rows
+        if row.params.get("fail_points") is not None
+    ]
+    return Comparison(
+        ("method", *STRESS_COLUMNS),
+        tuple(rows),
+        "Not published. The AUC tells all samples forgotten so far from unseen ones by confidence; 0.5 is the aim.",
+        digits=3,
+    )
+
+
+def _width_table(experiments: Experiments) -> Comparison:
+    rows = []
+    for experiment in experiments.values():
+        for _, row in experiment.sweep(METHOD, "step"):
+            model = experiment.recipe["model"]
+            lead = (f"{model['name']}, width {model.get('width', 1.0):g}", f"{parameters(experiment):,}")
+            rows.append(_stress_line(experiment, row, lead)[:-1])
+    note = "Not published. What withstood all steps counts with all of them in the figure."
+    return Comparison(("", "parameters", *STRESS_COLUMNS[:-1]), tuple(rows), note, digits=1)
+
+
+def _width_figures(experiments: Experiments) -> list[Figure]:
+    series: dict[str, list[tuple[float, Measure]]] = {}
+    for experiment in experiments.values():
+        for _, row in experiment.sweep(METHOD, "step"):
+            point = measure(row, "failing_point_least")
+            if point.known:
+                name = str(experiment.recipe["model"]["name"])
+                series.setdefault(name, []).append((parameters(experiment) / 1e6, point))
+    if not series:
+        return []
+    caption = "Samples of each class forgotten when test accuracy fails, over the parameters of the model."
+    x, y = "parameters (millions)", "fails at (samples of each class)"
+    return [lines_figure("stress-width", "What a model withstands", x, y, series, {}, caption)]
+
+
+STRESS = (
+    Item(
+        "stress-methods",
+        "Stress test: any method",
+        "Every method forgets step by step, hundreds of times, and is audited on the way.",
+        (Run("stress-methods", "stress-methods"),),
+        _methods_table,
+        lambda e: _figures("stress-methods", e["stress-methods"]),
+    ),
+    Item(
+        "stress-width",
+        "Stress test: parameters",
+        "Both networks of Figures 5 and 6 at four widths each.",
+        tuple(_at_width(model, place) for model in WIDTHS for place in range(4)),
+        _width_table,
+        _width_figures,
+    ),
 )

@@ -249,7 +249,7 @@ TABLE3 = Item(
 
 SHARES = tuple(published.TABLE_4)
 MANY = (0.4, 0.5)
-COUNTS = {"mini": 4000, "paper": 100_000}
+COUNTS = {"mini": 4000, "small": 20_000, "paper": 100_000}
 
 
 def _budget(share: float) -> str:

@@ -6,12 +6,13 @@ a forget set that grows (Hoang et al., WACV 2024, incremental unlearning).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from torch import nn
 
 from ...core.batches import EpochCallback, Loader
+from ...core.checked import check_integer
 from ...moments.moments import SecondMoments, second_moments
 from ..base import Card, Choice, Method, Range, Ranges, Steps, UnlearnResult
 from .pgu import PGU
@@ -99,6 +100,7 @@ class IncrementalPGU(PGU):
         measures how far the running ones have drifted from them. Reads the retain data.
     - `recover_epochs`, `recover_lr`: passes of plain fine-tuning on the data that is left, after
         the last step. Trains on the retain data.
+    - `audit_every`: as of `Stepwise`.
     """
 
     name: ClassVar[str] = "pgu_incremental"
@@ -115,13 +117,14 @@ class IncrementalPGU(PGU):
         "recover_epochs": Choice((0, 1, 5)),
         "recover_lr": Range(1e-4, 0.05, log=True),
     }
-    fixed: ClassVar[frozenset[str]] = frozenset({"step", "fail_points", "recompute_moments"})
+    fixed: ClassVar[frozenset[str]] = frozenset({"step", "fail_points", "recompute_moments", "audit_every"})
 
     step: int | None = None
     fail_points: float | None = None
     recompute_moments: bool = False
     recover_epochs: int = 0
     recover_lr: float = 0.005
+    audit_every: int | None = field(default=None, metadata={"since": 3})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -131,6 +134,7 @@ class IncrementalPGU(PGU):
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{name}: {value!r} is not allowed; give an integer of {least} or more")
+        check_integer("audit_every", self.audit_every, 1, optional=True)
         if self.fail_points is not None and not 0.0 < self.fail_points <= 100.0:
             raise ValueError(f"fail_points: {self.fail_points!r} is not allowed; give a number above 0, up to 100")
         if self.recover_lr <= 0.0:
@@ -138,7 +142,8 @@ class IncrementalPGU(PGU):
 
     def steps(self) -> Steps:
         """How the set grows, when to stop, and what follows."""
-        return Steps(self.step, self.fail_points, self.recompute_moments, self.recover_epochs, self.recover_lr)
+        recover = self.recover_epochs, self.recover_lr
+        return Steps(self.step, self.fail_points, self.recompute_moments, *recover, audit_every=self.audit_every)
 
     @classmethod
     def translate(cls, options: Mapping[str, Any]) -> tuple[type[Method], dict[str, Any]]:
