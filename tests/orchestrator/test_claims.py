@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,8 +12,10 @@ import pytest
 
 from attack.metrics.measure import Measure
 from attack.metrics.row import Row
+from attack.metrics.verdict import Verdict as Judgement
 from orchestrator.base.errors import RecipeError
 from orchestrator.experiments.reproduce import GROUPS, ITEMS, SIZES, chosen, page
+from orchestrator.experiments.reproduce.claim_pages import claim_pages
 from orchestrator.experiments.reproduce.claims import (
     FAILS,
     HOLDS,
@@ -22,16 +25,22 @@ from orchestrator.experiments.reproduce.claims import (
     below,
     chance,
     every,
+    forgets,
     opposite,
+    over_unlearned,
+    remembers,
     some,
     within,
 )
 from orchestrator.experiments.reproduce.item import Comparison
 from orchestrator.experiments.reproduce.measure import Experiment, measure
 from orchestrator.experiments.reproduce.page import FORMATS
+from orchestrator.experiments.reproduce.price import Size, cpu_rate
 from orchestrator.experiments.reproduce.published import TABLE_1, TABLE_2, TABLE_3
 from orchestrator.experiments.reproduce.runner import assess, recipe_of
+from orchestrator.recipe.choices import Choice
 from orchestrator.recipe.recipe import load_recipe
+from unlearn import build_model
 
 
 def row(method: str, params: dict[str, Any] | None = None, models: int = 5, **metrics: float) -> dict[str, Any]:
@@ -184,6 +193,93 @@ def test_primitives() -> None:
     assert (every(verdicts[:2]).word, some(verdicts[1:]).word) == (OPEN, OPEN)
     assert every([]).word == OPEN
     assert [opposite(v).word for v in verdicts] == [FAILS, OPEN, HOLDS]
+
+
+def judged(word: str, auc: float = 0.5, needed: int | None = None, **params: Any) -> Row:
+    found = Row.from_json(row("pgu", params, auc=auc), "x")
+    return replace(found, judged=Judgement(word, "reason", needed=needed))  # type: ignore[arg-type]
+
+
+def test_claims_about_forgetting_follow_the_verdict_on_the_row() -> None:
+    said = {
+        "forgot": (HOLDS, FAILS, FAILS),
+        "remembers": (FAILS, HOLDS, FAILS),
+        "over_unlearned": (FAILS, FAILS, HOLDS),
+        "damaged": (FAILS, OPEN, FAILS),
+        "undecided": (OPEN, OPEN, OPEN),
+    }
+    for word, expected in said.items():
+        # An AUC that alone would say otherwise is told, and does not count.
+        found = [rule("x", judged(word, auc=0.58)) for rule in (forgets, remembers, over_unlearned)]
+        assert tuple(verdict.word for verdict in found) == expected, word
+        assert "AUC 0.580" in found[0].because
+    assert forgets("x", judged("undecided", needed=30)).needed == 30
+    assert "About 30 models" in forgets("x", judged("undecided", needed=30)).decides
+    assert forgets("x", None).word == OPEN
+
+
+def test_how_many_models_would_decide() -> None:
+    """The half-width 4 of 4 models has to fall to the distance of the mean to the nearest bound, 1."""
+    wide = Measure(1.0, -3.0, 5.0, models=4)
+    assert [verdict.needed for verdict in (above("x", wide), within("x", wide, 2.0), below("x", wide))] == [64] * 3
+    assert within("x", wide, 1.0).needed is None, "at the bound no number of models decides"
+    assert above("x", Measure(1.0, 0.9, 1.1, models=4)).needed is None
+    assert every([above("x", wide), above("y", Measure(2.0, -3.0, 5.0, models=4))]).needed == 64
+    assert chance("x", Measure(0.5, 0.3, 0.7, models=5)).needed == 20
+    assert "decided" in above("x", Measure(1.0, 0.9, 1.1, models=4)).decides
+    assert "More than 1,000" in above("x", Measure(0.01, -3.0, 3.02, models=4)).decides
+
+
+def test_each_claim_has_a_page() -> None:
+    rows = published_table1()
+    rows[7].update(row("pgu", rows[7]["params"], error_forget=10.0, error_retain=20.0, error_test=40.0))
+    finding = assess(ITEMS["table1"], {"table1": experiment(*rows)})
+    pages = claim_pages(finding, "small", {})
+    assert list(pages) == [f"claims/table1-{number}.md" for number in (1, 2, 3)]
+    assert "## Why" not in pages["claims/table1-1.md"]
+    failing = pages["claims/table1-2.md"]
+    for part in ("✗ **does not hold**, at size small", "that γ = 0.85 costs: 20", "It is decided.", "| γ = 0.85 |"):
+        assert part in failing, part
+    assert "Not measured here. `orchestrator reproduce ablation-width --size small`" in failing
+    varied = experiment(*rows)
+    varied.recipe["model"]["width"] = 0.25
+    width = assess(ITEMS["ablation-width"], {run.name: varied for run in ITEMS["ablation-width"].runs})
+    explained = claim_pages(finding, "small", {"ablation-width": width})["claims/table1-2.md"]
+    assert "Ablation: width varies just that" in explained
+    assert "| width 0.25, γ = 0.85 | 10.00" in explained
+
+
+def test_stress_tests_tell_parameters_and_failing_points() -> None:
+    runs = {}
+    for place, run in enumerate(ITEMS["stress-width"].runs):
+        found = experiment(stress(100.0 * (1 + place % 4), 20))
+        name = "all_cnn" if place < 4 else "small_vgg"
+        found.recipe.update(model={"name": name, "width": 0.125 * (1 + place % 4)}, dataset={"source": "parquet"})
+        runs[run.name] = found
+    table = assess(ITEMS["stress-width"], runs).comparison
+    assert table is not None
+    assert [cells[0] for cells in table.texts()[:2]] == ["all_cnn, width 0.125", "all_cnn, width 0.25"]
+    counted = [int(cells[1].replace(",", "")) for cells in table.texts()]
+    assert counted[:4] == sorted(counted[:4])
+    assert counted[4:] == sorted(counted[4:])
+    (figure,) = ITEMS["stress-width"].figures(runs)
+    assert "all_cnn: " in figure.panels[0].alt
+    rows = [
+        row("pgu_incremental", {"fail_points": 10}, failing_point=40.0, failing_point_least=40.0, error_test=50.0),
+        row("stepwise", {"method": "finetune", "fail_points": 10}, failing_point_least=80.0, stress_auc=0.61),
+    ]
+    told = assess(ITEMS["stress-methods"], {"stress-methods": experiment(*rows)}).comparison
+    assert told is not None
+    assert [cells[:2] for cells in told.texts()] == [["pgu", "40.000 [39.880, 40.120]"], ["finetune", "not up to 80"]]
+
+
+def test_operations_are_those_of_the_layers() -> None:
+    """SmallVGG: 158.7 million multiply-adds forward, a published count; 8,192 inputs of its widest layer."""
+    size = Size.of(build_model("small_vgg", num_classes=10), 3, 32)
+    assert size.forward / 2 == pytest.approx(158.7e6, rel=1e-3)
+    assert size.dimensions == (27, 1152, 2304, 8192, 512)
+    assert size.moments == 2 * (1024 * 27**2 + 256 * 1152**2 + 64 * 2304**2 + 8192**2 + 512**2)
+    assert cpu_rate(Choice("small_vgg", {"width": 0.25})) < cpu_rate(Choice("small_vgg", {"width": 0.5})) < 212e9
 
 
 def test_differences_are_paired_where_models_are_the_same() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from orchestrator.base.errors import RecipeError
 from orchestrator.plan.data import load_data
@@ -209,3 +210,52 @@ def test_many_steps_hold_neither_memory_nor_disk(stress: dict[str, Any], tmp_pat
     assert max(held for _, held in seen) <= 2
     early, late = (float(np.median([rss for rss, _ in part])) for part in (seen[20:40], seen[-20:]))
     assert late - early < 30 * 2**20, "the moments of 100 steps would take 200 MiB"
+
+
+def test_any_method_goes_step_by_step_and_is_audited(stress: dict[str, Any], tmp_path: Path) -> None:
+    options = {"epochs": 1, "lr": 0.02, "batch_size": 10}
+    every = {"name": "stepwise", "method": "neggrad_plus", "options": options}
+    stress["methods"] = [{**every, "audit_every": 4}]
+    unit, context = planned(stress, tmp_path)
+    rows = steps_of(unit, context)
+    assert [row["per_class"] for row in rows] == [0, 1, 2, 3, 4, 5, 6]
+    assert [row["step"] for row in rows if "audit_auc" in row] == [4, 6], "every fourth step, and the last"
+    assert stored(context, "running") == []
+    # The same by hand, with plain loops: each step forgets its own and no longer trains on what was forgotten.
+    method, model = unit.spec.params.inner, context.load_model(unit.spec.model)
+    split, everything = context.data.split, np.arange(len(context.data.dataset.train.labels))
+    for number, step in enumerate(split.steps):
+        left = np.setdiff1d(everything, np.concatenate(split.steps[: number + 1]))
+        retain = context.loader("train", left, batch_size=10, seed=unit.spec.seed, shuffle=True)
+        model = method.unlearn(model, forget=context.loader("train", step, batch_size=10), retain=retain).model
+    kept = context.load_model(unit.key).state_dict()
+    assert all(torch.equal(kept[name], value) for name, value in model.state_dict().items())
+    # The audit, pair by pair.
+    confident: list[list[float]] = []
+    for loader in (context.loader("train", split.forget), context.loader("test", split.test)):
+        confident.append([])
+        for images, labels in loader:
+            p = torch.softmax(model.eval()(images).double(), dim=1)
+            confident[-1] += [float(row[y]) for row, y in zip(p.detach(), labels, strict=True)]
+    wins = [(a > b) + 0.5 * (a == b) for a in confident[0] for b in confident[1]]
+    assert rows[-1]["audit_auc"] == pytest.approx(sum(wins) / len(wins), abs=1e-3)
+    # A chain without audits goes on from the same steps.
+    stress["methods"] = [every]
+    plain, _ = planned(stress, tmp_path)
+    assert plain.key != unit.key
+    assert steps_of(plain, context)[1:3] == rows[1:3]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"method": "pgu_incremental"}, "give a method that does not forget in steps"),
+        ({"method": "finetun"}, "finetun"),
+        ({"method": "finetune", "options": {"epoch": 1}}, "epoch"),
+        ({"method": "finetune", "audit_every": 0}, "audit_every"),
+    ],
+)
+def test_what_stepwise_cannot_be_is_told(stress: dict[str, Any], given: dict[str, Any], told: str) -> None:
+    stress["methods"] = [{"name": "stepwise", **given}]
+    with pytest.raises(RecipeError, match=told):
+        check_recipe(stress)

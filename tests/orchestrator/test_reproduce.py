@@ -76,7 +76,23 @@ def test_stress_items_share_an_experiment_and_judge_their_claims(
     assert {claim["verdict"] for claim in claims} <= words
     assert all(claim["because"] for claim in claims)
     assert (tmp_path / "figures" / "figure5.svg").is_file()
+    for claim in claims:
+        page = (tmp_path / claim["page"]).read_text()
+        assert claim["verdict"] in page
+        assert f"]({claim['page']})" in (tmp_path / "README.md").read_text()
     assert "Figure 6" in capsys.readouterr().out
+
+
+def test_a_plan_counts_shared_work_once_and_runs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = [*SHADOWS, "attacks=[{name: xgboost, rounds: 5, max_depth: 2}]"]
+    words = ("figure1", "figure3", "table2", "--size", "small", "--plan-only", "--json")
+    assert reproduce(tmp_path / "out", *words, settings=settings) == 0
+    found = {item["name"]: item for item in json.loads(capsys.readouterr().out)["items"]}
+    assert found["figure1"]["units"] > 0
+    assert found["figure1"]["hours"] > 0
+    assert found["figure3"]["units"] == 0, "the same experiment under another name"
+    assert found["table2"]["shared"] >= 10, "the shadow models are shared"
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -4,15 +4,18 @@ this size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from attack.metrics.chance import LEAST_MODELS, WIDEST, includes_chance, narrow
 from attack.metrics.evidence import LEAST_MODELS as VERDICT_MODELS
 from attack.metrics.measure import Measure
+from attack.metrics.row import Row
+from attack.metrics.verdict import Verdict as Judgement
 
-from .measure import Experiment
+from .measure import Experiment, measure
 
 Word = Literal["holds", "does not hold", "not measurable at this size"]
 HOLDS: Word = "holds"
@@ -20,12 +23,39 @@ FAILS: Word = "does not hold"
 OPEN: Word = "not measurable at this size"
 
 
+MOST_MODELS = 1000  # a longer wish is no help
+
+
 @dataclass(frozen=True)
 class Verdict:
-    """One of three words, and the figures that it comes from."""
+    """One of three words, and the figures that it comes from.
+
+    **Arguments:** `needed`: about how many models would decide, where the measured mean stays. None
+    where it is decided, or where models are not what is missing.
+    """
 
     word: Word
     because: str
+    needed: int | None = None
+
+    @property
+    def decides(self) -> str:
+        """Returns what it would take to decide, as a sentence."""
+        if self.word != OPEN:
+            return "It is decided."
+        if self.needed is None:
+            return "More models alone may not decide it: it was not measured, or its mean lies at the bound."
+        if self.needed > MOST_MODELS:
+            return f"More than {MOST_MODELS:,} models under test would be needed, if the means stay."
+        return f"About {self.needed} models under test would decide, if the means stay."
+
+
+@dataclass(frozen=True)
+class Cause:
+    """What may be the reason where a claim fails, and the item whose experiment varies it alone."""
+
+    text: str
+    item: str
 
 
 @dataclass(frozen=True)
@@ -34,6 +64,12 @@ class Claim:
 
     text: str
     test: Callable[[Mapping[str, Experiment]], Verdict]
+    causes: tuple[Cause, ...] = ()
+
+
+WIDTH = Cause("The model is too narrow: its core space leaves no room to forget in.", "ablation-width")
+RELEASE = Cause("The published numbers come from the release, which makes other choices.", "ablation-release")
+PARAMETERS = Cause("A model of fewer parameters withstands less.", "stress-width")
 
 
 def decisive(value: Measure) -> tuple[float, float] | None:
@@ -47,14 +83,18 @@ def above(what: str, value: Measure, bound: float = 0.0, digits: int = 2) -> Ver
     """Holds where the whole interval lies above `bound`, does not hold where it lies at or below
     it.
     """
-    return _decided(what, value, f"above {bound:g}", digits, lambda low, _: low > bound, lambda _, high: high <= bound)
+    return _decided(
+        what, value, f"above {bound:g}", digits, (bound,), lambda low, _: low > bound, lambda _, high: high <= bound
+    )
 
 
 def below(what: str, value: Measure, bound: float = 0.0, digits: int = 2) -> Verdict:
     """Holds where the whole interval lies below `bound`, does not hold where it lies at or above
     it.
     """
-    return _decided(what, value, f"below {bound:g}", digits, lambda _, high: high < bound, lambda low, _: low >= bound)
+    return _decided(
+        what, value, f"below {bound:g}", digits, (bound,), lambda _, high: high < bound, lambda low, _: low >= bound
+    )
 
 
 def within(what: str, value: Measure, bound: float, digits: int = 2) -> Verdict:
@@ -66,6 +106,7 @@ def within(what: str, value: Measure, bound: float, digits: int = 2) -> Verdict:
         value,
         f"within ±{bound:g}",
         digits,
+        (-bound, bound),
         lambda low, high: -bound <= low and high <= bound,
         lambda low, high: low > bound or high < -bound,
     )
@@ -85,7 +126,55 @@ def chance(what: str, auc: Measure) -> Verdict:
         word = FAILS
     else:
         word = HOLDS if narrow(*bounds) else OPEN
-    return Verdict(word, f"{what}: {auc.text(3)}, to hold 0.5 and be no wider than {WIDEST:g}")
+    reason = f"{what}: {auc.text(3)}, to hold 0.5 and be no wider than {WIDEST:g}"
+    few = VERDICT_MODELS if auc.models is not None and auc.models < VERDICT_MODELS else None
+    return Verdict(word, reason, (_needed(auc, WIDEST / 2) or few) if word == OPEN else None)
+
+
+def _needed(value: Measure, half: float) -> int | None:
+    """Returns about how many models bring the interval down to ±`half`: its width falls with their
+    root."""
+    models = value.models or len(value.by_model)
+    if not models or half <= 0 or value.low is None or value.high is None:
+        return None
+    return max(LEAST_MODELS, math.ceil(models * ((value.high - value.low) / 2 / half) ** 2))
+
+
+# What each word on a row says of the claim that the row has forgotten, or that it has not.
+_FORGOT: Mapping[str, Word] = {"forgot": HOLDS, "undecided": OPEN}
+_REMEMBERS: Mapping[str, Word] = {"remembers": HOLDS, "forgot": FAILS, "over_unlearned": FAILS}
+
+
+def forgets(what: str, row: Row | None) -> Verdict:
+    """Holds where the verdict on a row is "forgot", and fails where it is another.
+
+    Results of a version without verdicts are judged by the interval of the AUC.
+    """
+    if row is None or row.judged is None:
+        return chance(f"AUC of {what}", measure(row, "auc"))
+    return _by_rule(what, row, row.judged, _FORGOT.get(row.judged.word, FAILS))
+
+
+def remembers(what: str, row: Row | None) -> Verdict:
+    """Holds where the verdict on a row is "did not forget", and fails where it forgot or was
+    over-unlearned."""
+    if row is None or row.judged is None:
+        return above(f"AUC of {what}", measure(row, "auc"), 0.5, 3)
+    return _by_rule(what, row, row.judged, _REMEMBERS.get(row.judged.word, OPEN))
+
+
+def over_unlearned(what: str, row: Row | None) -> Verdict:
+    """Holds where the verdict on a row is "over-unlearned": the Streisand effect."""
+    if row is None or row.judged is None:
+        return above(f"0.5 less AUC of {what}", 0.5 - measure(row, "auc"), 0.0, 3)
+    word = {"over_unlearned": HOLDS, "undecided": OPEN}.get(row.judged.word, FAILS)
+    return _by_rule(what, row, row.judged, word)
+
+
+def _by_rule(what: str, row: Row, judged: Judgement, word: Word) -> Verdict:
+    auc = row["auc"]
+    shown = f", AUC {auc.text(3)}" if auc.known else ""
+    return Verdict(word, f"{what}: {judged.title}{shown}. {judged.sentence()}", judged.needed if word == OPEN else None)
 
 
 def _decided(
@@ -93,6 +182,7 @@ def _decided(
     value: Measure,
     wanted: str,
     digits: int,
+    edges: Sequence[float],
     holds: Callable[[float, float], bool],
     fails: Callable[[float, float], bool],
 ) -> Verdict:
@@ -100,7 +190,13 @@ def _decided(
         return Verdict(OPEN, f"{what} was not measured")
     bounds = decisive(value)
     word = OPEN if bounds is None else HOLDS if holds(*bounds) else FAILS if fails(*bounds) else OPEN
-    return Verdict(word, f"{what}: {value.text(digits)}, to be {wanted}")
+    reason = f"{what}: {value.text(digits)}, to be {wanted}"
+    mean = value.value
+    if word != OPEN or mean is None:
+        return Verdict(word, reason)
+    if bounds is None:
+        return Verdict(word, reason, LEAST_MODELS if value.models is not None else None)
+    return Verdict(word, reason, _needed(value, min(abs(mean - edge) for edge in edges)))
 
 
 def every(verdicts: Iterable[Verdict]) -> Verdict:
@@ -116,7 +212,7 @@ def some(verdicts: Iterable[Verdict]) -> Verdict:
 def opposite(verdict: Verdict) -> Verdict:
     """Holds where the verdict does not, and the other way round."""
     words: dict[Word, Word] = {HOLDS: FAILS, FAILS: HOLDS, OPEN: OPEN}
-    return Verdict(words[verdict.word], f"not: {verdict.because}")
+    return Verdict(words[verdict.word], f"not: {verdict.because}", verdict.needed)
 
 
 def _joined(verdicts: list[Verdict], decides: Word, otherwise: Word) -> Verdict:
@@ -124,6 +220,9 @@ def _joined(verdicts: list[Verdict], decides: Word, otherwise: Word) -> Verdict:
         return Verdict(OPEN, "nothing was measured")
     words = [verdict.word for verdict in verdicts]
     word: Word = decides if decides in words else OPEN if OPEN in words else otherwise
-    reasons = [verdict.because for verdict in verdicts if verdict.word == word]
+    telling = [verdict for verdict in verdicts if verdict.word == word]
+    reasons = [verdict.because for verdict in telling]
+    wishes = [verdict.needed for verdict in telling] if word == OPEN else []
+    needed = None if not wishes or None in wishes else max(wish for wish in wishes if wish is not None)
     more = f"; and {len(reasons) - 4} more" if len(reasons) > 4 else ""
-    return Verdict(word, "; ".join(reasons[:4]) + more)
+    return Verdict(word, "; ".join(reasons[:4]) + more, needed)

@@ -7,7 +7,23 @@ from attack.metrics.measure import Measure
 from attack.metrics.row import Row
 
 from ...report.figures.drawing import Figure
-from .claims import FAILS, HOLDS, OPEN, Claim, Verdict, above, chance, decisive, every, some, within
+from .claims import (
+    FAILS,
+    HOLDS,
+    OPEN,
+    RELEASE,
+    WIDTH,
+    Claim,
+    Verdict,
+    above,
+    decisive,
+    every,
+    forgets,
+    opposite,
+    over_unlearned,
+    some,
+    within,
+)
 from .drawing import confidence_panel, lines_panel
 from .item import Cell, Comparison, Experiments, Item, Run
 from .measure import Experiment, measure
@@ -110,12 +126,15 @@ def _falls_under_chance(experiments: Experiments) -> Verdict:
     experiment = experiments["figure1"]
     stop = _early_epoch(experiment) or 0.0
     later = [(epoch, row) for epoch, row in experiment.sweep("pgu", "stop_after") if epoch > stop]
-    return some(above(f"0.5 less AUC at epoch {epoch}", 0.5 - measure(row, "auc"), 0.0, 3) for epoch, row in later)
+    return some(over_unlearned(f"epoch {epoch}", row) for epoch, row in later)
 
 
 def _never_under_chance(experiments: Experiments) -> Verdict:
     found = []
     for epoch, row in experiments["figure2"].sweep("pgu", "stop_after"):
+        if row.judged is not None:
+            found.append(opposite(over_unlearned(f"epoch {epoch}", row)))
+            continue
         auc = measure(row, "auc")
         bounds = decisive(auc)
         if bounds is None:
@@ -129,7 +148,7 @@ def _never_under_chance(experiments: Experiments) -> Verdict:
 
 
 def _early_is_near_chance(experiments: Experiments) -> Verdict:
-    return chance("AUC at the early stop", measure(_early(experiments["figure1"]), "auc"))
+    return forgets("the early stop", _early(experiments["figure1"]))
 
 
 def _small_drops(experiment: Experiment, row: Row | None) -> Verdict:
@@ -179,8 +198,10 @@ FIGURE1 = Item(
     lambda e: _compare(e["figure1"], "Published: early stop at epoch 12, AUC under 0.5 after it (no numbers given)."),
     lambda e: _epoch_figures("figure1", e["figure1"]),
     (
-        Claim("At the early stop AUC is at chance.", _early_is_near_chance),
-        Claim("Past the early stop AUC falls under 0.5 (Streisand effect).", _falls_under_chance),
+        Claim(
+            "At the early stop the forget set is forgotten (AUC at chance).", _early_is_near_chance, (WIDTH, RELEASE)
+        ),
+        Claim("Past the early stop it stands out: AUC under 0.5 (Streisand effect).", _falls_under_chance),
         Claim(
             f"At the early stop retain and test accuracy lose little (within {SAFE:g} points).",
             lambda e: _small_drops(e["figure1"], _early(e["figure1"])),

@@ -94,10 +94,9 @@ def markdown(findings: Sequence[Finding], size: str) -> str:
     parts += ["", counts(findings) + " Verdicts are computed from 95 % intervals; none is written by hand.", ""]
     lines = [markdown_line(["item", "claim", "verdict"]), markdown_line(["---", "---", "---"])]
     for finding in findings:
-        for text, verdict in finding.verdicts:
-            lines.append(
-                markdown_line([finding.item.title, escape_markdown(text), f"{SYMBOLS[verdict.word]} {verdict.word}"])
-            )
+        for number, (text, verdict) in enumerate(finding.verdicts, start=1):
+            linked = f"[{escape_markdown(text)}](claims/{finding.item.name}-{number}.md)"
+            lines.append(markdown_line([finding.item.title, linked, f"{SYMBOLS[verdict.word]} {verdict.word}"]))
     parts += ["\n".join(lines), ""]
     for finding in findings:
         parts += [f"## {finding.item.title}\n", f"{finding.item.about} {_recipe(finding)}\n"]
@@ -139,7 +138,8 @@ def html(findings: Sequence[Finding], size: str) -> str:
             "rows": finding.comparison.texts() if finding.comparison else [],
             "note": finding.comparison.note if finding.comparison else "",
             "claims": [
-                (text, verdict.word, SYMBOLS[verdict.word], verdict.because) for text, verdict in finding.verdicts
+                (text, verdict.word, SYMBOLS[verdict.word], f"{verdict.because} {verdict.decides}")
+                for text, verdict in finding.verdicts
             ],
             "figures": [
                 {

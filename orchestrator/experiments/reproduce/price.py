@@ -27,8 +27,8 @@ from ..estimate import STATISTICS, Pace, learn
 from .item import Item
 from .runner import recipe_of
 
-# Operations a second of two cores in training, by model: at a quarter and at full width, 32×32. They
-# are images a second times operations an image: docs/results/training, commit 4a0fc39.
+# Operations a second of two cores in training, by model: at a quarter and at full width, 32×32. It
+# is images a second times operations an image: docs/results/training, commit 4a0fc39.
 CPU_RATES = {"small_vgg": (159e9, 212e9), "all_cnn": (145e9, 193e9), "resnet18": (149e9, 222e9)}
 # Of one H200: a bf16 matrix product reaches 790e12. Published training of small images reaches 36 %
 # to 45 % of a GPU's peak. No code of this project has been timed on a GPU.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from ...records.ownership import Owner
 from ...report.figures.drawing import render
 from ..run import RunOptions, run
 from . import page
+from .claim_pages import claim_pages, page_name
 from .claims import OPEN, Verdict
 from .item import Cell, Experiments, Finding, Item, Run
 from .measure import Experiment
@@ -122,9 +123,28 @@ def write_findings(findings: Sequence[Finding], size: str, folder: Path) -> None
         if finding.comparison is not None:
             for ending, make in page.FORMATS.items():
                 write(folder / "tables" / f"{name}.{ending}", make(finding.comparison))
+    others = {finding.item.name: finding for finding in findings}
+    for finding in findings:
+        others |= _told_elsewhere(finding, others, folder)
+        for name, text in claim_pages(finding, size, others).items():
+            write(folder / name, text)
     write(folder / "reproduce.json", json.dumps(document(findings, size), indent=1))
     write(folder / "README.md", page.markdown(findings, size))
     write(folder / "index.html", page.html(findings, size))
+
+
+def _told_elsewhere(finding: Finding, known: Mapping[str, Finding], folder: Path) -> dict[str, Finding]:
+    """Returns findings of items that may explain a claim and were run into this folder before."""
+    from . import ITEMS  # the list of items needs this module
+
+    found = {}
+    for name in {cause.item for claim in finding.item.claims for cause in claim.causes} - set(known):
+        item = ITEMS[name]
+        if all((folder / each.name / "results.json").is_file() for each in item.runs):
+            found[name] = assess(
+                item, {each.name: Experiment.load(each.name, folder / each.name) for each in item.runs}
+            )
+    return found
 
 
 def document(findings: Sequence[Finding], size: str) -> dict[str, object]:
@@ -142,8 +162,14 @@ def document(findings: Sequence[Finding], size: str) -> dict[str, object]:
             "columns": list(finding.comparison.columns) if finding.comparison else [],
             "rows": [[plain(cell) for cell in row] for row in finding.comparison.rows] if finding.comparison else [],
             "claims": [
-                {"claim": text, "verdict": verdict.word, "because": verdict.because}
-                for text, verdict in finding.verdicts
+                {
+                    "claim": text,
+                    "verdict": verdict.word,
+                    "because": verdict.because,
+                    "needed": verdict.needed,
+                    "page": page_name(finding, number),
+                }
+                for number, (text, verdict) in enumerate(finding.verdicts, start=1)
             ],
             "seconds": round(finding.seconds, 1),
             "git": [experiment.environment.get("git", {}) for experiment in finding.experiments.values()],

@@ -14,7 +14,7 @@ from ...report.figures.drawing import Figure
 from ...report.figures.growth import incremental_figure
 from ...report.rows import Report
 from . import published
-from .claims import OPEN, Claim, Verdict, above, every, within
+from .claims import OPEN, PARAMETERS, Claim, Verdict, above, every, within
 from .drawing import lines_figure
 from .item import Cell, Comparison, Experiments, Item, Run
 from .measure import Experiment, measure
@@ -120,7 +120,7 @@ FIGURE5 = Item(
     lambda e: _figures("figure5", e["figure5"]),
     (
         Claim("Unlearning step by step fails at some point.", _fails),
-        Claim("The failing point does not depend on the step.", _independent_of_step),
+        Claim("The failing point does not depend on the step.", _independent_of_step, (PARAMETERS,)),
         Claim("Fine-tuning on retain data recovers test accuracy.", _recovers),
     ),
 )
@@ -132,7 +132,7 @@ FIGURE6 = Item(
     (Run("figure6", "figure6"), Run("figure5", "figure5")),
     lambda e: _compare(e["figure6"], "small_vgg"),
     lambda e: _figures("figure6", e["figure6"]),
-    (Claim("The model with more parameters fails later.", _more_parameters_later),),
+    (Claim("The model with more parameters fails later.", _more_parameters_later, (PARAMETERS,)),),
 )
 
 

@@ -42,8 +42,8 @@ class Released:
     - `spectrum`: `absolute` takes |λ| for a negative eigenvalue of G(D) − G(D_f), as a singular
         value decomposition does. `positive` takes 0.
     - `stride_one`: the moments come from patches at stride 1, also in strided convolutions.
-    - `gap_rule`: `released` keeps the earlier of two equal gaps, may keep epoch 0 without a word,
-        and gives back the original model where the gap never closes.
+    - `gap_rule`: `released` keeps the earlier of two equal gaps, and may keep epoch 0 without a
+        word. Where the gap never closes it gives back the original model.
     - `after_drop`: the epoch that `retain_drop` keeps: the `previous` one, or the `last`, whose
         accuracy has fallen.
     - `augment`: augmentation of the passes, `flip` or `crop_flip`; None for plain images.
