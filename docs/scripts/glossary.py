@@ -131,5 +131,6 @@ METRICS = (
     Metric("failing_point", "Samples of each class forgotten when the model failed.", "mean over models", "> 0", "high", False),
     Metric("failing_point_least", "What every model withstood, where not all failed.", "least over models", "> 0", "high", False),
     Metric("error_recovered", "Test error after fine-tuning a failed model on retain data.", "100 · wrong / all", "0 to 100 (percent)", "low", False),
+    Metric("stress_auc", "How well confidence tells all samples forgotten so far from unseen ones.", "mean over models", "0 to 1", "0.5", False),
     Metric("moment_drift", "Distance of running second moments from recomputed ones.", "‖G − G′‖ / ‖G′‖", "≥ 0", "0", False),
 )  # fmt: skip

@@ -265,7 +265,7 @@ def reproduce(parser: argparse.ArgumentParser) -> None:
         "items",
         metavar="ITEM",
         nargs="+",
-        help="table1 … table4, figure1 … figure6, ablation-criterion and its like, stress-methods, stress-width, or a group: ablations, stress, all",
+        help="table1 … table4, figure1 … figure6, ablation-criterion and its like, or a group: ablations, explaining, stress, all",
     )
     parser.add_argument(
         "--size",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...base.errors import Fault, RecipeError, nearest
-from .ablations import ABLATIONS
+from .ablations import ABLATIONS, EXPLAINING
 from .epochs import FIGURE1, FIGURE2, FIGURE3, FIGURE4
 from .item import SIZES, Item
 from .stress import FIGURE5, FIGURE6, STRESS
@@ -20,13 +20,16 @@ ITEMS: dict[str, Item] = {
         *(TABLE1, TABLE2, TABLE3, TABLE4),
         *(FIGURE1, FIGURE2, FIGURE3, FIGURE4, FIGURE5, FIGURE6),
         *ABLATIONS,
+        *EXPLAINING,
         *STRESS,
     )
 }
+# Beside the paper: asked for by name.
+BESIDE = (*EXPLAINING, *STRESS)
 GROUPS = {
-    # what the paper has, and what it leaves open; stress tests are asked for by name
-    "all": tuple(name for name in ITEMS if ITEMS[name] not in STRESS),
+    "all": tuple(name for name, item in ITEMS.items() if item not in BESIDE),
     "ablations": tuple(item.name for item in ABLATIONS),
+    "explaining": tuple(item.name for item in EXPLAINING),
     "stress": tuple(item.name for item in STRESS),
 }
 

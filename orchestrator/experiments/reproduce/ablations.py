@@ -114,6 +114,10 @@ ABLATIONS = (
         "Ablation: running moments",
         "Incremental unlearning with running moments against moments recomputed before each step.",
     ),
+)
+
+# What may explain a claim that fails.
+EXPLAINING = (
     _ablation(
         "ablation-release",
         "Ablation: the release's choices",
