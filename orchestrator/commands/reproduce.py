@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..base.errors import EXIT_OK, EXIT_UNITS_FAILED
-from ..experiments.reproduce import chosen, price
+from ..experiments.reproduce import ITEMS, chosen, price
 from ..experiments.reproduce.item import Item
 from ..experiments.reproduce.page import SYMBOLS, counts
 from ..experiments.reproduce.runner import document, run_items
@@ -31,6 +31,7 @@ def main(args: argparse.Namespace) -> int:
         items,
         args.size,
         folder,
+        catalogue=list(ITEMS.values()),
         overrides=args.overrides,
         store=args.store,
         address=args.address or os.environ.get("RAY_ADDRESS"),

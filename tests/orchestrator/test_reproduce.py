@@ -83,6 +83,16 @@ def test_stress_items_share_an_experiment_and_judge_their_claims(
     assert "Figure 6" in capsys.readouterr().out
 
 
+def test_items_run_one_by_one_share_a_page(finished: Path) -> None:
+    """The page of a second item still holds the first, in the order of the paper."""
+    attack = "attacks=[{name: xgboost, rounds: 5, max_depth: 2}]"
+    settings = [*SHADOWS, attack, "methods.0.epochs=2", "methods.0.batch_size=20"]
+    assert reproduce(finished, "ablation-criterion", settings=settings) == 0
+    document = json.loads((finished / "reproduce.json").read_text())
+    assert [item["item"] for item in document["items"]] == ["ablation-criterion", "ablation-entropy"]
+    assert "## Ablation: entropy term" in (finished / "README.md").read_text()
+
+
 def test_a_plan_counts_shared_work_once_and_runs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = [*SHADOWS, "attacks=[{name: xgboost, rounds: 5, max_depth: 2}]"]
     words = ("figure1", "figure3", "table2", "--size", "small", "--plan-only", "--json")

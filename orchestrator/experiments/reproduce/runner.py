@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,6 +38,7 @@ def run_items(
     size: str,
     folder: Path,
     *,
+    catalogue: Sequence[Item] = (),
     overrides: Sequence[str] = (),
     store: str | None = None,
     address: str | None = None,
@@ -46,6 +47,9 @@ def run_items(
     say: Say = print,
 ) -> tuple[list[Finding], int]:
     """Runs what is missing of every item's experiments and writes the page after each item.
+
+    The page holds every item of `catalogue` that was ever finished in the folder, in that order. So
+    items can be run one by one.
 
     **Returns:** a finding for each item, and how many rows of all experiments failed.
 
@@ -60,7 +64,7 @@ def run_items(
         for name, recipe in recipes.items():
             ownership.check(folder / name, Owner.of_recipe(recipe), force)
         options = RunOptions(folder, store or str(folder / "store"), address, quiet, force=force)
-        return _run_items(items, size, recipes, options, say)
+        return _run_items(items, size, recipes, options, catalogue, say)
     finally:
         home.unlock()
 
@@ -70,11 +74,13 @@ def _run_items(
     size: str,
     recipes: dict[str, Recipe],
     options: RunOptions,
+    catalogue: Sequence[Item],
     say: Say,
 ) -> tuple[list[Finding], int]:
     folder = options.output
     experiments: dict[str, Experiment] = {}
     findings: list[Finding] = []
+    before = finished_before(folder, catalogue, {item.name for item in items}, say)
     failed = 0
     for place, item in enumerate(items, start=1):
         say(f"[{place}/{len(items)}] {item.title}")
@@ -91,8 +97,24 @@ def _run_items(
             )
             experiments[each.name] = Experiment.load(each.name, folder / each.name)
         findings.append(assess(item, {each.name: experiments[each.name] for each in item.runs}))
-        write_findings(findings, size, folder)
+        told = {finding.item.name: finding for finding in [*before, *findings]}
+        order = [item.name for item in catalogue] or list(told)
+        write_findings([told[name] for name in order if name in told], size, folder)
     return findings, failed
+
+
+def finished_before(folder: Path, catalogue: Sequence[Item], asked: Collection[str], say: Say) -> list[Finding]:
+    """Returns findings of items that are not asked for and whose experiments are in the folder."""
+    found = []
+    for item in catalogue:
+        if item.name in asked or not all((folder / each.name / "results.json").is_file() for each in item.runs):
+            continue
+        try:
+            experiments = {each.name: Experiment.load(each.name, folder / each.name) for each in item.runs}
+            found.append(assess(item, experiments))
+        except (OSError, ValueError, KeyError) as error:
+            say(f"{item.name}: its results cannot be read and are left out ({type(error).__name__}: {error})")
+    return found
 
 
 def assess(item: Item, experiments: Experiments) -> Finding:
@@ -125,26 +147,11 @@ def write_findings(findings: Sequence[Finding], size: str, folder: Path) -> None
                 write(folder / "tables" / f"{name}.{ending}", make(finding.comparison))
     others = {finding.item.name: finding for finding in findings}
     for finding in findings:
-        others |= _told_elsewhere(finding, others, folder)
         for name, text in claim_pages(finding, size, others).items():
             write(folder / name, text)
     write(folder / "reproduce.json", json.dumps(document(findings, size), indent=1))
     write(folder / "README.md", page.markdown(findings, size))
     write(folder / "index.html", page.html(findings, size))
-
-
-def _told_elsewhere(finding: Finding, known: Mapping[str, Finding], folder: Path) -> dict[str, Finding]:
-    """Returns findings of items that may explain a claim and were run into this folder before."""
-    from . import ITEMS  # the list of items needs this module
-
-    found = {}
-    for name in {cause.item for claim in finding.item.claims for cause in claim.causes} - set(known):
-        item = ITEMS[name]
-        if all((folder / each.name / "results.json").is_file() for each in item.runs):
-            found[name] = assess(
-                item, {each.name: Experiment.load(each.name, folder / each.name) for each in item.runs}
-            )
-    return found
 
 
 def document(findings: Sequence[Finding], size: str) -> dict[str, object]:
