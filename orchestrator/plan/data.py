@@ -119,16 +119,17 @@ def load_data(
     keep: bool = True,
     allow_factory: bool = False,
     stand_in: bool = False,
+    decoded: ImageDataset | None = None,
 ) -> ExperimentData:
     """Returns the recipe's data, decoded, or read back from the store where it was decoded before.
 
-    **Arguments:** `stand_in`: where the scores that choose the forget set are not stored yet,
+    **Arguments:** `decoded`: what another recipe with the same data gave. `stand_in`: where the scores that choose the forget set are not stored yet,
     return a forget set of the same size in its place.
 
     **Raises:** `RecipeError` where a file, a column, an image or the split is not what the recipe
     says. Also where the forget set cannot be chosen yet.
     """
-    dataset = _load_dataset(recipe, store, on_progress, keep)
+    dataset = decoded or _load_dataset(recipe, store, on_progress, keep)
     scores = stored_scores(units, store) if (units := selection_units(recipe, dataset)) else None
     unknown = bool(units) and scores is None
     if unknown and not stand_in:

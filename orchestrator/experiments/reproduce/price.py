@@ -14,8 +14,10 @@ import torch
 from torch import nn
 
 from unlearn import build_model
+from unlearn.data import ImageDataset
 from unlearn.methods.base import Method
 
+from ...base.values import canonical, plain
 from ...plan.data import ExperimentData, load_data
 from ...plan.plan import make_plan
 from ...plan.specs import TrainSpec, UnlearnSpec
@@ -98,12 +100,15 @@ def price(items: Sequence[Item], size: str, overrides: Sequence[str] = (), store
     Unlearning is priced at all the passes that its settings allow. An early stop makes it cheaper.
     """
     counted: set[str] = set()
+    decoded: dict[str, ImageDataset] = {}
     found: list[Price] = []
     for item in items:
         total, missing, measured, shared, gpu = 0.0, 0, 0, 0, False
         for each in item.runs:
             recipe = recipe_of(each, size, overrides)
-            data = load_data(recipe, store, keep=False, stand_in=True)
+            source = canonical(plain(recipe.section("dataset")))
+            data = load_data(recipe, store, keep=False, stand_in=True, decoded=decoded.get(source))
+            decoded = {source: data.dataset}  # items of the same data follow each other
             plan = make_plan(recipe, data)
             pace = learn(plan, store, data.digest)
             model = _Priced(recipe, data, pace)

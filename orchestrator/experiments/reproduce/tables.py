@@ -270,7 +270,7 @@ POISON = (
     WIDTH,
 )
 MANY = (0.4, 0.5)
-COUNTS = {"mini": 4000, "small": 20_000, "paper": 100_000}
+COUNTS = {"mini": 4000, "small": 12_000, "paper": 100_000}
 
 
 def _budget(share: float) -> str:
