@@ -123,8 +123,11 @@ def load_data(
 ) -> ExperimentData:
     """Returns the recipe's data, decoded, or read back from the store where it was decoded before.
 
-    **Arguments:** `decoded`: what another recipe with the same data gave. `stand_in`: where the scores that choose the forget set are not stored yet,
-    return a forget set of the same size in its place.
+    **Arguments:**
+
+    - `decoded`: what another recipe with the same data gave.
+    - `stand_in`: where the scores that choose the forget set are not stored yet, return a forget
+      set of the same size in its place.
 
     **Raises:** `RecipeError` where a file, a column, an image or the split is not what the recipe
     says. Also where the forget set cannot be chosen yet.
