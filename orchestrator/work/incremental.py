@@ -77,7 +77,10 @@ class _Chain:
                 self._forget(number)
             made = facts_of(self.store, unit.key, StepFacts)
             passed = history[-1]["epoch"] if history else 0
-            history += [{**row, "step": number, "epoch": passed + row["epoch"]} for row in made.history]
+            history += [
+                {**row, "step": number, "epoch": passed + row.get("epoch", place)}
+                for place, row in enumerate(made.history, start=1)
+            ]
             notes += [note for note in made.notes if note not in notes]
             rows.append(dict(made.row))
             if self._failed(rows):
@@ -168,7 +171,7 @@ class _Chain:
             "forget_accuracy_before": accuracy(model, forget),
             "forget_accuracy": accuracy(result.model, forget),
             "forgotten_accuracy": accuracy(result.model, self.context.loader("train", forgotten)),
-            "epochs": result.history[-1]["epoch"],
+            "epochs": result.history[-1].get("epoch", len(result.history)) if result.history else 0,
             "stopped_at": result.stopped_at,
             "drift": drift,
             "seconds": time.perf_counter() - started,

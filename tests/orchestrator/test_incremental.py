@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -222,11 +223,12 @@ def test_any_method_goes_step_by_step_and_is_audited(stress: dict[str, Any], tmp
     assert [row["step"] for row in rows if "audit_auc" in row] == [4, 6], "every fourth step, and the last"
     assert stored(context, "running") == []
     # The same by hand, with plain loops: each step forgets its own and no longer trains on what was forgotten.
-    method, model = unit.spec.params.inner, context.load_model(unit.spec.model)
+    method = replace(unit.spec.params, seed=unit.spec.seed).inner
+    model, augment = context.load_model(unit.spec.model), method.needs().augment
     split, everything = context.data.split, np.arange(len(context.data.dataset.train.labels))
     for number, step in enumerate(split.steps):
         left = np.setdiff1d(everything, np.concatenate(split.steps[: number + 1]))
-        retain = context.loader("train", left, batch_size=10, seed=unit.spec.seed, shuffle=True)
+        retain = context.loader("train", left, batch_size=10, augment=augment, seed=unit.spec.seed, shuffle=True)
         model = method.unlearn(model, forget=context.loader("train", step, batch_size=10), retain=retain).model
     kept = context.load_model(unit.key).state_dict()
     assert all(torch.equal(kept[name], value) for name, value in model.state_dict().items())
@@ -249,7 +251,7 @@ def test_any_method_goes_step_by_step_and_is_audited(stress: dict[str, Any], tmp
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"method": "pgu_incremental"}, "give a method that does not forget in steps"),
+        ({"method": "pgu_incremental"}, "a method that does not forget in steps"),
         ({"method": "finetun"}, "finetun"),
         ({"method": "finetune", "options": {"epoch": 1}}, "epoch"),
         ({"method": "finetune", "audit_every": 0}, "audit_every"),

@@ -98,10 +98,11 @@ def test_a_plan_counts_shared_work_once_and_runs_nothing(tmp_path: Path, capsys:
     words = ("figure1", "figure3", "table2", "--size", "small", "--plan-only", "--json")
     assert reproduce(tmp_path / "out", *words, settings=settings) == 0
     found = {item["name"]: item for item in json.loads(capsys.readouterr().out)["items"]}
-    assert found["figure1"]["units"] > 0
+    assert list(found) == ["table2", "figure1", "figure3"], "in the order of the paper, in which they run"
+    assert found["table2"]["units"] > found["figure1"]["units"] > 0
     assert found["figure1"]["hours"] > 0
+    assert found["figure1"]["shared"] >= 10, "the shadow models are shared"
     assert found["figure3"]["units"] == 0, "the same experiment under another name"
-    assert found["table2"]["shared"] >= 10, "the shadow models are shared"
     assert not (tmp_path / "out").exists()
 
 
