@@ -212,7 +212,7 @@ def _listed(kind: str, spec: Record) -> float:
     return 0.0
 
 
-def _groups(plan: Plan) -> dict[str, list[Unit]]:
+def groups_of(plan: Plan) -> dict[str, list[Unit]]:
     """Returns the units of each stage, with the moments and bases that unlearning makes on its
     way."""
     found: dict[str, dict[str, Unit]] = {}
@@ -272,7 +272,7 @@ def estimate(plan: Plan, store: Store | None, dataset: str, slots: int) -> Estim
     **Returns:** JSON data; what is not known is null. Wall-clock time is that of units, without
     starting Ray or drawing. Stages overlap, so the whole takes less than their sum.
     """
-    groups = _groups(plan)
+    groups = groups_of(plan)
     stored = set() if store is None else store.committed(unit.key for units in groups.values() for unit in units)
     pace = learn(groups, stored, store, dataset)
     resources = plan.recipe.resources

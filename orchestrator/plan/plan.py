@@ -255,15 +255,15 @@ class _Planner:
             label, split = Label(source=original.label.source), self.data.split_digest
             if clean:
                 spec = BasisSpec("", original.key, split, self.training.augment, clean=True, stride_one=stride_one)
-                needs, cost = (original,), float(len(self.data.split.retain))
+                needs, cost = [original], float(len(self.data.split.retain))
             else:
                 moments = self._moments(original, stride_one)
                 # As published: whole classes are taken off as they were summed, samples as they
                 # are.
                 augment = self.training.augment if self.data.split.forget_classes else None
                 spec = BasisSpec(moments.key, original.key, split, augment)
-                needs, cost = (moments, original), 1.0
-            known = Unit(spec, f"basis {original.name}", label, needs, cost)
+                needs, cost = [moments, original], 1.0
+            known = Unit(spec, f"basis {original.name}", label, tuple(needs), cost)
             self.statistics[what, original.key] = known
         return known
 

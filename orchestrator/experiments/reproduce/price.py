@@ -25,7 +25,7 @@ from ...plan.units import Unit
 from ...recipe.choices import Choice
 from ...recipe.sections import Recipe
 from ...store import Store
-from ..estimate import STATISTICS, Pace, learn
+from ..estimate import STATISTICS, Pace, groups_of, learn
 from .item import Item
 from .runner import recipe_of
 
@@ -110,19 +110,20 @@ def price(items: Sequence[Item], size: str, overrides: Sequence[str] = (), store
             data = load_data(recipe, store, keep=False, stand_in=True, decoded=decoded.get(source))
             decoded = {source: data.dataset}  # items of the same data follow each other
             plan = make_plan(recipe, data)
-            pace = learn(plan, store, data.digest)
-            model = _Priced(recipe, data, pace)
+            groups = groups_of(plan)
+            keys = [unit.key for units in groups.values() for unit in units]
+            stored = set() if store is None else store.committed(keys)
+            model = _Priced(recipe, data, learn(groups, stored, store, data.digest))
             gpu = gpu or model.gpu
-            for unit in plan.units():
-                for one in (unit, *(n for n in unit.ancestors().values() if n.kind in STATISTICS)):
-                    if one.key in counted:
-                        shared += one is unit
-                        continue
-                    counted.add(one.key)
-                    if store is not None and store.has(one.key):
-                        continue
-                    seconds, known = model.seconds(one)
-                    total, missing, measured = total + seconds, missing + 1, measured + known
+            for unit in (unit for units in groups.values() for unit in units):
+                if unit.key in counted:
+                    shared += unit.kind not in STATISTICS
+                    continue
+                counted.add(unit.key)
+                if unit.key in stored:
+                    continue
+                seconds, known = model.seconds(unit)
+                total, missing, measured = total + seconds, missing + 1, measured + known
         found.append(Price(item.name, missing, total, measured, shared, gpu))
     return found
 
