@@ -227,9 +227,10 @@ class _Planner:
         try:
             method.check(self.data.split)
         except ValueError as error:
-            raise RecipeError(
-                [fault_from(error, "scenario", self.recipe.section("scenario"))], self.recipe.name
-            ) from None
+            of_scenario = str(error).startswith("scenario.")
+            where = "scenario" if of_scenario else "methods"
+            values = self.recipe.section("scenario") if of_scenario else settings_of(method)
+            raise RecipeError([fault_from(error, where, values)], self.recipe.name) from None
         try:
             if method.in_steps:
                 grouped_steps(self.data, method.steps().size)

@@ -210,14 +210,14 @@ def point_faults(name: str, params: Mapping[str, object], where: str) -> list[Fa
 
 
 def method_defaults(name: str, draft: Draft) -> dict[str, object]:
-    """Returns the training recipe's values for those of a method's options that carry the same
-    names.
+    """Returns what a method takes from the rest of the recipe where its own section is silent.
 
-    A method says which of its options it inherits. Those that train "with the original recipe"
-    inherit all of them.
+    A method says which options it inherits from `training`: those that train "with the original
+    recipe" inherit all of them. It also says what suits whole classes.
     """
-    shared = METHODS[name].inherits & set(draft.training)
-    return {key: draft.training[key] for key in sorted(shared)}
+    method = METHODS[name]
+    shared = {key: draft.training[key] for key in sorted(method.inherits & set(draft.training))}
+    return shared | dict(method.for_classes if draft.scenario.get("kind") == "classes" else {})
 
 
 def _attack_faults(draft: Draft) -> list[Fault]:

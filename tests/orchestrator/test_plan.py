@@ -131,6 +131,22 @@ def test_methods_inherit_the_training_recipe(tiny: dict[str, Any]) -> None:
     assert params.epochs == 2
 
 
+def test_pgu_watches_retain_data_where_whole_classes_are_removed(tiny: dict[str, Any]) -> None:
+    """As the paper does: validation data hold nothing of a removed class to compare with."""
+    classes = {
+        **tiny,
+        "scenario": {"kind": "classes", "classes": [1]},
+        "attacks": [{"name": "xgboost"}],
+        "methods": [{"name": "pgu"}, {"name": "pgu", "early_stop": None}],
+    }
+    stops = [unit.spec.params.early_stop for unit in plan_of(classes).stages["unlearn"]]
+    assert {*stops} == {"retain_drop", None}
+    plain = plan_of({**tiny, "methods": [{"name": "pgu"}]}).stages["unlearn"]
+    assert {unit.spec.params.early_stop for unit in plain} == {"gap"}
+    with pytest.raises(RecipeError, match=r"methods\.early_stop: 'gap'.*says nothing where whole classes"):
+        plan_of({**classes, "methods": [{"name": "pgu", "early_stop": "gap"}]})
+
+
 def test_pgu_shares_one_basis_between_its_points(tiny: dict[str, Any]) -> None:
     bases = [unit.spec.basis for unit in plan_of(tiny).stages["unlearn"] if unit.spec.method == "pgu"]
     assert len(bases) == 4

@@ -230,6 +230,7 @@ class Method(ABC):
     - `scenarios`: the kinds of scenario that it is for.
     - `inherits`: fields that take the value of the recipe's `training` where a recipe does not set
         them.
+    - `for_classes`: what recipes take instead of the defaults where whole classes are forgotten.
     - `in_steps`: whether it is only for scenarios that forget in steps.
     - `selectable`: whether a recipe may name it; false for rows that every run has.
     - `retired`: options that earlier versions had, with their defaults. They stay in the keys of
@@ -245,6 +246,7 @@ class Method(ABC):
     access: ClassVar[str] = "forget"
     scenarios: ClassVar[frozenset[str]] = frozenset(KINDS)
     inherits: ClassVar[frozenset[str]] = frozenset()
+    for_classes: ClassVar[Mapping[str, Any]] = {}
     in_steps: ClassVar[bool] = False
     retired: ClassVar[Mapping[str, Any]] = {}
     selectable: ClassVar[bool] = True

@@ -17,6 +17,7 @@ from torch import nn
 from ...core.batches import EpochCallback, Loader, device_of
 from ...core.errors import IncompatibleMoments, UnlearnError
 from ...data.loader import ArrayLoader
+from ...data.scenario import Split
 from ...models.layers import deepest, projectable_layers
 from ...models.probe import Probe, probe_with
 from ...moments.basis import CRITERIA, CoreBasis
@@ -28,6 +29,8 @@ from ..base import Card, Choice, Method, Needs, Range, Ranges, UnlearnResult
 from .released import Released
 from .run import Run
 from .settings import OPTIMIZERS, Settings
+
+GAP_OF_CLASSES = "early_stop: 'gap' says nothing where whole classes are forgotten; use 'retain_drop' or None"
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,8 @@ class PGU(Settings, Method):
         | {item.name for item in fields(Released)}
     )
     examples: ClassVar[Mapping[str, Any]] = {"early_stop": None}
+    # Unseen data say nothing of a removed class; the paper watches retain data there.
+    for_classes: ClassVar[Mapping[str, Any]] = {"early_stop": "retain_drop"}
 
     def needs(self) -> Needs:
         """Moments; validation for the gap; retain data to watch (never to train on) for the retain
@@ -195,6 +200,11 @@ class PGU(Settings, Method):
             )
         return run.run()
 
+    def check(self, split: Split) -> None:
+        super().check(split)
+        if self.early_stop == "gap" and split.kind == "classes":
+            raise UnlearnError(GAP_OF_CLASSES)
+
     def check_model(self, model: nn.Module, looked: Probe) -> None:
         """Raises `UnlearnError` where the layers that would move are not those that run last."""
         names = self._moving_layers(model)
@@ -207,9 +217,7 @@ class PGU(Settings, Method):
                 "validation: early_stop='gap' compares with validation accuracy; give its loader, or early_stop=None"
             )
         if self.early_stop == "gap" and forget_classes:
-            raise UnlearnError(
-                "early_stop: 'gap' says nothing where whole classes are forgotten; use 'retain_drop' or None"
-            )
+            raise UnlearnError(GAP_OF_CLASSES)
         if self.early_stop == "retain_drop" and self.watched not in (monitor or {}):
             raise UnlearnError(
                 f"monitor: early_stop='retain_drop' watches {self.watched} accuracy; give monitor={{'{self.watched}': loader}}, or early_stop=None"
