@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -107,7 +108,11 @@ def headline(document: LeagueDocument) -> str:
     names = {row["method"]: words.clean(row["title"]) for row in document["rows"]}
     ranked = [row for row in document["rows"] if row["rank"] is not None]
     better = [row for row in ranked if row["beats_nothing"]]
-    won = [f"{names[method]} among methods that {_group(group)}" for group, method in document["winners"].items()]
+    placed = Counter(row["group"] for row in ranked)
+    won = [
+        f"{names[method]} among methods that {_group(group)}{' (the only one with a place)' if placed[group] == 1 else ''}"
+        for group, method in document["winners"].items()
+    ]
     winner = (
         f"Nearest to Retrain: {'; '.join(won)}."
         if won
