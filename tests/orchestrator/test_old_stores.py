@@ -30,6 +30,9 @@ def test_units_keep_their_keys(name: str) -> None:
     # something else, and must not be taken for the new.
     changed = ("score: rmia", "distance: ")
     lost = [unit for unit, key in KEYS[name]["units"].items() if key not in planned and not unit.startswith(changed)]
+    if name == "classes":
+        # PGU's stop by the gap always failed where whole classes are removed, so no store holds these.
+        lost = [unit for unit in lost if "pgu(epochs=2)" not in unit]
     assert lost == [], "the results of these units are stored under another key; they would be made again"
 
 
