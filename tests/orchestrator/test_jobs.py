@@ -258,3 +258,21 @@ def test_data_that_a_job_cannot_find_are_refused_before_anything_is_sent(
     done = submit(environment, str(recipe), "--address", address)
     assert done.returncode == 2
     assert "dataset.train: 'photos.parquet': a job cannot find relative paths" in done.stderr
+
+
+def test_data_that_the_cluster_cannot_read_are_told_before_the_first_unit(
+    head: tuple[str, dict[str, str]], tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    address, environment = head
+    away = str(tmp_path / "away" / "photos.parquet")
+    tiny["name"], tiny["dataset"] = "away", {"source": "parquet", "train": away, "test": away + ".test"}
+    recipe, out = tmp_path / "tiny.yaml", tmp_path / "out"
+    recipe.write_text(yaml.safe_dump(tiny))
+    done = submit(environment, str(recipe), "--address", address, "--output", str(out))
+    assert done.returncode == 2, done.stderr
+    [line] = done.stderr.strip().splitlines()
+    assert "ended before its first unit: " in line
+    assert "dataset.train" in line
+    assert away in line
+    assert done.stdout == "", "nothing to follow, stop or fetch"
+    assert not (out / "events.jsonl").exists()
