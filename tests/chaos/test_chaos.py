@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from . import checks, disk, files
+from . import checks, disk, files, table
 from .__main__ import SCENARIOS
 from .lab import Lab, Place
 from .scenario import Report
@@ -165,3 +167,23 @@ def _leave_run_open(place: Place) -> None:
     with contextlib.closing(sqlite3.connect(place.database)) as connection:
         connection.execute("UPDATE runs SET status = 'RUNNING' WHERE name = 'original-000'")
         connection.commit()
+
+
+def test_the_table_keeps_each_seed_and_says_which_one_failed(tmp_path: Path) -> None:
+    def found(seed: int, problems: list[str]) -> dict[str, Any]:
+        report = Report("driver", "SIGKILL of the driver", faults=4, problems=problems, seconds=60.0)
+        report.experiments.append(
+            {"seconds": 50.0, "restarts": 1, "units_cut_off": 2, "ratio": 1.2, "ratio_with_ray": 0.9}
+        )
+        origin = {"seed": seed, "commit": "abc", "clean_seconds": 33.2, "start_up_seconds": 2.1, "objects": 84}
+        return {"driver": report.document() | origin}
+
+    for seed, problems in ((10, []), (2, ["rows differ"]), (10, ["a process is left"]), (10, [])):
+        table.write_table(tmp_path, table.merge(tmp_path, found(seed, problems)), list(SCENARIOS))
+    stored = json.loads((tmp_path / table.FILE).read_text())["scenarios"]
+    assert [(run["seed"], run["survived"]) for run in stored["driver"]] == [(2, False), (10, True)]
+    page = (tmp_path / "README.md").read_text()
+    assert "1 of 2 runs of 1 scenarios, 8 faults" in page
+    assert "| SIGKILL of the driver | 2, 10 | **1 of 2** | 8 | 4 | 1.20 × (0.90 ×) | 33 s | 2.1 s | abc |" in page
+    assert "- Seed 2, 60 s. experiments: 50 s, 1 restart. **not survived**: rows differ" in page
+    assert "a process is left" not in page
