@@ -14,6 +14,10 @@ EXIT_ENVIRONMENT = 3
 EXIT_INTERRUPTED = 130
 
 
+# The value of a fault whose text names it already, or that nobody gave: a default.
+UNSAID = object()
+
+
 @dataclass(frozen=True)
 class Fault:
     """One thing wrong with a recipe: where, what was given, what is allowed and the likely fix."""
@@ -28,7 +32,7 @@ class Fault:
         shown = repr(self.value)
         if len(shown) > 80:
             shown = shown[:77] + "..."
-        text = f"{self.field}: {shown}: {self.problem}"
+        text = f"{self.field}: {self.problem}" if self.value is UNSAID else f"{self.field}: {shown}: {self.problem}"
         if self.allowed:
             text += f"; allowed: {self.allowed}"
         if self.suggestion:

@@ -21,7 +21,7 @@ from pydantic_core import ErrorDetails
 from unlearn import METHODS
 from unlearn.methods.base import Method
 
-from ..base.errors import Fault, first_line, nearest
+from ..base.errors import UNSAID, Fault, first_line, nearest
 from ..base.values import Json, plain
 from .values import strictly
 
@@ -114,11 +114,15 @@ def fault_from(error: Exception, where: str, given: Mapping[str, object]) -> Fau
     text = _first_line(error)
     match = _FIELD.match(text)
     if not match or match["field"] not in given:
-        return Fault(where, dict(given), text)
+        path, _, problem = text.partition(": ")
+        # The text names an option that was left at its default: the others say nothing of it.
+        return Fault(path, UNSAID, problem) if path.startswith(f"{where}.") else Fault(where, dict(given), text)
     field = match["field"]
     told = _VALUE.match(match["rest"])
     if told:
         return Fault(f"{where}.{field}", given[field], "not allowed", told["allowed"])
+    if match["rest"].startswith(repr(given[field])):
+        return Fault(f"{where}.{field}", UNSAID, match["rest"])
     return Fault(f"{where}.{field}", given[field], _REPEATED.sub("not allowed", match["rest"]) or text)
 
 

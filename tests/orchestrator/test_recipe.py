@@ -12,6 +12,7 @@ import yaml
 from orchestrator.base.errors import RecipeError
 from orchestrator.base.yaml_text import YamlFault, dump, load
 from orchestrator.recipe.files import read_document
+from orchestrator.recipe.options import fault_from
 from orchestrator.recipe.recipe import check_recipe, load_recipe, shipped_recipes, to_yaml
 
 
@@ -83,6 +84,19 @@ def test_one_fault_is_one_line_that_says_all(tiny: dict[str, Any], path: str, va
     assert len(lines) == 1, lines
     for word in words:
         assert word in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ("dataset.train: 'a' names no file; check it", "dataset.train: 'a' names no file; check it"),
+        ("dataset.label_column: labels start at 1", "dataset.label_column: labels start at 1"),
+        ("classes: 1 is not allowed; give 2 or more", "dataset.classes: 1: not allowed; allowed: 2 or more"),
+        ("the file is empty", "dataset: {'train': 'a', 'classes': 1}: the file is empty"),
+    ],
+)
+def test_a_value_is_told_once_and_a_default_is_not_called_given(said: str, line: str) -> None:
+    assert str(fault_from(ValueError(said), "dataset", {"train": "a", "classes": 1})) == line
 
 
 def test_all_faults_of_a_section_are_told_at_once(tiny: dict[str, Any]) -> None:
