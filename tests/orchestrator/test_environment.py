@@ -234,3 +234,35 @@ def test_a_missing_package_is_found_before_anything_is_trained(monkeypatch: pyte
     with pytest.raises(EnvironmentFault, match="'xgboost' needs the package 'xgboost', which is not installed; pip"):
         try_packages("xgboost")
     try_packages("u_lira")
+
+
+@pytest.mark.parametrize(
+    ("said", "where", "starts"),
+    [
+        ("The current node timed out during startup. This", "local", 2),
+        ("no such file", "local", 1),
+        ("The current node timed out during startup. This", "127.0.0.1:1", 1),
+    ],
+)
+def test_a_ray_of_our_own_that_starts_slowly_is_started_once_more(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], said: str, where: str, starts: int
+) -> None:
+    """Ray gives a node 30 s, which no setting changes."""
+    from orchestrator.engine.ray import session
+
+    seen: list[str] = []
+
+    def init(_temp_dir: str = "", **options: Any) -> None:
+        seen.append(_temp_dir)
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(session.ray, "init", init)
+    monkeypatch.setattr(session.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(session, "head_of", lambda address: address)
+    before = dict(os.environ)
+    with pytest.raises(EnvironmentFault, match="cannot be used"):
+        session.RaySession(where)
+    assert len(seen) == starts
+    assert ("starting it again" in capsys.readouterr().err) == (starts == 2)
+    assert not any(folder and Path(folder).parent.exists() for folder in seen)
+    assert dict(os.environ) == before

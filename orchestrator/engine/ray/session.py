@@ -9,6 +9,7 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from .watchdog import Watchdog
 
 # A head has it by `ray start --head --resources='{"orchestrator_autoscaling": 1}'`.
 AUTOSCALING = "orchestrator_autoscaling"
+SLOW_START = "timed out during startup"  # in what Ray says of a node that it has waited for
 
 
 def obey_authentication() -> None:
@@ -58,7 +60,7 @@ class RaySession:
         if self._is_initialised(address or "local"):
             self.started_here = False  # and stays when we close
         else:
-            self._connect(address)
+            self._connect_patiently(address)
         for name in ("ray", "ray.tune", "ray.data", "ray.train"):
             logging.getLogger(name).setLevel(logging.ERROR)
         node: Any = ray._private.worker._global_node
@@ -79,6 +81,18 @@ class RaySession:
                 "leave the address out, or call ray.shutdown() first"
             )
         return True
+
+    def _connect_patiently(self, address: str | None) -> None:
+        """Starts a local Ray once more where it was too slow: Ray waits 30 s for a node, a fixed
+        number, and on a busy machine a second start finds its files in memory.
+        """
+        try:
+            self._connect(address)
+        except EnvironmentFault as fault:
+            if not self.started_here or SLOW_START not in str(fault):
+                raise
+            print("Ray took more than 30 s to start, as on a busy machine; starting it again", file=sys.stderr)
+            self._connect(address)
 
     def _connect(self, address: str | None) -> None:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
