@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import multiprocessing
 import os
 import shutil
 import statistics
@@ -30,6 +29,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from measuring import Processes
 from PIL import Image
 
 from orchestrator.engine import Told
@@ -96,34 +96,11 @@ def _serve(arrays: dict[str, np.ndarray], barrier: Any, orders: Any, answers: An
         answers.put((time.perf_counter() - start, loops))
 
 
-class Outside:
-    """Processes of one thread each."""
-
-    def __init__(self, data: ExperimentData, places: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.barrier, self.answers = context.Barrier(places), context.Queue()
-        self.orders = [context.Queue() for _ in range(places)]
-        arrays = data.to_arrays()
-        self.processes = [
-            context.Process(target=_serve, args=(arrays, self.barrier, orders, self.answers), daemon=True)
-            for orders in self.orders
-        ]
-        for process in self.processes:
-            process.start()
-
-    def run(self, units: list[Unit]) -> tuple[float, list[list[dict[str, Any]]]]:
-        """Wall seconds of the slowest process, and the history of every model."""
-        for number, orders in enumerate(self.orders):
-            orders.put([unit.spec for unit in units[number :: len(self.orders)]])
-        answers = [self.answers.get(timeout=900) for _ in self.processes]
-        return max(seconds for seconds, _ in answers), [history for _, loops in answers for history in loops]
-
-    def close(self) -> None:
-        """Ends the processes."""
-        for orders in self.orders:
-            orders.put(None)
-        for process in self.processes:
-            process.join()
+def outside(processes: Processes, units: list[Unit]) -> tuple[float, list[list[dict[str, Any]]]]:
+    """Wall seconds of the slowest process, and the history of every model."""
+    places = len(processes.orders)
+    answers = processes.ask([[unit.spec for unit in units[number::places]] for number in range(places)])
+    return max(seconds for seconds, _ in answers), [history for _, loops in answers for history in loops]
 
 
 def inside(engine: RayEngine, units: list[Unit]) -> tuple[float, list[list[dict[str, Any]]]]:
@@ -169,13 +146,13 @@ def main() -> None:
         recipe = make_recipe(folder, options, 0)
         store = open_store(str(folder / "store"))
         data = load_data(recipe, store)
-        outside = Outside(data, places)
+        processes = Processes(_serve, data.to_arrays(), places)
         engine = RayEngine(None, store, data, recipe.resources)
         try:
             for repeat in range(options.repeats + 1):  # the first warms up and is not counted
                 units = list(make_plan(make_recipe(folder, options, repeat), data).stages["train"])
-                for name, run in (("outside", outside.run), ("inside", lambda units: inside(engine, units))):
-                    measured = described(*run(units), places)
+                for name, place, run in (("outside", processes, outside), ("inside", engine, inside)):
+                    measured = described(*run(place, units), places)
                     if repeat:
                         found[name].append(measured)
                         print(
@@ -185,7 +162,7 @@ def main() -> None:
                         )
         finally:
             engine.close()
-            outside.close()
+            processes.close()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     medians = {

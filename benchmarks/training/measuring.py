@@ -240,34 +240,29 @@ def _next(orders: Any) -> str | None:
                 return None
 
 
-class ProcessPerCore:
-    """As many processes of one thread as there are cores, each training its own model, all at once."""
+class Processes:
+    """As many processes as there are cores, all at work at once.
 
-    def __init__(self, case: tuple[Any, ...], cores: int) -> None:
+    **Arguments:** `serve`: what each does with `given`, a barrier, its orders until None, and the answers of all.
+    """
+
+    def __init__(self, serve: Callable[..., None], given: Any, cores: int) -> None:
         context = multiprocessing.get_context("spawn")
         self.barrier = context.Barrier(cores)  # kept: it goes with its last reference, also under processes that start
         self.answers = context.Queue()
         self.orders = [context.Queue() for _ in range(cores)]
         self.processes = [
-            context.Process(target=_serve, args=(case, self.barrier, orders, self.answers), daemon=True)
+            context.Process(target=serve, args=(given, self.barrier, orders, self.answers), daemon=True)
             for orders in self.orders
         ]
         for process in self.processes:
             process.start()
 
-    def _ask(self, order: str) -> list[Any]:
-        for orders in self.orders:
+    def ask(self, wanted: Sequence[Any]) -> list[Any]:
+        """The answers to one order for each process, in the order in which they come."""
+        for orders, order in zip(self.orders, wanted, strict=True):
             orders.put(order)
-        return [self.answers.get(timeout=300) for _ in self.processes]
-
-    def train(self) -> float:
-        """Images a second of all together, in a pass that all begin at once."""
-        return rate_of_all(self._ask("train"))
-
-    def peak(self) -> dict[str, float]:
-        """Sum over the processes of what each reaches while the others do the same."""
-        found = self._ask("peak")
-        return {name: sum(each[name] for each in found) for name in found[0]}
+        return [self.answers.get(timeout=900) for _ in self.processes]
 
     def close(self) -> None:
         """Ends the processes."""
@@ -275,6 +270,22 @@ class ProcessPerCore:
             orders.put(None)
         for process in self.processes:
             process.join()
+
+
+class ProcessPerCore(Processes):
+    """Processes of one thread, each training its own model."""
+
+    def __init__(self, case: tuple[Any, ...], cores: int) -> None:
+        super().__init__(_serve, case, cores)
+
+    def train(self) -> float:
+        """Images a second of all together, in a pass that all begin at once."""
+        return rate_of_all(self.ask(["train"] * len(self.orders)))
+
+    def peak(self) -> dict[str, float]:
+        """Sum over the processes of what each reaches while the others do the same."""
+        found = self.ask(["peak"] * len(self.orders))
+        return {name: sum(each[name] for each in found) for name in found[0]}
 
 
 # --- neighbours -------------------------------------------------------------------------------------------------------

@@ -27,7 +27,6 @@ import contextlib
 import copy
 import json
 import os
-import statistics
 import sys
 import time
 import types
@@ -42,6 +41,7 @@ from torch.func import functional_call, grad, vmap
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # of a script Python knows its own folder only
 
+from bench import shown, spread
 from measuring import BATCH, Trainee
 
 import unlearn.training.loop
@@ -182,19 +182,6 @@ def finish(model: nn.Module) -> None:
         torch.cuda.synchronize()
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    """Median, least and largest."""
-    return {"median": statistics.median(values), "least": min(values), "largest": max(values)}
-
-
-def shown(found: dict[str, float]) -> str:
-    return f"{found['median']:.3f} ({found['least']:.3f}–{found['largest']:.3f})"
-
-
-def rate_of(seconds: float, images: int) -> float:
-    return images / seconds
-
-
 def main() -> None:
     """Measures and prints."""
     global clock
@@ -249,10 +236,10 @@ def main() -> None:
     def turn() -> dict[str, Any]:
         found: dict[str, Any] = {name: [run(model, forget, retain) for run in pair] for name, pair in pairs.items()}
         seconds = second_pass(augmented)(model, forget, retain)
-        found["rates"] = {"finetune": rate_of(seconds, options.retain)}
+        found["rates"] = {"finetune": options.retain / seconds}
         for name, trainee in (("train", fast), ("DataLoader", usual)):
             images, seconds = trainee.train()
-            found["rates"][name] = rate_of(seconds, images)
+            found["rates"][name] = images / seconds
         return found
 
     turn()  # warms up
@@ -269,9 +256,11 @@ def main() -> None:
     document["within_aim"] = all(found["median"] <= AIM for found in document["kit_to_plain"].values())
     print("| method | seconds | kit ÷ plain |\n|---|---|---|")
     for name in pairs:
-        print(f"| {name} | {shown(document['kit_seconds'][name])} | {shown(document['kit_to_plain'][name])} |")
+        print(
+            f"| {name} | {shown(document['kit_seconds'][name], digits=3)} | {shown(document['kit_to_plain'][name], digits=3)} |"
+        )
     for name, found in document["to_dataloader"].items():
-        print(f"{name} ÷ DataLoader: {shown(found)}")
+        print(f"{name} ÷ DataLoader: {shown(found, digits=3)}")
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(json.dumps(document, indent=1) + "\n")
