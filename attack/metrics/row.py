@@ -89,8 +89,9 @@ class Row:
     - `error`: why the row failed, empty where it is done.
     - `harm`: what happened to samples that nobody asked to forget; None where it was not looked at.
     - `title`: what to call the method in print. `access`: the data that it sees, as
-        `unlearn.methods.base.Needs` names them; `validation`: whether held-out samples too. Empty
-        where nothing is known of the method.
+        `unlearn.methods.base.Needs` names them; `validation`: whether held-out samples too;
+        `watched`: the set whose accuracy ends it, `retain` or `test`. Empty where nothing is known
+        of the method.
     """
 
     method: str
@@ -111,6 +112,7 @@ class Row:
     title: str = ""
     access: str = ""
     validation: bool = False
+    watched: str = ""
     harm: Harm | None = None
 
     def __getitem__(self, metric: str) -> Measure:
@@ -151,6 +153,7 @@ class Row:
             "title": self.title,
             "access": self.access,
             "validation": self.validation if self.access else None,
+            "watched": self.watched,
             "judgement": None if self.judged is None else self.judged.to_json(),
             "collateral": None if self.harm is None else self.harm.to_json(),
         }
@@ -206,6 +209,7 @@ class Row:
             title=document.get("title") or "",
             access=document.get("access") or "",
             validation=bool(document.get("validation")),
+            watched=document.get("watched") or "",
             harm=Harm.from_json(document["collateral"]) if document.get("collateral") else None,
         )
 

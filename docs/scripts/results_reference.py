@@ -38,6 +38,7 @@ ROW = {
     "access": "The data that the method sees: `forget`, `moments`, `fisher`, `retain_share` or `retain`. "
     "Each sees the forget set. Missing where nothing is known of the method, as in an audit.",
     "validation": "Whether it sees held-out samples too.",
+    "watched": "The set whose accuracy ends it, `retain` or `test`. Missing where none does.",
     "judgement": "What the verdict rests on: the word, the reason, the leak that each attack finds, failing models.",
 }
 
@@ -69,6 +70,7 @@ _EXAMPLE = Row(
     title="PGU",
     access="moments",
     validation=True,
+    watched="retain",
 )
 
 

@@ -119,6 +119,7 @@ class LeagueRow(TypedDict):
     group: str
     access: str
     validation: bool
+    watched: NotRequired[str]
     params: Object | None
     seeds: int
     models: int | None

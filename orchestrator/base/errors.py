@@ -84,8 +84,18 @@ class EnvironmentFault(UserError):
 
 def nearest(word: str, choices: Iterable[str]) -> str:
     """Returns the choice spelt most like `word`, or an empty string where none is near."""
-    found = difflib.get_close_matches(str(word), [str(choice) for choice in choices], n=1, cutoff=0.5)
-    return found[0] if found else ""
+    return next(iter(closest(word, choices, most=1)), "")
+
+
+def closest(word: str, choices: Iterable[str], most: int) -> list[str]:
+    """Returns the choices spelt most like `word`, the nearest first, `most` of them at the most."""
+    return difflib.get_close_matches(str(word), [str(choice) for choice in choices], n=most, cutoff=0.5)
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """Returns `; did you mean 'x'?`, or an empty string where no choice is near."""
+    near = nearest(word, choices)
+    return f"; did you mean {near!r}?" if near else ""
 
 
 # What writers say that do not raise OSError: safetensors, XGBoost, and engines that pass an error

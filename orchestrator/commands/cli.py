@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import atexit
 import contextlib
-import difflib
 import importlib
 import os
 import re
@@ -22,7 +21,15 @@ import psutil
 
 from .. import __version__
 from ..base.environment import prepare_environment
-from ..base.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_USAGE, UserError, forced_end, signals_seen
+from ..base.errors import (
+    EXIT_ENVIRONMENT,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    UserError,
+    did_you_mean,
+    forced_end,
+    signals_seen,
+)
 from . import arguments, own_arguments
 from .ending import print_json, safe_streams, unforeseen
 
@@ -89,8 +96,7 @@ class _Parser(argparse.ArgumentParser):
         if match:
             what, given, choices = match.groups()
             allowed = list(COMMANDS) if what == "COMMAND" else choices.replace("'", "").split(", ")
-            near = difflib.get_close_matches(given, allowed, n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(given, allowed)
             if what == "COMMAND":
                 message = f"no such command: {given!r}{hint} (see `orchestrator --help`)"
             else:
@@ -98,8 +104,7 @@ class _Parser(argparse.ArgumentParser):
         unknown = re.match(r"unrecognized arguments: (\S+)", message)
         if unknown:
             options = [option for action in self._all_actions() for option in action.option_strings]
-            near = difflib.get_close_matches(unknown.group(1).partition("=")[0], options, n=1, cutoff=0.5)
-            message += f"; did you mean {near[0]!r}?" if near else f" (see `{self.prog} --help`)"
+            message += did_you_mean(unknown.group(1).partition("=")[0], options) or f" (see `{self.prog} --help`)"
         print(f"{self.prog}: {message}", file=sys.stderr)
         raise SystemExit(EXIT_USAGE)
 

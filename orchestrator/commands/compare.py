@@ -18,7 +18,6 @@ def main(args: argparse.Namespace) -> int:
         print(compare(args.folders, args.format), end="")
         return 0
     try:
-        args.page.parent.mkdir(parents=True, exist_ok=True)
         write_synced(args.page, compare_page(args.folders).encode("utf-8", "replace"))
     except OSError as error:
         raise EnvironmentFault(f"--page: {str(args.page)!r}: cannot be written ({error.strerror})") from None

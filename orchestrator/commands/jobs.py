@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 
-from ..base.errors import EXIT_OK, UserError, nearest
+from ..base.errors import EXIT_OK, UserError, did_you_mean
 from ..engine.ray.jobs import JobDetails, connect
 from .ending import print_json
 from .submit import ACTIVE, follow, jobs_of, stop
@@ -26,8 +26,8 @@ def main(args: argparse.Namespace) -> int:
         return EXIT_OK
     known = [job for job in jobs if job.submission_id == args.job]
     if not known:
-        near = nearest(args.job, [str(job.submission_id) for job in jobs])
-        raise UserError(f"JOB: {args.job!r}: no such job" + (f"; did you mean {near!r}?" if near else ""))
+        hint = did_you_mean(args.job, [str(job.submission_id) for job in jobs])
+        raise UserError(f"JOB: {args.job!r}: no such job{hint}")
     if args.stop:
         if str(known[0].status.value) not in ACTIVE:
             raise UserError(f"JOB: {args.job!r}: it is not running (it {str(known[0].status.value).lower()})")

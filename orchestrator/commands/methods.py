@@ -8,16 +8,14 @@ from dataclasses import asdict
 from unlearn import METHODS
 from unlearn.methods.cards import Description, describe, plain
 
-from ..base.errors import UserError, nearest
+from ..base.errors import UserError, did_you_mean
 from ..report.words import sees, sees_in_words
 from .ending import print_json
 
 
 def main(args: argparse.Namespace) -> int:
     if args.name is not None and args.name not in METHODS:
-        near = nearest(args.name, METHODS)
-        hint = f"; did you mean {near!r}?" if near else ""
-        raise UserError(f"no such method: {args.name!r}{hint} (see `orchestrator methods`)")
+        raise UserError(f"no such method: {args.name!r}{did_you_mean(args.name, METHODS)} (see `orchestrator methods`)")
     found = [describe(name) for name in ([args.name] if args.name else sorted(METHODS))]
     if args.json:
         documents = [asdict(each) for each in found]

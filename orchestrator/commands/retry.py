@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from ..base.errors import UserError, nearest
+from ..base.errors import UserError, did_you_mean
 from ..experiments.run import RunOptions, run
 from ..records.folder import OutputFolder, open_whole
 from .run import present
@@ -38,9 +38,6 @@ def _chosen(folder: OutputFolder, wanted: list[str]) -> frozenset[str]:
     for text in wanted:
         keys = [key for name, key in names.items() if text == name or (len(text) >= 8 and key.startswith(text))]
         if not keys:
-            guess = nearest(text, names)
-            raise UserError(
-                f"UNIT: {text!r}: no such unit was run here" + (f"; did you mean {guess!r}?" if guess else "")
-            )
+            raise UserError(f"UNIT: {text!r}: no such unit was run here{did_you_mean(text, names)}")
         found.update(keys)
     return frozenset(found)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from ..base.errors import UserError, nearest
+from ..base.errors import UserError, did_you_mean
 from ..base.text import printable
 from ..plan.units import STAGE_TITLES
 from ..records.folder import OutputFolder, open_folder
@@ -88,10 +88,7 @@ def _units(folder: OutputFolder, wanted: list[str], as_json: bool) -> int:
         units = unit_history(folder.path, text)
         if not units:
             names = {event["name"] for event in folder.events("unit", "unit_start")}
-            guess = nearest(text, names)
-            raise UserError(
-                f"UNIT: {text!r}: no such unit was run here" + (f"; did you mean {guess!r}?" if guess else "")
-            )
+            raise UserError(f"UNIT: {text!r}: no such unit was run here{did_you_mean(text, names)}")
         found += units
     if as_json:
         print_json({"units": found})

@@ -195,6 +195,7 @@ class _Collected:
             title="" if row.unlearns is None else row.unlearns.card.title,
             access="" if needs is None else needs.access,
             validation=needs is not None and needs.validation,
+            watched="" if needs is None else needs.watched,
             harm=harm,
         )
         return build_row(known, scored, self._distances(row), retrain, lambda name: seed_for(self.seed, name))

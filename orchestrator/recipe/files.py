@@ -6,12 +6,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..base.errors import Fault, RecipeError, nearest
+from ..base.errors import Fault, RecipeError, closest
 from ..base.values import Json, Object
 from ..base.yaml_text import YamlFault, load
 
 SHIPPED = Path(__file__).parents[1] / "recipes"
 DEEPEST = 5
+CLOSEST = 5  # names that the error of an unknown recipe shows
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -69,19 +70,12 @@ def _load(source: str | Path) -> tuple[Json, Path]:
     if not path.is_file():
         shipped = shipped_recipes()
         if str(source) not in shipped:
-            guess = nearest(str(source), shipped)
-            raise RecipeError(
-                [
-                    Fault(
-                        "RECIPE",
-                        str(source),
-                        "no such file and no shipped recipe of this name",
-                        f"a path, or {', '.join(name for name in shipped if not name.startswith('_'))}",
-                        guess,
-                    )
-                ],
-                "orchestrator",
-            )
+            near = closest(str(source), (name for name in shipped if not name.startswith("_")), most=CLOSEST)
+            allowed = "a path, or a name that `orchestrator recipes` lists"
+            if len(near) > 1:
+                allowed += f", such as {', '.join(near)}"
+            problem = "no such file and no shipped recipe of this name"
+            raise RecipeError([Fault("RECIPE", str(source), problem, allowed, near[0] if near else "")], "orchestrator")
         path = shipped[str(source)]
     try:
         return load(path.read_text(encoding="utf-8")), path

@@ -277,9 +277,8 @@ def _names_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[s
             current = current.model_fields[part].annotation
             # An optional section: the model in `Model | None`.
             current = next((c for c in typing.get_args(current) if inspect.isclass(c)), current)
-    if inspect.isclass(current) and issubclass(current, BaseModel):
-        return list(current.model_fields)
-    return list(model.model_fields)
+    found = current if inspect.isclass(current) and issubclass(current, BaseModel) else model
+    return [name for name, field in found.model_fields.items() if field.repr]
 
 
 _TYPES = {

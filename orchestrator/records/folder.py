@@ -19,7 +19,7 @@ from . import events, ownership
 from .checksums import Checksums
 from .events import Event
 from .lock import LOCK, FolderLock, is_at_work
-from .rerun import AGAIN, RUN, command_again
+from .rerun import RUN, Rerun, command_again, read_rerun
 
 PARTS = ("outputs", "tables", "figures")
 SHADOWS = "shadows"  # of a verification: the folder in its folder where units run
@@ -105,8 +105,7 @@ class OutputFolder:
         **Arguments:** `again`: the command that goes on, where the recipe does not say all.
         """
         write_synced(self.path / "recipe.yaml", to_yaml(recipe).encode())
-        facts = {"store": store_uri, **({AGAIN: again} if again else {})}
-        write_synced(self.path / RUN, json.dumps(facts).encode())
+        Rerun(store_uri, again).write(self.path)
 
     def recipe(self) -> Recipe:
         """Returns the recipe that was run here; raises `EnvironmentFault` where the folder holds no
@@ -123,14 +122,14 @@ class OutputFolder:
         """Returns the store of the experiment that was run here; raises `EnvironmentFault` where
         that cannot be read.
         """
-        try:
-            return str(json.loads((self.path / RUN).read_bytes())["store"])
-        except (OSError, ValueError, KeyError, TypeError):
+        facts = read_rerun(self.path)
+        if facts is None:
             # Guessing would look for finished work in the wrong place, and do it again there.
             raise EnvironmentFault(
                 f"{self.path / RUN}: cannot be read, it says which store holds the results; the `orchestrator run` "
                 "command that made this folder writes it again"
-            ) from None
+            )
+        return facts.store
 
     def results(self) -> Results | None:
         """Returns the results document that lies here. None where there is none, or not the one

@@ -64,7 +64,8 @@ def kind_of(column: str) -> words.Kind:
 
 def sees(row: LeagueRow) -> str:
     """Returns the data that a method sees, empty for the two references."""
-    return words.sees(row["access"], row["validation"]) if row["access"] in words.ACCESS else ""
+    known = row["access"] in words.ACCESS
+    return words.sees(row["access"], row["validation"], row.get("watched", "")) if known else ""
 
 
 def to_csv(document: LeagueDocument) -> str:

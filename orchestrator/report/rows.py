@@ -3,6 +3,7 @@ a figure shows."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -65,7 +66,7 @@ class ResultRow:
     def group(self) -> str:
         """The data that the method sees, as a heading; empty where that is not known."""
         known = self.row.access in words.ACCESS
-        return words.sees(self.row.access, self.row.validation) if known else ""
+        return words.sees(self.row.access, self.row.validation, self.row.watched) if known else ""
 
     @property
     def params(self) -> Object:
@@ -163,7 +164,8 @@ class Report:
 
         Rows of which that is not known come first, the reference rows among them, under no heading.
         """
-        order = ["", *(words.sees(access, val) for access in words.ACCESS for val in (False, True))]
+        kinds = itertools.product(words.ACCESS, (False, True), ("", *words.WATCHED))
+        order = ["", *(words.sees(*kind) for kind in kinds)]
         return tuple((name, rows) for name in order if (rows := tuple(r for r in self.rows if r.group == name)))
 
     @property

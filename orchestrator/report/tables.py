@@ -7,13 +7,13 @@ others are for people.
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from ..base.errors import did_you_mean
 from . import words
 from .rows import Report, ResultRow, ResultsError
 
@@ -170,8 +170,7 @@ def chosen(report: Report, names: Sequence[str]) -> list[words.Metric]:
     known = {metric.name: metric for metric in shown}
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, known)
             raise ResultsError(f"--columns: {name!r}: no such column; allowed: {', '.join(known)}{hint}")
     return [known[name] for name in names] or shown
 

@@ -151,9 +151,16 @@ def metric(name: str) -> Metric:
     return Metric(name, name.replace("_", " "), "fraction")
 
 
-def sees(access: str, validation: bool) -> str:
-    """Returns what a method sees as a heading: `D_f, D_r, validation`."""
-    return ACCESS[access][0] + (", validation" if validation else "")
+WATCHED = {"retain": "accuracy on D_r", "test": "test accuracy"}
+
+
+def sees(access: str, validation: bool, watched: str = "") -> str:
+    """Returns what a method sees as a heading: `D_f, D_r, validation`.
+
+    **Arguments:** `watched`: the set whose accuracy ends the method, `retain` or `test`.
+    """
+    more = (*(("validation",) if validation else ()), *((WATCHED[watched],) if watched in WATCHED else ()))
+    return ", ".join((ACCESS[access][0], *more))
 
 
 def sees_in_words(access: str, validation: bool) -> str:

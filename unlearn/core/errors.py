@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class UnlearnError(ValueError):
     """A method could not do what was asked; the text names the setting to change."""
@@ -24,3 +27,9 @@ class MethodDidNothing(UnlearnError):
 
 class IncompatibleMoments(UnlearnError):
     """Second moments belong to another model, other layers or other data."""
+
+
+def did_you_mean(word: object, choices: Iterable[str]) -> str:
+    """Returns `; did you mean 'x'?`, or an empty string where no choice is near."""
+    near = difflib.get_close_matches(str(word), list(choices), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..core import _torchvision  # noqa: F401  (declares torchvision's operators before anything imports it)
+from ..core.errors import did_you_mean
 from ..core.registry import Registry
 from .images import ImageDataset, ImageSet, as_tensor, make_dataset
 from .loader import ArrayLoader
@@ -41,16 +41,11 @@ __all__ = [
 ]
 
 
-def _nearest(word: str, allowed: list[str]) -> str:
-    near = difflib.get_close_matches(word, allowed, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
-
-
 def _source(source: str, options: Mapping[str, Any]) -> Source:
     names = sorted(SOURCES)
     if source not in SOURCES:
         raise ValueError(
-            f"dataset.source: {source!r} is not allowed; allowed are {', '.join(names)}{_nearest(source, names)}"
+            f"dataset.source: {source!r} is not allowed; allowed are {', '.join(names)}{did_you_mean(source, names)}"
         )
     kind = SOURCES[source]
     fields = [field.name for field in dataclasses.fields(kind)]
@@ -58,7 +53,7 @@ def _source(source: str, options: Mapping[str, Any]) -> Source:
         if option not in fields:
             raise ValueError(
                 f"dataset.{option}: unknown option of source {source!r}; allowed are {', '.join(fields)}"
-                f"{_nearest(option, fields)}"
+                f"{did_you_mean(option, fields)}"
             )
     for field in dataclasses.fields(kind):
         no_default = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+
+from ..core.errors import did_you_mean
 
 Ids = str | tuple[int | str, ...]
 Column = Callable[[str], np.ndarray]
@@ -70,8 +71,7 @@ def check_where(where: Mapping[str, object]) -> None:
     """Raises `ValueError` unless `where` is `{column, in | equals | from and to}`."""
     wrong = [key for key in where if key != "column" and key not in _TESTS]
     if wrong:
-        near = difflib.get_close_matches(str(wrong[0]), ("column", *_TESTS), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(wrong[0], ("column", *_TESTS))
         raise ValueError(f"scenario.where: {wrong[0]!r} is not allowed; give column and in, equals, from or to{hint}")
     if not isinstance(where.get("column"), str):
         raise ValueError("scenario.where: column is missing; give the name of a column of the data")
@@ -114,8 +114,7 @@ def rows_where(where: Mapping[str, object], column: Column) -> np.ndarray:
     known = sorted(set(texts))
     missing = [value for value in wanted if value not in set(known)]
     if missing:
-        near = difflib.get_close_matches(missing[0], known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; values look like {known[0]}"
+        hint = did_you_mean(missing[0], known) or f"; values look like {known[0]}"
         shown = ", ".join(missing[:_SHOWN]) + (" …" if len(missing) > _SHOWN else "")
         raise ValueError(f"scenario.where: column {name!r} of the training data has no {shown}{hint}")
     return np.flatnonzero(np.isin(texts, wanted))
@@ -151,13 +150,11 @@ def check_select(select: str | Mapping[str, object]) -> None:
         return
     for key in select:
         if key not in ("by", "order", "models"):
-            near = difflib.get_close_matches(str(key), ("by", "order", "models"), n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(key, ("by", "order", "models"))
             raise ValueError(f"scenario.select: {key!r} has no meaning; give by, order and models{hint}")
     for key, allowed, value in (("by", SCORES, select.get("by")), ("order", ORDERS, select.get("order", ORDERS[0]))):
         if value not in allowed:
-            near = difflib.get_close_matches(str(value), allowed, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(value, allowed)
             raise ValueError(f"scenario.select: {key} must be one of {', '.join(allowed)}, not {value!r}{hint}")
     models = select.get("models")
     if models is None:

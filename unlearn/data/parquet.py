@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import glob
 import hashlib
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from ..core.errors import did_you_mean
 from .images import ImageDataset, ImageSet, make_dataset
 from .sources import (
     Decoder,
@@ -292,8 +292,7 @@ class Parquet(Source):
 
 def _check_name(schema: Any, column: str, field: str, file: _File) -> None:
     if column not in schema.names:
-        near = difflib.get_close_matches(column, schema.names, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(column, schema.names)
         raise ValueError(f"{field}: {file.shown} has no column {column!r}; it has {', '.join(schema.names)}{hint}")
 
 

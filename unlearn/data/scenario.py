@@ -4,7 +4,6 @@ any training.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
+from ..core.errors import did_you_mean
 from ..core.seeds import check_seed, stream
 from . import ImageDataset
 from .forget_set import (
@@ -96,8 +96,7 @@ class Scenario:
             if isinstance(value, list | tuple):
                 object.__setattr__(self, field, tuple(value))
         if self.kind not in KINDS:
-            near = difflib.get_close_matches(str(self.kind), KINDS, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(self.kind, KINDS)
             raise ValueError(f"scenario.kind: {self.kind!r} is not allowed; allowed are {', '.join(KINDS)}{hint}")
         check_select(self.select)
         choice = self._choice()

@@ -61,7 +61,7 @@ class Needs:
     - `share`: the share of the retain set that is handed over, in [0, 1]. It is drawn once, from
         the seed.
     - `validation`: held-out samples. `monitor`: loaders `retain` and `test` that are only
-        evaluated.
+        evaluated. `watched`: the one of them whose accuracy ends the method; empty where none does.
     - `graphs`: captured training steps of earlier models (see `unlearn.train`).
     - `statistic`: which one `fisher` is, see `Fisher`.
     - `batch_size`, `augment`: how the loaders are built.
@@ -74,6 +74,7 @@ class Needs:
     share: float = 0.0
     validation: bool = False
     monitor: bool = False
+    watched: str = ""
     graphs: bool = False
     statistic: str = "fisher"
     batch_size: int = 128

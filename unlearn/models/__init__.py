@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from ..core._torchvision import load_torchvision
+from ..core.errors import did_you_mean
 from ..core.registry import Registry
 from ..core.seeds import check_seed, seeded
 from .all_cnn import all_cnn
@@ -112,8 +112,7 @@ def torchvision_names() -> list[str]:
 def _torchvision_builder(name: str) -> Callable[..., nn.Module]:
     known = torchvision_names()
     if name not in known:
-        near = difflib.get_close_matches(name, [*MODELS, *known], n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, [*MODELS, *known])
         raise ValueError(
             f"model.name: {name!r} is not allowed; allowed are {', '.join(MODELS)}, torchvision's classifiers "
             f"and package.module:factory{hint}"

@@ -92,10 +92,12 @@ class PGU(Settings, Method):
         """Moments; validation for the gap; retain data to watch (never to train on) for the retain
         drop.
         """
+        watches = self.early_stop == "retain_drop"
         return Needs(
             access="moments",
             validation=self.early_stop == "gap",
-            monitor=self.early_stop == "retain_drop",
+            monitor=watches,
+            watched=self.watched if watches else "",
             batch_size=self.batch_size,
             order=self.ways.order,
             clean_moments=self.ways.clean_moments,
