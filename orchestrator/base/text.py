@@ -43,3 +43,8 @@ def varying_names(params: Sequence[Mapping[str, object]]) -> tuple[str, ...]:
     names = dict.fromkeys(name for each in params for name in each)
     texts = {name: {json.dumps(each.get(name), sort_keys=True, default=str) for each in params} for name in names}
     return tuple(name for name in names if len(texts[name]) > 1)
+
+
+def first_of(texts: Sequence[str]) -> str:
+    """Returns the first text, and how many more there are."""
+    return texts[0] + (f" (and {len(texts) - 1} more)" if len(texts) > 1 else "")

@@ -37,6 +37,7 @@ from ..base.documents import (
 )
 from ..base.files import write_synced
 from ..base.provenance import _cpus, git_state, versions
+from ..base.text import first_of
 from ..base.values import Record, finite
 from ..plan.data import ExperimentData
 from ..plan.rows import Plan, Row
@@ -179,7 +180,6 @@ class _Collected:
         retrain, notes = self._comparable(row, units)
         for meta in unlearned.values():
             notes += meta["notes"]
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         needs = None if row.unlearns is None else row.unlearns.needs()
         known = ResultRow(
             row.method,
@@ -191,7 +191,7 @@ class _Collected:
             retrained_models=len(units[0].spec.negative) if units else None,
             sources=tuple(names[unit.label.model_id] for unit in done),
             notes=tuple(notes),
-            error=f"{problems[0]}{more}" if problems else "",
+            error=first_of(problems) if problems else "",
             title="" if row.unlearns is None else row.unlearns.card.title,
             access="" if needs is None else needs.access,
             validation=needs is not None and needs.validation,

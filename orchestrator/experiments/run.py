@@ -9,23 +9,22 @@ from pathlib import Path
 from ..base.documents import Results, Tuned, Work
 from ..base.errors import EnvironmentFault, Fault, RecipeError
 from ..base.processes import peak_mib
-from ..engine import Engine, InlineEngine
+from ..engine import Engine
 from ..plan.data import ExperimentData, load_data
 from ..plan.plan import check_stored_models, make_plan
 from ..plan.rows import Plan
-from ..plan.units import MODEL_KINDS, STAGES, Outcome, Unit, default_threads
+from ..plan.units import MODEL_KINDS, STAGES, Outcome, Unit
 from ..recipe.sections import Recipe
 from ..records.folder import OutputFolder
 from ..records.mlflow_writer import Tracker
 from ..records.progress import Progress
 from ..store import CorruptObject, open_store
-from ..work.context import Context
 from ..work.execute import HEAL_LIMIT
 from .outputs import write_forget_set, write_outputs
 from .preflight import preflight, try_model
 from .results import collect, environment, write_results
 from .selection import choose_forget_set
-from .stages import INLINE, RunOptions, Stages
+from .stages import INLINE, RunOptions, Stages, inline_engine, open_data
 from .taken import taken
 
 Extend = Callable[[Plan, ExperimentData], Plan]
@@ -74,10 +73,7 @@ class _Run:
         self.folder = folder
         self.progress = progress
         self.stages = Stages(folder, progress)
-        self.store = open_store(options.store or str(folder.path / "store"))
-        self.data = load_data(
-            recipe, self.store, progress.counting("decoding images"), allow_factory=options.allow_factory
-        )
+        self.store, self.data = open_data(recipe, options, folder, progress)
         for note in self.data.split.notes:
             progress.say(note)
         self.plan = make_plan(recipe, self.data)
@@ -192,22 +188,13 @@ class _Run:
         """Returns where units run. Scores alone are seconds of arithmetic, not worth a start of
         Ray.
         """
-        threads = default_threads(self.recipe.resources.cpus_per_unit)
-        inline = self.options.address == INLINE
-        if not only_scores:
-            preflight(self.recipe, self.store)
-        if inline or only_scores:
-            self.engine = InlineEngine(
-                Context(self.store, self.data, threads=threads, allow_factory=self.options.allow_factory)
-            )
-            if not only_scores:
-                self.where = "one process"
-                self.stages.record(self.engine)
+        given = (self.recipe, self.options, self.data, self.store)
+        if only_scores:
+            self.engine = inline_engine(*given)
             return self.engine
-        self.engine = self.stages.start_ray(
-            self.recipe, self.options, self.data, self.store, self._write_outputs, self._attacker_rows()
-        )
-        self.where = self.engine.describe()
+        preflight(self.recipe, self.store)
+        self.engine = self.stages.start(*given, self._write_outputs, self._attacker_rows())
+        self.where = "one process" if self.options.address == INLINE else self.engine.describe()
         return self.engine
 
     def _write_outputs(self) -> list[Path]:
@@ -231,10 +218,8 @@ class _Run:
                 previous.get(name) == document[name] for name in ("rows", "recipe")
             )
             if not unchanged or not self.folder.report_is_whole():
-                from ..report.write import write_report
-
                 self.progress.say("drawing figures and the report")
-                self.folder.seal_report(write_report(self.folder.path))
+                _draw(self.folder)
             self.folder.seal([self.folder.path / "results.json"])
         if self.work["units_executed"]:
             self._stored()  # the next start then finds all marks known
@@ -276,8 +261,12 @@ def rebuild(folder: OutputFolder, *, allow_factory: bool = False) -> Results:
         folder.stage_seconds(),
         environment(data, store, work, "stored results", rows, folder.results()),
     )
-    from ..report.write import write_report
-
-    folder.seal_report(write_report(folder.path))
+    _draw(folder)
     folder.seal([folder.path / "results.json"])
     return document
+
+
+def _draw(folder: OutputFolder) -> None:
+    from ..report.write import write_report  # imports matplotlib
+
+    folder.seal_report(write_report(folder.path))

@@ -19,10 +19,9 @@ from unlearn import METHODS
 from ..base.documents import FinalRow, Results, SearchDocument, Trial
 from ..base.errors import EXIT_UNITS_FAILED, UserError
 from ..base.files import write_synced
-from ..base.text import varying_names
+from ..base.text import first_of, varying_names
 from ..base.values import finite
 from ..engine import Engine, SettingReport
-from ..plan.data import load_data
 from ..plan.objective import BROKEN, FAILED, FINISHED, STOPPED, Measured, front_of, winner_of
 from ..plan.plan import check_stored_models
 from ..plan.search import BOUND, FOLD, MEASURED_ERROR, SearchPlan, bound_of, check_search, plan_search
@@ -32,12 +31,12 @@ from ..recipe.recipe import changed
 from ..recipe.sections import Recipe
 from ..records.folder import OutputFolder
 from ..records.progress import Progress
-from ..store import Store, open_store
+from ..store import Store
 from .outputs import write_outputs
 from .preflight import preflight, try_model
 from .run import RunResult, run
 from .selection import choose_forget_set
-from .stages import INLINE, RunOptions, Stages
+from .stages import INLINE, RunOptions, Stages, open_data
 from .taken import taken
 
 if TYPE_CHECKING:
@@ -158,11 +157,8 @@ class _Search:
         self.stages = Stages(folder, progress)
 
     def find(self) -> SearchDocument:
-        store = open_store(self.options.store or str(self.folder.path / "store"))
         choose_forget_set(self.recipe, self.options, self.folder, self.progress)
-        data = load_data(
-            self.recipe, store, self.progress.counting("decoding images"), allow_factory=self.options.allow_factory
-        )
+        store, data = open_data(self.recipe, self.options, self.folder, self.progress)
         plan = plan_search(self.recipe, data)
         check_stored_models(plan.plan, sum(store.has(unit.key) for unit in plan.plan.stages["train"]))
         known = read(self.folder.path)
@@ -218,9 +214,8 @@ class _Search:
 
         self.stages.run(missing, reused, lambda: engine, listen)
         if failed:
-            first = f"{failed[0].name}: {failed[0].error}"
-            more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-            raise SearchFailed(f"{self.recipe.name}: every setting needs what failed: {first}{more}")
+            why = first_of([f"{each.name}: {each.error}" for each in failed])
+            raise SearchFailed(f"{self.recipe.name}: every setting needs what failed: {why}")
 
     def _settle(self, plan: SearchPlan, engine: RayEngine) -> list[Trial]:
         from ..engine.ray.search_trials import run_settings  # imports Ray

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from ..base.errors import EXIT_UNITS_FAILED, UserError
-from ..engine import Engine, InlineEngine
-from ..plan.data import load_data
+from ..base.text import first_of
 from ..plan.selection import selection_units
-from ..plan.units import Outcome, Unit, default_threads
+from ..plan.units import Outcome, Unit
 from ..recipe.sections import Recipe
 from ..records.folder import OutputFolder
 from ..records.progress import Progress
-from ..store import open_store
-from ..work.context import Context
 from .preflight import preflight, try_model
-from .stages import INLINE, RunOptions, Stages
+from .stages import RunOptions, Stages, open_data
 
 
 class SelectionFailed(UserError):
@@ -30,10 +29,7 @@ def choose_forget_set(recipe: Recipe, options: RunOptions, folder: OutputFolder,
     """
     if recipe.scenario.scored is None:
         return frozenset()
-    store = open_store(options.store or str(folder.path / "store"))
-    data = load_data(
-        recipe, store, progress.counting("decoding images"), allow_factory=options.allow_factory, stand_in=True
-    )
+    store, data = open_data(recipe, options, folder, progress, stand_in=True)
     if not data.stand_in:
         return frozenset()
     units = selection_units(recipe, data.dataset)
@@ -46,17 +42,6 @@ def choose_forget_set(recipe: Recipe, options: RunOptions, folder: OutputFolder,
     stored = store.committed({unit.key for unit in units})
     missing = [unit for unit in units if unit.key not in stored]
     stages, made, failed = Stages(folder, progress), set(), list[Outcome]()
-    engines: list[Engine] = []
-
-    def engine() -> Engine:
-        if options.address == INLINE:
-            threads = default_threads(recipe.resources.cpus_per_unit)
-            context = Context(store, data, threads=threads, allow_factory=options.allow_factory)
-            engines.append(InlineEngine(context))
-            stages.record(engines[0])
-        else:
-            engines.append(stages.start_ray(recipe, options, data, store, list))
-        return engines[0]
 
     def ended(unit: Unit, outcome: Outcome) -> None:
         if outcome.failed:
@@ -64,15 +49,16 @@ def choose_forget_set(recipe: Recipe, options: RunOptions, folder: OutputFolder,
         elif outcome.status == "done":
             made.add(unit.key)
 
-    try:
-        stages.run({"train": missing}, {"train": len(units) - len(missing)}, engine, ended)
-    finally:
-        for each in engines:
-            each.close()
+    with contextlib.ExitStack() as stack:
+        stages.run(
+            {"train": missing},
+            {"train": len(units) - len(missing)},
+            lambda: stack.enter_context(contextlib.closing(stages.start(recipe, options, data, store))),
+            ended,
+        )
     if failed:
-        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        why = first_of([f"{each.name}: {each.error}" for each in failed])
         raise SelectionFailed(
-            f"{recipe.name}: scenario.select: the forget set cannot be chosen: {failed[0].name}: "
-            f"{failed[0].error}{more}; mend it, and the same command goes on"
+            f"{recipe.name}: scenario.select: the forget set cannot be chosen: {why}; mend it, and the same command goes on"
         )
     return frozenset(made)

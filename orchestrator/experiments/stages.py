@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..engine import Engine, Listener
-from ..plan.data import ExperimentData
-from ..plan.units import Outcome, Unit, weight_of
+from ..engine import Engine, InlineEngine, Listener
+from ..plan.data import ExperimentData, load_data
+from ..plan.units import Outcome, Unit, default_threads, weight_of
 from ..recipe.sections import Recipe
 from ..records.folder import OutputFolder
 from ..records.progress import JOINING, Progress, StageCount
-from ..store import Store
+from ..store import Store, open_store
+from ..work.context import Context
 
 if TYPE_CHECKING:
     from ..engine.ray.engine import RayEngine
@@ -50,6 +51,24 @@ class RunOptions:
     force: bool = False
     fresh: frozenset[str] = frozenset()
     again: str = ""
+
+
+def open_data(
+    recipe: Recipe, options: RunOptions, folder: OutputFolder, progress: Progress, stand_in: bool = False
+) -> tuple[Store, ExperimentData]:
+    """Returns the store that the options name, and the recipe's data.
+
+    **Arguments and errors:** `stand_in` and errors as of `load_data`.
+    """
+    store = open_store(options.store or str(folder.path / "store"))
+    counting = progress.counting("decoding images")
+    return store, load_data(recipe, store, counting, allow_factory=options.allow_factory, stand_in=stand_in)
+
+
+def inline_engine(recipe: Recipe, options: RunOptions, data: ExperimentData, store: Store) -> InlineEngine:
+    """Returns this process as the place where units run."""
+    threads = default_threads(recipe.resources.cpus_per_unit)
+    return InlineEngine(Context(store, data, threads=threads, allow_factory=options.allow_factory))
 
 
 class Stages(Listener):
@@ -139,13 +158,32 @@ class Stages(Listener):
         yield
         self._log_end(stage, time.monotonic() - started)
 
+    def start(
+        self,
+        recipe: Recipe,
+        options: RunOptions,
+        data: ExperimentData,
+        store: Store,
+        write_outputs: Callable[[], Sequence[Path]] = tuple,
+        attacker_rows: int = 0,
+    ) -> Engine:
+        """Starts what the options ask for, this process or Ray, and records where units will run.
+
+        **Arguments:** as of `start_ray`.
+        """
+        if options.address != INLINE:
+            return self.start_ray(recipe, options, data, store, write_outputs, attacker_rows)
+        engine = inline_engine(recipe, options, data, store)
+        self._record(engine)
+        return engine
+
     def start_ray(
         self,
         recipe: Recipe,
         options: RunOptions,
         data: ExperimentData,
         store: Store,
-        write_outputs: Callable[[], Sequence[Path]],
+        write_outputs: Callable[[], Sequence[Path]] = tuple,
         attacker_rows: int = 0,
     ) -> RayEngine:
         """Joins or starts Ray and records where units will run.
@@ -166,10 +204,9 @@ class Stages(Listener):
             allow_factory=options.allow_factory,
             attacker_rows=attacker_rows,
         )
-        self.record(engine)
+        self._record(engine)
         return engine
 
-    def record(self, engine: Engine) -> None:
-        """Says and records where `engine` runs units."""
+    def _record(self, engine: Engine) -> None:
         self.progress.say(engine.describe())
         self.folder.log_engine(engine.describe(), engine.slots)

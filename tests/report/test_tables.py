@@ -271,10 +271,12 @@ SEEN = [  # methods in a recipe's order, and what they see
     ("grad_ascent", "GradAscent", "forget", False),
     ("lotus", "LoTUS", "retain_share", True),
     ("pgu", "PGU", "moments", False),
+    ("pgu", "PGU that watches", "moments", False, "retain"),
 ]
 GROUPED = [
     "Retrain",
-    *("sees D_f", "GradAscent", "sees D_f, moments", "PGU", "sees D_f, Fisher", "SSD"),
+    *("sees D_f", "GradAscent", "sees D_f, moments", "PGU", "sees D_f, moments, accuracy on D_r", "PGU that watches"),
+    *("sees D_f, Fisher", "SSD"),
     *("sees D_f, part of D_r, validation", "LoTUS", "sees D_f, D_r", "Finetune", "sees D_f, D_r, validation", "SCRUB"),
 ]
 
@@ -282,8 +284,8 @@ GROUPED = [
 def grouped_results() -> dict[str, Any]:
     plain: dict[str, Any] = {"params": {}, "status": "done", "metrics": {"auc": 0.6}, "ci": {"auc": [0.55, 0.65]}}
     rows = [
-        {**plain, "method": name, "title": title, "access": access, "validation": validation}
-        for name, title, access, validation in SEEN
+        {**plain, **dict(zip(("method", "title", "access", "validation", "watched"), seen, strict=False))}
+        for seen in SEEN
     ]
     return build.document([*rows, {**plain, "method": "retrain"}])
 
@@ -293,10 +295,12 @@ def test_rows_are_grouped_by_the_data_that_methods_see(tmp_path: Path) -> None:
     markdown = [line.split("|")[1].strip().strip("*").replace("\\", "") for line in table(folder, "md").splitlines() if line[:1] == "|"]  # fmt: skip
     assert markdown[2:] == GROUPED
     read = parse(table(folder, "csv"))
-    assert [row["method"] for row in read] == ["retrain", "grad_ascent", "pgu", "ssd", "lotus", "finetune", "scrub"]
+    assert [row["method"] for row in read] == [
+        *("retrain", "grad_ascent", "pgu", "pgu", "ssd", "lotus", "finetune", "scrub"),
+    ]
     assert [(row["access"], row["validation"]) for row in read[:2]] == [("", ""), ("forget", "false")]
     latex = [line for line in table(folder, "latex").splitlines() if "emph{sees" in line]
-    assert len(latex) == 6
+    assert len(latex) == 7
     assert latex[-1] == r"\multicolumn{4}{l}{\emph{sees $D_f$, $D_r$, validation}} \\"
     stream = io.StringIO()
     Console(width=120, file=stream).print(terminal_table(grouped_results()))
@@ -335,7 +339,10 @@ def test_latex_of_chosen_columns_stands_in_a_table_that_fits(written: Path, caps
 
 
 def test_compare_writes_a_page_with_what_the_table_says(two: list[Path], tmp_path: Path) -> None:
-    page = tmp_path / "pages" / "compare.html"
+    missing = tmp_path / "pages" / "compare.html"
+    assert main(["compare", *map(str, two), "--page", str(missing)]) == 3
+    assert not missing.parent.exists(), "a misspelt folder is not made"
+    page = tmp_path / "compare.html"
     assert main(["compare", *map(str, two), "--page", str(page)]) == 0
     shown_page = page.read_text()
     markdown = compare(two, "md")

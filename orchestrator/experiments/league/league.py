@@ -14,21 +14,18 @@ from unlearn import METHODS
 from ...base.documents import LeagueDocument, Tuned
 from ...base.files import write_synced
 from ...base.values import Json, finite, plain
-from ...engine import Engine, InlineEngine
-from ...plan.data import load_data
+from ...engine import Engine
 from ...plan.league import LeaguePlan, check_league, chosen
 from ...plan.plan import make_plan
-from ...plan.units import Unit, default_threads
+from ...plan.units import Unit
 from ...recipe.options import option_names
 from ...recipe.sections import Recipe
 from ...records.folder import OutputFolder
 from ...records.progress import Progress
-from ...store import open_store
-from ...work.context import Context
 from ..preflight import preflight, try_model
 from ..run import RunResult, run
 from ..selection import choose_forget_set
-from ..stages import INLINE, RunOptions, Stages
+from ..stages import RunOptions, Stages, open_data
 from ..taken import taken
 from .looks import FirstLook, looks_of, take
 from .table import build
@@ -78,10 +75,8 @@ class _Preparation:
 
     def execute(self) -> tuple[list[Tuned], FirstLook]:
         recipe, options = self.plan.recipe, self.options
-        self.store = open_store(options.store or str(self.folder.path / "store"))
         choose_forget_set(recipe, options, self.folder, self.progress)
-        counting = self.progress.counting("decoding images")
-        self.data = load_data(recipe, self.store, counting, allow_factory=options.allow_factory)
+        self.store, self.data = open_data(recipe, options, self.folder, self.progress)
         try_model(recipe, self.data, allow_factory=options.allow_factory)
         self.folder.write_recipe(recipe, self.store.uri)
         self.folder.log_begin(recipe.name)
@@ -113,15 +108,8 @@ class _Preparation:
     def _start(self) -> Engine:
         """Returns where units run, started at the first that is missing."""
         if self._engine is None:
-            recipe, options = self.plan.recipe, self.options
-            preflight(recipe, self.store)
-            if options.address == INLINE:
-                threads = default_threads(recipe.resources.cpus_per_unit)
-                context = Context(self.store, self.data, threads=threads, allow_factory=options.allow_factory)
-                self._engine = InlineEngine(context)
-                self.stages.record(self._engine)
-            else:
-                self._engine = self.stages.start_ray(recipe, options, self.data, self.store, tuple)
+            preflight(self.plan.recipe, self.store)
+            self._engine = self.stages.start(self.plan.recipe, self.options, self.data, self.store)
         return self._engine
 
 

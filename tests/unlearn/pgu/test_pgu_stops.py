@@ -89,6 +89,7 @@ def test_early_stop_by_gap_for_real(trained, data, forget, held_out) -> None:
 def test_early_stop_by_drop(model, forget, moments, held_out, monkeypatch) -> None:
     accuracies([1.0, 0.5, 0.2, 0.1], [0.9, 0.87, 0.86, 0.84], monkeypatch)
     method = ten_steps(early_stop="retain_drop", epochs=5)
+    assert (method.needs().watched, ten_steps(early_stop="gap").needs().watched) == ("retain", "")
     result = method.unlearn(model, forget=forget, moments=moments, monitor={"retain": held_out})
     assert result.stopped_at == 2, "0.84 is more than five points below 0.90; the epoch before it is kept"
     accuracies([1.0, 0.5], [0.9, 0.2], monkeypatch)
