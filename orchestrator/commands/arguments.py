@@ -10,18 +10,22 @@ import argparse
 from pathlib import Path
 
 from .shared_arguments import (
-    classes,
+    JOINED,
+    address_argument,
     code_argument,
-    count,
+    experiment_arguments,
     folder_argument,
     folder_name,
     force_argument,
     gap,
     gib,
     json_argument,
+    output_argument,
     output_arguments,
     recipe_arguments,
     running_arguments,
+    set_argument,
+    whole,
 )
 
 DISTRIBUTED_ROWS = 2_000_000
@@ -29,9 +33,7 @@ VALUES_PER_ROW = 20  # of 10 classes: their probabilities, and the label one-hot
 
 
 def run(parser: argparse.ArgumentParser) -> None:
-    recipe_arguments(parser)
-    output_arguments(parser)
-    running_arguments(parser)
+    experiment_arguments(parser)
     parser.add_argument(
         "--fresh",
         metavar="METHOD",
@@ -41,25 +43,13 @@ def run(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def search(parser: argparse.ArgumentParser) -> None:
-    recipe_arguments(parser)
-    output_arguments(parser)
-    running_arguments(parser)
-
-
-def league(parser: argparse.ArgumentParser) -> None:
-    recipe_arguments(parser)
-    output_arguments(parser)
-    running_arguments(parser)
-
-
 def plan(parser: argparse.ArgumentParser) -> None:
     recipe_arguments(parser)
     output_arguments(parser)
     parser.add_argument(
         "--slots",
         metavar="N",
-        type=count,
+        type=whole(1),
         help="units at once, for the time it would take (default: what fits here)",
     )
     parser.add_argument("--address", metavar="auto|HOST:PORT", help="a Ray cluster to take the number of slots from")
@@ -80,11 +70,8 @@ def submit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", metavar="DIR", help="output folder as the cluster sees it (default: runs/NAME in the job's folder)"
     )
-    parser.add_argument(
-        "--store",
-        metavar="DIR|s3://…",
-        help="store as the cluster sees it; give one, or results stay on the node of the driver",
-    )
+    said = "store as the cluster sees it; give one, or results stay on the node of the driver"
+    parser.add_argument("--store", metavar="DIR|s3://…", help=said)
     force_argument(parser)
     code_argument(parser)
     parser.add_argument(
@@ -147,7 +134,6 @@ def report(parser: argparse.ArgumentParser) -> None:
 def table(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="DIR", type=Path, help="output folder of a run or an audit")
     parser.add_argument("--format", choices=("csv", "md", "latex"), default="md", help="default: md")
-
     parser.add_argument(
         "--columns", metavar="a,b", help="of LaTeX: the metrics to show, in this order, such as auc,error_test"
     )
@@ -159,10 +145,6 @@ def compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", metavar="DIR", type=Path, nargs="+", help="output folders")
     parser.add_argument("--page", metavar="FILE", type=Path, help="write a page instead, one HTML file")
     parser.add_argument("--format", choices=("csv", "md", "latex"), default="md", help="default: md")
-
-
-def recipes(parser: argparse.ArgumentParser) -> None:
-    json_argument(parser)
 
 
 def methods(parser: argparse.ArgumentParser) -> None:
@@ -194,26 +176,17 @@ def audit(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--attacks", metavar="a,b", default="xgboost", help="attacks to run, or all (default: xgboost)")
     code_argument(parser)
-    parser.add_argument(
-        "--output",
-        metavar="DIR",
-        type=folder_name,
-        default=Path("runs/audit"),
-        help="output folder (default: runs/audit)",
-    )
+    output_argument(parser, "runs/audit")
     force_argument(parser)
     parser.add_argument("--seed", type=int, default=0, help="of attacks and intervals (default: 0)")
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        metavar="ATTACK.OPTION=VALUE",
-        action="append",
-        default=[],
-        help="an option of an attack, for example --set rmia.gamma=2 or --set xgboost.max_depth=6; may be repeated",
+    set_argument(
+        parser,
+        "an option of an attack, for example --set rmia.gamma=2 or --set xgboost.max_depth=6; may be repeated",
+        "ATTACK.OPTION=VALUE",
     )
     parser.add_argument(
         "--num-classes",
-        type=classes,
+        type=whole(2),
         metavar="N",
         help="classes that labels may be of, where the logits of forgotten classes were dropped",
     )
@@ -223,11 +196,7 @@ def audit(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         help="the same models' outputs on samples that none was trained on: the z of RMIA",
     )
-    parser.add_argument(
-        "--address",
-        metavar="auto|HOST:PORT|local",
-        help="Ray cluster for large outputs; local starts one here (default: RAY_ADDRESS where set, else local)",
-    )
+    address_argument(parser, f"Ray cluster for large outputs; local starts one here {JOINED}")
     parser.add_argument(
         "--distributed-rows",
         type=int,
@@ -252,7 +221,7 @@ def audit(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--worker-rows",
-        type=count,
+        type=whole(1),
         metavar="N",
         help="rows that a worker on Ray may learn XGBoost's trees from; of more a random sample is taken, and the results say so. "
         "All rows are scored in any case (default: all)",
@@ -279,18 +248,12 @@ def reproduce(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="run nothing: print what each item adds, in hours of two cores or a GPU",
     )
-    parser.add_argument(
-        "--output",
-        metavar="DIR",
-        type=folder_name,
-        help="folder of all results (default: runs/reproduce-SIZE)",
-    )
+    said = "folder of all results (default: runs/reproduce-SIZE)"
+    parser.add_argument("--output", metavar="DIR", type=folder_name, help=said)
     force_argument(parser)
     parser.add_argument("--store", metavar="DIR|s3://…", help="store of finished units (default: OUTPUT/store)")
-    parser.add_argument("--address", metavar="auto|HOST:PORT|local", help="Ray cluster to use (default: as for `run`)")
-    parser.add_argument(
-        "--set", dest="overrides", metavar="a.b=v", action="append", default=[], help="override a value in every recipe"
-    )
+    address_argument(parser, "Ray cluster to use (default: as for `run`)")
+    set_argument(parser, "override a value in every recipe")
     json_argument(parser, "print one JSON document on standard output")
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
@@ -304,14 +267,7 @@ def unlearn(parser: argparse.ArgumentParser) -> None:
         help="weights: .safetensors, or a state_dict saved by torch",
     )
     parser.add_argument("--recipe", metavar="RECIPE", required=True, help="names dataset, scenario, model and method")
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        metavar="a.b=v",
-        action="append",
-        default=[],
-        help="override a recipe value; may be repeated",
-    )
+    set_argument(parser, "override a recipe value; may be repeated")
     parser.add_argument("--method", metavar="NAME", help="which of the recipe's methods (default: the first)")
     parser.add_argument(
         "--moments", metavar="FILE", type=Path, help="second moments of the training data, saved when training ended"
@@ -329,11 +285,7 @@ def unlearn(parser: argparse.ArgumentParser) -> None:
 
 
 def doctor(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--address",
-        metavar="auto|HOST:PORT|local",
-        help="Ray cluster to look at (default: RAY_ADDRESS where set, else local)",
-    )
+    address_argument(parser, f"Ray cluster to look at {JOINED}")
     parser.add_argument("--store", metavar="DIR|s3://…", help="store that driver and workers must all be able to use")
     parser.add_argument(
         "--tracking",

@@ -7,7 +7,6 @@ import argparse
 import contextlib
 import dataclasses
 import json
-import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -219,7 +218,7 @@ def _runner(
     if not isinstance(source, ParquetFiles):
         yield here, [f"xgboost: {rows:,} rows were fitted in this process: only Parquet files can be streamed to Ray"]
         return
-    session = ray_session(args.address or os.environ.get("RAY_ADDRESS"))
+    session = ray_session(args.address)
     try:
         memory = None if args.worker_memory is None else args.worker_memory * GIB
         there = attacks_on_ray(session, source, args.scratch, memory, args.worker_rows, here)

@@ -32,6 +32,7 @@ from ..base.errors import (
 )
 from . import arguments, own_arguments
 from .ending import print_json, safe_streams, unforeseen
+from .shared_arguments import experiment_arguments, json_argument
 
 
 class Command(NamedTuple):
@@ -48,9 +49,11 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "run": Command("run", arguments.run, "run a whole experiment; running it again resumes"),
-    "search": Command("search", arguments.search, "find good settings of a method within a budget, then measure them"),
+    "search": Command(
+        "search", experiment_arguments, "find good settings of a method within a budget, then measure them"
+    ),
     "league": Command(
-        "league", arguments.league, "tune methods with equal budgets and rank them beside doing nothing and Retrain"
+        "league", experiment_arguments, "tune methods with equal budgets and rank them beside doing nothing and Retrain"
     ),
     "plan": Command(
         "plan", arguments.plan, "say what would run: units for each stage, stored or missing, and what they may cost"
@@ -65,7 +68,7 @@ COMMANDS = {
     "report": Command("report", arguments.report, "write tables, figures and the page again from stored results"),
     "table": Command("table", arguments.table, "print the results as csv, md or latex"),
     "compare": Command("compare", arguments.compare, "print runs side by side"),
-    "recipes": Command("recipes", arguments.recipes, "list the recipes that come with the package"),
+    "recipes": Command("recipes", json_argument, "list the recipes that come with the package"),
     "methods": Command("methods", arguments.methods, "list the unlearning methods, or print the card of one"),
     "check-method": Command(
         "check_method", arguments.check_method, "try a method of your own on what every method must do"

@@ -50,7 +50,7 @@ def main(args: argparse.Namespace) -> int:
     ]
     if args.store:
         findings += _guard("store", lambda: _store(args.store))
-    findings += _ray(args.address or os.environ.get("RAY_ADDRESS"), args.store)
+    findings += _ray(args.address, args.store)
     tracking = args.tracking or os.environ.get("MLFLOW_TRACKING_URI", "")
     if tracking:
         findings += _guard("MLflow", lambda: _tracking(tracking))

@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .shared_arguments import code_argument, folder_name, json_argument, set_argument
+from .shared_arguments import (
+    address_argument,
+    code_argument,
+    folder_name,
+    json_argument,
+    output_argument,
+    set_argument,
+    whole,
+)
 
 LEAST_SHADOWS = 5
 SHELLS = ("bash", "zsh", "tcsh")
@@ -49,20 +57,16 @@ def verify(parser: argparse.ArgumentParser) -> None:
         help="weights that you unlearned yourself; may be repeated",
     )
     parser.add_argument(
-        "--shadows", metavar="N", type=_shadows, default=16, help="shadow models of each of two kinds (default: 16)"
+        "--shadows",
+        metavar="N",
+        type=whole(LEAST_SHADOWS),
+        default=16,
+        help="shadow models of each of two kinds (default: 16)",
     )
     set_argument(parser, "how it was trained, such as --set training.epochs=20; may be repeated")
-    parser.add_argument(
-        "--output",
-        metavar="DIR",
-        type=folder_name,
-        default=Path("runs/verify"),
-        help="output folder (default: runs/verify)",
-    )
+    output_argument(parser, "runs/verify")
     parser.add_argument("--store", metavar="DIR|s3://…", help="store of finished units (default: OUTPUT/store)")
-    parser.add_argument(
-        "--address", metavar="auto|HOST:PORT|local", help="where units run (default: as for `orchestrator run`)"
-    )
+    address_argument(parser, "where units run (default: as for `orchestrator run`)")
     parser.add_argument("--plan-only", action="store_true", help="look at the model, say what would run, and stop")
     parser.add_argument("--anyway", action="store_true", help="go on although the model is no better than chance")
     parser.add_argument("--force", action="store_true", help="use the output folder although it holds something else")
@@ -93,9 +97,3 @@ def jobs(parser: argparse.ArgumentParser) -> None:
 def completion(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of `completion`."""
     parser.add_argument("shell", metavar="SHELL", choices=SHELLS, help="bash, zsh or tcsh")
-
-
-def _shadows(text: str) -> int:
-    if not text.isdecimal() or int(text) < LEAST_SHADOWS:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; give a whole number of {LEAST_SHADOWS} or more")
-    return int(text)

@@ -19,7 +19,7 @@ from ..plan.plan import make_plan
 from ..plan.units import STAGE_TITLES
 from ..recipe.sections import Resources
 from ..records.progress import duration
-from ..store import open_store
+from ..store import existing_store
 from . import common
 from .ending import print_json
 
@@ -36,8 +36,7 @@ class PlanDocument(Estimate, DataSummary):
 def main(args: argparse.Namespace) -> int:
     recipe = common.load(args)
     uri = args.store or str((args.output or Path("runs") / recipe.name) / "store")
-    # Planning leaves nothing behind: a store that is not there yet is simply empty.
-    store = open_store(uri) if uri.startswith("s3://") or Path(uri).is_dir() else None
+    store = existing_store(uri)
     data = load_data(recipe, store, keep=False, stand_in=True, allow_factory=args.allow_factory)
     plan = make_plan(recipe, data)
     slots = args.slots or _slots(recipe.resources, args.address)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from ..experiments.reproduce import ITEMS, chosen, price
 from ..experiments.reproduce.item import Item
 from ..experiments.reproduce.page import SYMBOLS, counts
 from ..experiments.reproduce.runner import document, run_items
-from ..store import open_store
+from ..store import existing_store
 from .ending import print_json
 
 
@@ -34,7 +33,7 @@ def main(args: argparse.Namespace) -> int:
         catalogue=list(ITEMS.values()),
         overrides=args.overrides,
         store=args.store,
-        address=args.address or os.environ.get("RAY_ADDRESS"),
+        address=args.address,
         quiet=args.quiet,
         force=args.force,
         say=say,
@@ -52,10 +51,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _plan(items: Sequence[Item], args: argparse.Namespace, folder: Path) -> int:
-    uri = args.store or str(folder / "store")
-    # Planning leaves nothing behind: a store that is not there yet is simply empty.
-    store = open_store(uri) if uri.startswith("s3://") or Path(uri).is_dir() else None
-    prices = price.price(items, args.size, args.overrides, store)
+    prices = price.price(items, args.size, args.overrides, existing_store(args.store or str(folder / "store")))
     if args.json:
         print_json({"size": args.size, "items": price.documents(prices)})
     else:

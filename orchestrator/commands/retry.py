@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 
 from ..base.errors import UserError, did_you_mean
 from ..experiments.run import RunOptions, run
@@ -24,7 +23,7 @@ def main(args: argparse.Namespace) -> int:
     options = RunOptions(
         output=folder.path,
         store=folder.store_uri(),
-        address=args.address or os.environ.get("RAY_ADDRESS"),
+        address=args.address,
         quiet=args.quiet,
         only=only,
         allow_factory=args.allow_factory,

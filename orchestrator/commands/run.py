@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +25,7 @@ def run_options(args: argparse.Namespace, name: str) -> RunOptions:
     return RunOptions(
         output=args.output or Path("runs") / name,
         store=args.store,
-        address=args.address or os.environ.get("RAY_ADDRESS"),
+        address=args.address,
         quiet=args.quiet,
         allow_factory=args.allow_factory,
         force=args.force,

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -21,32 +24,50 @@ def recipe_arguments(parser: argparse.ArgumentParser, nargs: str | None = None) 
     )
 
 
-def set_argument(parser: argparse.ArgumentParser, help: str) -> None:
+def set_argument(parser: argparse.ArgumentParser, help: str, metavar: str = "a.b=v") -> None:
     """Declares --set."""
-    parser.add_argument("--set", dest="overrides", metavar="a.b=v", action="append", default=[], help=help)
+    parser.add_argument("--set", dest="overrides", metavar=metavar, action="append", default=[], help=help)
 
 
 def output_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares --output and --store."""
+    """Declares --output, --store and --force."""
     parser.add_argument("--output", metavar="DIR", type=folder_name, help="output folder (default: runs/NAME)")
-    parser.add_argument(
-        "--store",
-        metavar="DIR|s3://…",
-        help="store of finished units, shared between experiments (default: OUTPUT/store)",
-    )
+    said = "store of finished units, shared between experiments (default: OUTPUT/store)"
+    parser.add_argument("--store", metavar="DIR|s3://…", help=said)
     force_argument(parser)
+
+
+def output_argument(parser: argparse.ArgumentParser, default: str) -> None:
+    """Declares --output."""
+    said = f"output folder (default: {default})"
+    parser.add_argument("--output", metavar="DIR", type=folder_name, default=Path(default), help=said)
+
+
+JOINED = "(default: RAY_ADDRESS where set, else local)"
+
+
+def address_argument(parser: argparse.ArgumentParser, help: str) -> None:
+    """Declares --address of the Ray cluster to work on."""
+    joined = os.environ.get("RAY_ADDRESS") or None
+    parser.add_argument("--address", metavar="auto|HOST:PORT|local", default=joined, help=help)
 
 
 def running_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares where units run and how results are printed."""
-    parser.add_argument(
-        "--address",
-        metavar="auto|HOST:PORT|local",
-        help="Ray cluster to use; local starts one here (default: RAY_ADDRESS where set, else local); inline runs units in this process without Ray",
+    address_argument(
+        parser,
+        f"Ray cluster to use; local starts one here {JOINED}; inline runs units in this process without Ray",
     )
     json_argument(parser, "print results as one JSON document on standard output")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     code_argument(parser)
+
+
+def experiment_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments of what runs a recipe: `run`, `search` and `league`."""
+    recipe_arguments(parser)
+    output_arguments(parser)
+    running_arguments(parser)
 
 
 CODE = "let the recipe name methods, attacks, sources and models as package.module:Class, which imports that code"
@@ -86,35 +107,30 @@ def json_argument(parser: argparse.ArgumentParser, help: str = "print one JSON d
 
 def gib(text: str) -> float:
     """Returns a number above 0, for argparse."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; give a number of GiB above 0")
-    return value
+    return _number(text, sys.float_info.max, "give a number of GiB above 0")
 
 
 def gap(text: str) -> float:
     """Returns a gap of AUC for argparse: above 0, and 0.5 at the most."""
+    return _number(text, 0.5, "give a gap of AUC above 0, 0.5 at the most")
+
+
+def _number(text: str, most: float, allowed: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 < value <= 0.5:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; give a gap of AUC above 0, 0.5 at the most")
+    if not 0 < value <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; {allowed}")
     return value
 
 
-def classes(text: str) -> int:
-    """Returns a number of classes for argparse: 2 at the least."""
-    if not text.isdecimal() or int(text) < 2:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; give a whole number of 2 or more")
-    return int(text)
+def whole(least: int) -> Callable[[str], int]:
+    """Returns the reader of a whole number of `least` or more, for argparse."""
 
+    def read(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not allowed; give a whole number of {least} or more")
+        return int(text)
 
-def count(text: str) -> int:
-    """Returns a whole number of 1 or more, for argparse."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; give a whole number of 1 or more")
-    return int(text)
+    return read

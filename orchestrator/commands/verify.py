@@ -27,7 +27,7 @@ from ..recipe.sections import Recipe
 from ..records.folder import SHADOWS
 from ..records.progress import Progress, duration
 from ..report.verification import Verification, table
-from ..store import Store, open_store
+from ..store import Store, existing_store
 from ..work.checkpoint import guess_architecture
 from . import common
 from .ending import print_json
@@ -39,7 +39,7 @@ def main(args: argparse.Namespace) -> int:
     uri = args.store or str(args.output / "store")
     for fault in store_faults(args.store):
         raise UserError(str(fault))
-    store = open_store(uri) if uri.startswith("s3://") or Path(uri).is_dir() else None
+    store = existing_store(uri)
     methods = tuple(_named("--method", text) for text in args.method or ([] if args.unlearned else ["pgu"]))
     request = Request(args.model, _recipe(args), methods, tuple(args.unlearned), args.anyway)
     case = examine(request, store, progress.say, allow_factory=args.allow_factory)

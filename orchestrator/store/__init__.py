@@ -3,6 +3,8 @@ S3 behind one interface."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ..base.errors import EnvironmentFault
 from .base import Attempt, CorruptObject, Store
 from .local import LocalStore
@@ -23,4 +25,13 @@ def open_store(uri: str) -> Store:
     return LocalStore(uri.removeprefix("file://"))
 
 
-__all__ = ["Attempt", "CorruptObject", "LocalStore", "Store", "open_store"]
+def existing_store(uri: str) -> Store | None:
+    """Returns the store at `uri` for planning, which leaves nothing behind: None where there is no
+    such folder yet.
+
+    **Raises:** as `open_store`.
+    """
+    return open_store(uri) if uri.startswith("s3://") or Path(uri).is_dir() else None
+
+
+__all__ = ["Attempt", "CorruptObject", "LocalStore", "Store", "existing_store", "open_store"]
