@@ -18,16 +18,7 @@ from typing import TypedDict
 from ..base.values import Object, Record, canonical
 from ..engine.queue import UnitQueue
 from ..plan.rows import Plan
-from ..plan.specs import (
-    AttackSpec,
-    DistanceSpec,
-    GivenSpec,
-    OutputsSpec,
-    ScoreSpec,
-    TracesSpec,
-    TrainSpec,
-    UnlearnSpec,
-)
+from ..plan.specs import AttackSpec, GivenSpec, OutputsSpec, ScoreSpec, TrainSpec, UnlearnSpec
 from ..plan.units import STAGES, Unit
 from ..recipe.choices import Choice
 from ..store import Store
@@ -136,8 +127,8 @@ def _learn_from_others(pace: Pace, store: Store, known: set[str]) -> None:
     for meta in later:  # now every parent's model is known
         spec, kind = meta["spec"], meta["kind"]
         model = meta.get("model", models.get(str(spec.get("model")))) if kind != "train" else spec["model"]
-        cost = _foreign_cost(kind, spec, meta)
-        if cost is None or (model is None and kind in ("unlearn", "outputs", "unseen", "retained", *STATISTICS)):
+        cost = _listed(kind, spec) or float(meta.get("cost") or 0.0)
+        if not cost or (model is None and kind in ("unlearn", "outputs", "unseen", "retained", *STATISTICS)):
             continue
         data = str(spec.get("dataset", datasets.get(str(spec.get("model")), "")))
         _add(pace, kind, spec, model, data, meta, cost)
@@ -179,37 +170,21 @@ def _model_of(unit: Unit) -> Object | None:
     return None if trained is None else trained.to_json()
 
 
+# What an attacker is fitted on or scores, and what distances are of: so many models are the cost.
+LISTED = {
+    "attack": ("outputs",),
+    "score": ("fit", "positive", "negative"),
+    "traces": ("models", "retrained"),
+    "distance": ("tested", "negative", "models", "retrained"),
+}
+
+
 def _cost(unit: Unit) -> float:
-    spec, listed = unit.spec, 0
-    if isinstance(spec, AttackSpec):
-        listed = len(spec.outputs)
-    elif isinstance(spec, ScoreSpec):
-        listed = len(spec.fit) + len(spec.positive) + len(spec.negative)
-    elif isinstance(spec, TracesSpec):
-        listed = len(spec.models) + len(spec.retrained)
-    elif isinstance(spec, DistanceSpec):
-        listed = len(spec.tested) + len(spec.negative) + len(spec.models) + len(spec.retrained)
-    return float(listed) or unit.cost
-
-
-def _foreign_cost(kind: str, spec: Record, meta: Record) -> float | None:
-    cost = _listed(kind, spec) or meta.get("cost")
-    return float(cost) if cost else None
+    return _listed(unit.kind, vars(unit.spec)) or unit.cost
 
 
 def _listed(kind: str, spec: Record) -> float:
-    """The models that an attacker is fitted on or scores, or that distances are of; 0 for other
-    kinds.
-    """
-    if kind == "attack":
-        return float(len(spec["outputs"]))
-    if kind == "score":
-        return float(len(spec["fit"]) + len(spec["positive"]) + len(spec["negative"]))
-    if kind == "traces":
-        return float(len(spec["models"]) + len(spec["retrained"]))
-    if kind == "distance":
-        return float(len(spec["tested"]) + len(spec["negative"]) + len(spec["models"]) + len(spec["retrained"]))
-    return 0.0
+    return float(sum(len(spec[name]) for name in LISTED.get(kind, ())))
 
 
 def groups_of(plan: Plan) -> dict[str, list[Unit]]:
@@ -301,12 +276,11 @@ def estimate(plan: Plan, store: Store | None, dataset: str, slots: int) -> Estim
             "cpu_hours_left": None if work is None else work * resources.cpus_per_unit / 3600,
             "gpu_hours_left": None if work is None else work * (resources.gpus_per_unit if gpu else 0.0) / 3600,
         }
-    counts = list(stages.values())
     total: Left = {
-        "unit_seconds_left": _total([stage["unit_seconds_left"] for stage in counts]),
-        "wall_seconds_left": _total([stage["wall_seconds_left"] for stage in counts]),
-        "cpu_hours_left": _total([stage["cpu_hours_left"] for stage in counts]),
-        "gpu_hours_left": _total([stage["gpu_hours_left"] for stage in counts]),
+        "unit_seconds_left": _total(stage["unit_seconds_left"] for stage in stages.values()),
+        "wall_seconds_left": _total(stage["wall_seconds_left"] for stage in stages.values()),
+        "cpu_hours_left": _total(stage["cpu_hours_left"] for stage in stages.values()),
+        "gpu_hours_left": _total(stage["gpu_hours_left"] for stage in stages.values()),
     }
     if total["wall_seconds_left"] is not None:
         total["wall_seconds_left"] = simulate(everything, seconds, slots)
@@ -314,8 +288,13 @@ def estimate(plan: Plan, store: Store | None, dataset: str, slots: int) -> Estim
     return {"slots": slots, "stages": stages, "total": total, "learnt_from": learnt}
 
 
-def _total(values: Sequence[float | None]) -> float | None:
-    return None if any(value is None for value in values) else sum(value or 0.0 for value in values)
+def _total(values: Iterable[float | None]) -> float | None:
+    total = 0.0
+    for value in values:
+        if value is None:
+            return None
+        total += value
+    return total
 
 
 def _with_statistics(units: Sequence[Unit], seconds: Mapping[str, float | None]) -> dict[str, float]:

@@ -103,8 +103,7 @@ class MlflowRuns:
         """Logs a committed unit, unless its run is finished already. Logging it again changes
         nothing.
         """
-        known = self._children.get(unit.key)
-        if known and known[1] == "FINISHED":
+        if self._is_finished(unit.key):
             return
         meta = self._store.meta(unit.key)
         finished = int(meta["finished"] * 1000)
@@ -114,8 +113,8 @@ class MlflowRuns:
             "method": unit.label.subject,
             "host": str(meta.get("host", "")),
         }
-        run_id, done = self._child(unit.key, unit.name, tags, finished - int(meta["seconds"] * 1000))
-        if done:
+        run_id = self._child(unit.key, unit.name, tags, finished - int(meta["seconds"] * 1000))
+        if run_id is None:
             return
         spec = unit.spec.identity()
         params = spec.get("params", spec.get("training", {}))
@@ -142,9 +141,6 @@ class MlflowRuns:
                 1000 * max((self._store.meta(s.key)["finished"] for s in scores if self._store.has(s.key)), default=0)
             )
             latest = max(latest, stamp)
-            known = self._children.get(key)
-            if known and known[1] == "FINISHED":
-                continue
             shown = " ".join(f"{k}={v}" for k, v in row["params"].items())
             tags = {
                 f"{TAG}.kind": "result",
@@ -154,8 +150,8 @@ class MlflowRuns:
                 "verdict": row["verdict"][:4000],
                 "verdict_word": str(row["metrics"].get("verdict_word") or ""),
             }
-            run_id, done = self._child(key, f"{row['method']} {shown}".strip(), tags, stamp)
-            if done:
+            run_id = self._child(key, f"{row['method']} {shown}".strip(), tags, stamp)
+            if run_id is None:
                 continue
             # Few columns: intervals of the main number only; results.json has them all.
             low, high = row["ci"].get("auc", (None, None))
@@ -201,9 +197,6 @@ class MlflowRuns:
             for trial in each["trials"]:
                 method = each["method"]
                 key = "trial:" + digest([method, trial["number"], trial["params"]])
-                known = self._children.get(key)
-                if known and known[1] == "FINISHED":
-                    continue
                 tags = {
                     f"{TAG}.kind": "trial",
                     "stage": "trial",
@@ -212,8 +205,8 @@ class MlflowRuns:
                     "source": trial["source"],
                     "winner": str(trial["winner"]).lower(),
                 }
-                run_id, done = self._child(key, f"{method} trial {trial['number']}", tags, stamp)
-                if done:
+                run_id = self._child(key, f"{method} trial {trial['number']}", tags, stamp)
+                if run_id is None:
                     continue
                 values = {name: trial[name] for name in TRIAL_METRICS}
                 metrics = [(str(name), float(value), stamp, 0) for name, value in values.items() if value is not None]
@@ -327,22 +320,25 @@ class MlflowRuns:
     def _row_scores(self, row: Record) -> tuple[Unit, ...]:
         return next((planned.measures for planned in self._plan.rows if _same_row(planned, row)), ())
 
-    def _child(self, key: str, name: str, tags: dict[str, str], start: int) -> tuple[str, bool]:
-        """Returns the run that logs `key`, made where there is none, and whether it is finished
-        already.
+    def _is_finished(self, key: str) -> bool:
+        return key in self._children and self._children[key][1] == "FINISHED"
+
+    def _child(self, key: str, name: str, tags: dict[str, str], start: int) -> str | None:
+        """Returns the run that logs `key`, made where there is none; None where one has logged it
+        to the end.
         """
-        if key in self._children:
-            return self._children[key][0], False
-        # Another driver of the same experiment, with another output folder, may have logged it
-        # meanwhile.
-        condition = f"tags.`mlflow.parentRunId` = '{self._parent}' and tags.`{TAG}.unit` = '{key}'"
-        for other in sorted(self._search(condition), key=age):
-            self._children[key] = (other.info.run_id, other.info.status)
-            return str(other.info.run_id), other.info.status == "FINISHED"
-        tags = {**tags, "mlflow.parentRunId": self._parent, f"{TAG}.unit": key, **owner_tags()}
-        run = self._client.create_run(self._experiment, start_time=start, run_name=name, tags=tags)
-        self._children[key] = (run.info.run_id, "RUNNING")
-        return str(run.info.run_id), False
+        if key not in self._children:
+            # Another driver of the same experiment, with another output folder, may have logged it
+            # meanwhile.
+            condition = f"tags.`mlflow.parentRunId` = '{self._parent}' and tags.`{TAG}.unit` = '{key}'"
+            run, status = min(self._search(condition), key=age, default=None), "RUNNING"
+            if run is not None:
+                status = run.info.status
+            else:
+                tags = {**tags, "mlflow.parentRunId": self._parent, f"{TAG}.unit": key, **owner_tags()}
+                run = self._client.create_run(self._experiment, start_time=start, run_name=name, tags=tags)
+            self._children[key] = (str(run.info.run_id), status)
+        return None if self._is_finished(key) else self._children[key][0]
 
     def _end_child(self, key: str, run_id: str, status: str, finished: int | None) -> None:
         self._client.set_terminated(run_id, status=status, end_time=finished)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NotRequired, TypedDict
@@ -192,41 +192,39 @@ class ExperimentState:
     def _take(self, event: Event) -> None:
         stamp = float(event.get("time", self.last_event))
         self.last_event = stamp
-        takes: dict[str, Callable[[Event, float], None]] = {
-            "start": self._on_start,
-            "engine": self._on_engine,
-            "stage_start": self._on_stage_start,
-            "broken": self._on_broken,
-            "stage_end": self._on_stage_end,
-            "unit_start": self._on_unit_start,
-            "unit": self._on_unit,
-            "interrupted": self._on_interrupted,
-            "finished": self._on_finished,
-        }
-        if event["event"] in takes:
-            takes[event["event"]](event, stamp)
+        match event["event"]:
+            case "start":
+                self.recipe, self.started, self.end = str(event.get("recipe", "")), stamp, ""
+                self.driver = f"process {event['pid']} on {event['host']}" if "pid" in event else ""
+                self.stages, self.running = {}, {}
+            case "engine":
+                self.where, self.slots = str(event["where"]), event.get("slots")
+            case "stage_start":
+                self.stages[event["stage"]] = StageState(event["units"], event["reused"], stamp, event.get("cost"))
+            case "unit_start":
+                self.running[event["unit"]] = {
+                    "name": event["name"],
+                    "stage": event["stage"],
+                    "where": event.get("where"),
+                    "attempt": event.get("attempt"),
+                    "since": stamp,
+                }
+            case "unit":
+                self._take_unit(event, stamp)
+            case "broken":
+                if stage := self.stages.get(event["stage"]):
+                    stage.to_do -= 1
+                    stage.cost = (stage.cost or 0.0) - float(event.get("cost", 0.0))
+            case "stage_end":
+                if event["stage"] in self.stages:
+                    self.stages[event["stage"]].seconds = float(event["seconds"])
+                self.running = {key: about for key, about in self.running.items() if about["stage"] != event["stage"]}
+            case "interrupted":
+                self.running, self.end = {}, "interrupted"
+            case "finished":
+                self.running, self.end = {}, "failed units" if event["failed"] else "finished"
 
-    def _on_start(self, event: Event, stamp: float) -> None:
-        self.recipe, self.started, self.end = str(event.get("recipe", "")), stamp, ""
-        self.driver = f"process {event['pid']} on {event['host']}" if "pid" in event else ""
-        self.stages, self.running = {}, {}
-
-    def _on_engine(self, event: Event, stamp: float) -> None:
-        self.where, self.slots = str(event["where"]), event.get("slots")
-
-    def _on_stage_start(self, event: Event, stamp: float) -> None:
-        self.stages[event["stage"]] = StageState(event["units"], event["reused"], stamp, event.get("cost"))
-
-    def _on_unit_start(self, event: Event, stamp: float) -> None:
-        self.running[event["unit"]] = {
-            "name": event["name"],
-            "stage": event["stage"],
-            "where": event.get("where"),
-            "attempt": event.get("attempt"),
-            "since": stamp,
-        }
-
-    def _on_unit(self, event: Event, stamp: float) -> None:
+    def _take_unit(self, event: Event, stamp: float) -> None:
         stage = self.stages.setdefault(event["stage"], StageState(0, 0, stamp))
         self.running.pop(event["unit"], None)
         stage.ends.append(stamp)
@@ -245,23 +243,6 @@ class ExperimentState:
         else:
             stage.done += 1
             self.failures.pop(event["unit"], None)
-
-    def _on_broken(self, event: Event, stamp: float) -> None:
-        stage = self.stages.get(event["stage"])
-        if stage is not None:
-            stage.to_do -= 1
-            stage.cost = (stage.cost or 0.0) - float(event.get("cost", 0.0))
-
-    def _on_stage_end(self, event: Event, stamp: float) -> None:
-        if event["stage"] in self.stages:
-            self.stages[event["stage"]].seconds = float(event["seconds"])
-        self.running = {key: about for key, about in self.running.items() if about["stage"] != event["stage"]}
-
-    def _on_interrupted(self, event: Event, stamp: float) -> None:
-        self.running, self.end = {}, "interrupted"
-
-    def _on_finished(self, event: Event, stamp: float) -> None:
-        self.running, self.end = {}, "failed units" if event["failed"] else "finished"
 
     def document(self, now: float | None = None) -> StateDocument:
         """Returns everything as JSON data; what is not known is null."""
