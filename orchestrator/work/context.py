@@ -7,14 +7,14 @@ import socket
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Required, TypedDict, TypeVar, Unpack
+from typing import Any, TypedDict, TypeVar, Unpack
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from unlearn import ArrayLoader, CoreBasis, Fisher, Graphs, SecondMoments, build_model
+from unlearn import ArrayLoader, Graphs, build_model
 from unlearn.data import as_tensor
 from unlearn.methods.base import Needs, in_order
 from unlearn.models.classes import drop_classes
@@ -35,20 +35,6 @@ class LoaderOptions(TypedDict, total=False):
     shuffle: bool
     augment: str | None
     seed: int
-
-
-class Inputs(TypedDict, total=False):
-    """What `Method.unlearn` takes beside the model."""
-
-    forget: Required[ArrayLoader]
-    retain: ArrayLoader
-    moments: SecondMoments | CoreBasis
-    fisher: Fisher
-    validation: ArrayLoader
-    num_classes: int
-    forget_classes: tuple[int, ...]
-    monitor: dict[str, ArrayLoader]
-    graphs: Graphs
 
 
 class Context:

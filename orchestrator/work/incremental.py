@@ -18,7 +18,7 @@ from torch import nn
 from attack.metrics.roc import pair_auc
 from unlearn import ArrayLoader, SecondMoments, Training, UnlearnError, UnlearnResult, accuracy, predict, train
 from unlearn.core.errors import MethodDidNothing, NothingToForget, UnlearnTooFast
-from unlearn.methods.base import Method
+from unlearn.methods.base import Inputs, Method
 from unlearn.methods.pgu.incremental import next_moments
 
 from ..base.values import Record
@@ -30,7 +30,7 @@ from ..plan.units import Unit
 from ..recipe.options import settings_of
 from ..store import CorruptObject
 from .commit import commit_unit
-from .context import Context, Inputs, save_model
+from .context import Context, save_model
 from .inputs import method_inputs
 
 # Options that say when to stop and what follows; what a step does to a model does not depend on

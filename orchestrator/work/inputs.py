@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from unlearn.methods.base import Method, share_of
+from unlearn.methods.base import Inputs, Method, share_of
 
-from .context import Context, Inputs
+from .context import Context
 
 
 def method_inputs(

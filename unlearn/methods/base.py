@@ -9,7 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Required, TypedDict
 
 import numpy as np
 from torch import nn
@@ -47,6 +47,21 @@ class UnlearnResult:
     history: list[dict[str, Any]] = field(default_factory=list)
     stopped_at: int | None = None
     notes: list[str] = field(default_factory=list)
+
+
+class Inputs(TypedDict, total=False):
+    """What `Method.unlearn` takes beside the model."""
+
+    forget: Required[Loader]
+    retain: Loader | None
+    moments: SecondMoments | CoreBasis | None
+    fisher: Fisher | None
+    validation: Loader | None
+    num_classes: int | None
+    forget_classes: tuple[int, ...]
+    monitor: Mapping[str, Loader] | None
+    on_epoch: EpochCallback | None
+    graphs: Graphs | None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from ..core.modes import NORMS, modes_kept
 from ..core.seeds import seeded
 from ..models.layers import layers_of
 from ..models.logits import classify, logits_of
@@ -101,7 +102,7 @@ def _fixed(module: nn.Module, weights: set[int]) -> bool:
     for part in module.modules():
         if isinstance(part, nn.modules.dropout._DropoutNd):
             return False
-        if isinstance(part, nn.modules.batchnorm._NormBase) and part.training:
+        if isinstance(part, NORMS) and part.training:
             return False
     return not any(id(parameter) in weights for parameter in module.parameters())
 
@@ -201,26 +202,25 @@ def _agrees(model: nn.Module, parts: Cut, example: Tensor) -> bool:
     This finds what a trace can get wrong. It may take randomness or a mode for a constant, write a
     batch size down, or miss a value changed in place after the cut.
     """
-    modes = {module: module.training for part in (model, parts.prefix, parts.suffix) for module in part.modules()}
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
-        for evaluating in (False, True):
-            for module, mode in modes.items():
-                module.training = mode and not evaluating
-            for images in (example, example[:-1]):
-                with torch.no_grad():
-                    with seeded(1):
-                        whole = classify(model, images)
-                    with seeded(2):
-                        value = parts.prefix(images).clone()
-                    with seeded(1):
-                        halves = logits_of(parts.suffix(value))
-                if whole.shape != halves.shape or not torch.allclose(whole, halves, rtol=1e-4, atol=1e-5):
-                    return False
+        with modes_kept(model, parts.prefix, parts.suffix):
+            for evaluating in (False, True):
+                if evaluating:
+                    for part in (model, parts.prefix, parts.suffix):
+                        part.eval()
+                for images in (example, example[:-1]):
+                    with torch.no_grad():
+                        with seeded(1):
+                            whole = classify(model, images)
+                        with seeded(2):
+                            value = parts.prefix(images).clone()
+                        with seeded(1):
+                            halves = logits_of(parts.suffix(value))
+                    if whole.shape != halves.shape or not torch.allclose(whole, halves, rtol=1e-4, atol=1e-5):
+                        return False
         return True
     finally:
-        for module, mode in modes.items():
-            module.training = mode
         with torch.no_grad():
             for buffer, before in buffers:
                 buffer.copy_(before)

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from ..core.batches import EpochCallback, Loader, device_of
-from ..core.errors import MethodDidNothing, UnlearnError
-from ..core.seeds import check_seed, seeded
+from ..core.errors import MethodDidNothing
+from ..core.modes import NORMS, flags_kept, modes_kept
+from ..core.seeds import seeded
 from ..data.loader import ArrayLoader
 from ..models.classes import drop_classes
 from ..models.layers import deepest
@@ -26,13 +27,11 @@ from ..moments.fisher import Fisher
 from ..moments.moments import SecondMoments
 from ..training.graphs import Graphs
 from ..training.loop import Job, fit
-from ..training.predict import accuracy
-from ..training.recipe import Training
-from .base import TRAINING, Card, Choice, Method, Needs, Ranges, UnlearnResult
+from .base import TRAINING, Card, Choice, Ranges, UnlearnResult
 from .cut import cut
 from .features import FeatureLoader, compute, room_for_features
+from .retrain import RetainTraining, with_accuracies
 
-_NORMS = (nn.modules.batchnorm._NormBase,)  # the kinds with running statistics
 _PROBE = 3  # images that the halves of a model are tried with, in two sizes of batch
 
 
@@ -51,24 +50,16 @@ def trainable_modules(model: nn.Module, k: int, unit: str) -> list[nn.Module]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _LastLayers(Training, Method):
-    """What EU-k and CF-k share.
+class _LastLayers(RetainTraining):
+    """What EU-k and CF-k share: the last layers alone are trained."""
 
-    The fields of `Training` are the recipe that the last layers are trained with.
-    """
-
-    name: ClassVar[str]
-    access: ClassVar[str] = "retain"
-    inherits: ClassVar[frozenset[str]] = frozenset(item.name for item in fields(Training))
     reinitialise: ClassVar[bool]
     ranges: ClassVar[Ranges] = {**TRAINING, "k": Choice((1, 2, 3, 4, 5))}
     fixed: ClassVar[frozenset[str]] = frozenset({"unit", "path"})
     examples: ClassVar[Mapping[str, Any]] = {"k": 2, "epochs": 6, "lr": 0.05, "augment": None}
-    section: ClassVar[str] = ""
 
     k: int
     unit: str = "layers"
-    seed: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -76,11 +67,6 @@ class _LastLayers(Training, Method):
             raise ValueError(f"k: {self.k!r} is not allowed; give a number of layers, 1 or more")
         if self.unit not in ("layers", "blocks"):
             raise ValueError(f"unit: {self.unit!r} is not allowed; allowed are layers and blocks")
-        check_seed(self.seed)
-
-    def needs(self) -> Needs:
-        """The retain set."""
-        return Needs(access="retain", graphs=True, batch_size=self.batch_size, augment=self.augment)
 
     def check_model(self, model: nn.Module, looked: Probe) -> None:
         """Raises `UnlearnError` where the last `k` layers defined are not those that run last."""
@@ -88,10 +74,6 @@ class _LastLayers(Training, Method):
         inside = {id(part) for module in active for part in module.modules()}
         chosen = [name for name, part in model.named_modules() if id(part) in inside and name in looked.defined]
         looked.require_deepest(chosen, f"k: {self.k}")
-
-    def passes(self) -> int:
-        """Passes over the retain set."""
-        return self.epochs
 
     def unlearn(
         self,
@@ -123,8 +105,7 @@ class _LastLayers(Training, Method):
 
         Raises `UnlearnError` where there is no retain set or the model has fewer than `k` layers.
         """
-        if retain is None:
-            raise UnlearnError(f"retain: {self.name} trains on the retain set; give its loader")
+        retain = self.batches(retain)
         result = copy.deepcopy(model)
         active = trainable_modules(result, self.k, self.unit)
         looked = probe_with(result, retain)
@@ -137,18 +118,12 @@ class _LastLayers(Training, Method):
         if self.reinitialise:
             with seeded(self.seed):
                 reset(active)
-        required = [(parameter, parameter.requires_grad) for parameter in result.parameters()]
-        for parameter, _ in required:
-            parameter.requires_grad_(id(parameter) in trained)
-        if isinstance(retain, ArrayLoader):
-            retain = retain.replace(batch_size=self.batch_size, augment=self.augment, shuffle=True, seed=self.seed)
         evaluated = {"forget": forget, "validation": validation, **(monitor or {})}
         watched = {name: loader for name, loader in evaluated.items() if loader is not None}
         notes: list[str] = []
         changing: nn.Module = result
-        modes = [(module, module.training) for module in result.modules()]
         frozen_norms = [
-            module for module in result.modules() if isinstance(module, _NORMS) and not any(module is a for a in active)
+            module for module in result.modules() if isinstance(module, NORMS) and not any(module is a for a in active)
         ]
 
         def set_mode() -> None:
@@ -156,22 +131,16 @@ class _LastLayers(Training, Method):
             for norm in frozen_norms:
                 norm.eval()
 
-        if isinstance(retain, ArrayLoader) and retain.augment is None:
-            set_mode()
-            moving = [parameter for parameter in result.parameters() if id(parameter) in trained]
-            changing, retain, watched, notes = self._compute_prefix(result, moving, retain, watched)
-
-        def report(row: dict[str, Any]) -> None:
-            row.update({f"{name}_accuracy": accuracy(changing, loader) for name, loader in watched.items()})
-            if on_epoch is not None:
-                on_epoch(row)
-
-        history = fit(Job(changing, retain, self, self.seed, set_mode, report), graphs)
-        for module, mode in modes:
-            module.training = mode
+        with modes_kept(result), flags_kept(result):
+            for parameter in result.parameters():
+                parameter.requires_grad_(id(parameter) in trained)
+            if isinstance(retain, ArrayLoader) and retain.augment is None:
+                set_mode()
+                moving = [parameter for parameter in result.parameters() if id(parameter) in trained]
+                changing, retain, watched, notes = self._compute_prefix(result, moving, retain, watched)
+            report = with_accuracies(changing, watched, on_epoch)
+            history = fit(Job(changing, retain, self, self.seed, set_mode, report), graphs)
         after = [parameter for parameter in result.parameters() if id(parameter) in trained]
-        for parameter, flag in required:
-            parameter.requires_grad_(flag)
         if all(torch.equal(old, new) for old, new in zip(before, after, strict=True)):
             raise MethodDidNothing(
                 f"epochs: {self.name} left every weight as it was in {self.epochs} epochs; raise them"

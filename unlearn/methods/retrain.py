@@ -14,6 +14,7 @@ from torch import nn
 
 from ..core.batches import EpochCallback, Loader
 from ..core.errors import UnlearnError
+from ..core.modes import modes_kept
 from ..core.seeds import check_seed, seeded
 from ..data.loader import ArrayLoader
 from ..models.classes import drop_classes
@@ -29,27 +30,13 @@ from .base import Card, Method, Needs, UnlearnResult
 
 
 @dataclass(frozen=True, kw_only=True)
-class Retrain(Training, Method):
-    """Initialises every parameter again and trains on the retain set with the fields of `Training`.
+class RetainTraining(Training, Method):
+    """What Retrain, EU-k and CF-k share: they train on the retain set with the fields of
+    `Training`."""
 
-    **Arguments:** `seed` of the initialisation, of the order of the data and of dropout; the others
-    as in `Training`.
-
-    Raises `ValueError` for values that are not allowed.
-    """
-
-    name: ClassVar[str] = "retrain"
+    name: ClassVar[str]
     access: ClassVar[str] = "retain"
-    selectable: ClassVar[bool] = False  # every run has it as a row of its own
     inherits: ClassVar[frozenset[str]] = frozenset(item.name for item in fields(Training))
-    examples: ClassVar[Mapping[str, Any]] = {"epochs": 12, "lr": 0.05, "augment": None, "batch_size": 32}
-    card: ClassVar[Card] = Card(
-        "Retrain",
-        "initialise every parameter again and train on D_r with the original recipe",
-        passes="as many passes over the retain set as training made",
-    )
-    # It is what every other method is held against: with the recipe of the originals, and no other.
-    fixed: ClassVar[frozenset[str]] = inherits
     section: ClassVar[str] = ""
 
     seed: int = 0
@@ -65,6 +52,53 @@ class Retrain(Training, Method):
     def passes(self) -> int:
         """Passes over the retain set."""
         return self.epochs
+
+    def batches(self, retain: Loader | None) -> Loader:
+        """Returns the retain set as the fields say: batched, shuffled and augmented, where it is an
+        `ArrayLoader`.
+
+        Raises `UnlearnError` where there is none.
+        """
+        if retain is None:
+            raise UnlearnError(f"retain: {self.name} trains on the retain set; give its loader")
+        if isinstance(retain, ArrayLoader):
+            return retain.replace(batch_size=self.batch_size, augment=self.augment, shuffle=True, seed=self.seed)
+        return retain
+
+
+def with_accuracies(
+    model: nn.Module, loaders: Mapping[str, Loader | None], on_epoch: EpochCallback | None
+) -> EpochCallback:
+    """Returns what adds `<name>_accuracy` of each loader to a row of the history."""
+
+    def report(row: dict[str, Any]) -> None:
+        row.update({f"{name}_accuracy": accuracy(model, each) for name, each in loaders.items() if each is not None})
+        if on_epoch is not None:
+            on_epoch(row)
+
+    return report
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retrain(RetainTraining):
+    """Initialises every parameter again and trains on the retain set with the fields of `Training`.
+
+    **Arguments:** `seed` of the initialisation, of the order of the data and of dropout; the others
+    as in `Training`.
+
+    Raises `ValueError` for values that are not allowed.
+    """
+
+    name: ClassVar[str] = "retrain"
+    selectable: ClassVar[bool] = False  # every run has it as a row of its own
+    examples: ClassVar[Mapping[str, Any]] = {"epochs": 12, "lr": 0.05, "augment": None, "batch_size": 32}
+    card: ClassVar[Card] = Card(
+        "Retrain",
+        "initialise every parameter again and train on D_r with the original recipe",
+        passes="as many passes over the retain set as training made",
+    )
+    # It is what every other method is held against: with the recipe of the originals, and no other.
+    fixed: ClassVar[frozenset[str]] = RetainTraining.inherits
 
     def unlearn(
         self,
@@ -94,23 +128,11 @@ class Retrain(Training, Method):
         Raises `UnlearnError` where there is no retain set, `ValueError` where a module cannot be
         initialised again.
         """
-        if retain is None:
-            raise UnlearnError("retain: retrain trains on the retain set; give its loader")
+        batches = self.batches(retain)
         result = copy.deepcopy(model)
-        modes = [(module, module.training) for module in result.modules()]
-        with seeded(self.seed):
-            reset(result.modules())
-        if isinstance(retain, ArrayLoader):
-            retain = retain.replace(batch_size=self.batch_size, augment=self.augment, shuffle=True, seed=self.seed)
-        evaluated = {"forget": forget, "validation": validation, **(monitor or {})}
-        watched = {name: loader for name, loader in evaluated.items() if loader is not None}
-
-        def report(row: dict[str, Any]) -> None:
-            row.update({f"{name}_accuracy": accuracy(result, loader) for name, loader in watched.items()})
-            if on_epoch is not None:
-                on_epoch(row)
-
-        history = train(result, retain, self, seed=self.seed, on_epoch=report, graphs=graphs)
-        for module, mode in modes:
-            module.training = mode
+        report = with_accuracies(result, {"forget": forget, "validation": validation, **(monitor or {})}, on_epoch)
+        with modes_kept(result):
+            with seeded(self.seed):
+                reset(result.modules())
+            history = train(result, batches, self, seed=self.seed, on_epoch=report, graphs=graphs)
         return UnlearnResult(drop_classes(result, tuple(forget_classes)), history, None, [])

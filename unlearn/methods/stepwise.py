@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 from torch import nn
 
-from ..core.batches import EpochCallback, Loader
 from ..core.checked import check_integer, check_number
 from ..core.seeds import check_seed
 from ..data.scenario import Split
 from ..models.probe import Probe
-from ..moments.basis import CoreBasis
-from ..moments.fisher import Fisher
-from ..moments.moments import SecondMoments
-from ..training.graphs import Graphs
 from . import METHODS
-from .base import Card, Method, Needs, Steps, UnlearnResult
+from .base import Card, Inputs, Method, Needs, Steps, UnlearnResult
 
 
 @dataclass(frozen=True)
@@ -113,32 +107,6 @@ class Stepwise(Method):
         """Raises `UnlearnError` where the method cannot work on a model."""
         self.inner.check_model(model, looked)
 
-    def unlearn(
-        self,
-        model: nn.Module,
-        *,
-        forget: Loader,
-        retain: Loader | None = None,
-        moments: SecondMoments | CoreBasis | None = None,
-        fisher: Fisher | None = None,
-        validation: Loader | None = None,
-        num_classes: int | None = None,
-        forget_classes: tuple[int, ...] = (),
-        monitor: Mapping[str, Loader] | None = None,
-        on_epoch: EpochCallback | None = None,
-        graphs: Graphs | None = None,
-    ) -> UnlearnResult:
+    def unlearn(self, model: nn.Module, **given: Unpack[Inputs]) -> UnlearnResult:
         """One step. An experiment makes them all."""
-        return self.inner.unlearn(
-            model,
-            forget=forget,
-            retain=retain,
-            moments=moments,
-            fisher=fisher,
-            validation=validation,
-            num_classes=num_classes,
-            forget_classes=forget_classes,
-            monitor=monitor,
-            on_epoch=on_epoch,
-            graphs=graphs,
-        )
+        return self.inner.unlearn(model, **given)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..core.batches import Loader, device_of, to_device
 from ..core.errors import UnlearnError
+from ..core.modes import flags_kept, modes_kept
 from .logits import forward, logits_of
 
 _LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
@@ -97,15 +98,13 @@ def probe(model: nn.Module, images: Tensor, num_classes: int | None = None) -> P
             raise UnlearnError(f"model: {name} holds NaN or infinity; give weights of a training that went well")
     layers = {name: module for name, module in model.named_modules() if isinstance(module, _LAYERS)}
     runs: dict[str, _Run] = {}
-    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    modes = [(module, module.training) for module in model.modules()]
     hooks = [module.register_forward_hook(_count(runs, inside)) for module, inside in _watched(model, layers)]
     try:
-        model.eval()
-        for parameter, _ in flags:
-            if parameter.is_floating_point():
-                parameter.requires_grad_(True)
-        with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        with flags_kept(model), modes_kept(model), torch.enable_grad(), torch.random.fork_rng(devices=[]):
+            model.eval()
+            for parameter in model.parameters():
+                if parameter.is_floating_point():
+                    parameter.requires_grad_(True)
             logits = _checked(_forward(model, images), len(images), num_classes)
             weights = [layer.weight for layer in layers.values()]
             gradients: list[Any] = [None] * len(weights)
@@ -116,10 +115,6 @@ def probe(model: nn.Module, images: Tensor, num_classes: int | None = None) -> P
     finally:
         for hook in hooks:
             hook.remove()
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
-        for module, mode in modes:
-            module.training = mode
     unused = tuple(name for name, gradient in zip(layers, gradients, strict=True) if gradient is None)
     left_alone = tuple(name for name, module in model.named_modules() if isinstance(module, _LEFT_ALONE))
     return Probe(tuple(layers), executed, unused, left_alone, feeds)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..core.batches import Loader, device_of, to_device
 from ..core.memory import keep_freed_memory
+from ..core.modes import modes_kept
 from ..core.numerics import arithmetic
 from ..models.logits import classify
 from .loop import autocast
@@ -19,13 +20,9 @@ from .whole_image import whole_image_products
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Inside, every module is in evaluation mode; afterwards each is in the mode that it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
+    with modes_kept(model):
+        model.eval()
         yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 @contextlib.contextmanager

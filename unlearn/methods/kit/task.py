@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ...core.batches import EpochCallback, Loader, device_of
 from ...core.errors import MethodDidNothing, UnlearnError
+from ...core.modes import flags_kept, modes_kept, train_with_norms_frozen
 from ...core.numerics import arithmetic, deterministic_convolutions
 from ...core.seeds import seeded
 from ...models.classes import drop_classes
@@ -29,8 +30,6 @@ from ...training.recipe import Training
 from ..base import Method, Needs, UnlearnResult
 from .samples import Batch, Samples
 from .work import Item, Network, Objective, ObjectiveWork, classify
-
-_NORMS = (nn.modules.batchnorm._NormBase,)
 
 # The retain set keeps the order that other methods train on it in; the forget set has one of its
 # own.
@@ -176,9 +175,8 @@ class Task:
 
         def set_mode() -> None:
             trained.train()
-            for module in trained.modules():
-                if batch_norm == "frozen" and isinstance(module, _NORMS):
-                    module.eval()
+            if batch_norm == "frozen":
+                train_with_norms_frozen(trained)
 
         def report(row: dict[str, Any]) -> None:
             if trained is self.model:
@@ -291,17 +289,16 @@ class KitMethod(Method):
             on_epoch=on_epoch,
             graphs=graphs if needs.graphs else None,
         )
-        required = [(parameter, parameter.requires_grad) for parameter in result.parameters()]
-        modes = [(module, module.training) for module in result.modules()]
-        try:
-            with seeded(seed), arithmetic(task.precision), deterministic_convolutions():
-                self.run(task)
-        finally:
-            for parameter, flag in required:
-                parameter.requires_grad_(flag)
-                parameter.grad = None
-            for module, mode in modes:
-                module.training = mode
+        with (
+            flags_kept(result),
+            modes_kept(result),
+            seeded(seed),
+            arithmetic(task.precision),
+            deterministic_convolutions(),
+        ):
+            self.run(task)
+        for parameter in result.parameters():
+            parameter.grad = None
         if not _changed(self.name, model, task.model):
             if not task.kept_as_given:
                 raise MethodDidNothing(

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from ...core.batches import EpochCallback, Loader
-from ...core.checked import check_integer
+from ...core.checked import check_integer, check_number
 from ...moments.moments import SecondMoments, second_moments
 from ..base import Card, Choice, Method, Range, Ranges, Steps, UnlearnResult
 from .pgu import PGU
@@ -128,17 +128,12 @@ class IncrementalPGU(PGU):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in (("step", 1), ("recover_epochs", 0)):
-            value = getattr(self, name)
-            if value is None and name == "step":
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name}: {value!r} is not allowed; give an integer of {least} or more")
+        check_integer("step", self.step, 1, optional=True)
         check_integer("audit_every", self.audit_every, 1, optional=True)
-        if self.fail_points is not None and not 0.0 < self.fail_points <= 100.0:
-            raise ValueError(f"fail_points: {self.fail_points!r} is not allowed; give a number above 0, up to 100")
-        if self.recover_lr <= 0.0:
-            raise ValueError(f"recover_lr: {self.recover_lr!r} is not allowed; give a number above 0")
+        check_integer("recover_epochs", self.recover_epochs, 0)
+        check_number("recover_lr", self.recover_lr, above=0)
+        if self.fail_points is not None:
+            check_number("fail_points", self.fail_points, above=0, most=100)
 
     def steps(self) -> Steps:
         """How the set grows, when to stop, and what follows."""

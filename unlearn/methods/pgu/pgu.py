@@ -165,42 +165,23 @@ class PGU(Settings, Method):
             looked.require_head(result, num_classes)
         # A caller's autocast would round moments, spaces and steps that are to be float32.
         with autocast(device_of(model), "float32"):
-            return self._run(model, result, names, forget, moments, validation, forget_classes, monitor, on_epoch)
-
-    def _run(
-        self,
-        model: nn.Module,
-        result: nn.Module,
-        names: list[str],
-        forget: Loader,
-        moments: SecondMoments | CoreBasis | None,
-        validation: Loader | None,
-        forget_classes: tuple[int, ...],
-        monitor: Mapping[str, Loader] | None,
-        on_epoch: EpochCallback | None,
-    ) -> UnlearnResult:
-        if forget_classes and isinstance(forget, ArrayLoader) and isinstance(moments, SecondMoments):
-            # A whole class takes much of the moments with it, so it is taken off as it was summed.
-            subtracted: Loader = forget.replace(augment=moments.augment)
-        else:
-            subtracted = forget
-        basis = self._basis(model, moments, subtracted, names)
-        if self.ways.spectrum == "absolute":
-            basis = basis.absolute()
-        missing = [name for name in names if name not in basis.vectors]
-        extra = (
-            int(bool(forget_classes) and self.criterion == "singular")
-            if self.details.extra_rank is None
-            else self.details.extra_rank
-        )
-        sets = {**({} if validation is None else {"validation": validation}), **(monitor or {})}
-        held = [name for name in names if name in basis.vectors]
-        run = Run(self, result, held, basis, forget, sets, tuple(forget_classes), extra, on_epoch)
-        if missing:
-            run.notes.append(
-                f"the moments do not hold {', '.join(missing[:5])}: frozen, as nothing shields their inputs"
-            )
-        return run.run()
+            if forget_classes and isinstance(forget, ArrayLoader) and isinstance(moments, SecondMoments):
+                # A whole class takes much of the moments with it: it is taken off as it was summed.
+                subtracted: Loader = forget.replace(augment=moments.augment)
+            else:
+                subtracted = forget
+            basis = self._basis(model, moments, subtracted, names)
+            extra = self.details.extra_rank
+            if extra is None:
+                extra = int(bool(forget_classes) and self.criterion == "singular")
+            sets = {**({} if validation is None else {"validation": validation}), **(monitor or {})}
+            held = [name for name in names if name in basis.vectors]
+            run = Run(self, result, held, basis, forget, sets, tuple(forget_classes), extra, on_epoch)
+            if missing := [name for name in names if name not in held]:
+                run.notes.append(
+                    f"the moments do not hold {', '.join(missing[:5])}: frozen, as nothing shields their inputs"
+                )
+            return run.run()
 
     def check(self, split: Split) -> None:
         super().check(split)
@@ -271,11 +252,13 @@ class PGU(Settings, Method):
         if not wanted:
             raise IncompatibleMoments(f"moments: they hold none of the layers {', '.join(names[:5])}")
         if isinstance(moments, CoreBasis):
-            return moments
-        held = moments.select(wanted)
-        if self.ways.clean_moments:
-            return held.decompose()
-        return held.decompose(minus=second_moments(model, forget, layers=held.parts, stride_one=held.stride_one))
+            basis = moments
+        else:
+            held, own = moments.select(wanted), None
+            if not self.ways.clean_moments:
+                own = second_moments(model, forget, layers=held.parts, stride_one=held.stride_one)
+            basis = held.decompose(minus=own)
+        return basis.absolute() if self.ways.spectrum == "absolute" else basis
 
 
 @dataclass(frozen=True)

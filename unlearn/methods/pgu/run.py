@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ...core.batches import EpochCallback, Loader, device_of
 from ...core.errors import MethodDidNothing, NothingToForget, UnlearnError, UnlearnTooFast
 from ...core.memory import keep_freed_memory
+from ...core.modes import flags_kept, modes_kept, train_with_norms_frozen
 from ...core.numerics import arithmetic, deterministic_convolutions
 from ...core.seeds import seeded, stream
 from ...data.loader import ArrayLoader
@@ -113,11 +114,9 @@ class Run:
         whole = self.model, images, {"forget": stored(images, self.labels), **sets}
         if not self.weights or len(images) < 2 or self.fresh is not None:
             return whole
-        modes = {module: module.training for module in self.model.modules()}
-        self._set_modes()
-        parts = cut(self.model, list(self.weights.values()), images[:_PROBE])
-        for module, mode in modes.items():
-            module.training = mode
+        with modes_kept(self.model):
+            train_with_norms_frozen(self.model)
+            parts = cut(self.model, list(self.weights.values()), images[:_PROBE])
         if parts is None:
             return whole
         precision = self.method.details.precision
@@ -135,23 +134,24 @@ class Run:
 
     def run(self) -> UnlearnResult:
         """Unlearns and returns the result, the model's modes and `requires_grad` as they were."""
-        required = [(parameter, parameter.requires_grad) for parameter in self.model.parameters()]
-        modes = [(module, module.training) for module in self.model.modules()]
         moving = {id(weight) for weight in self.weights.values()}
         before = self._copy()
+        exact = arithmetic(self.method.details.precision)
         try:
-            for parameter, _ in required:
-                parameter.requires_grad_(id(parameter) in moving)
-            exact = arithmetic(self.method.details.precision)
-            with seeded(self.method.seed), exact, deterministic_convolutions(), keep_freed_memory():
+            with (
+                flags_kept(self.model),
+                modes_kept(self.model),
+                seeded(self.method.seed),
+                exact,
+                deterministic_convolutions(),
+                keep_freed_memory(),
+            ):
+                for parameter in self.model.parameters():
+                    parameter.requires_grad_(id(parameter) in moving)
                 history, stopped_at = self._epochs()
         finally:
             for side in self.inputs.values():
                 side.remove()
-            for parameter, flag in required:
-                parameter.requires_grad_(flag)
-            for module, mode in modes:
-                module.training = mode
         if stopped_at != 0:  # 0: the release's rule chose the model as it was
             self._check_moved(before)
         return UnlearnResult(drop_classes(self.model, self.forget_classes), history, stopped_at, self.notes)
@@ -223,13 +223,6 @@ class Run:
             for name, weight in weights.items():
                 self.weights[name].copy_(weight)
 
-    def _set_modes(self) -> None:
-        """Dropout is active; normalisation keeps its running statistics."""
-        self.model.train()
-        for module in self.model.modules():
-            if isinstance(module, nn.modules.batchnorm._NormBase):
-                module.eval()
-
     def _batches(self, step: int) -> list[tuple[Tensor, Tensor]] | Loader:
         """The forget set in the order in which it came, or shuffled anew in every pass."""
         size = self.method.batch_size
@@ -244,7 +237,7 @@ class Run:
     def _pass(self, step: int) -> dict[str, Any]:
         """One pass over the forget set: plain projected SGD. Nothing in it waits for the device."""
         method, rate = self.method, self.method.rate(step)
-        self._set_modes()
+        train_with_norms_frozen(self.model)
         totals = torch.zeros(3, dtype=torch.float64, device=self.device)
         kept = {name: torch.zeros(2, device=self.device) for name in self.weights}
         for images, labels in self._batches(step):

@@ -1,0 +1,41 @@
+"""A model's modes and the flags of its parameters, put back as they were."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from torch import nn
+
+NORMS = (nn.modules.batchnorm._NormBase,)  # the kinds with running statistics
+
+
+@contextlib.contextmanager
+def modes_kept(*models: nn.Module) -> Iterator[None]:
+    """Afterwards every module is in the mode that it was in."""
+    modes = [(module, module.training) for model in models for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextlib.contextmanager
+def flags_kept(model: nn.Module) -> Iterator[None]:
+    """Afterwards parameters require a gradient as they did."""
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        yield
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+
+
+def train_with_norms_frozen(model: nn.Module) -> None:
+    """Sets the modes of training: dropout is active, but normalisation keeps its running
+    statistics."""
+    model.train()
+    for module in model.modules():
+        if isinstance(module, NORMS):
+            module.eval()
