@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .students import relabelled
+
 DRAWS = 999  # relabellings, beside the true labels
 LEVEL = 0.95
 BLOCK = 2000  # columns at a time
@@ -46,11 +48,7 @@ def apart(mine: np.ndarray, theirs: np.ndarray, *, seed: int = 0, draws: int = D
     if min(len(mine), len(theirs)) < 2:
         raise ValueError("models: two groups of at least 2 models each are compared")
     values = np.concatenate([mine, theirs])
-    generator = np.random.default_rng(seed)
-    chosen = np.zeros((1 + draws, len(values)))
-    chosen[0, : len(mine)] = 1.0
-    places = np.argsort(generator.random((draws, len(values))), axis=1)[:, : len(mine)]
-    np.put_along_axis(chosen[1:], places, 1.0, axis=1)
+    chosen = relabelled(len(mine), len(theirs), draws, seed)
     spread = values.std(axis=0, ddof=1)
     typical = float(np.median(spread[spread > 0.0])) if (spread > 0.0).any() else 0.0
     constant = FUDGE * typical * np.sqrt(1.0 / len(mine) + 1.0 / len(theirs))

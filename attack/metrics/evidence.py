@@ -8,7 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
-from .leak import Ratio, Sides, change, holm, leak_left
+from .leak import Ratio, Sides, change, leak_left
+from .students import holm
 from .t_intervals import TAIL
 from .traces import Traces
 

@@ -9,12 +9,12 @@ leak left = (AUC − AUC of Retrain) ÷ (AUC of no unlearning − AUC of Retrain
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..library import load_special
+from .students import added, quantile
 from .t_intervals import TAIL
 
 ROUNDS = 30  # of the search for a bound: its degrees of freedom depend on the bound itself
@@ -74,10 +74,10 @@ class Ratio:
             error, freedom = self._spread(1.0, -bound)
             if error <= 1e-12:  # all models agree
                 return bound
-            quantile = _quantile(freedom, 1.0 - tail) ** 2
-            a = d**2 - quantile * covariance[1, 1]
-            b = n * d - quantile * covariance[0, 1]
-            c = n**2 - quantile * covariance[0, 0]
+            square = quantile(freedom, 1.0 - tail) ** 2
+            a = d**2 - square * covariance[1, 1]
+            b = n * d - square * covariance[0, 1]
+            c = n**2 - square * covariance[0, 0]
             if a <= 0.0:
                 return None
             found = (b + sign * math.sqrt(max(b**2 - a * c, 0.0))) / a
@@ -89,10 +89,8 @@ class Ratio:
     def _spread(self, first: float, second: float) -> tuple[float, float]:
         """Returns the standard error of first·N + second·D, and its degrees of freedom."""
         weights = np.array([first, second])
-        variances = [float(weights @ _covariance(part) @ weights) for part in self.parts]
-        total = sum(variances)
-        squares = sum(v**2 / (len(part) - 1) for v, part in zip(variances, self.parts, strict=True))
-        return math.sqrt(max(total, 0.0)), (total**2 / squares if squares > 0.0 else 1.0)
+        total, freedom = added([(float(weights @ _covariance(part) @ weights), len(part) - 1) for part in self.parts])
+        return math.sqrt(max(total, 0.0)), freedom
 
 
 @dataclass(frozen=True)
@@ -175,17 +173,6 @@ def failing_models(method: np.ndarray, retrain: np.ndarray, before: np.ndarray, 
     return np.array([_tail(spread, len(retrain) - 1.0, float(value - allowed)) for value in method])
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Returns p-values corrected for their number. Source: Holm, Scandinavian Journal of Statistics
-    6 (1979)."""
-    order = np.argsort(p_values, kind="stable")
-    corrected, least = [0.0] * len(order), 0.0
-    for place, index in enumerate(order):
-        least = min(1.0, max(least, (len(order) - place) * float(p_values[index])))
-        corrected[int(index)] = least
-    return corrected
-
-
 def models_needed(value: float, interval: tuple[float, float] | None, models: int, tolerance: float) -> int | None:
     """Returns how many models a side would likely decide, from how fast an interval narrows; None
     where none would.
@@ -225,7 +212,3 @@ def _tail(error: float, freedom: float, estimate: float) -> float:
     if error <= 0.0:
         return 0.0 if estimate > 0.0 else 0.5 if estimate == 0.0 else 1.0
     return float(load_special().stdtr(freedom, -estimate / error))
-
-
-def _quantile(freedom: float, level: float) -> float:
-    return float(load_special().stdtrit(freedom, level))

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..library import load_special
 from .gaussians import PER_SAMPLE_MODELS, VARIANCE_FLOOR
+from .students import quantile
 from .t_intervals import TAIL
 
 LEAST_SHADOWS = 5  # on each side
@@ -105,8 +105,7 @@ def standing(own: np.ndarray, originals: np.ndarray, retrained: np.ndarray, fpr:
 def reach(values: Sequence[float] | np.ndarray, tail: float = TAIL) -> float:
     """Returns how far one more value may lie from the mean of `values`, by Student's t."""
     array = np.asarray(values, dtype=np.float64)
-    quantile = float(load_special().stdtrit(len(array) - 1, 1.0 - tail))
-    return quantile * float(array.std(ddof=1)) * math.sqrt(1.0 + 1.0 / len(array))
+    return quantile(len(array) - 1, 1.0 - tail) * float(array.std(ddof=1)) * math.sqrt(1.0 + 1.0 / len(array))
 
 
 def _ratios(values: np.ndarray, inside: np.ndarray, outside: np.ndarray, variance: np.ndarray) -> np.ndarray:
@@ -136,8 +135,7 @@ def _students(values: np.ndarray) -> np.ndarray:
 def _tails(values: np.ndarray, fpr: float) -> np.ndarray:
     """Says which samples of each model are higher than a rate of `fpr` allows, bool `(models,
     S)`."""
-    limit = float(load_special().stdtrit(len(values) - 2, 1.0 - fpr))
-    found: np.ndarray = _students(values) > limit
+    found: np.ndarray = _students(values) > quantile(len(values) - 2, 1.0 - fpr)
     return found
 
 
@@ -151,7 +149,7 @@ def _share(mine: float, retrained: np.ndarray, originals: np.ndarray) -> tuple[f
     gap = float(originals.mean() - retrained.mean())
     parts = [float(side.var(ddof=1)) / len(side) for side in (originals, retrained)]
     freedom = min(len(originals), len(retrained)) - 1
-    error = float(load_special().stdtrit(freedom, 1.0 - TAIL)) * math.sqrt(sum(parts))
+    error = quantile(freedom, 1.0 - TAIL) * math.sqrt(sum(parts))
     smallest, largest = gap - error, gap + error
     apart, spread = mine - float(retrained.mean()), reach(retrained)
     if smallest <= 0.0:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..library import load_special
+from .students import added, quantile
 
 POWER = 0.8
 LEVEL = 0.05
@@ -39,8 +40,8 @@ def power_of_gap(gap: float, spreads: Spreads, models: int, level: float = LEVEL
 
     Welch's test with Satterthwaite's degrees of freedom.
     """
-    parts = [spreads.method**2 / models, spreads.retrain**2 / models]
-    return _power(gap, sum(parts), _freedom(parts, models), level)
+    variances = spreads.method**2 / models, spreads.retrain**2 / models
+    return _power(gap, *added([(variance, models - 1) for variance in variances]), level)
 
 
 def power_of_ranking(gap: float, spreads: Spreads, models: int, rivals: int, level: float = LEVEL) -> float:
@@ -54,9 +55,9 @@ def power_of_ranking(gap: float, spreads: Spreads, models: int, rivals: int, lev
     each = level / pairs
     apart = 2.0 * spreads.method**2 * (1.0 - spreads.correlation) / models
     both = 2.0 * spreads.method**2 * (1.0 + spreads.correlation) / models
-    parts = [both, 4.0 * spreads.retrain**2 / models]
+    whole = added([(variance, models - 1) for variance in (both, 4.0 * spreads.retrain**2 / models)])
     missed = 1.0 - _power(gap, apart, models - 1.0, each)
-    missed += 1.0 - _power(gap, sum(parts), _freedom(parts, models), each)
+    missed += 1.0 - _power(gap, *whole, each)
     return max(0.0, 1.0 - rivals * missed)
 
 
@@ -106,14 +107,9 @@ def _power(gap: float, variance: float, freedom: float, level: float) -> float:
     if variance <= 0.0:
         return 1.0
     special = load_special()
-    critical = float(special.stdtrit(freedom, 1.0 - level / 2.0))
+    critical = quantile(freedom, 1.0 - level / 2.0)
     nodes, weights = np.polynomial.legendre.leggauss(NODES)
     scale = np.sqrt(2.0 * special.gammaincinv(freedom / 2.0, (nodes + 1.0) / 2.0) / freedom)
     shift = gap / math.sqrt(variance)
     beyond = special.ndtr(shift - critical * scale) + special.ndtr(-shift - critical * scale)
     return float((weights * beyond).sum() / 2.0)
-
-
-def _freedom(parts: list[float], models: int) -> float:
-    squares = sum(part**2 for part in parts)
-    return (models - 1) * sum(parts) ** 2 / squares if squares > 0.0 else models - 1.0

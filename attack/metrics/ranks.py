@@ -15,6 +15,7 @@ import numpy as np
 
 from ..library import load_special
 from .measure import Measure
+from .students import added, holm
 
 LEVEL = 0.05  # of false calls in a whole table
 Pair = tuple[str, str]
@@ -64,19 +65,6 @@ class Place:
     low: int
     high: int
     of: int
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Returns p-values adjusted after Holm (Scandinavian Journal of Statistics 6, 1979), in the
-    order given.
-    """
-    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
-    adjusted = [1.0] * len(p_values)
-    highest = 0.0
-    for step, index in enumerate(order):
-        highest = max(highest, min(1.0, (len(p_values) - step) * p_values[index]))
-        adjusted[index] = highest
-    return adjusted
 
 
 def nearer(first: Contender, second: Contender, reference: Measure) -> Compared:
@@ -225,10 +213,8 @@ def _one_sample(values: np.ndarray) -> _Mean:
 
 def _two_samples(first: np.ndarray, second: np.ndarray) -> _Mean:
     """Returns the difference of means and Welch's two-sided p-value."""
-    parts = [float(side.var(ddof=1)) / len(side) for side in (first, second)]
-    total = sum(parts)
-    squares = sum(part**2 / (len(side) - 1) for part, side in zip(parts, (first, second), strict=True))
-    return _t(float(first.mean() - second.mean()), total, total**2 / squares if squares > 0.0 else 1.0)
+    spread = added([(float(side.var(ddof=1)) / len(side), len(side) - 1) for side in (first, second)])
+    return _t(float(first.mean() - second.mean()), *spread)
 
 
 def _t(mean: float, variance: float, freedom: float) -> _Mean:

@@ -17,6 +17,7 @@ from functools import cached_property
 import numpy as np
 
 from ..library import load_special
+from .students import added, quantile
 
 LEVEL = 0.95
 TAIL = (1.0 - LEVEL) / 2.0
@@ -49,7 +50,7 @@ def mean_interval(
     """Returns the 95 % interval of the mean of `values`, one a model, cut to what is possible,
     [`least`, `most`]."""
     array = np.asarray(values, dtype=np.float64)
-    reach = _quantile(len(array) - 1) * float(array.std(ddof=1)) / math.sqrt(len(array))
+    reach = quantile(len(array) - 1, 1.0 - TAIL) * float(array.std(ddof=1)) / math.sqrt(len(array))
     return [max(least, float(array.mean()) - reach), min(most, float(array.mean()) + reach)]
 
 
@@ -65,7 +66,7 @@ def share_interval(shares: Shares) -> list[float]:
     value, rows = shares.value, float(shares.rows.sum())
     spread = shares.variance
     worth = value * (1.0 - value) / spread if spread > 0.0 and 0.0 < value < 1.0 else rows
-    worth *= (_quantile(rows - 1) / _quantile(len(shares.rows) - 1)) ** 2
+    worth *= (quantile(rows - 1, 1.0 - TAIL) / quantile(len(shares.rows) - 1, 1.0 - TAIL)) ** 2
     hits, misses = value * worth, (1.0 - value) * worth
     low = float(load_special().betaincinv(hits, misses + 1.0, TAIL)) if hits > 0.0 else 0.0
     high = float(load_special().betaincinv(hits + 1.0, misses, 1.0 - TAIL)) if misses > 0.0 else 1.0
@@ -87,25 +88,13 @@ def combined_interval(
     """
     value = of(members.value, others.value)
     sides = zip(slopes, (members, others), strict=True)
-    variance, freedom = _added([(slope**2 * side.variance, len(side.rows) - 1) for slope, side in sides])
+    variance, freedom = added([(slope**2 * side.variance, len(side.rows) - 1) for slope, side in sides])
     if not 0.0 < value < 1.0 or variance <= 0.0:
         mine, theirs = share_interval(members), share_interval(others)
         return [of(mine[0], theirs[1]), of(mine[1], theirs[0])]
-    reach = _quantile(freedom) * math.sqrt(variance) / (value * (1.0 - value))
+    reach = quantile(freedom, 1.0 - TAIL) * math.sqrt(variance) / (value * (1.0 - value))
     middle = math.log(value / (1.0 - value))
     return [_expit(middle - reach), _expit(middle + reach)]
-
-
-def _added(parts: Sequence[tuple[float, int]]) -> tuple[float, float]:
-    """Returns the sum of independent (variance, degrees of freedom), and Satterthwaite's degrees of
-    freedom of it."""
-    total = sum(variance for variance, _ in parts)
-    squares = sum(variance**2 / freedom for variance, freedom in parts)
-    return total, total**2 / squares if squares > 0.0 else 1.0
-
-
-def _quantile(freedom: float) -> float:
-    return float(load_special().stdtrit(freedom, 1.0 - TAIL))
 
 
 def _expit(value: float) -> float:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..library import load_special
+from .students import quantile, relabelled
 
 DRAWS = 999  # relabellings behind a p-value; the least is 1 in 1,000
 
@@ -60,15 +60,10 @@ def traces(
     values = np.concatenate([method, retrained])
     values = values - values.mean(axis=0)
     squares = (values**2).sum(axis=0)
-    chosen = np.zeros((1, len(values)))
-    chosen[0, : len(method)] = 1.0
-    statistic = _students(chosen, values, squares)[0]
-    limit = _limit(fpr / 2.0 if both else fpr, len(values) - 2)
-    generator = np.random.default_rng(seed)
-    shuffled = np.zeros((draws, len(values)))
-    places = np.argsort(generator.random((draws, len(values))), axis=1)[:, : len(method)]
-    np.put_along_axis(shuffled, places, 1.0, axis=1)
-    below, drawn = statistic < -limit, _students(shuffled, values, squares)
+    chosen = relabelled(len(method), len(retrained), draws, seed)
+    statistic = _students(chosen[:1], values, squares)[0]
+    limit = quantile(len(values) - 2, 1.0 - (fpr / 2.0 if both else fpr))
+    below, drawn = statistic < -limit, _students(chosen[1:], values, squares)
     if both:
         statistic, drawn = np.abs(statistic), np.abs(drawn)
     found = np.flatnonzero(statistic > limit)
@@ -97,7 +92,3 @@ def _students(chosen: np.ndarray, values: np.ndarray, squares: np.ndarray) -> np
     error = np.sqrt(np.maximum(inside, 0.0) / (models - 2) * (1.0 / mine + 1.0 / theirs))
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(error > 1e-12, apart / error, np.where(np.abs(apart) > 1e-12, np.sign(apart) * np.inf, 0.0))
-
-
-def _limit(fpr: float, freedom: int) -> float:
-    return float(load_special().stdtrit(freedom, 1.0 - fpr))

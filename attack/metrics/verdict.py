@@ -13,7 +13,8 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 
 from .evidence import LEAST_MODELS, AttackEvidence, Evidence, GapLeft, Rule, UnseenEvidence
-from .leak import Ratio, failing_models, holm, models_needed
+from .leak import Ratio, failing_models, models_needed
+from .students import holm
 from .t_intervals import TAIL
 
 VerdictWord = Literal["forgot", "remembers", "over_unlearned", "damaged", "undecided"]

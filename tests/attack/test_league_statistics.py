@@ -20,8 +20,9 @@ from attack.metrics.planning import (
     power_of_gap,
     power_of_ranking,
 )
-from attack.metrics.ranks import Call, Contender, holm, look, nearer, pairs_of, smaller
+from attack.metrics.ranks import Call, Contender, look, nearer, pairs_of, smaller
 from attack.metrics.spread import components, over_seeds, spread_of
+from attack.metrics.students import holm
 
 LEAGUES = 400
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from attack.metrics.leak import Ratio, Sides, failing_models, holm, leak_left, models_needed
+from attack.metrics.leak import Ratio, Sides, failing_models, leak_left, models_needed
+from attack.metrics.students import holm
 from attack.metrics.t_intervals import TAIL
 from attack.metrics.traces import traces
 

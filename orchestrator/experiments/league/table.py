@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from attack.metrics.measure import Measure
 from attack.metrics.null_band import Band
-from attack.metrics.ranks import LEVEL, Call, Contender, Standing, holm, look, pairs_of
+from attack.metrics.ranks import LEVEL, Call, Contender, Standing, look, pairs_of
 from attack.metrics.row import NO_UNLEARN, RETRAIN, Row, metric_name
 from attack.metrics.spread import over_seeds, spread_of
+from attack.metrics.students import holm
 from unlearn import METHODS
 
 from ...base.documents import LeagueCell, LeagueDocument, LeaguePair, LeagueRow, Tuned
