@@ -11,6 +11,7 @@ from torch import nn
 from unlearn import ArrayLoader, CFk, EUk, Scenario, Training, accuracy, build_model, load_dataset, make_split, train
 from unlearn.methods import METHODS, Method, MethodDidNothing, UnlearnError
 from unlearn.methods import last_layers as module
+from unlearn.methods.base import Inputs
 from unlearn.methods.cut import chain_of, cut
 from unlearn.methods.last_layers import trainable_modules
 from unlearn.methods.retrain import Retrain
