@@ -19,7 +19,7 @@ from ..plan.units import Unit
 from ..report.verification import Accuracy, Check, Sample, Shadows, Subject, percent
 from ..report.words import Verdict
 from ..store import Store
-from ..work.traces import measured_outputs
+from ..work.scoring import measured_outputs
 from .samples import picture
 
 LEAST_MATCH = 0.02  # accuracies that differ by less match, however alike the shadow models are

@@ -4,7 +4,7 @@ units and the `attack` package."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from attack.distances.compare import distances
 from attack.metrics.areas import Areas
 from attack.metrics.evaluation import Scores
 from attack.metrics.row import Attacker
-from attack.outputs.measured import MODEL_ID, ROLE
+from attack.outputs.measured import MODEL_ID, ROLE, Measured
 from attack.outputs.sources import Tables
 from attack.outputs.survey import Survey
 
@@ -142,8 +142,8 @@ def stored_score(unit: Unit[ScoreSpec], store: Store, sources: Mapping[str, str]
     **Arguments:** `sources`: model id → the trained model that it was made from.
     """
     names = [sources[model_id] for model_id in sorted(model_id for _, model_id in unit.spec.positive)]
-    retrain = _areas(unit, store, REFERENCE) if unit.spec.reference else None
-    return Scored.from_json(unit.spec.attack, store.meta(unit.key), names, _areas(unit, store, AREAS), retrain)
+    retrain = areas_of(unit, store, REFERENCE) if unit.spec.reference else None
+    return Scored.from_json(unit.spec.attack, store.meta(unit.key), names, areas_of(unit, store, AREAS), retrain)
 
 
 def same_attacker(unit: Unit[ScoreSpec], reference: Unit[ScoreSpec], store: Store) -> bool:
@@ -157,8 +157,21 @@ def same_attacker(unit: Unit[ScoreSpec], reference: Unit[ScoreSpec], store: Stor
     return bool(store.meta(unit.key)["candidate"] == store.meta(reference.key)["candidate"])
 
 
-def _areas(unit: Unit[ScoreSpec], store: Store, file: str) -> Areas:
+def areas_of(unit: Unit[ScoreSpec], store: Store, file: str) -> Areas:
+    """Returns the AUCs that a finished score unit wrote into `file`."""
     return Areas.from_json(json.loads(store.fetch(unit.key, file).read_text()))
+
+
+def measured_outputs(store: Store, items: Iterable[Outputs], only: str = "") -> Measured:
+    """Returns φ and the entropy of stored outputs, each named once.
+
+    Raises `ValueError` where a logit is not finite.
+    """
+    survey = Survey.of(Tables(tuple(labelled_tables(store, dict.fromkeys(items), only))))
+    if survey.not_finite is not None:
+        bad = survey.not_finite
+        raise ValueError(f"logits: {bad.count} rows are not finite, the first for {bad}")
+    return survey.measured()
 
 
 def measure_distances(unit: Unit[DistanceSpec], store: Store) -> Record:
@@ -174,12 +187,8 @@ def measure_distances(unit: Unit[DistanceSpec], store: Store) -> Record:
         "originals": spec.originals,
     }
     # those of the test fold are on two sides
-    items = dict.fromkeys(item for side in sides.values() for item in side)
-    survey = Survey.of(Tables(tuple(labelled_tables(store, items))))
-    if survey.not_finite is not None:
-        bad = survey.not_finite
-        raise ValueError(f"logits: {bad.count} rows are not finite, the first for {bad}")
-    measured = survey.measured()
+    items = [item for side in sides.values() for item in side]
+    measured = measured_outputs(store, items)
     places = {(model[ROLE], model[MODEL_ID]): place for place, model in enumerate(measured.models)}
     indices = {
         name: np.sort(np.asarray([places[item.role, item.model_id] for item in side], dtype=np.int64))

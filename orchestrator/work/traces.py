@@ -3,7 +3,6 @@ treated."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -11,19 +10,15 @@ import numpy as np
 
 from attack.audit.verdicts import RowFacts, is_constant, mean_confidence, single_samples
 from attack.distances.chance import Gap
-from attack.metrics.areas import Areas
 from attack.metrics.evidence import Confidence
 from attack.metrics.traces import Traces
-from attack.outputs.measured import MODEL_ID, ROLE, Measured
-from attack.outputs.sources import Tables
-from attack.outputs.survey import Survey
+from attack.outputs.measured import MODEL_ID, ROLE
 
 from ..plan.facts import TracesFacts, facts_of
 from ..plan.rows import Row
-from ..plan.specs import Outputs, TracesSpec
+from ..plan.specs import TracesSpec
 from ..store import Store
-from .outputs import labelled_tables
-from .scoring import AREAS, REFERENCE
+from .scoring import AREAS, REFERENCE, areas_of, measured_outputs
 
 
 def measure_traces(spec: TracesSpec, store: Store) -> TracesFacts:
@@ -54,16 +49,12 @@ def row_facts(row: Row, store: Store, originals: Iterable[str]) -> RowFacts:
     made = row.method != "retrain" and None not in sources
     done = [unit for unit in row.scores if store.has(unit.key)]
     own = [unit for unit in done if unit.spec.reference]
-
-    def areas(key: str, file: str) -> Areas:
-        return Areas.from_json(json.loads(store.fetch(key, file).read_text()))
-
     found = RowFacts(
         row.method,
         tuple(unit.label.model_id for unit in targets),
         tuple(names[source] for source in sources if source is not None) if made else None,
-        {unit.label.attack: areas(unit.key, AREAS) for unit in done},
-        {unit.label.attack: areas(unit.key, REFERENCE) for unit in own},
+        {unit.label.attack: areas_of(unit, store, AREAS) for unit in done},
+        {unit.label.attack: areas_of(unit, store, REFERENCE) for unit in own},
         {unit.label.attack: str(store.meta(unit.key)["candidate"]) for unit in done},
     )
     if row.distance is not None and store.has(row.distance.key):
@@ -82,11 +73,3 @@ def _with_traces(row: RowFacts, facts: TracesFacts) -> RowFacts:
     if facts.forget is not None and facts.unseen is not None:
         means = Confidence(np.asarray(facts.forget), np.asarray(facts.unseen))
     return replace(row, traces=single, confidence=means, constant=facts.constant)
-
-
-def measured_outputs(store: Store, items: Iterable[Outputs], only: str = "") -> Measured:
-    survey = Survey.of(Tables(tuple(labelled_tables(store, dict.fromkeys(items), only))))
-    if survey.not_finite is not None:
-        bad = survey.not_finite
-        raise ValueError(f"logits: {bad.count} rows are not finite, the first for {bad}")
-    return survey.measured()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from pyarrow.fs import FileSystem
 from ray.data import DataContext, ExecutionOptions, ExecutionResources
 from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.xgboost import XGBoostTrainer
@@ -46,7 +47,7 @@ def fit_distributed(
     num_workers: int,
     resources_per_worker: dict[str, float] | None = None,
     use_gpu: bool | None = None,
-    filesystem: Any = None,
+    filesystem: FileSystem | None = None,
     scratch_dir: str | Path | None = None,
     memory_per_worker: float | None = None,
     rows_per_worker: int | None = None,
@@ -74,7 +75,7 @@ def fit_all_distributed(
     num_workers: int,
     resources_per_worker: dict[str, float] | None = None,
     use_gpu: bool | None = None,
-    filesystem: Any = None,
+    filesystem: FileSystem | None = None,
     scratch_dir: str | Path | None = None,
     memory_per_worker: float | None = None,
     rows_per_worker: int | None = None,
@@ -207,7 +208,7 @@ class _Workers:
         self._thread.join()
 
 
-def shards_of(paths: Sequence[str], workers: int, filesystem: Any = None) -> list[list[Fragment]]:
+def shards_of(paths: Sequence[str], workers: int, filesystem: FileSystem | None = None) -> list[list[Fragment]]:
     """Returns each worker's fragments of the rows that the attack is fitted on: the same for the
     same files, in their order.
     """
@@ -251,7 +252,9 @@ def _execution_options(workers: int) -> Any:
     )
 
 
-def _stream(parts: Sequence[Fragment], attack: XGBoostAttack, filesystem: Any, cpus: float, share: float) -> Any:
+def _stream(
+    parts: Sequence[Fragment], attack: XGBoostAttack, filesystem: FileSystem | None, cpus: float, share: float
+) -> Any:
     """Returns the lazy dataset of one worker: softmax, label, target and fold of its rows."""
     DataContext.get_current().enable_progress_bars = False
     items = [vars(part) for part in parts] or [vars(Fragment("", -1, 0, 0))]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import ray
+from pyarrow.fs import FileSystem
 from ray.data import DataContext
 
 from attack.attacks.xgboost import FittedXGBoost
@@ -27,7 +28,7 @@ def score_distributed(
     fitted: FittedXGBoost,
     models: Sequence[tuple[str, ...]],
     *,
-    filesystem: Any = None,
+    filesystem: FileSystem | None = None,
 ) -> Iterator[Coded]:
     """Scores the outputs of some models in Parquet files on Ray, and yields the scores block by
     block, in any order.
@@ -65,7 +66,7 @@ class _ScoreFragments:
     """
 
     wanted: Any
-    filesystem: Any
+    filesystem: FileSystem | None
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         attacker, codes = ray.get(self.wanted)
@@ -74,7 +75,7 @@ class _ScoreFragments:
 
 
 def _scored(
-    part: Fragment, filesystem: Any, attacker: FittedXGBoost, codes: dict[tuple[str, ...], int]
+    part: Fragment, filesystem: FileSystem | None, attacker: FittedXGBoost, codes: dict[tuple[str, ...], int]
 ) -> Iterator[pa.Table]:
     """Yields model int32, sample_id int64 and score float32 of a fragment's wanted rows, a piece at
     a time.

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import ray
+from pyarrow.fs import FileSystem
 from ray import train
 from ray.exceptions import RayActorError
 
@@ -62,7 +63,7 @@ class Prepare:
     """
 
     forget_classes: tuple[int, ...]
-    filesystem: Any
+    filesystem: FileSystem | None
     share: float = 1.0
     seed: int = 0
 

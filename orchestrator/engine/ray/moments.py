@@ -8,7 +8,6 @@ import copy
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -76,7 +75,7 @@ def second_moments_on_ray(
         raise
 
 
-def _to_bytes(moments: Any) -> bytes:
+def _to_bytes(moments: SecondMoments) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "moments.safetensors"
         moments.save(path)
