@@ -117,7 +117,7 @@ def by_model(scored: Iterable[Coded], measured: Measured, models: np.ndarray) ->
     for model, sample, score in scored:
         lines = line[model]
         mine = lines >= 0
-        columns = locate(sample[mine], measured.samples, "sample_id")
+        columns = locate(sample[mine], measured.samples)
         found[lines[mine], columns] = score[mine]
     for m, values in zip(wanted, found, strict=True):
         if np.isnan(values).any():

@@ -139,13 +139,13 @@ class Evidence:
         return min((found.sides.models for found in self.attacks), default=0)
 
 
-def bent_yardstick(attacks: Sequence[AttackEvidence], level: float = 0.01) -> tuple[str, ...]:
+def bent_yardstick(attacks: Sequence[AttackEvidence]) -> tuple[str, ...]:
     """Returns the attacks that tell Retrain's models from other retrained ones, at a family-wise
-    level."""
+    level of 1 %."""
     known = [found for found in attacks if found.sides.models > 1]
     ratios = [leak_left(at_chance(found.sides)) for found in known]
     p_values = holm([2.0 * min(ratio.p_above(0.0), ratio.p_below(0.0)) for ratio in ratios])
-    return tuple(found.attack for found, p in zip(known, p_values, strict=True) if p < level)
+    return tuple(found.attack for found, p in zip(known, p_values, strict=True) if p < 0.01)
 
 
 def at_chance(sides: Sides) -> Sides:

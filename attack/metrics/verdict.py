@@ -28,7 +28,6 @@ TITLES: dict[VerdictWord, str] = {
 }
 DEFAULT_RULE = Rule()
 MOST_MODELS = 1000  # a longer wish is no help
-OWN_DIRECTION = ("traces", "models", "unseen")  # evidence that looks for too much confidence only
 
 
 @dataclass(frozen=True)

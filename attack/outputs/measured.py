@@ -156,7 +156,7 @@ class Measured:
 
         **Raises:** `ValueError` naming the first that is not known.
         """
-        return slice(None) if np.array_equal(self.samples, known) else locate(self.samples, known, "sample_id")
+        return slice(None) if np.array_equal(self.samples, known) else locate(self.samples, known)
 
 
 def _phi(table: pa.Table, logits: np.ndarray) -> np.ndarray:
@@ -187,7 +187,7 @@ def identified(table: pa.Table) -> tuple[list[tuple[str, ...]], np.ndarray]:
     return keys, rank[places.reshape(-1)]
 
 
-def locate(wanted: np.ndarray, known: np.ndarray, what: str) -> np.ndarray:
+def locate(wanted: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Returns the index in the sorted `known` of each of `wanted`.
 
     **Raises:** `ValueError` naming the first that is not known.
@@ -196,7 +196,7 @@ def locate(wanted: np.ndarray, known: np.ndarray, what: str) -> np.ndarray:
     missing = (places >= len(known)) | (known[np.minimum(places, len(known) - 1)] != wanted)
     if missing.any():
         raise ValueError(
-            f"{what}: {wanted[missing][0]} was not among those that the attack was fitted on ({int(missing.sum())} such)"
+            f"sample_id: {wanted[missing][0]} was not among those that the attack was fitted on ({int(missing.sum())} such)"
         )
     return places
 

@@ -28,7 +28,7 @@ def read_outputs(paths: str | Path | Sequence[str | Path]) -> list[pa.Table]:
     **Raises:** `ValueError` where nothing is there, or a file is no Parquet.
     """
     found = []
-    for path in _files([paths] if isinstance(paths, str | Path) else paths, "parquet"):
+    for path in _files([paths] if isinstance(paths, str | Path) else paths):
         try:
             table = pq.read_table(path)
         except (pa.ArrowInvalid, OSError) as error:
@@ -37,7 +37,7 @@ def read_outputs(paths: str | Path | Sequence[str | Path]) -> list[pa.Table]:
     return found
 
 
-def find_files(given: Sequence[str | Path], suffix: str = "parquet") -> tuple[tuple[str, ...], Any]:
+def find_files(given: Sequence[str | Path]) -> tuple[tuple[str, ...], Any]:
     """Returns the files that paths, folders, globs or `s3://…` addresses name, and the `pyarrow.fs`
     file system of the latter.
 
@@ -47,18 +47,18 @@ def find_files(given: Sequence[str | Path], suffix: str = "parquet") -> tuple[tu
     """
     remote = [str(path) for path in given if str(path).startswith("s3://")]
     if not remote:
-        return tuple(str(path) for path in _files(given, suffix)), None
+        return tuple(str(path) for path in _files(given)), None
     if len(remote) < len(given):
         raise ValueError("outputs: files on S3 and local files are mixed; give one kind")
     filesystem = s3_filesystem()
     found: list[str] = []
     for address in remote:
         try:
-            matches = _remote(filesystem, address.removeprefix("s3://").rstrip("/"), suffix)
+            matches = _remote(filesystem, address.removeprefix("s3://").rstrip("/"))
         except OSError as error:
             raise ValueError(f"outputs: {address}: {str(error).splitlines()[0]}") from None
         if not matches:
-            raise ValueError(f"outputs: {address}: no such file; give .{suffix} objects, a prefix of them, or a glob")
+            raise ValueError(f"outputs: {address}: no such file; give .parquet objects, a prefix of them, or a glob")
         found += matches
     return tuple(found), filesystem
 
@@ -73,42 +73,42 @@ def s3_filesystem() -> Any:
     return fs.S3FileSystem(region=region, **options)
 
 
-def _remote(filesystem: Any, path: str, suffix: str) -> list[str]:
+def _remote(filesystem: Any, path: str) -> list[str]:
     stem = path.partition("*")[0].rpartition("/")[0] if "*" in path else path
     if "*" not in path and filesystem.get_file_info(path).type == fs.FileType.File:
         return [path]
     inside = filesystem.get_file_info(fs.FileSelector(stem, recursive="*" in path, allow_not_found=True))
     names = sorted(entry.path for entry in inside if entry.type == fs.FileType.File)
-    pattern = path if "*" in path else f"{path}/*.{suffix}"
+    pattern = path if "*" in path else f"{path}/*.parquet"
     return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
 
 
-def _files(paths: Sequence[str | Path], suffix: str) -> list[Path]:
+def _files(paths: Sequence[str | Path]) -> list[Path]:
     found: list[Path] = []
     for given in paths:
         path = Path(given)
         if path.is_dir():
-            matches = sorted(path.glob(f"*.{suffix}"))
+            matches = sorted(path.glob("*.parquet"))
         else:
             matches = [path] if path.is_file() else [Path(name) for name in sorted(glob.glob(str(given)))]
         if not matches:
-            _refuse_nested(path, suffix)
-            raise ValueError(f"outputs: {given}: no such file; give .{suffix} files, a folder of them, or a glob")
+            _refuse_nested(path)
+            raise ValueError(f"outputs: {given}: no such file; give .parquet files, a folder of them, or a glob")
         found += matches
     for file in found:
         _refuse_partition(file)
     return found
 
 
-def _refuse_nested(folder: Path, suffix: str) -> None:
+def _refuse_nested(folder: Path) -> None:
     """Raises `ValueError` where the files lie in folders inside `folder`, saying how to name
     them."""
-    inside = next(iter(sorted(folder.rglob(f"*.{suffix}"))), None) if folder.is_dir() else None
+    inside = next(iter(sorted(folder.rglob("*.parquet"))), None) if folder.is_dir() else None
     if inside is None:
         return
     _refuse_partition(inside)
     depth = len(inside.relative_to(folder).parts) - 1
-    pattern = "/".join([str(folder), *["*"] * depth, f"*.{suffix}"])
+    pattern = "/".join([str(folder), *["*"] * depth, "*.parquet"])
     raise ValueError(f"outputs: {folder}: its files lie in folders inside, such as {inside}; give {pattern!r}")
 
 

@@ -246,10 +246,6 @@ class OutputFolder:
         has left incomplete are left out."""
         return (event for event in events.read(self.path / events.EVENTS, *kinds) if events.is_whole(event))
 
-    def log_lines(self) -> Iterator[dict[str, object]]:
-        """Yields what drivers and workers said, oldest first."""
-        return events.read(self.path / events.LOG)
-
     def failures(self) -> dict[str, str]:
         """Returns the units whose last recorded outcome is a failure, key → one line."""
         found: dict[str, str] = {}

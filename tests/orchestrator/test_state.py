@@ -247,11 +247,14 @@ def test_the_log_of_a_run_has_a_line_for_each_unit(tiny: dict[str, Any], tmp_pat
     go(tiny, tmp_path / "out")
     folder = OutputFolder(tmp_path / "out")
     done = [event for event in folder.events() if event.get("event") == "unit"]
-    lines = [line for line in folder.log_lines() if line["role"] == "worker"]
+    lines = [line for line in events.read(folder.path / events.LOG) if line["role"] == "worker"]
     assert {line["unit"] for line in lines} == {event["unit"] for event in done}
     for line in lines:
         assert {"time", "level", "message", "unit", "name", "stage", "attempt", "host", "pid"} <= set(line)
-    assert any(line["role"] == "driver" and "shadow models" in line["message"] for line in folder.log_lines())
+    assert any(
+        line["role"] == "driver" and "shadow models" in line["message"]
+        for line in events.read(folder.path / events.LOG)
+    )
     started = {event["unit"] for event in folder.events() if event.get("event") == "unit_start"}
     assert started == {event["unit"] for event in done}
     finished = next(event for event in folder.events() if event["event"] == "finished")

@@ -53,6 +53,3 @@ TABLE_4_CLEAN = 48.18
 # Figures 5 and 6: where unlearning fails, in samples of each class and as a share of the training
 # data.
 FAILING_POINT = {"all_cnn": (400, 0.08), "small_vgg": (1100, 0.22)}
-
-# Figures 1 and 3: the epoch of the early stop in data removal.
-EARLY_STOP_EPOCH = 12
