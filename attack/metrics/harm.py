@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from .measure import Measure, mean_measure
@@ -34,15 +34,6 @@ class Difference:
     high: float | None
     clear: bool
 
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Difference:
-        """Returns what `to_json` wrote."""
-        return cls(**document)
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns JSON data."""
-        return {item.name: getattr(self, item.name) for item in fields(self)}
-
 
 def ends(low: float, high: float) -> tuple[float | None, float | None]:
     """Returns an interval with None for infinite ends."""
@@ -50,6 +41,7 @@ def ends(low: float, high: float) -> tuple[float | None, float | None]:
 
 
 Groups = Mapping[str, Sequence[Difference]]
+GROUPED = ("exposure", "errors", "errors_unseen")
 
 
 @dataclass(frozen=True)
@@ -112,39 +104,22 @@ class Harm:
 
     def to_json(self) -> dict[str, Any]:
         """Returns JSON data that `from_json` reads."""
-
-        def groups(found: Groups) -> dict[str, list[dict[str, Any]]]:
-            return {name: [each.to_json() for each in listed] for name, listed in found.items()}
-
-        return {
-            "retained": self.retained,
-            "unseen": self.unseen,
-            "aucs": list(self.aucs),
-            "auc": self.auc.to_json(),
-            "easier": self.easier,
-            "samples": [each.to_json() for each in self.samples],
-            "exposure": groups(self.exposure),
-            "errors": groups(self.errors),
-            "errors_unseen": groups(self.errors_unseen),
-            "klom": dict(self.klom),
-        }
+        found = asdict(self)
+        groups = {name: {by: list(listed) for by, listed in found[name].items()} for name in GROUPED}
+        return {**found, "aucs": list(self.aucs), "samples": list(found["samples"]), **groups}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Harm:
         """Returns what `to_json` wrote."""
 
-        def groups(name: str) -> dict[str, tuple[Difference, ...]]:
-            return {key: tuple(map(Difference.from_json, listed)) for key, listed in document[name].items()}
+        def differences(listed: Sequence[Mapping[str, Any]]) -> tuple[Difference, ...]:
+            return tuple(Difference(**each) for each in listed)
 
-        return cls(
-            document["retained"],
-            document["unseen"],
-            tuple(document["aucs"]),
-            Difference.from_json(document["auc"]),
-            document["easier"],
-            tuple(map(Difference.from_json, document["samples"])),
-            groups("exposure"),
-            groups("errors"),
-            groups("errors_unseen"),
-            document["klom"],
-        )
+        parts: dict[str, Any] = {
+            "aucs": tuple(document["aucs"]),
+            "auc": Difference(**document["auc"]),
+            "samples": differences(document["samples"]),
+        }
+        for name in GROUPED:
+            parts[name] = {by: differences(listed) for by, listed in document[name].items()}
+        return cls(**{name: document[name] for name in cls.__dataclass_fields__} | parts)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -115,16 +115,8 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """Returns JSON data that `from_json` makes the same verdict of."""
-        numbers = ("strongest", "needed", "samples", "gap", "shift", "few")
-        return {
-            "word": self.word,
-            "reason": self.reason,
-            "leaks": [dict(vars(leak)) for leak in self.leaks],
-            "gaps": [dict(vars(gap)) for gap in self.gaps],
-            "failing": list(self.failing),
-            "notes": list(self.notes),
-            **{name: getattr(self, name) for name in numbers},
-        }
+        found = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
+        return found | {name: [dict(vars(each)) for each in found[name]] for name in ("leaks", "gaps")}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Verdict:
@@ -135,20 +127,12 @@ class Verdict:
         word = document.get("word")
         if word not in get_args(VerdictWord):
             raise ValueError(f"verdict: word: {word!r} is not allowed; allowed are {', '.join(get_args(VerdictWord))}")
-        return cls(
-            cast(VerdictWord, word),
-            str(document.get("reason", "")),
-            tuple(Leak(**leak) for leak in document.get("leaks") or ()),
-            document.get("strongest"),
-            tuple(document.get("failing") or ()),
-            document.get("needed"),
-            document.get("samples"),
-            document.get("gap"),
-            document.get("shift"),
-            tuple(document.get("notes") or ()),
-            tuple(GapLeft(**gap) for gap in document.get("gaps") or ()),
-            document.get("few"),
-        )
+        known = {name: document[name] for name in cls.__dataclass_fields__ if document.get(name) is not None}
+        for name in ("failing", "notes"):
+            known[name] = tuple(known.get(name, ()))
+        known["leaks"] = tuple(Leak(**leak) for leak in known.get("leaks", ()))
+        known["gaps"] = tuple(GapLeft(**gap) for gap in known.get("gaps", ()))
+        return cls(**{"reason": "", **known})
 
 
 def judge(evidence: Evidence, rule: Rule = DEFAULT_RULE) -> Verdict:
