@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from ..core.checked import check_integer
 from ..core.errors import did_you_mean
 from .images import ImageDataset, ImageSet, make_dataset
 from .sources import (
@@ -122,10 +123,7 @@ class Parquet(Source):
 
     def __post_init__(self) -> None:
         check_image_size(self.image_size)
-        if self.classes is not None and (
-            isinstance(self.classes, bool) or not isinstance(self.classes, int) or self.classes < 2
-        ):
-            raise ValueError(f"dataset.classes: {self.classes!r} is not allowed; give an integer of 2 or more")
+        check_integer("dataset.classes", self.classes, 2, optional=True)
 
     def load(self, *, limit: Limit | None = None, on_progress: Progress | None = None) -> ImageDataset:
         """Reads and decodes.

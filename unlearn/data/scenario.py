@@ -11,6 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
+from ..core.checked import check_integer
 from ..core.errors import did_you_mean
 from ..core.seeds import check_seed, stream
 from . import ImageDataset
@@ -138,8 +139,7 @@ class Scenario:
         value = getattr(self, field)
         problem = f"scenario.{field}: {list(value) if isinstance(value, tuple) else value!r} is not allowed; give "
         if field in ("per_class", "count", "step", "steps"):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{problem}an integer of 1 or more")
+            check_integer(f"scenario.{field}", value, 1)
         elif field == "duplicate_bits":
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 16):
                 raise ValueError(f"{problem}an integer from 0 to 16")

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from ..core.checked import check_integer
 from .images import ImageDataset
 from .pixels import to_rgb
 
@@ -63,8 +64,7 @@ def limit_of(limit: Limit | None, part: str) -> int | None:
     for key, value in parts.items():
         if key not in ("train", "test"):
             raise ValueError(f"dataset.limit: {key!r} is not allowed; allowed are train and test")
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise ValueError(f"dataset.limit.{key}: {value!r} is not allowed; give an integer of 1 or more")
+        check_integer(f"dataset.limit.{key}", value, 1, optional=True)
     return parts.get(part)
 
 
