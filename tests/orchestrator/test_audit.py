@@ -188,7 +188,7 @@ def test_the_terminal_shows_every_attack_within_its_width(
 
     from rich.console import Console
 
-    from orchestrator.report import terminal_table
+    from orchestrator.report.show import terminal_table
 
     quick = ["--set", "xgboost.rounds=3", "--set", "xgboost.max_depth=2"]
     code, text, _ = run(capsys, str(outputs), "--attacks", attacks, *quick, "--output", str(tmp_path / "out"), "--json")

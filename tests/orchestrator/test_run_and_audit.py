@@ -31,7 +31,7 @@ from orchestrator.plan.rows import Plan, Row
 from orchestrator.plan.specs import DistanceSpec, Outputs
 from orchestrator.plan.units import Unit
 from orchestrator.recipe.recipe import check_recipe
-from orchestrator.report import terminal_table
+from orchestrator.report.show import terminal_table
 from orchestrator.store import LocalStore
 from orchestrator.work.outputs import write_fragment
 from orchestrator.work.scoring import measure_distances

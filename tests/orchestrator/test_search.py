@@ -29,7 +29,7 @@ from orchestrator.plan.units import experiment_id
 from orchestrator.recipe.recipe import check_recipe, load_recipe
 from orchestrator.recipe.sections import Recipe
 from orchestrator.records.folder import OutputFolder
-from orchestrator.report import write_report
+from orchestrator.report.write import write_report
 from orchestrator.store import LocalStore
 from orchestrator.work.context import Context
 from orchestrator.work.execute import execute

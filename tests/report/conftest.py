@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.report import write_report
 from orchestrator.report.figures import drawing
+from orchestrator.report.write import write_report
 
 from . import build
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from attack.metrics.verdict import TITLES, VerdictWord
-from orchestrator.report import terminal_table
 from orchestrator.report.rows import Report
+from orchestrator.report.show import terminal_table
 from orchestrator.report.tables import render
 
 from . import build
@@ -52,7 +52,7 @@ def test_every_view_says_the_same(code: VerdictWord, tmp_path: Path) -> None:
     (line,) = [line for line in render(report, "md").splitlines() if line.startswith("| PGU")]
     assert line.endswith(f"| {word} |")
     assert any(line.startswith("PGU") and line.rstrip().endswith(word) for line in shown_in_terminal(document))
-    from orchestrator.report import write_report
+    from orchestrator.report.write import write_report
 
     write_report(folder)
     cells = page_of(folder).rows[-1]

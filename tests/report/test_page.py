@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from orchestrator.records.folder import OutputFolder
-from orchestrator.report import write_report
 from orchestrator.report.figures.figures import FIGURES, draw
 from orchestrator.report.rows import Report
+from orchestrator.report.write import write_report
 
 from . import build
 from .html import Page, read
@@ -127,7 +127,7 @@ def test_pictures_have_descriptions(written: Path) -> None:
 
 def test_equal_input_gives_equal_bytes_in_another_process(written: Path, sweep: Sweep, tmp_path: Path) -> None:
     again = build.write(tmp_path, *sweep)
-    code = "import sys; from orchestrator.report import write_report; from orchestrator.report.figures import drawing; drawing.PNG_DPI = 50; write_report(sys.argv[1])"
+    code = "import sys; from orchestrator.report.write import write_report; from orchestrator.report.figures import drawing; drawing.PNG_DPI = 50; write_report(sys.argv[1])"
     # Another hash seed, time zone and home would show in any file that depends on them.
     environment = {**os.environ, "PYTHONHASHSEED": "77", "TZ": "Asia/Tokyo", "MPLBACKEND": "pdf"}
     subprocess.run([sys.executable, "-c", code, str(again)], check=True, env=environment, timeout=300)

@@ -14,9 +14,9 @@ import pytest
 from rich.console import Console
 
 from orchestrator.commands.cli import main
-from orchestrator.report import table, terminal_table, words
+from orchestrator.report import words
 from orchestrator.report.rows import Report
-from orchestrator.report.show import compare
+from orchestrator.report.show import compare, table, terminal_table
 from orchestrator.report.tables import cell, tex
 
 from . import build
