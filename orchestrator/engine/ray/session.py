@@ -83,8 +83,10 @@ class RaySession:
         return True
 
     def _connect_patiently(self, address: str | None) -> None:
-        """Starts a local Ray once more where it was too slow: Ray waits 30 s for a node, a fixed
-        number, and on a busy machine a second start finds its files in memory.
+        """Starts a local Ray once more where it was too slow.
+
+        Ray waits 30 s for a node, a fixed number. On a busy machine a second start finds its files
+        in memory.
         """
         try:
             self._connect(address)
