@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from attack.metrics.row import Row, auc_attack, auc_names
 from attack.metrics.verdict import Verdict, VerdictWord
 
-from ..base.documents import Curves, Results
+from ..base.documents import ConfidenceCurve, Curves, IncrementalCurve, Results, RocCurve, UnlearningCurve
 from ..base.errors import UserError
 from ..base.text import varying_names
 from ..base.values import Object, Record
@@ -311,3 +312,16 @@ def _label(row: Row, varying: Sequence[str]) -> str:
 
 def _title(row: Row) -> str:
     return words.clean(row.title or words.REFERENCES.get(row.method) or row.method)
+
+
+C = TypeVar("C", RocCurve, ConfidenceCurve, UnlearningCurve, IncrementalCurve)
+
+
+def of_rows(report: Report, curves: Sequence[C] | None) -> list[tuple[C, ResultRow]]:
+    """Returns curves with the rows that they belong to; a curve of no row is left out."""
+    found = []
+    for curve in curves or []:
+        index = curve.get("row")
+        if isinstance(index, int) and 0 <= index < len(report.rows):
+            found.append((curve, report.rows[index]))
+    return found

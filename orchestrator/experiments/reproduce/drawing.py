@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from attack.metrics.measure import Measure
 
 from ...base.documents import ConfidenceCurve
-from ...report.figures.drawing import INK, MARKERS, MUTED, SERIES, Figure, Panel
+from ...report.figures.drawing import INK, MARKERS, MUTED, SERIES, Figure, Panel, banded_line, percents
 
 Series = Mapping[str, Sequence[tuple[float, Measure]]]
 DASHES = ((0, (4, 2)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
@@ -30,25 +30,7 @@ def lines_panel(x: str, y: str, series: Series, levels: Mapping[str, float], fir
     def draw(ax: Axes) -> None:
         for place, (label, points) in enumerate(series.items(), start=first):
             colour, marker = SERIES[place % len(SERIES)], MARKERS[place % len(MARKERS)]
-            xs = [at for at, _ in points]
-            ax.plot(
-                xs,
-                np.asarray([q.value for _, q in points], dtype=float),
-                color=colour,
-                marker=marker,
-                markersize=4,
-                label=label,
-            )
-            banded = [(at, q) for at, q in points if q.interval]
-            if len(banded) > 1:
-                ax.fill_between(
-                    [at for at, _ in banded],
-                    np.asarray([q.low for _, q in banded], dtype=float),
-                    np.asarray([q.high for _, q in banded], dtype=float),
-                    color=colour,
-                    alpha=0.15,
-                    linewidth=0,
-                )
+            banded_line(ax, points, colour, marker, label)
         for place, (label, level) in enumerate(levels.items()):
             ax.axhline(
                 level, color=INK if place == 0 else MUTED, linewidth=1.0, linestyle=DASHES[place % 3], label=label
@@ -68,7 +50,7 @@ def confidence_panel(curve: ConfidenceCurve, title: str) -> Panel:
     models.
     """
     edges = np.asarray(curve["edges"], float)
-    shares = {side: _shares(curve[side]) for side in ("retrained", "unlearned")}
+    shares = {side: percents(curve[side]) for side in ("retrained", "unlearned")}
 
     def draw(ax: Axes) -> None:
         for side, colour in (("retrained", MUTED), ("unlearned", SERIES[0])):
@@ -81,8 +63,3 @@ def confidence_panel(curve: ConfidenceCurve, title: str) -> Panel:
         ax.legend(loc="best")
 
     return Panel(draw, f"Histogram of the attacker's confidence, {title}", width=3.6, height=2.8)
-
-
-def _shares(counts: Sequence[float]) -> np.ndarray:
-    array = np.asarray(counts, float)
-    return 100.0 * array / array.sum() if array.sum() else array

@@ -8,6 +8,7 @@ reader's light or dark setting.
 from __future__ import annotations
 
 import io
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -17,11 +18,14 @@ from html import escape
 from typing import Any, TypeAlias
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as MplFigure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from attack.metrics.measure import Measure
 
 from .. import words
 
@@ -156,6 +160,22 @@ def inline_svg(panel: Panel, prefix: str) -> str:
     body = re.sub(r"<[^>]*>", lambda tag: _adapt(tag.group(0), prefix), body)
     alt = escape(words.clean(panel.alt), quote=True)
     return f'<svg viewBox="{box.group(1) if box else ""}" role="img" aria-label="{alt}">{body.strip()}'
+
+
+def banded_line(ax: Axes, points: Sequence[tuple[float, Measure]], colour: str, marker: str, label: str) -> None:
+    """Draws measures over numbers as a line, with a band of their 95 % intervals."""
+    xs, ys = [x for x, _ in points], [math.nan if y.value is None else y.value for _, y in points]
+    ax.plot(xs, ys, color=colour, marker=marker, markersize=4, label=label)
+    known = [(x, y.interval) for x, y in points if y.interval]
+    if len(known) > 1:
+        low, high = zip(*(interval for _, interval in known), strict=True)
+        ax.fill_between([x for x, _ in known], low, high, color=colour, alpha=0.15, linewidth=0)
+
+
+def percents(counts: Sequence[float]) -> np.ndarray:
+    """Returns the shares of a histogram's bins, in percent."""
+    array = np.asarray(counts, float)
+    return 100.0 * array / array.sum() if array.sum() else array
 
 
 def plain_log(ax: Axes, which: str) -> None:

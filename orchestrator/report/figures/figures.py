@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,8 +13,8 @@ from attack.metrics.row import metric_name
 
 from ...base.documents import ConfidenceCurve, RocCurve
 from .. import words
-from ..rows import Report, ResultRow
-from .drawing import INK, LINES, MARKERS, MUTED, PAPER, SERIES, SOFT, Figure, Line, Panel, plain_log, shown_of
+from ..rows import Report, ResultRow, of_rows
+from .drawing import INK, LINES, MARKERS, MUTED, PAPER, SERIES, SOFT, Figure, Line, Panel, percents, plain_log, shown_of
 from .growth import incremental_figure
 from .histories import training_figure, unlearning_figure
 from .labels import Name, name_points
@@ -229,7 +228,7 @@ def _place(ax: Axes, row: ResultRow, name: str, width: float, height: float) -> 
 def roc_figure(report: Report) -> Figure | None:
     """ROC curves, linear and log-log, for each attack."""
     by_attack: dict[str, list[tuple[ResultRow, RocCurve]]] = {}
-    for curve, row in _of_rows(report, report.curves.get("roc")):
+    for curve, row in of_rows(report, report.curves.get("roc")):
         if len(curve.get("fpr") or []) > 1 and len(curve["fpr"]) == len(curve.get("tpr") or []):
             by_attack.setdefault(str(curve.get("attack")), []).append((row, curve))
     if not by_attack:
@@ -312,7 +311,7 @@ def confidence_figure(report: Report) -> Figure | None:
     """How sure the attacker is, unlearned against retrained models, a panel for each row."""
     attack = report.attack_of(report.primary)
     found: dict[int, ConfidenceCurve] = {}
-    for curve, row in _of_rows(report, report.curves.get("confidence")):
+    for curve, row in of_rows(report, report.curves.get("confidence")):
         edges = curve.get("edges") or []
         if curve.get("attack") == attack and len(edges) == len(curve.get("unlearned") or []) + 1 > 1:
             found.setdefault(row.index, curve)
@@ -324,7 +323,7 @@ def confidence_figure(report: Report) -> Figure | None:
     def panel_of(row: ResultRow) -> Panel:
         curve = found[row.index]
         edges = np.asarray(curve["edges"], float)
-        shares = [_shares(curve[side]) for side in ("retrained", "unlearned")]
+        shares = [percents(curve[side]) for side in ("retrained", "unlearned")]
 
         def panel(ax: Axes) -> None:
             ours = "models under test" if row.baseline else "unlearned models"
@@ -356,25 +355,6 @@ def confidence_figure(report: Report) -> Figure | None:
     )
 
 
-def _shares(counts: Sequence[float]) -> np.ndarray:
-    array = np.asarray(counts, float)
-    return 100.0 * array / array.sum() if array.sum() else array
-
-
 def _mean(edges: np.ndarray, shares: np.ndarray) -> float:
     total = float(shares.sum())
     return float(((edges[:-1] + edges[1:]) / 2 * shares).sum() / total) if total else math.nan
-
-
-C = TypeVar("C", RocCurve, ConfidenceCurve)
-
-
-def _of_rows(report: Report, curves: Sequence[C] | None) -> list[tuple[C, ResultRow]]:
-    """Returns the curves with the rows that they belong to; a curve of no row is not
-    drawn."""
-    found = []
-    for curve in curves or []:
-        index = curve.get("row")
-        if isinstance(index, int) and 0 <= index < len(report.rows):
-            found.append((curve, report.rows[index]))
-    return found

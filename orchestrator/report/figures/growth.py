@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from matplotlib.axes import Axes
 
 from ...base.values import Record
 from .. import words
-from ..rows import Report, ResultRow
+from ..rows import Report, ResultRow, of_rows
 from .drawing import INK, LINES, MARKERS, MUTED, SERIES, Figure, Panel
+from .histories import mean_while_all
 
 LINES_AT_MOST = 8
 
@@ -19,10 +19,9 @@ def incremental_figure(report: Report) -> Figure | None:
     """Test accuracy over the samples of each class forgotten so far, and where it was measured the
     drift of the moments."""
     chains: dict[int, list[Sequence[Record]]] = {}
-    for run in report.curves.get("incremental") or []:
-        index, steps = run.get("row"), run.get("steps") or []
-        if isinstance(index, int) and 0 <= index < len(report.rows) and len(steps) > 1:
-            chains.setdefault(index, []).append(steps)
+    for run, row in of_rows(report, report.curves.get("incremental")):
+        if len(steps := run.get("steps") or []) > 1:
+            chains.setdefault(row.index, []).append(steps)
     candidates = [row for row in report.rows if row.index in chains]
     if not candidates:
         return None
@@ -86,9 +85,7 @@ def _series(steps: Sequence[Record], name: str) -> tuple[list[float], list[float
 
 def _mean(runs: Sequence[Sequence[Record]], name: str) -> tuple[list[float], list[float]]:
     """Returns the mean over models at the points that all of them reached."""
-    curves = [dict(zip(*_series(steps, name), strict=True)) for steps in runs]
-    common = sorted(set.intersection(*(set(curve) for curve in curves)))
-    return common, [float(np.mean([curve[x] for curve in curves])) for x in common]
+    return mean_while_all([dict(zip(*_series(steps, name), strict=True)) for steps in runs])
 
 
 def _alt(shown: Sequence[ResultRow], chains: Mapping[int, Sequence[Sequence[Record]]]) -> str:

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from ...base.documents import TrainingCurve, UnlearningCurve
 from ...base.values import Record
 from .. import words
-from ..rows import Report, ResultRow
+from ..rows import Report, ResultRow, of_rows
 from .drawing import INK, LINES, MUTED, PAPER, SERIES, Figure, Panel, plain_log, shown_of
 
 PANELS = 6
@@ -45,14 +45,9 @@ def mean_while_all(curves: Sequence[Mapping[float, float]]) -> tuple[list[float]
 def unlearning_figure(report: Report) -> Figure | None:
     """Accuracy over the epochs of unlearning, a panel for each row."""
     runs: dict[int, list[UnlearningCurve]] = {}
-    for run in report.curves.get("unlearning") or []:
-        index = run.get("row")
-        if (
-            isinstance(index, int)
-            and 0 <= index < len(report.rows)
-            and series(run.get("history") or [], "forget_accuracy")
-        ):
-            runs.setdefault(index, []).append(run)
+    for run, row in of_rows(report, report.curves.get("unlearning")):
+        if series(run.get("history") or [], "forget_accuracy"):
+            runs.setdefault(row.index, []).append(run)
     candidates = [row for row in report.rows if row.index in runs]
     if not candidates:
         return None

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from ...base.values import Json
 from .. import words
 from ..rows import Report, ResultRow
-from .drawing import INK, MARKERS, MUTED, SERIES, Figure, Panel, plain_log
+from .drawing import INK, MARKERS, MUTED, SERIES, Figure, Panel, banded_line, plain_log
 
 METHODS = 4
 
@@ -58,28 +58,11 @@ def _sweep_panels(report: Report, points: Sequence[tuple[float, ResultRow]], nam
     errors = [("error_forget", "forget set", 1), ("error_retain", "retain set", 2), ("error_test", "test data", 0)]
 
     def curve(ax: Axes, metric: str, text: str, which: int) -> None:
-        known = [(x, row) for x, row in zip(xs, rows, strict=True) if row.value(metric) is not None]
+        known = [(x, row.row[metric]) for x, row in points if row.value(metric) is not None]
         if not known:
             return
         colour = SERIES[which]
-        ax.plot(
-            [x for x, _ in known],
-            [row.number(metric) for _, row in known],
-            color=colour,
-            marker=MARKERS[which],
-            markersize=4,
-            label=text,
-        )
-        banded = [(x, bounds) for x, row in known if (bounds := row.bounds(metric))]
-        if len(banded) > 1:
-            ax.fill_between(
-                [x for x, _ in banded],
-                [b[0] for _, b in banded],
-                [b[1] for _, b in banded],
-                color=colour,
-                alpha=0.15,
-                linewidth=0,
-            )
+        banded_line(ax, known, colour, MARKERS[which], text)
         if metric.startswith("error_") and retrain is not None and retrain.value(metric) is not None:
             ax.axhline(retrain.number(metric), color=colour, linewidth=1.0, linestyle=(0, (4, 2)))
 
