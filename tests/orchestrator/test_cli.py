@@ -50,7 +50,7 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         (["rnu", "demo"], "did you mean 'run'"),
         (["run"], "RECIPE"),
         (["run", "dmo"], "allowed: a path, or a name that `orchestrator recipes` lists; did you mean 'demo'"),
-        (["run", "cifar10"], "`orchestrator recipes` lists, such as cifar10"),
+        (["run", "league-cifr-mini"], "lists, such as league-cifar-mini"),
         (["run", "demo", "--set", "sead=1"], "did you mean 'seed'"),
         (["run", "demo", "--set", "scenario.per_class=4000"], "scenario.per_class: 4000"),
         (["show", "demo", "--set", "training.lr=fast"], "training.lr: 'fast'"),
