@@ -60,7 +60,7 @@ class Registry(Mapping[str, type[T]], Generic[T]):
     def __contains__(self, name: object) -> bool:
         if isinstance(name, str) and ":" in name:
             return not self.problem(name)
-        return name in self._built_in or name in self._targets()
+        return isinstance(name, str) and (name in self._built_in or name in self._targets())
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._targets())

@@ -112,11 +112,6 @@ def _method_faults(recipe: Recipe, search: Search) -> list[Fault]:
     if "samples" in search.method:
         value = search.method["samples"]
         return [Fault("search.method.samples", value, "belongs one level up", "search.samples")]
-    # The form of the ranges first, on one draw; then each setting that will run, by the rules for
-    # any method.
-    found = _faults_of(recipe, [{**search.method, "samples": 1}])
-    if found:
-        return found
     points = draw(recipe, search)
     if len(points) < 2:
         return [

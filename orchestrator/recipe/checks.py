@@ -168,36 +168,38 @@ def _such_as(count: int, split: tuple[int, int, int]) -> str:
 
 
 def _method_faults(draft: Draft, inherit: bool) -> list[Fault]:
-    found: list[Fault] = []
-    for index, settings in enumerate(draft.methods):
-        where = f"methods.{index}"
-        name = str(settings.get("name"))
-        if name not in METHODS:
-            found.append(unknown(f"{where}.name", name, "method", METHODS))
-            continue
-        if not METHODS[name].selectable:
-            found.append(Fault(f"{where}.name", name, f"{name} is always a row of its own", "leave it out"))
-            continue
-        options = {k: v for k, v in settings.items() if k != "name"}
-        malformed = sweep.faults(options, where)
-        found += malformed
-        known = {*option_names(METHODS[name]), *METHODS[name].retired, "samples"}
-        strange = [k for k in options if k not in known]
-        if malformed or strange:
-            found += [
-                f
-                for f in option_faults(METHODS[name], {k: options[k] for k in strange}, where)
-                if f.field.split(".")[-1] in strange
-            ]
-            continue
-        seen: set[str] = set()
-        inherited = method_defaults(name, draft) if inherit else {}
-        for params in sweep.expand(options, draft.seed, index):
-            for fault in point_faults(name, {**inherited, **params}, where):
-                if str(fault) not in seen:
-                    seen.add(str(fault))
-                    found.append(fault)
-    return found
+    given = [(f"methods.{index}", settings) for index, settings in enumerate(draft.methods)]
+    if draft.search is not None:
+        given.append(("search.method", draft.search.method))
+    return [
+        fault
+        for index, (where, settings) in enumerate(given)
+        for fault in _faults_of_method(draft, settings, where, index, inherit)
+    ]
+
+
+def _faults_of_method(
+    draft: Draft, settings: Mapping[str, object], where: str, index: int, inherit: bool
+) -> list[Fault]:
+    name = settings.get("name")
+    if not isinstance(name, str) or name not in METHODS:
+        return [unknown(f"{where}.name", name, "method", METHODS)]
+    if not METHODS[name].selectable:
+        return [Fault(f"{where}.name", name, f"{name} is always a row of its own", "leave it out")]
+    options = {k: v for k, v in settings.items() if k != "name"}
+    malformed = sweep.faults(options, where)
+    known = {*option_names(METHODS[name]), *METHODS[name].retired, "samples"}
+    strange = {k: v for k, v in options.items() if k not in known}
+    if malformed or strange:
+        found = option_faults(METHODS[name], strange, where)
+        return malformed + [fault for fault in found if fault.field.split(".")[-1] in strange]
+    inherited = method_defaults(name, draft) if inherit else {}
+    found = [
+        fault
+        for params in sweep.expand(options, draft.seed, index)
+        for fault in point_faults(name, {**inherited, **params}, where)
+    ]
+    return list({str(fault): fault for fault in found}.values())
 
 
 def point_faults(name: str, params: Mapping[str, object], where: str) -> list[Fault]:
@@ -250,6 +252,6 @@ def _attack_faults(draft: Draft) -> list[Fault]:
                 )
             )
     names = [settings.get("name") for settings in draft.attacks]
-    if len(set(names)) < len(names):
+    if any(name in names[:index] for index, name in enumerate(names)):
         found.append(Fault("attacks", names, "an attack is named twice", "each attack once"))
     return found

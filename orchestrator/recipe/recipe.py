@@ -88,7 +88,7 @@ def _canonical(draft: Draft) -> Draft:
         "methods": [method(given) for given in draft.methods],
         "attacks": [options(ATTACKS[str(given["name"])], given) for given in draft.attacks],
     }
-    if draft.search is not None and draft.search.method.get("name") in METHODS:
+    if draft.search is not None:
         changed["search"] = draft.search.model_copy(update={"method": method(draft.search.method)})
     return draft.model_copy(update=changed)
 

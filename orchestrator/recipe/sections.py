@@ -135,7 +135,7 @@ class Resources(Strict):
     @field_validator("gpus_per_unit")
     @classmethod
     def _whole_or_part(cls, value: float) -> float:
-        if value > 1 and value != int(value):
+        if value > 1 and not float(value).is_integer():  # infinity is none
             # Ray gives out nothing else
             raise ValueError("give a whole number, or a fraction below 1")
         return value

@@ -37,7 +37,9 @@ def faults(settings: Mapping[str, object], field: str) -> list[Fault]:
         if not isinstance(body, list) or not body:
             found.append(Fault(where, body, "a sweep needs a list", "a list with at least one value"))
         elif kind in ("uniform", "loguniform"):
-            numeric = len(body) == 2 and all(isinstance(b, int | float) and not isinstance(b, bool) for b in body)
+            numeric = len(body) == 2 and all(
+                isinstance(b, int | float) and not isinstance(b, bool) and math.isfinite(b) for b in body
+            )
             if not numeric or not body[0] < body[1]:
                 found.append(Fault(where, body, "a range needs two numbers", "[low, high] with low < high"))
             elif kind == "loguniform" and body[0] <= 0:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -107,6 +109,39 @@ def test_all_faults_of_a_section_are_told_at_once(tiny: dict[str, Any]) -> None:
     assert "epocs" in text
     assert "shadows.split" in text
     assert "pgd" in text
+
+
+ODD: list[Any] = [{}, [[]], {"grid": [{}]}, float("inf")]
+
+
+def places_in(node: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Returns the path of every value of a document, sections among them."""
+    inner = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    return [place, *(found for key, value in inner for found in places_in(value, (*place, key)))]
+
+
+def test_an_odd_value_anywhere_is_taken_or_named(tiny: dict[str, Any]) -> None:
+    """Faults of a recipe are one line each, whichever value is of another kind than expected."""
+    method = {"name": "pgu", "gamma": {"uniform": [0.5, 0.9]}, "lr": {"loguniform": [0.01, 0.1]}, "epochs": 2}
+    tiny |= {
+        "attacks": [{"name": "xgboost"}, {"name": "rmia"}],
+        "search": {"method": method, "bound": {"error_test_increase": 2.0}},
+        "resources": {"cpus_per_unit": 1, "gpus_per_unit": 0},
+        "outputs": {"retain": 3, "test": 3},
+    }
+    told: list[str] = []
+    for place in places_in(tiny)[1:]:
+        for odd in ODD:
+            document = copy.deepcopy(tiny)
+            node: Any = document
+            for part in place[:-1]:
+                node = node[part]
+            node[place[-1]] = copy.deepcopy(odd)
+            with contextlib.suppress(RecipeError):
+                told.append(str(place))
+                check_recipe(document)
+                told.pop()
+    assert len(told) > 150  # most of them are refused, and nothing else is raised
 
 
 @pytest.mark.parametrize("missing", ["name", "dataset", "scenario", "model"])

@@ -62,7 +62,7 @@ class Registry(Mapping[str, T]):
     def __contains__(self, name: object) -> bool:
         if isinstance(name, str) and ":" in name:
             return not self.problem(name)
-        return name in self.built_in or name in self._targets()
+        return isinstance(name, str) and (name in self.built_in or name in self._targets())
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._targets())
