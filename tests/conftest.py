@@ -63,6 +63,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadGroupSch
     return GroupsAndFiles(config, log)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_wait_for_the_disk() -> Iterator[None]:
+    """What tests of this process write need not outlive a power cut.
+
+    A tiny run waits some 300 times for a disk that two workers share. Commands in processes of
+    their own still wait.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _no_ray_without_its_marker(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fails a test that starts Ray in this process and lacks the marker `ray`."""

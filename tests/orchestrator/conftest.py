@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestrator.experiments.run import RunOptions, RunResult, run
+from orchestrator.recipe.recipe import check_recipe
 from orchestrator.report.figures import drawing, figures
 from orchestrator.store import LocalStore, Store, open_store
 
@@ -19,7 +22,7 @@ TINY: dict[str, Any] = {
     "dataset": {"source": "digits", "limit": {"train": 200, "test": 100}},
     "scenario": {"kind": "samples", "per_class": 5},
     "model": {"name": "small_vgg", "width": 0.0625},
-    "training": {"lr": 0.05, "final_lr": 0.005, "batch_size": 32, "epochs": 4, "augment": None},
+    "training": {"lr": 0.05, "final_lr": 0.005, "batch_size": 100, "epochs": 4, "augment": None},
     "shadows": {"originals": 5, "retrained": 5, "split": [2, 1, 2]},
     "methods": [
         {"name": "pgu", "gamma": {"grid": [0.9, 0.5]}, "lr": 0.01, "final_lr": 0.005, "epochs": 3, "early_stop": None},
@@ -31,15 +34,46 @@ TINY: dict[str, Any] = {
 
 @pytest.fixture(autouse=True, scope="package")
 def few_figures() -> Iterator[None]:
-    """Reports of runs in this process have two coarse figures: drawing takes longer than a tiny run.
+    """Reports of runs in this process have one coarse figure: drawing takes longer than a tiny run.
 
     `tests/report` looks at all figures. Commands in processes of their own draw them all.
     """
     everything = figures.draw
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(drawing, "PNG_DPI", 50)
-        patch.setattr(figures, "draw", lambda report: [f for f in everything(report) if f.name in ("auc", "roc")])
+        patch.setattr(figures, "draw", lambda report: [f for f in everything(report) if f.name == "auc"])
         yield
+
+
+@pytest.fixture(scope="package")
+def tiny_run(few_figures: None, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    """The tiny recipe's finished run, made once. Nobody changes it: a test that wants to takes a copy."""
+    options = RunOptions(tmp_path_factory.mktemp("tiny"), address="inline", quiet=True)
+    return run(check_recipe(copy.deepcopy(TINY)), options)
+
+
+@pytest.fixture
+def tiny_copy(tiny_run: RunResult, tmp_path: Path) -> Path:
+    """A copy of the finished run's folder, with its store."""
+    return Path(shutil.copytree(tiny_run.folder, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="package")
+def blank_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database without runs. MLflow takes seconds to make one, so tests copy this."""
+    from orchestrator.records.mlflow_server import create_sqlite
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    create_sqlite(path)
+    return path
+
+
+@pytest.fixture
+def mlflow_here(blank_mlflow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of a database of this test's own, in its folder, which is the current one."""
+    shutil.copy(blank_mlflow, tmp_path / "mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    return f"sqlite:///{tmp_path}/mlflow.db"
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 import yaml
 
 from orchestrator.commands.cli import COMMANDS, main
+
+Command = Callable[..., tuple[int, str, str]]
 
 
 def cli(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -84,20 +87,32 @@ def test_a_mistake_in_a_process_of_its_own(tmp_path: Path) -> None:
     check_mistake(result.returncode, result.stdout, result.stderr, "did you mean 'seed'")
 
 
-def test_a_store_that_cannot_be_written_is_exit_3(recipe_file: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command in the test's folder; returns its exit code and all that the process printed."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*args: str) -> tuple[int, str, str]:
+        capfd.readouterr()
+        code = main(list(args))
+        return code, *capfd.readouterr()
+
+    return call
+
+
+def test_a_store_that_cannot_be_written_is_exit_3(recipe_file: Path, tmp_path: Path, command: Command) -> None:
     (tmp_path / "file").write_text("")
-    result = cli(
-        "run", str(recipe_file), "--address", "inline", "--store", str(tmp_path / "file" / "store"), cwd=tmp_path
-    )
-    assert result.returncode == 3
-    assert "--store" in result.stderr
-    assert "Traceback" not in result.stderr
+    code, _, err = command("run", str(recipe_file), "--address", "inline", "--store", str(tmp_path / "file" / "store"))
+    assert code == 3
+    assert "--store" in err
+    assert "Traceback" not in err
 
 
-def test_run_status_report_table_compare(recipe_file: Path, tmp_path: Path) -> None:
-    result = cli("run", str(recipe_file), "--address", "inline", "--json", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    document = json.loads(result.stdout)
+def test_run_status_report_table_compare(recipe_file: Path, tmp_path: Path, command: Command) -> None:
+    run = ("run", str(recipe_file), "--address", "inline", "--json")
+    code, out, err = command(*run)
+    assert code == 0, err
+    document = json.loads(out)
     assert document["environment"]["work"]["units_reused"] == 0
     folder = tmp_path / "runs" / "tiny"
     for name in (
@@ -113,34 +128,34 @@ def test_run_status_report_table_compare(recipe_file: Path, tmp_path: Path) -> N
     assert list((folder / "outputs").glob("*.parquet"))
     assert list((folder / "figures").glob("*.svg"))
 
-    again = cli("run", str(recipe_file), "--address", "inline", "--json", cwd=tmp_path)
-    assert again.returncode == 0
-    repeated = json.loads(again.stdout)
+    code, out, _ = command(*run)
+    assert code == 0
+    repeated = json.loads(out)
     assert repeated["environment"]["work"]["units_executed"] == 0
     assert repeated["rows"] == document["rows"]
 
-    status = cli("status", str(folder), "--json", cwd=tmp_path)
-    assert json.loads(status.stdout)["state"] == "finished"
-    assert "finished" in cli("status", str(folder), cwd=tmp_path).stdout
-    planned = json.loads(cli("plan", str(recipe_file), "--json", cwd=tmp_path).stdout)
+    here = str(folder)
+    assert json.loads(command("status", here, "--json")[1])["state"] == "finished"
+    assert "finished" in command("status", here)[1]
+    planned = json.loads(command("plan", str(recipe_file), "--json")[1])
     assert all(stage["missing"] == 0 for stage in planned["stages"].values())
-    assert cli("report", str(folder), cwd=tmp_path).returncode == 0
+    assert command("report", here)[0] == 0
     assert json.loads((folder / "results.json").read_text())["rows"] == document["rows"]
     for form in ("csv", "md", "latex"):
-        table = cli("table", str(folder), "--format", form, cwd=tmp_path)
-        assert table.returncode == 0
-        assert "pgu" in table.stdout.lower()
-    assert cli("compare", str(folder), str(folder), cwd=tmp_path).returncode == 0
-    assert cli("watch", str(folder), cwd=tmp_path).returncode == 0
-    assert "no unit has failed" in cli("retry", str(folder), "--failed", cwd=tmp_path).stdout
-    checked = json.loads(cli("store", "verify", str(folder / "store"), "--json", cwd=tmp_path).stdout)
+        code, out, _ = command("table", here, "--format", form)
+        assert code == 0
+        assert "pgu" in out.lower()
+    assert command("compare", here, here)[0] == 0
+    assert command("watch", here)[0] == 0
+    assert "no unit has failed" in command("retry", here, "--failed")[1]
+    checked = json.loads(command("store", "verify", str(folder / "store"), "--json")[1])
     assert checked["damaged"] == []
-    swept = json.loads(cli("store", "gc", str(folder / "store"), "--keep", str(folder), "--json", cwd=tmp_path).stdout)
+    swept = json.loads(command("store", "gc", str(folder / "store"), "--keep", here, "--json")[1])
     assert swept["would_remove"] == []
 
 
-def test_plan_leaves_nothing_behind(recipe_file: Path, tmp_path: Path) -> None:
-    result = cli("plan", str(recipe_file), cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert "shadow models" in result.stdout
+def test_plan_leaves_nothing_behind(recipe_file: Path, tmp_path: Path, command: Command) -> None:
+    code, out, err = command("plan", str(recipe_file))
+    assert code == 0, err
+    assert "shadow models" in out
     assert not (tmp_path / "runs").exists()

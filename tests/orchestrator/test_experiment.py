@@ -44,10 +44,8 @@ def go(document: dict[str, Any], folder: Path, **options: Any) -> RunResult:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
-    from .conftest import TINY
-
-    return go(TINY, tmp_path_factory.mktemp("finished"))
+def finished(tiny_run: RunResult) -> RunResult:
+    return tiny_run
 
 
 def test_rows_and_metrics(finished: RunResult) -> None:
@@ -105,10 +103,10 @@ def test_outputs_have_the_schema_that_audits_read(finished: RunResult) -> None:
     assert not known & set(retrain["model_id"].to_pylist()), "Retrain is measured on models that no attacker has seen"
 
 
-def test_a_second_run_only_reads(finished: RunResult) -> None:
+def test_a_second_run_only_reads(finished: RunResult, tiny_copy: Path) -> None:
     from .conftest import TINY
 
-    again = go(TINY, finished.folder)
+    again = go(TINY, tiny_copy)
     assert again.document["environment"]["work"]["units_executed"] == 0
     assert again.document["rows"] == finished.document["rows"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -160,10 +161,11 @@ def test_a_full_disk_is_no_fault_of_the_unit(tiny: Any, tmp_path: Path, monkeypa
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+def finished(tiny_run: RunResult, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    """A copy of the finished run for these tests to damage. Each leaves it whole again."""
     from .conftest import TINY
 
-    return go(TINY, tmp_path_factory.mktemp("finished"))
+    return go(TINY, Path(shutil.copytree(tiny_run.folder, tmp_path_factory.mktemp("damaged") / "out")))
 
 
 def flip(path: Path) -> None:
@@ -298,13 +300,14 @@ def test_a_killed_creation_of_the_sqlite_store_leaves_none(tmp_path: Path, monke
 
     def cut_off(client: Any, *args: Any, **options: Any) -> Any:
         assert not path.exists()
-        search(client, *args, **options)
+        assert client.tracking_uri.startswith(f"sqlite:///{tmp_path}/.mlflow.db.")
+        Path(client.tracking_uri.removeprefix("sqlite:///")).write_bytes(b"half migrated")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(MlflowClient, "search_experiments", cut_off)
     with pytest.raises(KeyboardInterrupt):
         create_sqlite(path)
-    assert not path.exists()
+    assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(MlflowClient, "search_experiments", search)
     (tmp_path / ".mlflow.db.dead.new").write_bytes(b"left by a kill")
     create_sqlite(path)

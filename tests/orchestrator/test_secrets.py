@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from orchestrator.base.text import file_name, holds_credentials, redact
+from orchestrator.commands.cli import main
+from orchestrator.records import mlflow_writer
 
 SECRETS = ("s3cr3t-password", "s3cr3t-token", "s3cr3t-key")
 
@@ -33,7 +33,13 @@ def test_addresses_are_shown_without_their_credentials() -> None:
     assert file_name("...") == "_"
 
 
-def test_no_secret_lands_in_what_a_run_writes(tiny: dict[str, Any], tmp_path: Path) -> None:
+def test_no_secret_lands_in_what_a_run_writes(
+    tiny: dict[str, Any],
+    tmp_path: Path,
+    mlflow_here: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     """Tokens and keys in the environment, a password in the tracking address: none in any file, log, page or MLflow run."""
     # Nothing answers there; what is told of it must not repeat the password.
     with socket.socket() as probe:
@@ -42,26 +48,28 @@ def test_no_secret_lands_in_what_a_run_writes(tiny: dict[str, Any], tmp_path: Pa
     tiny["tracking"] = {"uri": "${MLFLOW_PLACE}", "experiment": "secrets"}
     tiny["methods"] = [{"name": "cf_k", "k": 1, "lr": 1e30, "final_lr": 1e30, "epochs": 3}]  # fails, with a traceback
     environment = {
-        **os.environ,
         "MLFLOW_PLACE": f"http://me:{SECRETS[0]}@127.0.0.1:{port}",
         "MLFLOW_TRACKING_TOKEN": SECRETS[1],
         "RAY_AUTH_TOKEN": SECRETS[1],
         "AWS_SECRET_ACCESS_KEY": SECRETS[2],
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "1",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(mlflow_writer, "PATIENCE_SECONDS", 1.0)
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text(yaml.safe_dump(tiny))
-    hasty = "import sys, orchestrator.records.mlflow_writer as t; t.PATIENCE_SECONDS = 1.0; from orchestrator.commands.cli import main; sys.exit(main())"
-    command = [sys.executable, "-c", hasty, "run", str(recipe), "--address", "inline", "--output", "out"]
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 1, done.stderr
-    assert "did not take everything" in done.stderr
-    assert "http://***@127.0.0.1" in done.stderr
+    command = ["run", str(recipe), "--address", "inline", "--output", "out"]
+    assert main(command) == 1
+    said = capfd.readouterr()
+    assert "did not take everything" in said.err
+    assert "http://***@127.0.0.1" in said.err
     assert "${MLFLOW_PLACE}" in (tmp_path / "out" / "recipe.yaml").read_text(), "looked up again by whoever resumes"
-    sqlite = {**environment, "MLFLOW_PLACE": "sqlite:///mlflow.db"}
-    assert subprocess.run(command, env=sqlite, cwd=tmp_path, capture_output=True, timeout=200).returncode == 1
+    monkeypatch.setenv("MLFLOW_PLACE", "sqlite:///mlflow.db")
+    assert main(command) == 1
     assert sqlite3.connect(tmp_path / "mlflow.db").execute("select count(*) from runs").fetchone()[0] > 10
-    texts = {"stderr": done.stderr.encode(), "stdout": done.stdout.encode()}
+    texts = {"stderr": said.err.encode(), "stdout": said.out.encode()}
     texts |= {str(path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert len(texts) > 40
     for name, content in texts.items():
