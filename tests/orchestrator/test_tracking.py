@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.experiments.run import RunOptions, run
+from orchestrator.experiments.run import RunOptions, RunResult, run
 from orchestrator.recipe.recipe import check_recipe
 from orchestrator.records.mlflow_view import best_row, view_link
 
@@ -59,6 +59,15 @@ def server(tmp_path: Path) -> Iterator[str]:
     stop_server(process)
 
 
+SERVER = pytest.param("server", marks=[pytest.mark.slow, pytest.mark.mlflow_server])
+
+
+@pytest.fixture(params=["sqlite", SERVER])
+def place(request: pytest.FixtureRequest) -> str:
+    """The tracking address of an MLflow without runs: a database, and a real server in `make test-slow`."""
+    return str(request.getfixturevalue("mlflow_here" if request.param == "sqlite" else "server"))
+
+
 def runs_of(uri: str, name: str) -> list[Any]:
     from mlflow.tracking import MlflowClient
 
@@ -98,29 +107,26 @@ def check_runs(uri: str, document: dict[str, Any]) -> None:
 
 
 def test_a_deleted_experiment_is_restored_and_no_lock_file_stays(
-    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: dict[str, Any], tmp_path: Path, mlflow_here: str, tiny_run: RunResult
 ) -> None:
     """MLflow keeps the name of an experiment that was deleted, and takes no runs for it."""
     from mlflow.tracking import MlflowClient
 
-    monkeypatch.chdir(tmp_path)
     tiny |= {"tracking": {"uri": "sqlite:///mlflow.db"}, "methods": [{"name": "eu_k", "k": 1}]}
-    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    client = MlflowClient(tracking_uri=mlflow_here)
     client.delete_experiment(client.create_experiment("tiny"))
-    run(check_recipe(tiny), RunOptions(tmp_path / "out", address="inline", quiet=True))
-    kinds = {entry.data.tags["orchestrator.kind"] for entry in runs_of(f"sqlite:///{tmp_path}/mlflow.db", "tiny")}
+    store = str(tiny_run.folder / "store")
+    run(check_recipe(tiny), RunOptions(tmp_path / "out", store=store, address="inline", quiet=True))
+    kinds = {entry.data.tags["orchestrator.kind"] for entry in runs_of(mlflow_here, "tiny")}
     assert {"experiment", "train", "unlearn", "result"} <= kinds
     assert not (tmp_path / ".mlflow.db.lock").exists()
 
 
-def test_embedded_sqlite_keeps_one_run_a_unit(
-    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_embedded_sqlite_keeps_one_run_a_unit(tiny: dict[str, Any], tmp_path: Path, mlflow_here: str) -> None:
     tiny["tracking"] = {"uri": "sqlite:///mlflow.db", "register_best": "mine"}
     options = RunOptions(tmp_path / "out", address="inline", quiet=True)
     document = run(check_recipe(tiny), options).document
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    uri = mlflow_here
     check_runs(uri, document)
     run(check_recipe(tiny), options)
     check_runs(uri, document)
@@ -178,10 +184,12 @@ def test_a_server_that_is_away_costs_nothing_but_delay(tiny: dict[str, Any], tmp
         stop_server(process)
 
 
-def test_runs_of_a_killed_driver_are_closed(tiny: dict[str, Any], tmp_path: Path, server: str) -> None:
+def test_runs_of_a_killed_driver_are_closed(
+    tiny: dict[str, Any], tmp_path: Path, place: str, tiny_run: RunResult
+) -> None:
     from mlflow.tracking import MlflowClient
 
-    client = MlflowClient(tracking_uri=server)
+    client = MlflowClient(tracking_uri=place)
     experiment = client.create_experiment("tiny")
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
@@ -192,34 +200,37 @@ def test_runs_of_a_killed_driver_are_closed(tiny: dict[str, Any], tmp_path: Path
     }
     orphan = client.create_run(experiment, tags=tags)
     elsewhere = client.create_run(experiment, tags={**tags, "orchestrator.host": "another-machine"})
-    tiny["tracking"] = {"uri": server}
-    document = run(check_recipe(tiny), RunOptions(tmp_path / "out", address="inline", quiet=True)).document
+    tiny["tracking"] = {"uri": place}
+    options = RunOptions(tmp_path / "out", store=str(tiny_run.folder / "store"), address="inline", quiet=True)
+    document = run(check_recipe(tiny), options).document
     assert client.get_run(orphan.info.run_id).info.status == "KILLED"
     assert client.get_run(elsewhere.info.run_id).info.status == "RUNNING"
     for run_id in (orphan.info.run_id, elsewhere.info.run_id):
         client.delete_run(run_id)
-    check_runs(server, document)
+    check_runs(place, document)
 
 
-def test_a_run_cut_off_while_it_was_logged_is_completed(tiny: dict[str, Any], tmp_path: Path, server: str) -> None:
+def test_a_run_cut_off_while_it_was_logged_is_completed(
+    tiny: dict[str, Any], tmp_path: Path, place: str, tiny_run: RunResult
+) -> None:
     from mlflow.tracking import MlflowClient
 
-    tiny["tracking"] = {"uri": server}
-    options = RunOptions(tmp_path / "out", address="inline", quiet=True)
+    tiny["tracking"] = {"uri": place}
+    options = RunOptions(tmp_path / "out", store=str(tiny_run.folder / "store"), address="inline", quiet=True)
     document = run(check_recipe(tiny), options).document
-    client = MlflowClient(tracking_uri=server)
-    victim = next(entry for entry in runs_of(server, "tiny") if entry.info.run_name == "original-001")
+    client = MlflowClient(tracking_uri=place)
+    victim = next(entry for entry in runs_of(place, "tiny") if entry.info.run_name == "original-001")
     client.update_run(victim.info.run_id, status="RUNNING")
     (tmp_path / "out" / "mlflow.json").unlink()
     run(check_recipe(tiny), options)
-    check_runs(server, document)
+    check_runs(place, document)
     assert [m.step for m in client.get_metric_history(victim.info.run_id, "loss")] == [1, 2, 3, 4], (
         "logged again, not twice"
     )
 
 
 def test_two_drivers_of_one_experiment_log_each_unit_once(
-    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: dict[str, Any], tmp_path: Path, mlflow_here: str, tiny_run: RunResult
 ) -> None:
     """The same recipe at work with two output folders and so two stores, whose units end at different times."""
     from orchestrator.plan.data import load_data
@@ -232,13 +243,9 @@ def test_two_drivers_of_one_experiment_log_each_unit_once(
             found = super().meta(key)
             return {**found, "finished": found["finished"] + 100.0}
 
-    monkeypatch.chdir(tmp_path)
-    tiny["methods"] = []
-    recipe = check_recipe(tiny)
-    run(recipe, RunOptions(tmp_path / "out", address="inline", quiet=True))
     recipe = check_recipe({**tiny, "tracking": {"uri": "sqlite:///mlflow.db"}})
     drivers = []
-    for store in (LocalStore(tmp_path / "out" / "store"), Later(tmp_path / "out" / "store")):
+    for store in (LocalStore(tiny_run.folder / "store"), Later(tiny_run.folder / "store")):
         data = load_data(recipe, store)
         plan = make_plan(recipe, data)
         drivers.append(MlflowRuns(recipe, plan, data, store, tmp_path / "out"))
@@ -249,10 +256,8 @@ def test_two_drivers_of_one_experiment_log_each_unit_once(
             driver.log_unit(unit)
     from mlflow.tracking import MlflowClient
 
-    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
-    logged = [
-        r for r in runs_of(f"sqlite:///{tmp_path}/mlflow.db", "tiny") if r.data.tags["orchestrator.kind"] == "train"
-    ]
+    client = MlflowClient(tracking_uri=mlflow_here)
+    logged = [r for r in runs_of(mlflow_here, "tiny") if r.data.tags["orchestrator.kind"] == "train"]
     assert len(logged) == len(units)
     for each in logged:
         assert len(client.get_metric_history(each.info.run_id, "loss")) == tiny["training"]["epochs"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sqlite3
@@ -21,7 +20,7 @@ from orchestrator.recipe.recipe import check_recipe
 from orchestrator.records import mlflow_writer as tracking
 
 from .fault_proxy import FaultProxy
-from .test_tracking import free_port, runs_of, start_server, stop_server
+from .test_tracking import SERVER, free_port, runs_of, start_server, stop_server
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +32,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An experiment whose units are all stored and none logged: a run on a copy only logs."""
-    from .conftest import TINY
-
-    folder = tmp_path_factory.mktemp("finished")
-    run(check_recipe(json.loads(json.dumps(TINY))), RunOptions(folder, address="inline", quiet=True))
-    return folder
+def finished(tiny_run: RunResult) -> Path:
+    """An experiment whose units are all stored and none logged: a run with its store only logs."""
+    return tiny_run.folder
 
 
 @pytest.fixture
@@ -262,14 +257,22 @@ def test_runs_of_a_driver_on_a_machine_that_is_gone(
     check(proxy.uri, "gone")
 
 
+@pytest.fixture(params=["sqlite", SERVER])
+def place(request: pytest.FixtureRequest) -> str:
+    """The tracking address of a database; of a real server in `make test-slow`."""
+    if request.param == "sqlite":
+        return str(request.getfixturevalue("mlflow_here"))
+    return str(request.getfixturevalue("proxy").uri)
+
+
 def test_two_parents_and_two_children_of_one_key_become_one(
-    tiny: dict[str, Any], proxy: FaultProxy, finished: Path, tmp_path: Path
+    tiny: dict[str, Any], place: str, finished: Path, tmp_path: Path
 ) -> None:
     from mlflow.tracking import MlflowClient
 
-    go(tiny, proxy.uri, "twins", finished, tmp_path / "out")
-    client = MlflowClient(tracking_uri=proxy.uri)
-    runs = runs_of(proxy.uri, "twins")
+    go(tiny, place, "twins", finished, tmp_path / "out")
+    client = MlflowClient(tracking_uri=place)
+    runs = runs_of(place, "twins")
     parent = next(entry for entry in runs if entry.data.tags["orchestrator.kind"] == "experiment")
     child = next(entry for entry in runs if entry.info.run_name == "retrained-002")
 
@@ -281,5 +284,5 @@ def test_two_parents_and_two_children_of_one_key_become_one(
     spare = copy_of(parent)
     copy_of(child, **{"mlflow.parentRunId": spare})
     (tmp_path / "out" / "mlflow.json").unlink()
-    go(tiny, proxy.uri, "twins", finished, tmp_path / "out")
-    check(proxy.uri, "twins")
+    go(tiny, place, "twins", finished, tmp_path / "out")
+    check(place, "twins")
