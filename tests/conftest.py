@@ -15,6 +15,8 @@ from hypothesis import HealthCheck, settings
 if TYPE_CHECKING:
     from xdist.scheduler import LoadGroupScheduling
 
+    from orchestrator.engine.ray.session import RaySession
+
 # One thread a process: results repeat to the bit, and parallel tests do not fight for cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Ray lowers the priority of its workers. Beside busy tests they would hardly run.
@@ -45,7 +47,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         group = group_of(item)
         if group and config.pluginmanager.hasplugin("xdist"):
             item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: group_of(item) is None)
+    # Groups first, so that no worker is left alone with one. The shared Ray is begun and ended once.
+    items.sort(key=lambda item: (group_of(item) is None, not _shares_ray(item)))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -75,10 +78,51 @@ def _no_wait_for_the_disk() -> Iterator[None]:
         yield
 
 
+def _shares_ray(item: pytest.Item) -> bool:
+    return "ray_session" in getattr(item, "fixturenames", ())
+
+
+class SharedRay:
+    """The local Ray that tests with the fixture `ray_session` share."""
+
+    def __init__(self) -> None:
+        self._session: RaySession | None = None
+
+    def begin(self) -> None:
+        from orchestrator.engine.ray.session import RaySession
+
+        if self._session is None:
+            self._session = RaySession("local")
+
+    def end(self) -> None:
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+
+@pytest.fixture(scope="session")
+def _shared_ray() -> Iterator[SharedRay]:
+    shared = SharedRay()
+    yield shared
+    shared.end()
+
+
+@pytest.fixture
+def ray_session(_shared_ray: SharedRay) -> None:
+    """A real Ray on loopback with a token of its own, joined by this process and shared with other tests."""
+    _shared_ray.begin()
+
+
 @pytest.fixture(autouse=True)
-def _no_ray_without_its_marker(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fails a test that starts Ray in this process and lacks the marker `ray`."""
-    before = _ray_runs()  # a session that earlier tests of this process share
+def _no_ray_without_its_marker(request: pytest.FixtureRequest, _shared_ray: SharedRay) -> Iterator[None]:
+    """Fails a test that starts Ray in this process and lacks the marker `ray`.
+
+    A test that has the marker without the fixture `ray_session` starts a Ray of its own. The shared
+    one ends before it.
+    """
+    if request.node.get_closest_marker("ray") is not None and not _shares_ray(request.node):
+        _shared_ray.end()
+    before = _ray_runs()  # the session that tests of this process share
     yield
     if not before and request.node.get_closest_marker("ray") is None:
         assert not _ray_runs(), "this test starts Ray: mark it with `ray`"

@@ -324,7 +324,7 @@ def test_a_worker_without_rows_of_a_fold_has_an_empty_matrix(tmp_path: Path) -> 
     assert spool.bytes_in_memory() == 0
 
 
-@pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_distributed_and_in_process_agree_from_disk_or_s3_paged_or_not_also_where_a_worker_dies(
     table: pa.Table, tmp_path: Path, ray_session: None, s3: Any
@@ -401,7 +401,6 @@ def test_gpus_train_where_each_worker_has_one_and_xgboost_knows_them(monkeypatch
     assert best_device() == "cpu"
 
 
-@pytest.mark.ray
 def test_what_cannot_run_is_refused_at_once_and_a_workers_error_is_told(tmp_path: Path, ray_session: None) -> None:
     import ray
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -11,16 +11,7 @@ import torch
 from orchestrator.engine.ray.moments import second_moments_on_ray
 from unlearn import build_model, second_moments
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
-
-
-@pytest.fixture(scope="module")
-def ray_session() -> Iterator[None]:
-    from orchestrator.engine.ray.session import RaySession
-
-    session = RaySession("local")
-    yield
-    session.close()
+pytestmark = pytest.mark.timeout(300)
 
 
 def as_images(batch: Mapping[str, np.ndarray]) -> torch.Tensor:

@@ -132,8 +132,7 @@ def test_a_cluster_that_does_not_answer_is_exit_3(
     assert (ray["ok"], ray["found"]) == (False, "no head there")
 
 
-@pytest.mark.ray
-def test_on_a_real_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_real_ray(ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All is well; then every CPU is held and the store cannot be written."""
     from orchestrator.engine.ray.session import RaySession
 
@@ -166,10 +165,18 @@ def test_on_a_real_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
         holder = Holder.options(num_cpus=session.cpus()).remote()
         session.ray.get(holder.ready.remote())
-        (tmp_path / "file").write_text("")
-        findings = doctor._ray("auto", str(tmp_path / "file" / "store"))
-        bad = {finding.what: finding for finding in findings if not finding.ok}
-        assert "Ray Data needs one" in bad["free CPUs"].mend
-        assert "cannot be" in bad["store"].found
+        try:
+            cramped(tmp_path)
+        finally:
+            session.ray.kill(holder)
     finally:
         session.close()
+
+
+def cramped(folder: Path) -> None:
+    """What doctor finds where no CPU is free and the store cannot be written."""
+    (folder / "file").write_text("")
+    findings = doctor._ray("auto", str(folder / "file" / "store"))
+    bad = {finding.what: finding for finding in findings if not finding.ok}
+    assert "Ray Data needs one" in bad["free CPUs"].mend
+    assert "cannot be" in bad["store"].found
