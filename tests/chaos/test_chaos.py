@@ -1,4 +1,4 @@
-"""The chaos suite as tests. The fast ones run units in one process; each whole scenario on Ray is `slow`."""
+"""The chaos suite as tests. What has a finished run beneath it is `slow`; whole scenarios on Ray are `long`."""
 
 from __future__ import annotations
 
@@ -43,10 +43,12 @@ def ray_lab() -> Iterator[Lab]:
     made.close()
 
 
+@pytest.mark.slow
 def test_the_undisturbed_run_passes_every_check(lab: Lab) -> None:
     assert checks.check_all(lab.clean.place, restarts=0) == []
 
 
+@pytest.mark.slow
 def test_flipped_bits_in_every_kind_of_object(lab: Lab) -> None:
     report = Report("files", "files")
     files.damage_store(lab, random.Random(0), report, modes=("flipped",))
@@ -71,7 +73,7 @@ def test_a_full_disk(lab: Lab) -> None:
     assert report.faults
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -105,6 +107,7 @@ def test_executions_are_counted_from_outside(tmp_path: Path) -> None:
     assert [len(a.dropped) for a in seen] == [1, 1, 0]
 
 
+@pytest.mark.slow
 def test_checks_find_what_they_look_for(lab: Lab) -> None:
     """A check that cannot fail shows nothing: each is given something to find."""
     place = files.copy_of_clean(lab, "found")
@@ -138,6 +141,7 @@ def test_only_what_a_killed_driver_had_in_flight_may_be_tidied_up(tmp_path: Path
     assert found == [True, False, False, False]
 
 
+@pytest.mark.slow
 def test_a_process_that_is_left_is_found(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     import subprocess
 

@@ -90,7 +90,7 @@ def test_a_recipe_runs_it(package: Path) -> None:
         **yaml.safe_load(blocks("yaml")[-1]),
     }
     (package / "ascent.yaml").write_text(yaml.safe_dump(recipe))
-    done = ran(package, "orchestrator", "run", "ascent.yaml", "--address", "inline", "--output", "out", "--json")
+    done = ran(package, "tests.few_figures", "run", "ascent.yaml", "--address", "inline", "--output", "out", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [row for row in json.loads(done.stdout)["rows"] if row["method"] == "ascent"]
     assert [row["params"]["lr"] for row in rows] == [0.001, 0.01]

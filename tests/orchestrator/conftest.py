@@ -13,8 +13,8 @@ import pytest
 
 from orchestrator.experiments.run import RunOptions, RunResult, run
 from orchestrator.recipe.recipe import check_recipe
-from orchestrator.report.figures import drawing, figures
 from orchestrator.store import LocalStore, Store, open_store
+from tests.few_figures import lessen
 
 TINY: dict[str, Any] = {
     "name": "tiny",
@@ -36,12 +36,10 @@ TINY: dict[str, Any] = {
 def few_figures() -> Iterator[None]:
     """Reports of runs in this process have one coarse figure: drawing takes longer than a tiny run.
 
-    `tests/report` looks at all figures. Commands in processes of their own draw them all.
+    `tests/report` looks at all figures. `python -m orchestrator` in a process of its own draws them all.
     """
-    everything = figures.draw
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(drawing, "PNG_DPI", 50)
-        patch.setattr(figures, "draw", lambda report: [f for f in everything(report) if f.name == "auc"])
+        lessen(patch)
         yield
 
 

@@ -258,8 +258,28 @@ def test_what_a_failed_unit_held_is_free_for_the_next(
     assert kept == [False] * 3
 
 
+def test_two_engines_at_the_same_time_make_each_unit_once(data: ExperimentData, tmp_path: Path) -> None:
+    units = [Unit(PlainSpec("sleep", {"seconds": 0.05, "i": i}), f"unit-{i}") for i in range(8)]
+    told: list[list[Outcome]] = [[], []]
+    engines = [InlineEngine(Context(LocalStore(tmp_path / "store"), data)) for _ in told]
+    threads = [
+        threading.Thread(target=engine.run, args=(units, Told(outcomes.append)))
+        for engine, outcomes in zip(engines, told, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    made = [[outcome.key for outcome in outcomes if outcome.status == "done"] for outcomes in told]
+    assert all(made), "each made some of them"
+    assert sorted(made[0] + made[1]) == sorted(unit.key for unit in units)
+    assert all({outcome.key for outcome in outcomes} == {unit.key for unit in units} for outcomes in told)
+    assert not list((tmp_path / "store" / "claims").iterdir()), "claims are given back"
+
+
+@pytest.mark.slow
 def test_two_experiments_at_the_same_time_train_shared_models_once(tiny: dict[str, Any], tmp_path: Path) -> None:
-    tiny["training"]["epochs"] = 12
+    tiny["training"] |= {"epochs": 12, "batch_size": 32}
     tiny["tracking"] = {"uri": None}
     processes = []
     for name, methods in (("one", [{"name": "eu_k", "k": 1}]), ("two", [{"name": "cf_k", "k": 1}])):

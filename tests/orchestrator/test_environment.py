@@ -159,6 +159,7 @@ def run_in(folder: Path, tiny: dict[str, Any], code: str) -> subprocess.Complete
     )
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(400)
 def test_workers_find_our_packages_first_and_the_users_modules_too(hiding: Path, tiny: dict[str, Any]) -> None:
@@ -166,6 +167,7 @@ def test_workers_find_our_packages_first_and_the_users_modules_too(hiding: Path,
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(400)
 def test_a_ray_of_the_users_own_is_used_and_left_and_workers_that_cannot_start_end_the_run(

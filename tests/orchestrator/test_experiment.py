@@ -272,7 +272,7 @@ def test_killed_and_resumed_gives_the_same_rows(finished: RunResult, tmp_path: P
     command = [
         sys.executable,
         "-m",
-        "orchestrator",
+        "tests.few_figures",
         "run",
         str(recipe),
         "--output",

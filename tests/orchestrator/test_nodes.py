@@ -1,4 +1,4 @@
-"""Several nodes: real raylets on loopback that join, leave and die while units run; a store on S3; units that kill."""
+"""Several nodes: real raylets on loopback that join, leave and die while units run; a store on S3."""
 
 from __future__ import annotations
 
@@ -20,17 +20,15 @@ from orchestrator.engine.ray.engine import RayEngine
 from orchestrator.engine.ray.session import _process_token, obey_authentication
 from orchestrator.experiments.run import RunOptions, run
 from orchestrator.plan.data import load_data
-from orchestrator.plan.plan import make_plan
 from orchestrator.plan.specs import PlainSpec
 from orchestrator.plan.units import Outcome, Unit
-from orchestrator.recipe.choices import Choice
 from orchestrator.recipe.recipe import check_recipe
 from orchestrator.recipe.sections import Recipe
 from orchestrator.store import LocalStore, Store, open_store
 
 from .test_experiment import untimed
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 @pytest.fixture
@@ -78,7 +76,6 @@ def run_units(
         engine.close()
 
 
-@pytest.mark.slow
 def test_nodes_join_leave_and_die_and_every_unit_is_done_once(
     cluster: Any, tiny: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -106,20 +103,6 @@ def test_nodes_join_leave_and_die_and_every_unit_is_done_once(
     assert all(store.has(unit.key) for unit in units)
 
 
-def test_a_unit_that_kills_its_worker_fails_alone(cluster: Any, tiny: dict[str, Any], tmp_path: Path) -> None:
-    recipe = check_recipe({**tiny, "resources": {"max_retries": 1}})
-    store = LocalStore(tmp_path / "store")
-    units = list(make_plan(recipe, load_data(recipe, store)).stages["train"])
-    model = Choice("tests.orchestrator.killers:deadly")
-    units[4] = dataclasses.replace(units[4], spec=dataclasses.replace(units[4].spec, model=model))
-    outcomes: list[Outcome] = []
-    run_units(cluster.address, recipe, store, units, outcomes.append, allow_factory=True)
-    assert [outcome.name for outcome in outcomes if outcome.failed] == [units[4].name]
-    assert "its worker crashed" in next(outcome.error for outcome in outcomes if outcome.failed)
-    assert Counter(outcome.key for outcome in outcomes) == Counter(unit.key for unit in units)
-
-
-@pytest.mark.slow
 def test_the_queue_is_killed_and_a_new_one_has_what_was_left(
     cluster: Any, tiny: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -145,7 +128,6 @@ def test_the_queue_is_killed_and_a_new_one_has_what_was_left(
     assert time.monotonic() - started < 200, "workers are not started over and over for a queue that is no more"
 
 
-@pytest.mark.slow
 def test_a_whole_experiment_on_two_nodes_with_its_store_on_s3(
     s3: Any, cluster: Any, tiny: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -141,7 +141,7 @@ def run(site: Path) -> dict[str, Any]:
     command = [
         sys.executable,
         "-m",
-        "orchestrator",
+        "tests.few_figures",
         "run",
         "toys.yaml",
         "--address",

@@ -1,4 +1,4 @@
-"""The whole line on a real local Ray: the same numbers as in one process, workers that die, interruption."""
+"""The whole line on a local Ray of its own: the same numbers as in one process, workers that die, interruption."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from orchestrator.records.folder import OutputFolder
 
 from .test_experiment import go, untimed
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 def start(recipe: Path, out: Path, *more: str) -> subprocess.Popen[str]:
     command = [
         sys.executable,
         "-m",
-        "orchestrator",
+        "tests.few_figures",
         "run",
         str(recipe),
         "--output",
@@ -61,7 +61,6 @@ def test_the_whole_line_gives_the_same_rows_as_one_process(tiny: dict[str, Any],
     assert "Traceback" not in err
 
 
-@pytest.mark.slow
 def test_large_populations_go_through_ray_data_and_ray_train(tiny: dict[str, Any], tmp_path: Path) -> None:
     """Logits are the same to the bit. Attackers are not: their data are binned by each worker."""
     recipe = write(tiny, tmp_path / "tiny.yaml")
@@ -87,7 +86,7 @@ def test_large_populations_go_through_ray_data_and_ray_train(tiny: dict[str, Any
 
 
 def test_a_killed_worker_costs_the_unit_in_flight(tiny: dict[str, Any], tmp_path: Path) -> None:
-    tiny["training"]["epochs"] = 60
+    tiny["training"] |= {"epochs": 60, "batch_size": 32}
     tiny["methods"] = []
     out = tmp_path / "out"
     process = start(write(tiny, tmp_path / "tiny.yaml"), out)
@@ -121,9 +120,9 @@ def _cmdline(process: psutil.Process) -> list[str]:
         return []
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_is_130_and_leaves_no_process(tiny: dict[str, Any], tmp_path: Path, number: int) -> None:
-    tiny["training"]["epochs"] = 60
+    tiny["training"] |= {"epochs": 60, "batch_size": 32}
     out = tmp_path / "out"
     process = start(write(tiny, tmp_path / "tiny.yaml"), out)
     folder = OutputFolder(out)
@@ -142,7 +141,6 @@ def test_interrupted_is_130_and_leaves_no_process(tiny: dict[str, Any], tmp_path
     assert alive == []
 
 
-@pytest.mark.slow
 def test_a_failing_method_does_not_take_the_others_down(tiny: dict[str, Any], tmp_path: Path) -> None:
     document = copy.deepcopy(tiny)
     document["methods"] = [

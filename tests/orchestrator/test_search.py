@@ -240,7 +240,7 @@ def start(recipe: Path, out: Path, log: Path) -> subprocess.Popen[bytes]:
 def test_a_killed_search_goes_on_and_picks_the_sensible_setting(
     tiny: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tiny["training"]["epochs"] = 12
+    tiny["training"] |= {"epochs": 12, "batch_size": 32}
     document = searching(tiny, bound={"error_test_increase": 10.0}, grace=2)
     document["search"]["method"] |= {"gamma": 0.6, "lr": {"grid": [ABSURD, IDLE, SENSIBLE]}, "epochs": 10}
     recipe_file, out = tmp_path / "tiny.yaml", tmp_path / "out"

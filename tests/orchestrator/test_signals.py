@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import psutil
 import pytest
 import yaml
 
+from orchestrator.commands import cli
 from orchestrator.records.folder import OutputFolder
 
 from .fault_proxy import FaultProxy
@@ -25,7 +27,7 @@ LIMIT = 60.0  # for a busy machine; that ten seconds are kept is the watchdog's 
 
 
 def start(command: str, recipe: Path, out: Path, *more: str) -> subprocess.Popen[str]:
-    arguments = [sys.executable, "-m", "orchestrator", command, str(recipe), "--output", str(out), *more]
+    arguments = [sys.executable, "-m", "tests.few_figures", command, str(recipe), "--output", str(out), *more]
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -69,9 +71,8 @@ def recipe(tiny: dict[str, Any], tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    "stage", ["train", "outputs", *(pytest.param(s, marks=pytest.mark.slow) for s in ("unlearn", "attack", "score"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
 def test_inline_in_each_stage(recipe: Path, tmp_path: Path, stage: str) -> None:
     out = tmp_path / "out"
     process = start("run", recipe, out, "--address", "inline")
@@ -92,7 +93,8 @@ def test_local_ray_in_each_stage(recipe: Path, tmp_path: Path, stage: str) -> No
     finish(out, recipe)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_while_mlflow_does_not_answer(tiny: dict[str, Any], tmp_path: Path, number: int) -> None:
     """The writer hangs in a request that is never answered: that keeps nobody."""
     proxy = FaultProxy(free_port())
@@ -110,6 +112,78 @@ def test_while_mlflow_does_not_answer(tiny: dict[str, Any], tmp_path: Path, numb
         interrupt(process, number)
     finally:
         proxy.close()
+
+
+class Sender:
+    """Sends this process a signal where a stage begins, and runs the command in this process."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+        self._patch, self._capsys = patch, capsys
+        self.stages: list[str] = []
+        self._log = OutputFolder.log_stage
+        patch.setattr(
+            OutputFolder, "log_stage", lambda folder, stage, *given, **more: self._stage(folder, stage, *given, **more)
+        )
+        patch.setattr(cli, "_end_later", lambda: None)  # that would end the tests
+
+    def _stage(self, folder: OutputFolder, stage: str, *given: Any, **more: Any) -> None:
+        self._log(folder, stage, *given, **more)
+        if stage in self.stages:
+            os.kill(os.getpid(), signal.SIGTERM if STAGES.index(stage) % 2 else signal.SIGINT)
+
+    def interrupted(self, arguments: list[str], stage: str) -> None:
+        """Runs the command and checks all that is promised."""
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._patch.setattr(cli, "_interrupted", False)
+        self._patch.setattr(cli, "signals_seen", [])
+        self.stages = [stage]
+        try:
+            assert cli.main(arguments) == 130
+        finally:
+            self.stages = []
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        err = self._capsys.readouterr().err
+        assert "resumes" in err
+        assert "Traceback" not in err
+
+
+@pytest.fixture
+def sender(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Sender]:
+    """See `Sender`."""
+    # Where the tests run in the background, a shell has had them ignore SIGINT.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield Sender(monkeypatch, capsys)
+    signal.signal(signal.SIGINT, handler)
+
+
+def test_in_this_process_in_one_stage_after_another(
+    sender: Sender, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each interruption is resumed by the next command; the last one ends the work."""
+    arguments = ["run", str(recipe), "--output", str(tmp_path / "out"), "--address", "inline", "--json"]
+    for stage in STAGES:
+        sender.interrupted(arguments, stage)
+    assert cli.main(arguments) == 0
+    assert all(row["status"] == "done" for row in json.loads(capsys.readouterr().out)["rows"])
+    events = OutputFolder(tmp_path / "out").events("unit")
+    done = [event["unit"] for event in events if event["status"] == "done"]
+    assert len(done) == len(set(done)), "a finished unit ran twice"
+
+
+def test_in_this_process_while_mlflow_does_not_answer(tiny: dict[str, Any], sender: Sender, tmp_path: Path) -> None:
+    proxy = FaultProxy(free_port())
+    proxy.fault = lambda method, path: 20.0
+    tiny |= {"tracking": {"uri": proxy.uri}, "methods": []}
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(yaml.safe_dump(tiny))
+    begun = time.monotonic()
+    try:
+        sender.interrupted(["run", str(recipe), "--output", str(tmp_path / "out"), "--address", "inline"], "outputs")
+    finally:
+        proxy.close()
+    assert time.monotonic() - begun < 20, "it waited for the answer"
+    assert proxy.seen, "MLflow was asked"
 
 
 def test_what_does_not_stop_is_stopped(tmp_path: Path) -> None:
@@ -240,9 +314,11 @@ def test_a_reader_that_is_gone() -> None:
     assert process.stderr.read() == b""
 
 
-def test_nobody_reads_the_progress_any_more(recipe: Path, tmp_path: Path) -> None:
+def test_nobody_reads_the_progress_any_more(tiny: dict[str, Any], tmp_path: Path) -> None:
     """`orchestrator run … 2>&1 | head -1`, or a `tee` that died: the run goes on to its end."""
-    out = tmp_path / "out"
+    tiny |= {"shadows": {"originals": 3, "retrained": 3, "split": [1, 1, 1]}, "methods": []}
+    recipe, out = tmp_path / "tiny.yaml", tmp_path / "out"
+    recipe.write_text(yaml.safe_dump({**tiny, "attacks": [{"name": "loss_threshold"}]}))
     process = start("run", recipe, out, "--address", "inline")
     assert process.stderr is not None
     assert process.stdout is not None

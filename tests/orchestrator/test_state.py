@@ -17,6 +17,7 @@ import yaml
 
 from orchestrator.base import processes
 from orchestrator.base.errors import EnvironmentFault
+from orchestrator.commands.cli import main
 from orchestrator.commands.status import rate_text, render, render_unit
 from orchestrator.commands.watch import picture
 from orchestrator.plan.specs import PlainSpec
@@ -295,6 +296,55 @@ def test_rates_read_well() -> None:
     ]
 
 
+def test_watching_until_the_driver_ends(folder: OutputFolder, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """On a terminal (pty) in this process, beside a thread that stands for the run; then as lines and as JSON."""
+    command = ["watch", str(folder.path), "--interval", "0.2"]
+
+    def play() -> None:
+        folder.log_stage("train", UNITS, reused=0)
+        for unit in UNITS:
+            folder.log_start("train", unit, "here")
+            time.sleep(0.2)
+            folder.log_outcome("train", outcome(unit, log=[{"message": "look", "level": "warning", "time": 1.0}]))
+        folder.append_event({"event": "stage_end", "stage": "train", "seconds": 1.0})
+        folder.append_event({"event": "finished", "failed": 0})
+        folder.unlock()
+
+    def watch_it() -> int:
+        folder.log_begin("tiny")
+        folder.lock()
+        run = threading.Thread(target=play)
+        run.start()
+        code = main(command)
+        run.join()
+        return code
+
+    controller, terminal = pty.openpty()
+    with monkeypatch.context() as patch, os.fdopen(terminal, "w") as screen:
+        patch.setattr("sys.stdout", screen)
+        patch.setenv("TERM", "xterm")
+        patch.setenv("COLUMNS", "110")
+        patch.setenv("LINES", "30")
+        assert watch_it() == 0
+        screen.flush()
+        text = os.read(controller, 1 << 20).decode(errors="replace")
+    os.close(controller)
+    assert "shadow models" in text
+    assert "throughput" in text
+    assert "finished" in text
+    assert watch_it() == 0
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert printed.strip().endswith("finished")
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["state"] == "finished"
+    assert main(["status", str(folder.path), "original-000", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["units"][0]["log"]
+    assert main(["status", str(folder.path), "orignal-000"]) == 2
+    assert "did you mean 'original-00" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_watching_on_a_terminal_until_the_run_ends(tiny: dict[str, Any], tmp_path: Path) -> None:
     """A real terminal (pty) beside a real run; then as lines, as JSON, and from a unit's id to its log."""
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny))
