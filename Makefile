@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo reproduce-mini test test-fast test-all lint prose types check docs install lock clean chaos
+.PHONY: help demo reproduce-mini test test-fast test-slow test-all lint prose types check docs install lock clean chaos
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -28,13 +28,16 @@ demo: $(STAMP)  ## set up and run the demo
 # Tests run in parallel. Those that share a Ray, a server or a file stay in one process.
 PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
-test: $(STAMP)  ## set up and run the tests
-	$(PYTEST) -m "not slow"
+test: $(STAMP)  ## set up and run the tests, about 8 minutes on two cores
+	$(PYTEST) -m "not (slow or long)"
 
-test-fast: $(STAMP)  ## the tests without Ray, an MLflow server or a browser
-	$(PYTEST) -m "not (slow or ray or mlflow_server or browser)"
+test-fast: $(STAMP)  ## the quick ones, without Ray, a server, a browser or a whole run, about 2 minutes
+	$(PYTEST) -m "not (medium or slow or long or ray or mlflow_server or browser)"
 
-test-all: $(STAMP)  ## the slow tests too
+test-slow: $(STAMP)  ## whole runs on Ray, kills and real servers, about half an hour
+	$(PYTEST) -m "slow and not long"
+
+test-all: $(STAMP)  ## every test: the two above, and what takes minutes each
 	$(PYTEST)
 
 # Killed and started again it goes on. Needs the images: UNLEARN_DATA=… make reproduce-mini
@@ -57,7 +60,7 @@ prose: $(STAMP)  ## sentences of at most 25 words, prose lines of at most 100 co
 types: $(STAMP)  ## mypy
 	$(BIN)/mypy
 
-check: lint prose types test  ## all of the above: what continuous integration runs
+check: lint prose types test  ## all of the above; continuous integration runs test-slow, too
 
 docs: $(STAMP)  ## the documentation site, into build/site
 	$(BIN)/python docs/scripts/tables.py

@@ -54,7 +54,7 @@ def check_same(shown: str, printed: str) -> None:
     assert tail[0] == tail[1]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_the_first_example_prints_what_the_readme_shows(tmp_path: Path) -> None:
     command, shown = blocks()

@@ -24,7 +24,7 @@ from orchestrator.store import LocalStore
 from .test_nodes import run_units, sleeping
 from .test_tracking import free_port
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.long]
 
 # What `ray up` would write to the head, for Ray's provider of processes.
 CONFIG: dict[str, Any] = {

@@ -419,7 +419,7 @@ def timeless(path: Path) -> Any:
     return without(json.loads(path.read_text()))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_tiny_league(played: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found: LeagueDocument = json.loads((played / "out" / "league.json").read_text())
     rows = {each["method"]: each for each in found["rows"]}
@@ -449,13 +449,13 @@ def test_a_tiny_league(played: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert len(client.search_runs(["1"], "tags.stage = 'result'")) == len(found["rows"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_gc_keeps_what_the_tuning_made(played: Path) -> None:
     store = LocalStore(played / "out" / "store")
     assert set(store.keys()) <= used_keys([played / "out"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_league_that_is_killed_three_times_ends_with_the_same_table(played: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     store = LocalStore(played / "out" / "store")
