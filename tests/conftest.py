@@ -28,6 +28,10 @@ settings.load_profile("patient")
 
 # A test that uses one of these fixtures, directly or through another one, gets the marker.
 MARKER_OF = {"ray_session": "ray", "cluster": "ray", "head": "ray", "server": "mlflow_server", "browser": "browser"}
+# What takes seconds to make: a whole run, a report with all figures, a database of MLflow.
+RUNS = ("tiny_run", "finished", "place", "lab", "played", "blank_mlflow")
+REPORTS = ("written", "crowd", "stood_out", "looked_over")
+MARKER_OF |= dict.fromkeys((*RUNS, *REPORTS), "medium")
 # The tests of a group share one process and so one Ray or one server.
 GROUPS = ("ray", "mlflow_server", "browser")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,24 @@ import attack.metrics.roc
 from attack.outputs.measured import Measured
 
 Plant = Callable[[pytest.MonkeyPatch], None]
+# What is planted, and the check that must notice it.
+Defect = tuple[Plant, Callable[[], None]]
+
+
+def must_be_found(defect: Defect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plants the defect and runs its check, which has to fail."""
+    plant, check = defect
+    with monkeypatch.context() as planted:
+        plant(planted)
+        with pytest.raises(AssertionError):
+            check()
+
+
+def checks_of(defects: Mapping[str, Defect]) -> dict[str, Callable[[], None]]:
+    """The checks that these defects have, by name: each once."""
+    return {
+        f"{getattr(check, 'func', check).__name__}{getattr(check, 'args', ())}": check for _, check in defects.values()
+    }
 
 
 def replaced(module: Any, name: str, make: Callable[[Any], Any]) -> Plant:

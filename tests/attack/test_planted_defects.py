@@ -6,11 +6,9 @@ Every check passes on the code as it is; so a defect that goes unnoticed here is
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-import pyarrow.compute as pc
 import pytest
 import scipy.special
 
@@ -37,43 +35,31 @@ import attack.outputs.measured
 import attack.outputs.survey
 import attack.outputs.table
 from attack import LiRA, ULiRA
-from orchestrator.engine.attacker import fit as stream_attack
-from orchestrator.engine.attacker import scores as stream_scores
-from orchestrator.engine.attacker import worker as stream
 
 from . import checks
 from . import checks_of_measures as measures
-from . import checks_of_streaming as streaming
 from .defects import (
-    Plant,
+    Defect,
     all_folds,
     at_the_next_rate,
     bins_of_one_group,
-    by_row_number,
     by_signed_area,
     centred,
-    changed_column,
-    first_fragment_again,
-    first_fragment_left_out,
-    fragments_from_the_end,
-    keys_of_the_next_model,
+    checks_of,
     labels_forgotten,
     last_edge_dropped,
     log_p_for_phi,
     measured_anyway,
+    must_be_found,
     never_below,
     no_rate_is_perfect,
-    of_another_model,
     on_the_test_fold,
     one_direction,
-    one_worker_reads_it_all,
     originals_as_in,
     percentile_interval,
     pooled_over_samples,
-    range_forgotten,
     replaced,
     rows_for_models,
-    rows_from_the_end,
     rows_of_the_test_fold,
     scores_negated,
     single_thresholds,
@@ -108,7 +94,7 @@ def _flat(fitted: attack.attacks.one_shadow.FittedOneShadow) -> attack.attacks.o
     return dataclasses.replace(fitted, values=np.zeros_like(fitted.values))
 
 
-DEFECTS: dict[str, tuple[Plant, Callable[[], None]]] = {
+DEFECTS: dict[str, Defect] = {
     # LiRA
     "lira: sides swapped": (replaced(attack.attacks.lira, fit, swapped_roles), checks.lira_is_its_definition),
     "lira offline: sides swapped": (replaced(attack.attacks.lira, fit, swapped_roles), offline),
@@ -325,87 +311,15 @@ DEFECTS: dict[str, tuple[Plant, Callable[[], None]]] = {
         replaced(attack.metrics.leak.Ratio, "p_below", never_below),
         measures.over_unlearning_is_called_by_its_name,
     ),
-    # the streamed path
-    "stream: targets swapped": (
-        replaced(stream, "prepared", changed_column("target", lambda target: pc.subtract(1.0, target))),
-        streaming.workers_train_on_every_row_once,
-    ),
-    "stream: labels of other rows": (
-        replaced(stream, "prepared", changed_column("label", lambda label: label.take(np.arange(len(label))[::-1]))),
-        streaming.workers_train_on_every_row_once,
-    ),
-    "stream: folds swapped": (
-        replaced(stream, "prepared", changed_column("training", pc.invert)),
-        streaming.workers_train_on_every_row_once,
-    ),
-    "stream: test rows in the fit": (
-        replaced(stream, "FOLDS", lambda real: (*real, "test")),
-        streaming.workers_train_on_every_row_once,
-    ),
-    "stream: unlearned models in the fit": (
-        replaced(stream, "ROLES", lambda real: (*real, "unlearned")),
-        streaming.workers_train_on_every_row_once,
-    ),
-    "stream: a fragment read twice": (
-        replaced(stream_attack, "deal", first_fragment_again),
-        streaming.workers_train_on_every_row_once,
-    ),
-    "stream: a worker reads the others' fragments too": (
-        replaced(stream_attack, "deal", one_worker_reads_it_all),
-        streaming.workers_train_on_every_row_once,
-    ),
-    "stream: a fragment left out": (
-        replaced(stream_attack, "deal", first_fragment_left_out),
-        streaming.workers_train_on_every_row_once,
-    ),
-    "stream: fragments in another order": (
-        replaced(stream_attack, "deal", fragments_from_the_end),
-        streaming.workers_take_rows_in_the_files_order,
-    ),
-    "stream: a fragment's rows in another order": (
-        replaced(stream, "pieces", rows_from_the_end),
-        streaming.workers_take_rows_in_the_files_order,
-    ),
-    "stream: a range of a row group read whole": (
-        replaced(stream, "pieces", range_forgotten),
-        streaming.workers_share_a_row_group,
-    ),
-    "stream: split by row": (
-        replaced(stream_attack, "refuse_split_by_row", lambda real: lambda outputs: None),
-        streaming.streams_refuse_a_split_by_row,
-    ),
-    "stream: the scores of another model": (
-        replaced(stream_scores, "identified", keys_of_the_next_model),
-        streaming.scores_come_back_to_their_rows,
-    ),
-    "stream: the scores of other samples": (
-        replaced(attack.audit.runner, "locate", lambda real: lambda *args: real(*args)[::-1]),
-        streaming.scores_come_back_to_their_rows,
-    ),
-    # the audit's one pass
-    "audit: rows trusted to be in order": (
-        replaced(attack.outputs.survey.Survey, "measured", by_row_number),
-        checks.an_audit_measures_what_each_attack_does_alone,
-    ),
-    "audit: the scores of another model": (
-        replaced(attack.audit.runner, "gathered", of_another_model),
-        checks.an_audit_measures_what_each_attack_does_alone,
-    ),
 }
 
 
 @pytest.mark.parametrize("name", DEFECTS)
 def test_a_planted_defect_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    plant, check = DEFECTS[name]
-    with monkeypatch.context() as planted:
-        plant(planted)
-        with pytest.raises(AssertionError):
-            check()
+    must_be_found(DEFECTS[name], monkeypatch)
 
 
-SOUND = {
-    f"{getattr(check, 'func', check).__name__}{getattr(check, 'args', ())}": check for _, check in DEFECTS.values()
-}
+SOUND = checks_of(DEFECTS)
 
 
 @pytest.mark.parametrize("name", SOUND)

@@ -7,7 +7,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,6 @@ import pytest
 from attack import XGBoostAttack, outputs_table
 from attack.attacks.spool import Spool, prepared
 from attack.attacks.xgboost import FittedXGBoost
-from attack.outputs.fragments import Fragment, deal, fragments, label_classes_of, models_of, pieces, softmax_width
 from attack.outputs.measured import identified
 from attack.outputs.table import rows_where
 from orchestrator.engine.attacker import trainer, worker
@@ -32,139 +30,14 @@ from orchestrator.engine.attacker.trainer import CandidateTrainer, Part, Trained
 from orchestrator.engine.attacker.worker import WorkerPlan
 
 from .build import area, pool
+from .test_fragments import ATTACK, written
 
-ATTACK = XGBoostAttack(max_depth=4, eta=0.1, rounds=60)
 TWO = {"CPU": 0.5}
-
-
-def written(table: pa.Table, folder: Path, rows: int) -> list[Path]:
-    paths = []
-    for role in ("original", "retrained"):
-        path = folder / f"{role}.parquet"
-        pq.write_table(rows_where(table, role=role), path, row_group_size=rows)
-        paths.append(path)
-    return paths
-
-
-@pytest.fixture(scope="module")
-def table() -> pa.Table:
-    return pool(models=20, samples=300, shift=1.0, folds=(0.5, 0.7), difficulty=0.5, references=False)
 
 
 def test_the_path_follows_the_threshold() -> None:
     assert choose_path(99, 100) == "in_process"
     assert choose_path(100, 100) == "distributed"
-
-
-def test_fragments_hold_every_wanted_row_once(table: pa.Table, tmp_path: Path) -> None:
-    paths = [str(p) for p in written(table, tmp_path, 700)]
-    wanted = rows_where(table, fold=("train", "validation"))
-    parts = fragments(paths, roles=("original", "retrained"), folds=("train", "validation"), least=50)
-    assert len(parts) >= 50
-    read = pa.concat_tables(
-        rows_where(p, fold=("train", "validation")) for part in parts for p in pieces(part, None, None)
-    )
-    key = [("model_id", "ascending"), ("sample_id", "ascending")]
-    assert read.sort_by(key).equals(wanted.sort_by(key))
-    shards = deal(parts, 3)
-    assert sorted((p for shard in shards for p in shard), key=repr) == sorted(parts, key=repr)
-    assert all(isinstance(p, Fragment) for p in parts)
-    assert label_classes_of(paths) == 4
-    assert softmax_width(paths) == 4
-    assert softmax_width(paths, (0, 2)) == 2
-
-
-def test_models_are_read_from_footers_or_from_their_columns(
-    table: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    names = ["role", "model_id", "fold"]
-    expected = table.select(names).group_by(names).aggregate([]).sort_by([(name, "ascending") for name in names])
-    assert len(expected) == 40
-    mixed = written(table, tmp_path, 700)
-    assert models_of([str(p) for p in mixed]).equals(expected.select(names))
-    assert len(models_of([str(p) for p in mixed], roles=("original",))) == 20
-    alone = written(table, tmp_path, 300)  # a row group a model
-    monkeypatch.setattr("attack.outputs.fragments._read_triples", lambda *_: pytest.fail("the footers say it all"))
-    assert models_of([str(p) for p in alone]).equals(expected.select(names))
-    pq.write_table(table.drop_columns(["model_id"]), tmp_path / "x.parquet")
-    with pytest.raises(ValueError, match="model_id: the column is missing"):
-        models_of([str(tmp_path / "x.parquet")])
-
-
-def test_test_fold_row_groups_are_not_even_opened(table: pa.Table, tmp_path: Path) -> None:
-    paths = [str(p) for p in written(table, tmp_path, 300)]
-    assert len(fragments(paths)) == 40
-    assert len(fragments(paths, roles=("original",), folds=("train", "validation"))) == 14
-    pq.write_table(table.drop_columns(["fold"]), tmp_path / "x.parquet")
-    with pytest.raises(ValueError, match="fold: the column is missing"):
-        fragments([str(tmp_path / "x.parquet")], folds=("train",))
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[Any]:
-    """An S3 server on loopback, as a function that uploads files into a bucket and returns their names and file system."""
-    server_module = pytest.importorskip("moto.server")
-    import boto3
-    from pyarrow.fs import S3FileSystem
-
-    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
-    client = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1", **keys)
-
-    def upload(paths: list[Path], bucket: str) -> tuple[list[str], Any]:
-        client.create_bucket(Bucket=bucket)
-        for path in paths:
-            client.upload_file(str(path), bucket, path.name)
-        filesystem = S3FileSystem(
-            access_key="test", secret_key="test", endpoint_override=f"{host}:{port}", scheme="http", region="us-east-1"
-        )
-        return [f"{bucket}/{path.name}" for path in paths], filesystem
-
-    yield upload
-    server.stop()
-
-
-def test_fragments_are_read_from_s3_as_from_disk(table: pa.Table, tmp_path: Path, s3: Any) -> None:
-    local = written(table, tmp_path, 700)
-    remote, store = s3(local, "fragments")
-    assert label_classes_of(remote, store) == softmax_width(remote, (), store) == 4
-    for mine, theirs in zip(fragments([str(p) for p in local]), fragments(remote, store), strict=True):
-        here, there = (pa.concat_tables(pieces(part, fs, None)) for part, fs in ((mine, None), (theirs, store)))
-        assert here.equals(there)
-
-
-def spooled(table: pa.Table, folder: Path, label: str = "one_hot") -> Spool:
-    spool = Spool(folder, 4, 4, label)
-    rows = rows_where(table, fold=("train", "validation"), role=("original", "retrained"))
-    spool.fill(iter([prepared(rows.slice(start, 999), ()) for start in range(0, len(rows), 999)]))
-    return spool
-
-
-def test_a_spool_replays_the_features_that_one_process_builds(table: pa.Table, tmp_path: Path) -> None:
-    spool = spooled(table, tmp_path)
-    train = rows_where(table, fold="train")
-    features = np.concatenate([f for f, _ in spool.batches("train")])
-    assert np.array_equal(features, ATTACK.features(train, 4))
-    assert np.array_equal(spool.targets("train"), np.asarray(train["role"].to_pylist()) == "original")
-    assert np.array_equal(np.concatenate([f for f, _ in spool.batches("train")]), features)
-    assert np.array_equal(spool.lowest, features[:, :4].min(axis=0))
-
-
-@pytest.mark.parametrize("label", ["one_hot", "categorical"])
-def test_paging_from_disk_changes_nothing(table: pa.Table, tmp_path: Path, label: str) -> None:
-    import xgboost
-
-    spool = spooled(table, tmp_path, label)
-    scores = []
-    for external in (False, True):
-        train = spool.matrix("train", external, None, 1)
-        validation = spool.matrix("validation", external, train, 1)
-        booster = xgboost.train({**ATTACK.parameters(), "max_bin": 256, "nthread": 1}, train, 10)
-        scores.append(booster.predict(validation))
-    assert np.array_equal(scores[0], scores[1])
-    assert len(np.unique(scores[0])) > 10
 
 
 def same(a: FittedXGBoost, b: FittedXGBoost) -> bool:
@@ -313,15 +186,6 @@ def test_a_candidate_without_a_threshold_is_told_to_whoever_asks_for_it(monkeypa
         idle.cancel()
 
     asyncio.run(scenario())
-
-
-def test_a_worker_without_rows_of_a_fold_has_an_empty_matrix(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, 4, 4, "one_hot")
-    spool.fill(iter([]))
-    [(features, targets)] = spool.batches("validation")
-    assert features.shape == (0, 8)
-    assert targets.shape == (0,)
-    assert spool.bytes_in_memory() == 0
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from attack import ATTACKS
 from orchestrator.base.errors import EnvironmentFault, UserError
 from orchestrator.base.files import exclusive
 from orchestrator.commands.cli import main
-from orchestrator.engine.ray import address
+from orchestrator.engine.ray import address, session
 from orchestrator.engine.ray.address import head_of
 from orchestrator.experiments import preflight
 from orchestrator.experiments.preflight import try_packages, try_store
@@ -53,6 +54,23 @@ def test_a_dead_address_is_refused_in_seconds(impatient: None, monkeypatch: pyte
     with pytest.raises(EnvironmentFault, match=f"^{name}: '{dead}': no Ray cluster answers there .*refused.*doctor"):
         head_of(dead)
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("read", ["DISABLED", "TOKEN"])
+def test_ray_reads_its_authentication_again_where_it_was_imported_before(
+    read: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray reads the variable when it is imported; `test_ray` does that in a process of its own."""
+    inside, called = SimpleNamespace(**vars(session.ray._raylet)), []
+    inside.get_authentication_mode = lambda: getattr(inside.AuthenticationMode, read)
+    inside.Config = SimpleNamespace(initialize=called.append)
+    monkeypatch.setattr(session.ray, "_raylet", inside)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    session.obey_authentication()
+    assert called == []
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    session.obey_authentication()
+    assert called == ([""] if read == "DISABLED" else [])
 
 
 def test_what_is_no_address_is_said_so(impatient: None, monkeypatch: pytest.MonkeyPatch) -> None:
