@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from attack import RMIA, ForgettingQuality, KLoM, LiRA, ULiRA
 from attack.outputs.measured import Measured
@@ -29,6 +30,7 @@ print(*sorted({name.partition(".")[0] for name in sys.modules}))
 """
 
 
+@pytest.mark.medium
 def test_every_attack_works_without_ray_and_torch() -> None:
     done = subprocess.run([sys.executable, "-c", EVERYTHING], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

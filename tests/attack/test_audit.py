@@ -186,6 +186,7 @@ def measured() -> tuple[pa.Table, list[dict]]:
     )
 
 
+@pytest.mark.medium
 def test_rows_say_who_forgot(measured: tuple[pa.Table, list[dict]]) -> None:
     rows = {row["method"]: row for row in measured[1]}
     assert list(rows) == ["no_unlearn", "retrain", "forgets", "keeps", "overdoes"]
@@ -213,6 +214,7 @@ def test_rows_say_who_forgot(measured: tuple[pa.Table, list[dict]]) -> None:
     assert rows["no_unlearn"]["metrics"]["u_lira/auc"] == pytest.approx(rows["no_unlearn"]["metrics"]["lira/auc"])
 
 
+@pytest.mark.medium
 def test_over_unlearning_far_outside_what_the_trees_saw_is_found_by_another_attack() -> None:
     """Trees don't extrapolate: on φ far below that of every shadow model they guess. One attack that finds it decides."""
     more: dict[str, Any] = {"models": 24, "samples": 60, "difficulty": 0.5, "folds": (0.5, 0.75)}
@@ -226,6 +228,7 @@ def test_over_unlearning_far_outside_what_the_trees_saw_is_found_by_another_atta
     assert "The strongest attack, lira," in row["verdict"]
 
 
+@pytest.mark.medium
 def test_rows_are_json_and_every_measure_has_its_interval(measured: tuple[pa.Table, list[dict]]) -> None:
     for row in measured[1]:
         json.dumps(row, allow_nan=False)

@@ -79,6 +79,7 @@ def test_with_a_population_each_models_rows_are_looked_at_once(
     assert np.array_equal(whole[:10], part)
 
 
+@pytest.mark.medium
 def test_what_was_measured_from_is_let_go_of_before_attacks_are_fitted(small: pa.Table) -> None:
     """The survey, 36 bytes a row, and the pieces that a table was put together from."""
     examined = Examination.of(Tables((small,)))

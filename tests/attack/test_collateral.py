@@ -77,6 +77,7 @@ def test_what_is_not_the_methods_doing_is_not_blamed_on_it(
     assert not any(each.clear for each in found.exposure["team"])
 
 
+@pytest.mark.medium
 def test_nobody_is_found_where_nothing_was_planted() -> None:
     generator = np.random.default_rng(2)
     count = 60

@@ -60,6 +60,7 @@ AREAS = ("auc", "auc_minus_retrain")
 RARE = ("tpr_at_fpr_0.01", "tpr_at_fpr_0.001")
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("case", "models", "names"),
     [
@@ -168,6 +169,7 @@ BROKEN: dict[str, tuple[Plant, str, int, str]] = {
 }
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("what", BROKEN)
 def test_a_broken_interval_is_found(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plant, case, models, name = BROKEN[what]
@@ -176,6 +178,7 @@ def test_a_broken_interval_is_found(what: str, monkeypatch: pytest.MonkeyPatch) 
     assert held(case, models, repetitions, samples)[name] < LEAST
 
 
+@pytest.mark.medium
 def test_the_truth_is_that_of_very_many_models() -> None:
     """By the closed form where there is one, by quadrature in the far tail, and by 40,000 models a side."""
     module = bench()

@@ -173,6 +173,7 @@ names = st.lists(
 )
 
 
+@pytest.mark.medium
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     order=st.permutations(["sample_id", "label", "c0", "c1", "c2"]),

@@ -29,6 +29,7 @@ def test_klom_of_gaussians_is_near_the_closed_form() -> None:
     assert values == pytest.approx(0.5**2 / 2, abs=0.02)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("delta", [0.0, 0.05])
 def test_epsilon_agrees_with_its_definition(delta: float) -> None:
     checks.epsilon_is_its_definition(delta)
@@ -72,6 +73,7 @@ def test_the_gap_left_is_nothing_for_equal_groups_and_all_before_unlearning(
     assert found[1][1] > 0.0, "what is half left is told from nothing"
 
 
+@pytest.mark.medium
 def test_gaps_miss_their_chance_value_about_as_often_as_they_should() -> None:
     """Equal groups whose models share shifts, as models do: few intervals may leave out the value by chance."""
     generator = np.random.default_rng(2)

@@ -115,6 +115,7 @@ def nulled(table: pa.Table, *names: str, roles: tuple[str, ...] = ("original", "
     return table
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("names", [("method",), ("params",), ("method", "params")])
 @pytest.mark.parametrize("how", ["memory", "files", "tables"])
 def test_method_and_params_may_be_null_where_there_is_none(names: tuple[str, ...], how: str, tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ def test_resampled_rates_agree_with_a_roc_of_the_resampled_rows(rate: float, dig
         assert found[draw] == pytest.approx(curve.tpr[curve.fpr <= rate + 1e-12].max(), abs=1e-12)
 
 
+@pytest.mark.medium
 def test_intervals_cover_an_auc_away_from_chance() -> None:
     """True AUC Φ(d/√(2(1+σ²))) for offsets of deviation σ; 400 draws, 92 to 98.5 % of the 95 % intervals must hold it."""
     generator = np.random.default_rng(0)
@@ -60,6 +61,7 @@ def test_intervals_cover_an_auc_away_from_chance() -> None:
     assert 0.92 <= held / 400 <= 0.985, f"{held / 400:.3f}"
 
 
+@pytest.mark.medium
 def test_paired_intervals_cover_and_are_narrower_than_unpaired_ones() -> None:
     generator = np.random.default_rng(1)
     d, spread = 0.6, 0.4

@@ -211,6 +211,7 @@ def test_a_better_method_is_found_as_often_as_promised(looks: int) -> None:
     assert won / LEAGUES >= promised - 0.04
 
 
+@pytest.mark.medium
 def test_a_first_look_alone_would_call_too_often() -> None:
     """Without spending the level over looks, more than 5 % would be called: the correction is not idle."""
     generator = np.random.default_rng(4)
@@ -284,6 +285,7 @@ def test_power_by_simulation() -> None:
     assert power_of_gap(0.03, Spreads(0.04, 0.02), 9) == pytest.approx(found, abs=0.03)
 
 
+@pytest.mark.medium
 @settings(max_examples=40)
 @given(st.floats(0.02, 0.2), st.floats(0.001, 0.1), st.floats(0.001, 0.1), st.integers(1, 20))
 def test_more_models_never_find_less(gap: float, mine: float, theirs: float, rivals: int) -> None:

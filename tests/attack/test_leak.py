@@ -51,6 +51,7 @@ def test_with_a_certain_denominator_it_is_students_interval() -> None:
     assert ratio.p_above(0.0) == pytest.approx(stats.ttest_1samp(values, 0.0, alternative="greater").pvalue)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("models", [5, 12])
 def test_it_covers_the_truth_as_often_as_it_says(models: int) -> None:
     missed = 0

@@ -314,6 +314,7 @@ DEFECTS: dict[str, Defect] = {
 }
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", DEFECTS)
 def test_a_planted_defect_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     must_be_found(DEFECTS[name], monkeypatch)
@@ -322,6 +323,7 @@ def test_a_planted_defect_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -
 SOUND = checks_of(DEFECTS)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", SOUND)
 def test_the_checks_pass_on_the_code_as_it_is(name: str) -> None:
     SOUND[name]()

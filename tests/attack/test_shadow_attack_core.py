@@ -78,6 +78,7 @@ def side(
     return Scores(scores, ids, np.tile(np.arange(samples), models))
 
 
+@pytest.mark.medium
 def test_intervals_cover_what_they_promise() -> None:
     """Equal distributions on both sides: 95 % of the intervals must hold 0.5 (400 draws: 92 to 98 % pass)."""
     generator = np.random.default_rng(0)

@@ -259,6 +259,7 @@ def audited() -> dict[str, dict]:
     return {row["method"]: row for row in run_attacks(pa.concat_tables(both), ATTACKS, bootstrap=50)}
 
 
+@pytest.mark.medium
 def test_planted_truths_get_their_words(audited: dict[str, dict]) -> None:
     words = {method: row["metrics"]["verdict_word"] for method, row in audited.items()}
     assert words == {
@@ -271,6 +272,7 @@ def test_planted_truths_get_their_words(audited: dict[str, dict]) -> None:
     }
 
 
+@pytest.mark.medium
 def test_results_hold_the_word_and_the_leak_of_every_attack(audited: dict[str, dict]) -> None:
     row = audited["half"]
     for name in ATTACKS:

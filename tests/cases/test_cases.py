@@ -201,6 +201,7 @@ def test_folders_in_folders_and_partitions_are_told_apart(outputs: Path, tmp_pat
             read_outputs(given)
 
 
+@pytest.mark.medium
 def test_empty_parts_change_nothing(
     outputs: Path,
     tmp_path: Path,

@@ -22,6 +22,7 @@ def test_commands_are_found_and_well(script: str, count: int) -> None:
     assert check_script(script) == []
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "script",
     [

@@ -72,6 +72,7 @@ COMMON = [
 ]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
@@ -108,6 +109,7 @@ def test_filled_in_secrets_are_ignored_by_git() -> None:
     assert ".env" in (FOLDER / ".gitignore").read_text(encoding="utf-8").splitlines()
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("old", "new"),
     [

@@ -125,6 +125,7 @@ MUTATIONS = {
 }
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("name", "old", "new"), [(name, *mutation) for name, mutations in MUTATIONS.items() for mutation in mutations]
 )

@@ -98,6 +98,7 @@ OWN = {
 }
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("name", "old", "new"), [(name, *mutation) for name in FILES for mutation in [*COMMON, *OWN[name]]]
 )

@@ -22,6 +22,7 @@ def test_script_is_accepted() -> None:
     assert check_sbatch(TEXT) == []
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("old", "new"),
     [

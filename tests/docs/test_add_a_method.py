@@ -67,6 +67,7 @@ def test_the_file_is_short() -> None:
     assert len(blocks("python")[0].splitlines()) < MOST_LINES
 
 
+@pytest.mark.medium
 def test_the_checks_of_the_page_pass_and_find_a_fault(package: Path) -> None:
     """`orchestrator check-method` is tried in the tests of the command line."""
     (package / "test_ascent.py").write_text("\n".join(["from ascent import Ascent", *blocks("python")[1:]]))
@@ -77,6 +78,7 @@ def test_the_checks_of_the_page_pass_and_find_a_fault(package: Path) -> None:
     assert "G1 (the model that it is given keeps its bits): it changed" in done.stdout
 
 
+@pytest.mark.medium
 def test_a_recipe_runs_it(package: Path) -> None:
     recipe = {
         "name": "ascent",

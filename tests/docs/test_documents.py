@@ -128,6 +128,7 @@ def test_every_environment_variable_is_in_the_reference() -> None:
     assert found <= set(environment.VARIABLES)
 
 
+@pytest.mark.medium
 def test_the_glossary_has_every_measured_metric() -> None:
     head = (DOCS / "results" / "demo" / "results.csv").read_text().splitlines()[0].split(",")
     attacks = reference.attack.ATTACKS

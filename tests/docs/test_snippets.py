@@ -82,6 +82,7 @@ def languages(name: str) -> list[str]:
     return re.findall(r"^ *```(\S*)\n.*?^ *```$", text, re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", [name for name in PAGES if languages(name)])
 def test_code_blocks(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNLEARN_DATA", str(tmp_path))

@@ -25,6 +25,7 @@ def warm() -> Iterator[None]:
         yield
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("kind", KINDS)
 def test_whatever_is_given_a_command_ends_in_order(kind: str) -> None:
     assert search(kind, EXAMPLES[kind], first=0) >= EXAMPLES[kind] // 2
@@ -67,6 +68,7 @@ PLANTED = {
 }
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("fault", PLANTED)
 def test_a_planted_fault_is_seen(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     planted, words = PLANTED[fault]
@@ -76,6 +78,7 @@ def test_a_planted_fault_is_seen(fault: str, tmp_path: Path, monkeypatch: pytest
     assert words in problem_of(drawn, tmp_path, seconds=1 if fault == "hang" else 20)
 
 
+@pytest.mark.medium
 def test_a_rare_fault_is_found_by_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     from orchestrator.commands import show
 

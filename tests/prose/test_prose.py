@@ -21,6 +21,7 @@ def found(tmp_path: Path, name: str, source: str) -> list[str]:
     return [str(offence).strip() for offence in offences(path)]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", [name for name in files(MARKDOWN + PROGRAM) if name not in not_yet()])
 def test_file_is_in_plain_english(name: str) -> None:
     assert [str(offence) for offence in offences(ROOT / name)] == []

@@ -25,6 +25,7 @@ def test_where_there_is_room_names_stay_at_their_points():
     assert spread([0.1, 0.5, 0.9], 0.03) == pytest.approx([0.1, 0.5, 0.9])
 
 
+@pytest.mark.medium
 def test_places_are_the_nearest_of_all_on_a_grid():
     wanted, gap = [0.40, 0.42, 0.43, 0.98], 0.1
     grid = np.arange(0, 1.0001, 0.02)

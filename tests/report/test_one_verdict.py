@@ -34,6 +34,7 @@ def shown_in_terminal(document: dict[str, Any]) -> list[str]:
     return stream.getvalue().splitlines()
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("code", WORDS)
 def test_every_view_says_the_same(code: VerdictWord, tmp_path: Path) -> None:
     word = WORDS[code]

@@ -44,6 +44,7 @@ def test_everything_is_written_and_nothing_else(written: Path) -> None:
     assert found == figures | tables | {"report.html", "results.json", "curves.json"}
 
 
+@pytest.mark.medium
 def test_the_paths_returned_are_those_written(tmp_path: Path) -> None:
     paths = write_report(build.write(tmp_path, *one_epoch()))
     assert all(path.is_file() and path.stat().st_size for path in paths)
@@ -221,6 +222,7 @@ def hostile() -> Sweep:
     return results, curves
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("case", [no_rows, nothing_done, one_epoch, nulls, bare, long_parameters, hostile])
 def test_every_result_gives_a_whole_page(case: Any, tmp_path: Path) -> None:
     results, curves = case()
@@ -233,12 +235,14 @@ def test_every_result_gives_a_whole_page(case: Any, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.tmp"))
 
 
+@pytest.mark.medium
 def test_results_without_curves_still_give_tables_and_what_figures_they_can(sweep: Sweep, tmp_path: Path) -> None:
     write_report(build.write(tmp_path, sweep[0]))
     page_of(tmp_path)
     assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"auc", "privacy_utility", "sweep"}
 
 
+@pytest.mark.medium
 def test_figures_that_results_no_longer_support_go_and_others_stay(tmp_path: Path) -> None:
     folder = OutputFolder(tmp_path)
     folder.seal_report(write_report(build.write(tmp_path, *one_epoch())))

@@ -100,6 +100,7 @@ NEED_PIXELS = ("boundary_shrink", "amun")  # these take an `ArrayLoader` only, a
 SELECTABLE = [name for name in METHODS if METHODS[name].selectable and name not in NEED_PIXELS]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("kind", [kind for kind in BATCHES if kind != "pair"])
 def test_other_batches_give_the_same(kind: str) -> None:
     model = trained()
@@ -117,6 +118,7 @@ def test_a_loader_of_half_precision_gives_the_same() -> None:
     assert same(unlearned("pgu", model, half=True), unlearned("pgu", model))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("wrap", [wrap for wrap in OUTPUTS if wrap != "tensor"])
 def test_wrapped_logits_give_the_same(wrap: str) -> None:
     plain, model = trained(), trained(wrap=wrap)
@@ -125,6 +127,7 @@ def test_wrapped_logits_give_the_same(wrap: str) -> None:
     assert same(unlearned("pgu", plain), unlearned("pgu", model))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", SELECTABLE)
 def test_every_method_takes_wrapped_logits_and_ids(name: str) -> None:
     plain, model = trained(), trained(wrap="mapping")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from PIL import Image
 
 # Hides what is installed beside the four. What torch itself needs (sympy, networkx, …) comes with it.
@@ -62,6 +63,7 @@ print("done")
 '''
 
 
+@pytest.mark.medium
 def test_a_model_is_trained_and_unlearned_without_other_packages(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     labels = np.arange(60) % 3

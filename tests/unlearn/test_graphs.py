@@ -17,6 +17,7 @@ from .recorded_graphs import loader_of, new_model, recorder, state, trained
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: captures real graphs")
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("name", ["small_vgg", "resnet18"])
 def test_one_slot_trains_model_after_model_to_the_same_bits(digits, graphs, optimizer, name):
@@ -131,6 +132,7 @@ def test_models_with_hooks_take_ordinary_steps(digits, graphs):
 # --- several models in turn -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("how", ["fast", "plain", "graphs"])
 def test_models_in_turn_are_each_as_alone(digits, graphs, how):
     """Dropout and the plain path's loader draw from torch's global generator, one of the models has fewer batches."""

@@ -125,6 +125,7 @@ def test_a_reset_layer_forgets_and_a_kept_one_goes_on(trained, digits, split):
     assert accuracy(fresh, everything) < 0.5
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("cls", [EUk, CFk])
 @pytest.mark.parametrize(("name", "k"), [("small_vgg", 2), ("small_vgg", 4), ("all_cnn", 3), ("resnet18", 3)])
 def test_computing_the_frozen_part_once_changes_nothing(cls, name, k, digits, split, monkeypatch):
@@ -279,6 +280,7 @@ def test_both_are_registered_as_retain_methods():
         assert METHODS[name](k=1) == copy.deepcopy(METHODS[name](k=1))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("augment", [None, "crop_flip"], ids=["frozen part once", "whole model"])
 @pytest.mark.parametrize("cls", [EUk, CFk, Retrain])
 def test_captured_steps_go_from_model_to_model(digits, split, trained, graphs, cls, augment):

@@ -117,6 +117,7 @@ def test_images_of_several_sizes() -> None:
     assert error(total.finish(), exact) < 1e-6
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("options", [{"padding": 1}, {"dilation": (3, 1)}, {"groups": 2, "padding": (0, 2)}])
 def test_large_images_stay_within_a_millionth(options: dict) -> None:
     """One image alone has more positions than one float32 sum may have, so it goes band by band."""
@@ -129,6 +130,7 @@ def test_large_images_stay_within_a_millionth(options: dict) -> None:
     assert error(found, x.transpose(1, 2) @ x) < 1e-6
 
 
+@pytest.mark.medium
 def test_many_samples_stay_within_a_millionth() -> None:
     """Float32 rounding grows with the length of a sum; these are summed in chunks. 400,000 vectors, all positive."""
     layer = nn.Conv2d(16, 4, 3, padding=1)

@@ -179,6 +179,7 @@ def test_an_empty_projector_is_the_whole_space_or_nothing() -> None:
     assert torch.equal(Projector(None, True).residual(gradient), torch.zeros(2, 3))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("classes", [(0, 1, 2, 3, 4), (7,)], ids=["half of the classes", "one class"])
 def test_classes_are_taken_off_as_they_were_summed(classes: tuple[int, ...]) -> None:
     """Totals are summed under augmentation. With the forget set augmented too, what is left is the retain set's."""

@@ -178,6 +178,7 @@ def test_the_comparison_of_steps_finds_a_change(digits, change, monkeypatch):
 # --- determinism ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("path", ["fast", "plain"])
 def test_bits_depend_on_the_seed_and_on_nothing_that_ran_before(digits, path):
     recipe = Training(epochs=2, batch_size=64, path=path)

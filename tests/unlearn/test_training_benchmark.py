@@ -161,6 +161,7 @@ def test_a_profile_on_a_gpu_is_of_replays_alone(measuring: ModuleType, monkeypat
     assert said.endswith("GPU at work 0.4000 s of the 0.5000 s of a pass of 64 steps: 80 %")
 
 
+@pytest.mark.medium
 def test_a_profile_on_a_cpu_names_operations(measuring: ModuleType) -> None:
     import bench
 
@@ -201,6 +202,7 @@ def test_children_are_no_neighbours(measuring: ModuleType) -> None:
     assert taken >= 0.25 * os.sysconf("SC_CLK_TCK")
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("script", ["bench.py"])
 def test_a_script_runs_from_a_checkout_that_is_not_installed(script: str, tmp_path: Path) -> None:
     """`-S` leaves out what makes an editable installation known; torch and the others are found by their folder."""

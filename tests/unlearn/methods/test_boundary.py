@@ -110,6 +110,7 @@ def test_amun_finds_the_nearest_wrong_answer(monkeypatch: pytest.MonkeyPatch) ->
             assert torch.equal(trained()(nearer).argmax(dim=1), true[rows])
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("data_of", "sizes"),
     [

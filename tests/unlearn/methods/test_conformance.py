@@ -16,6 +16,7 @@ from unlearn.methods.kit import Task
 from unlearn.testing import CHECKS, check_method, examine
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_registered_methods_conform(name: str) -> None:
     check_method(METHODS[name])
@@ -185,6 +186,7 @@ PLANTED = {
 }
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("cls", PLANTED, ids=lambda cls: cls.__name__)
 def test_a_planted_fault_is_found(cls: type[Method]) -> None:
     found = wrong(cls)

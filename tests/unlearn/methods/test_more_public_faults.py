@@ -282,6 +282,7 @@ FAULTS = [
 ]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.what)
 def test_a_planted_public_fault_is_noticed(
     fault: Fault, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch

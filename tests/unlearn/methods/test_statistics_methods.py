@@ -107,6 +107,7 @@ def test_half_batches_of_jit_in_one_sum_are_the_whole() -> None:
     assert float(loss(slice(0, 4)) + loss(slice(4, 8))) == pytest.approx(float(loss(slice(0, 8))), rel=1e-5)
 
 
+@pytest.mark.medium
 def test_fisher_noise_has_the_variance_of_its_formula() -> None:
     """Over 12 seeds, (θ' − θ0)/σ has a variance of 1; σ² from sums taken sample by sample over the retain set."""
     alpha, stored = 1e-6, everything("expected")

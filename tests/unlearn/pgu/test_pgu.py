@@ -26,6 +26,7 @@ def test_the_rank_is_the_references_for_every_gamma(moments, model, forget, exac
             assert basis.ranks(name, gamma, criterion) == k, (name, gamma)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("criterion", ["singular", "energy"])
 @pytest.mark.parametrize("gamma", [0.5, 0.9, 0.98])
 def test_ten_full_batch_steps_are_the_references(model, data, forget, moments, exact, criterion, gamma) -> None:

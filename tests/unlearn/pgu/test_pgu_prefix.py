@@ -41,6 +41,7 @@ NETS = {
 }
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("make", NETS.values(), ids=NETS.keys())
 @pytest.mark.parametrize("k", [1, 2])
 def test_the_halves_compute_what_the_whole_does(make, k: int) -> None:
@@ -133,6 +134,7 @@ def test_what_cannot_be_cut_safely_is_right_all_the_same(kind: type[nn.Module]) 
         assert parts is None
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_unlearning_is_the_same_with_and_without(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
     net = build_model("resnet18", num_classes=10, width=0.125, image_size=32).eval()
@@ -150,6 +152,7 @@ def test_unlearning_is_the_same_with_and_without(k: int, monkeypatch: pytest.Mon
         assert one["validation_accuracy"] == other["validation_accuracy"]
 
 
+@pytest.mark.medium
 def test_the_prefix_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     net = build_model("small_vgg", num_classes=10, width=0.125).eval()
     data, forget = batches(images_of(48), torch.arange(48) % 10), batches(images_of(48)[:16], torch.arange(16) % 10)

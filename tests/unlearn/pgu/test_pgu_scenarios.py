@@ -40,6 +40,7 @@ def test_losses_are_the_formulas(offset: float) -> None:
     assert torch.isfinite(certain.grad).all()
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("gamma", [0.6, 0.95])
 def test_depoisoning_learns_the_scale_inside_the_core_space(model, data, moments, forget, exact, gamma: float) -> None:
     """Against autograd through an explicit W − W M Mᵀ + W M S Mᵀ."""
@@ -169,6 +170,7 @@ def test_moments_can_be_computed_anew(model, data, moments) -> None:
         list(incremental(model, ten_steps(epochs=1), steps, moments, remaining=left[:1]))
 
 
+@pytest.mark.medium
 def test_steps_are_asked_for_one_by_one_and_nothing_piles_up(model, data, moments) -> None:
     asked: list[int] = []
 

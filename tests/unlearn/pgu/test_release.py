@@ -111,6 +111,7 @@ def test_class_removal(case: Case) -> None:
     assert_same(result.model, slow, net, [2, 3, 4, 5])
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("scaled", [400, 7])
 def test_depoisoning(case: Case, scaled: int) -> None:
     net, images, labels = case
