@@ -21,10 +21,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from attack.outputs.table import outputs_table
 from orchestrator.commands.cli import main
+from tests.few_figures import lessen
 
 from .inputs import AUDIT, KINDS, OUTPUT, ROLES_AND_FOLDS, Input
 
@@ -104,16 +106,10 @@ def warm_up() -> None:
 
 @contextlib.contextmanager
 def few_figures() -> Iterator[None]:
-    """Inside, reports have two coarse figures: drawing all takes longer than everything else."""
-    from orchestrator.report.figures import drawing, figures
-
-    everything, dots = figures.draw, drawing.PNG_DPI
-    figures.draw = lambda report: [figure for figure in everything(report) if figure.name in ("auc", "roc")]
-    drawing.PNG_DPI = 50
-    try:
+    """Inside, reports have one coarse figure: drawing all takes longer than everything else."""
+    with pytest.MonkeyPatch.context() as patch:
+        lessen(patch)
         yield
-    finally:
-        figures.draw, drawing.PNG_DPI = everything, dots
 
 
 def problem_of(drawn: Input, folder: Path, seconds: float = LIMIT) -> str:

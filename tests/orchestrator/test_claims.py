@@ -40,6 +40,7 @@ from orchestrator.experiments.reproduce.published import TABLE_1, TABLE_2, TABLE
 from orchestrator.experiments.reproduce.runner import assess, recipe_of
 from orchestrator.recipe.choices import Choice
 from orchestrator.recipe.recipe import load_recipe
+from orchestrator.recipe.sections import Recipe
 from unlearn import build_model
 
 
@@ -303,26 +304,36 @@ def test_differences_are_paired_where_models_are_the_same() -> None:
     assert measure(Row("pgu"), "auc") == measure(None, "auc") == Measure(None)
 
 
-def test_every_shipped_recipe_is_sound_and_named_after_its_item(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def recipes() -> dict[tuple[str, str], Recipe]:
+    """Every recipe of the items, by its name and size."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNLEARN_DATA", "/nowhere")
+        runs = {planned.name: planned for item in ITEMS.values() for planned in item.runs}
+        return {(name, size): recipe_of(planned, size) for name, planned in runs.items() for size in SIZES}
+
+
+@pytest.mark.medium
+def test_every_shipped_recipe_is_sound_and_named_after_its_item(
+    recipes: dict[tuple[str, str], Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("UNLEARN_DATA", "/nowhere")
-    for item in ITEMS.values():
-        for planned in item.runs:
-            for size in SIZES:
-                assert recipe_of(planned, size).name == f"{planned.name}-{size}"
+    assert len(recipes) > 20
+    for (name, size), recipe in recipes.items():
+        assert recipe.name == f"{name}-{size}"
     assert recipe_of(ITEMS["table4"].runs[1], "paper").scenario.count == 20_000
     assert load_recipe("table1-paper").shadows.split == (40, 5, 5)
 
 
-def test_the_full_size_is_made_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.medium
+def test_the_full_size_is_made_for_gpus(recipes: dict[tuple[str, str], Recipe]) -> None:
     """Float32 leaves most of a GPU's arithmetic unused, and processes that share one gain nothing."""
-    monkeypatch.setenv("UNLEARN_DATA", "/nowhere")
-    for item in ITEMS.values():
-        for planned in item.runs:
-            full, mini = (recipe_of(planned, size) for size in ("paper", "mini"))
-            assert full.training.precision == "bfloat16"
-            assert full.resources.gpus_per_unit == 1
-            assert mini.training.precision == "float32", "the committed results are float32's"
-            assert mini.resources.gpus_per_unit == 0
+    for name in {name for name, _ in recipes}:
+        full, mini = recipes[name, "paper"], recipes[name, "mini"]
+        assert full.training.precision == "bfloat16"
+        assert full.resources.gpus_per_unit == 1
+        assert mini.training.precision == "float32", "the committed results are float32's"
+        assert mini.resources.gpus_per_unit == 0
 
 
 def test_the_page_tells_a_precision_that_is_not_the_usual_one() -> None:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-import os
-import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from orchestrator.commands.cli import main
+from orchestrator.plan import code
 from orchestrator.plan.code import code_of, code_of_factory
 from unlearn import METHODS
-
-TREE = Path(__file__).parents[2]
 
 PLUGIN = '''
 """A toy of each kind."""
@@ -136,30 +136,35 @@ def plugin(tmp_path: Path) -> Path:
     return site
 
 
-def run(site: Path) -> dict[str, Any]:
-    folder = site.parent
-    command = [
-        sys.executable,
-        "-m",
-        "tests.few_figures",
-        "run",
-        "toys.yaml",
-        "--address",
-        "inline",
-        "--output",
-        "out",
-        "--json",
-    ]
-    paths = os.pathsep.join([str(site), str(TREE)])
-    environment = {**os.environ, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    document: dict[str, Any] = json.loads(done.stdout)
-    return document
+class Runs:
+    """Runs the recipe in this process as a new process would: the package is imported again."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]):
+        self._capsys = capsys
+
+    def __call__(self) -> dict[str, Any]:
+        sys.modules.pop("toy_plugin", None)
+        importlib.invalidate_caches()
+        code._source_digest.cache_clear()
+        assert main(["run", "toys.yaml", "--address", "inline", "--output", "out", "--json"]) == 0
+        document: dict[str, Any] = json.loads(self._capsys.readouterr().out)
+        return document
 
 
-def test_one_file_and_one_line_each(plugin: Path) -> None:
-    document = run(plugin)
+@pytest.fixture
+def run(plugin: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Runs]:
+    """See `Runs`. `tests/docs/test_add_a_method.py` has a package in a process of its own."""
+    monkeypatch.chdir(plugin.parent)
+    monkeypatch.syspath_prepend(str(plugin))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    yield Runs(capsys)
+    sys.modules.pop("toy_plugin", None)
+    code._source_digest.cache_clear()
+
+
+@pytest.mark.medium
+def test_one_file_and_one_line_each(plugin: Path, run: Runs) -> None:
+    document = run()
     rows = {row["method"] + str(row["params"].get("strength", "")): row for row in document["rows"]}
     assert set(rows) == {"no_unlearn", "retrain", "blur0.1", "blur1.0"}
     assert all(row["status"] == "done" for row in rows.values())
@@ -167,11 +172,11 @@ def test_one_file_and_one_line_each(plugin: Path) -> None:
     assert rows["blur1.0"]["metrics"]["loud/auc"] is not None
     assert document["environment"]["dataset"]["name"] == "stripes"
     first = document["environment"]["work"]["units_executed"]
-    assert run(plugin)["environment"]["work"] == {"units_executed": 0, "units_reused": first}, "nothing has changed"
+    assert run()["environment"]["work"] == {"units_executed": 0, "units_reused": first}, "nothing has changed"
     # The same package with another body: what it took part in is made again, and nothing is taken from before.
     source = plugin / "toy_plugin.py"
     source.write_text(source.read_text().replace('"blurred by %g" %', '"smeared by %g" %'))
-    again = run(plugin)
+    again = run()
     assert again["environment"]["work"]["units_executed"] == first
     assert "smeared by 1" in next(row["notes"] for row in again["rows"] if row["params"].get("strength") == 1.0)
 
@@ -189,7 +194,6 @@ def test_a_fingerprint_follows_the_source_unless_a_version_is_declared(
     (package / "__init__.py").write_text("")
     (package / "helper.py").write_text("X = 1\n")
     monkeypatch.syspath_prepend(tmp_path)
-    from orchestrator.plan import code
 
     def now() -> str:
         code._source_digest.cache_clear()
