@@ -121,14 +121,13 @@ def ray_session(_shared_ray: SharedRay) -> None:
 def _no_ray_without_its_marker(request: pytest.FixtureRequest, _shared_ray: SharedRay) -> Iterator[None]:
     """Fails a test that starts Ray in this process and lacks the marker `ray`.
 
-    A test that has the marker without the fixture `ray_session` starts a Ray of its own. The shared
-    one ends before it.
+    The shared Ray ends before the first test that does not share it: in a process that has joined a
+    Ray, every command would join it, too.
     """
-    if request.node.get_closest_marker("ray") is not None and not _shares_ray(request.node):
+    if not _shares_ray(request.node):
         _shared_ray.end()
-    before = _ray_runs()  # the session that tests of this process share
     yield
-    if not before and request.node.get_closest_marker("ray") is None:
+    if request.node.get_closest_marker("ray") is None:
         assert not _ray_runs(), "this test starts Ray: mark it with `ray`"
 
 
