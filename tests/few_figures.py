@@ -8,14 +8,15 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.commands.cli import console
-from orchestrator.report.figures import drawing, figures
+from orchestrator.report import write
+from orchestrator.report.figures import drawing
 
 
 def lessen(patch: pytest.MonkeyPatch) -> None:
     """Has reports of this process draw one figure, at few dots an inch."""
-    everything = figures.draw
+    everything = write.draw
     patch.setattr(drawing, "PNG_DPI", 50)
-    patch.setattr(figures, "draw", lambda report: [f for f in everything(report) if f.name == "auc"])
+    patch.setattr(write, "draw", lambda report: [figure for figure in everything(report) if figure.name == "auc"])
 
 
 if __name__ == "__main__":

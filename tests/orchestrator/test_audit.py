@@ -72,7 +72,7 @@ def test_the_full_report(outputs: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert rows["no_unlearn"]["ci"]["auc"][0] > 0.6
     assert rows["good"]["ci"]["auc"][0] < 0.5 < rows["good"]["ci"]["auc"][1]
     assert {"u_lira/auc", "rmia/auc", "lira/auc"} <= set(rows["good"]["metrics"])
-    for name in ("results.json", "curves.json", "report.html", "tables/results.csv", "figures/roc.svg"):
+    for name in ("results.json", "curves.json", "report.html", "tables/results.csv", "figures/auc.svg"):
         assert (out / name).is_file(), name
     code, text, _ = run(capsys, str(outputs), "--output", str(out))
     assert code == 0
