@@ -63,6 +63,7 @@ def run(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
     return code, captured.out, captured.err
 
 
+@pytest.mark.medium
 def test_the_full_report(outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "report"
     code, text, _ = run(capsys, str(outputs), "--attacks", "all", "--output", str(out), "--json")
@@ -79,6 +80,7 @@ def test_the_full_report(outputs: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert "remembers" in text
 
 
+@pytest.mark.medium
 def test_numpy_logits_with_a_mapping(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     generator = np.random.default_rng(0)
     np.save(tmp_path / "labels.npy", np.arange(SAMPLES) % CLASSES)
@@ -96,6 +98,7 @@ def test_numpy_logits_with_a_mapping(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert json.loads(text)["rows"][0]["metrics"]["auc"] > 0.7
 
 
+@pytest.mark.medium
 def test_disorder_and_what_was_left_out_are_told(
     outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -122,6 +125,7 @@ def test_disorder_and_what_was_left_out_are_told(
     assert any(note.startswith("u_lira: left out: role: 0 unlearned") for note in document["environment"]["notes"])
 
 
+@pytest.mark.medium
 def test_a_method_that_did_nothing_and_constant_features_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -157,6 +161,7 @@ def test_a_method_that_did_nothing_and_constant_features_are_reported(
     assert any(note.startswith("loss_threshold: every score is the same") for note in notes)
 
 
+@pytest.mark.medium
 def test_population_samples_are_the_z_of_rmia(
     outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -179,6 +184,7 @@ def test_population_samples_are_the_z_of_rmia(
     assert areas[0] != areas[1]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("attacks", ["xgboost", "all"])
 @pytest.mark.parametrize("width", [100, 160])
 def test_the_terminal_shows_every_attack_within_its_width(

@@ -314,6 +314,7 @@ def recipes() -> dict[tuple[str, str], Recipe]:
 
 
 @pytest.mark.medium
+@pytest.mark.medium
 def test_every_shipped_recipe_is_sound_and_named_after_its_item(
     recipes: dict[tuple[str, str], Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -325,6 +326,7 @@ def test_every_shipped_recipe_is_sound_and_named_after_its_item(
     assert load_recipe("table1-paper").shadows.split == (40, 5, 5)
 
 
+@pytest.mark.medium
 @pytest.mark.medium
 def test_the_full_size_is_made_for_gpus(recipes: dict[tuple[str, str], Recipe]) -> None:
     """Float32 leaves most of a GPU's arithmetic unused, and processes that share one gain nothing."""

@@ -54,6 +54,7 @@ def _hold(root: str, ready: Any) -> None:
     time.sleep(600)
 
 
+@pytest.mark.medium
 def test_what_a_killed_worker_held_is_free_at_once(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     ready = context.Queue()
@@ -212,6 +213,7 @@ def test_a_unit_that_another_makes_is_left_for_later_and_then_reused(data: Exper
     assert [outcome.status for outcome in outcomes] == ["done", "done", "reused"]
 
 
+@pytest.mark.medium
 def test_two_units_that_need_the_same_parent_make_it_once(
     data: ExperimentData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

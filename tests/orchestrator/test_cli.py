@@ -82,6 +82,7 @@ def check_mistake(code: int | str | None, out: str, err: str, words: str) -> Non
     assert out == ""
 
 
+@pytest.mark.medium
 def test_a_mistake_in_a_process_of_its_own(tmp_path: Path) -> None:
     result = cli("run", "demo", "--set", "sead=1", cwd=tmp_path)
     check_mistake(result.returncode, result.stdout, result.stderr, "did you mean 'seed'")
@@ -108,6 +109,7 @@ def test_a_store_that_cannot_be_written_is_exit_3(recipe_file: Path, tmp_path: P
     assert "Traceback" not in err
 
 
+@pytest.mark.medium
 def test_run_status_report_table_compare(recipe_file: Path, tmp_path: Path, command: Command) -> None:
     run = ("run", str(recipe_file), "--address", "inline", "--json")
     code, out, err = command(*run)

@@ -35,6 +35,7 @@ def slow_phi(label: int, logits: np.ndarray) -> float:
     return float(np.log(p[label]) - np.log(np.delete(p, label).sum()))
 
 
+@pytest.mark.medium
 def test_a_run_says_who_else_was_hurt(
     asked: dict[str, Any],  # noqa: F811
     photos: Path,  # noqa: F811

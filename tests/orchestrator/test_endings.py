@@ -85,6 +85,7 @@ cli.console()
 """
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("redirect", "encoding", "codes"),
     [

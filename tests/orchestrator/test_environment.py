@@ -84,6 +84,7 @@ def test_what_is_no_address_is_said_so(impatient: None, monkeypatch: pytest.Monk
         head_of("auto")
 
 
+@pytest.mark.medium
 def test_run_and_doctor_name_the_variable_that_holds_a_dead_address(
     impatient: None,
     tiny: dict[str, Any],
@@ -152,6 +153,7 @@ def hiding(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.medium
 def test_a_folder_named_like_a_package_does_not_hide_it(hiding: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "orchestrator", "show", "demo"], cwd=hiding, capture_output=True, text=True, timeout=120

@@ -155,6 +155,7 @@ def test_damage_is_recomputed_alone_to_the_same_result(finished: RunResult, tmp_
     assert untimed(again.document["rows"]) == untimed(finished.document["rows"])
 
 
+@pytest.mark.medium
 def test_one_failed_unit_is_a_row_that_says_why(tiny: dict[str, Any], tmp_path: Path) -> None:
     # A step size that destroys the model within one pass: this method fails, everything else is finished.
     tiny["methods"] = [{"name": "cf_k", "k": 1, "lr": 1e30, "final_lr": 1e30, "epochs": 3}, {"name": "eu_k", "k": 1}]
@@ -205,6 +206,7 @@ def test_two_runs_on_one_folder_are_refused(tiny: dict[str, Any], tmp_path: Path
     folder.unlock()
 
 
+@pytest.mark.medium
 def test_removing_classes(tiny: dict[str, Any], tmp_path: Path) -> None:
     from attack.audit.audit import check
     from attack.outputs.sources import ParquetFiles
@@ -228,6 +230,7 @@ def test_removing_classes(tiny: dict[str, Any], tmp_path: Path) -> None:
     assert check(source, ["xgboost"]) == []
 
 
+@pytest.mark.medium
 def test_poison(tiny: dict[str, Any], tmp_path: Path) -> None:
     tiny["scenario"] = {"kind": "poison", "count": 20}
     tiny["methods"] = [{"name": "eu_k", "k": 1}]
@@ -236,6 +239,7 @@ def test_poison(tiny: dict[str, Any], tmp_path: Path) -> None:
     assert result.document["environment"]["split"]["forget"] == 20
 
 
+@pytest.mark.medium
 def test_incremental_steps_are_forgotten_one_after_another(tiny: dict[str, Any], tmp_path: Path) -> None:
     tiny["scenario"] = {"kind": "incremental", "step": 2, "steps": 3}
     pgu = {"name": "pgu", "gamma": 0.9, "lr": 0.01, "final_lr": 0.01, "epochs": 2, "early_stop": None}

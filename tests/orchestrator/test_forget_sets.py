@@ -60,6 +60,7 @@ def asked(tiny: dict[str, Any], photos: Path) -> dict[str, Any]:
     return tiny
 
 
+@pytest.mark.medium
 def test_three_people_are_forgotten_and_named(
     asked: dict[str, Any], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -135,6 +136,7 @@ def check_stories(out: Path, photos: Path, rows: list[dict[str, Any]]) -> None:
         assert all(rows[row]["method"] == "eu_k" for row in sample["rows"])
 
 
+@pytest.mark.medium
 def test_requests_are_forgotten_one_after_another(
     asked: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,6 +20,7 @@ def imported(code: str, before: str = "") -> Counter[str]:
     return Counter(name.partition(".")[0] for name in json.loads(done.stdout.splitlines()[-1]))
 
 
+@pytest.mark.medium
 def test_a_worker() -> None:
     """Ray Tune and torch come with any worker; pandas, Ray Data and Ray Train come with Ray Tune."""
     found = imported("import orchestrator.engine.ray.unit_trials", "import torch\nfrom ray import tune")
@@ -29,6 +30,7 @@ def test_a_worker() -> None:
     assert found.total() - ours <= 30, found  # Pillow is most of them
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("module", ["orchestrator.experiments.run", "orchestrator.experiments.search"])
 def test_the_driver(module: str) -> None:
     found = imported(f"import {module}")

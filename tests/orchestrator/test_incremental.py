@@ -104,6 +104,7 @@ def test_an_interrupted_chain_goes_on_where_it_was(
     assert stored(fresh, "running") == [], "nothing of them is left at the end"
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("damaged", [1, 2])
 def test_damaged_running_moments_are_carried_on_from_older_ones(
     stress: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: int
@@ -188,6 +189,7 @@ def test_hundreds_of_units_that_build_on_one_another_are_walked_at_once() -> Non
     assert len(units[-1].ancestors()) == 149
 
 
+@pytest.mark.medium
 def test_many_steps_hold_neither_memory_nor_disk(stress: dict[str, Any], tmp_path: Path) -> None:
     """60 steps: of models one is held, of running moments two are stored; both stay as they were after 10."""
     import psutil
@@ -213,6 +215,7 @@ def test_many_steps_hold_neither_memory_nor_disk(stress: dict[str, Any], tmp_pat
     assert late - early < 30 * 2**20, "the moments of 45 steps would take 90 MiB"
 
 
+@pytest.mark.medium
 def test_any_method_goes_step_by_step_and_is_audited(stress: dict[str, Any], tmp_path: Path) -> None:
     options = {"epochs": 1, "lr": 0.02, "batch_size": 10}
     every = {"name": "stepwise", "method": "neggrad_plus", "options": options}

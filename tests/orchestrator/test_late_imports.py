@@ -58,6 +58,7 @@ def test_any_is_rare() -> None:
     assert counted < 150
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("package", ["xgboost", "scipy", "torchvision", "mlflow", "sklearn", "boto3"])
 def test_a_heavy_package_has_one_door(package: str) -> None:
     """A file that imports it at its top is one that only its users import."""

@@ -71,6 +71,7 @@ def sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[s
     signal.signal(signal.SIGINT, handler)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("which", "words"), [(0, "raylet"), (1, "head of the Ray cluster")])
 def test_work_that_waits_for_a_lost_ray_ends_with_a_clear_line(sockets: Any, which: int, words: str) -> None:
     raylet, head, line = sockets
@@ -259,6 +260,7 @@ def test_processes_of_a_ray_are_known_by_their_open_files_too(tmp_path: Path) ->
             process.communicate()
 
 
+@pytest.mark.medium
 def test_what_a_killed_driver_leaves_of_its_ray_is_ended(tmp_path: Path) -> None:
     """The agents of Ray outlive a killed driver by a minute or more; the reaper does not let them."""
     import subprocess
@@ -289,6 +291,7 @@ def test_what_a_killed_driver_leaves_of_its_ray_is_ended(tmp_path: Path) -> None
     assert not folder.exists()
 
 
+@pytest.mark.medium
 def test_a_killed_creation_of_the_sqlite_store_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that is half migrated can never be opened again: it appears whole, or not at all."""
     from mlflow.tracking import MlflowClient

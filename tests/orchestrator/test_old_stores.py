@@ -36,6 +36,7 @@ def test_units_keep_their_keys(name: str) -> None:
     assert lost == [], "the results of these units are stored under another key; they would be made again"
 
 
+@pytest.mark.medium
 def test_a_store_of_the_first_version_is_reused(tmp_path: Path) -> None:
     with tarfile.open(FIXTURE / "store.tar.gz") as archive:
         archive.extractall(tmp_path, filter="data")

@@ -57,6 +57,7 @@ def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     code._source_digest.cache_clear()
 
 
+@pytest.mark.medium
 def test_the_written_tests_pass(folder: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(folder), str(folder)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
@@ -64,6 +65,7 @@ def test_the_written_tests_pass(folder: Path) -> None:
     assert "7 passed" in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.medium
 def test_one_recipe_runs_all_four(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["run", "recipe.yaml", "--address", "inline", "--output", "out", "--quiet", "--json"]
     assert main(arguments) == 2

@@ -68,6 +68,7 @@ def test_recipes_share_models_whatever_they_do_with_them(tiny: dict[str, Any]) -
     assert len(shared) == 5, "originals do not depend on what will be forgotten"
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("path", "value", "stages"),
     [
@@ -105,6 +106,7 @@ def test_what_does_not_change_results_does_not_change_keys(tiny: dict[str, Any])
         assert keys(before, stage) == keys(after, stage)
 
 
+@pytest.mark.medium
 def test_threads_are_in_the_key_where_they_are_not_one(tiny: dict[str, Any]) -> None:
     """Sums in another order differ in the last bits; a key of before this was so stays what it was."""
     before = plan_of(tiny)

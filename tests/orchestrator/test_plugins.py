@@ -163,6 +163,7 @@ def run(plugin: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
 
 
 @pytest.mark.medium
+@pytest.mark.medium
 def test_one_file_and_one_line_each(plugin: Path, run: Runs) -> None:
     document = run()
     rows = {row["method"] + str(row["params"].get("strength", "")): row for row in document["rows"]}

@@ -233,6 +233,7 @@ def test_texts_that_look_like_values_come_back_as_texts(text: str) -> None:
     assert load(dump({"k": text, text: [text]})) == {"k": text, text: [text]}
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -293,6 +294,7 @@ def test_unreadable_files_are_one_line(tmp_path: Path) -> None:
         load_recipe("dmo")
 
 
+@pytest.mark.medium
 def test_shipped_recipes_are_right_and_resolve_to_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNLEARN_DATA", "/data")
     assert "demo" in shipped_recipes()
@@ -324,6 +326,7 @@ def test_cores_may_be_left_to_the_scheduler(tiny: dict[str, Any]) -> None:
     assert not validator.is_valid(put(tiny, "resources", {"cpus_per_unit": "two"}))
 
 
+@pytest.mark.medium
 def test_the_schema_accepts_recipes_and_refuses_a_typo(tiny: dict[str, Any]) -> None:
     import jsonschema
 

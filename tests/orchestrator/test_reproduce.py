@@ -64,6 +64,7 @@ def test_again_nothing_runs(finished: Path, capsys: pytest.CaptureFixture[str]) 
     assert "0 of 0 claims" in capsys.readouterr().out
 
 
+@pytest.mark.medium
 def test_stress_items_share_an_experiment_and_judge_their_claims(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -27,6 +27,7 @@ def executed(folder: OutputFolder) -> set[str]:
     return names
 
 
+@pytest.mark.medium
 def test_single_units_the_failed_ones_and_all(
     tiny: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,6 +74,7 @@ def test_single_units_the_failed_ones_and_all(
     assert all(row["status"] == "done" for row in json.loads((folder.path / "results.json").read_text())["rows"])
 
 
+@pytest.mark.medium
 def test_a_failure_that_somebody_else_has_mended_is_over(tiny: dict[str, Any], tmp_path: Path) -> None:
     """Another experiment with the same store made the unit meanwhile: the log says so, and nothing counts it as failed."""
     tiny["methods"] = []

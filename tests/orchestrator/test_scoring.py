@@ -72,6 +72,7 @@ class Fragments:
         )
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_and_an_audit_say_the_same_of_the_same_outputs(name: str, tmp_path: Path) -> None:
     """Also of an over-unlearned method. U-LiRA has a reading of models that were never unlearned, too."""

@@ -194,6 +194,7 @@ def test_a_search_changes_no_key_of_a_run(tiny: dict[str, Any]) -> None:
     assert experiment_id(without) != experiment_id(with_search)
 
 
+@pytest.mark.medium
 def test_the_page_shows_the_search_that_chose_its_methods(tmp_path: Path) -> None:
     methods = [{"name": "pgu", "gamma": 0.1, "lr": 0.5}]
     trials = [trial(0.1, 0.5), trial(0.2, 0.1), trial(0.3, 60.0, "stopped"), trial(0.0, 0.0, "failed")]
@@ -302,6 +303,7 @@ def test_a_killed_search_goes_on_and_picks_the_sensible_setting(
     assert (out / "figures" / "pareto.svg").is_file()
 
 
+@pytest.mark.medium
 def test_gc_keeps_what_an_unfinished_search_has_made(tmp_path: Path) -> None:
     from orchestrator.experiments.collect_garbage import used_keys
 

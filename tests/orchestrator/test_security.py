@@ -78,6 +78,7 @@ def test_a_value_given_with_set_builds_no_object(tmp_path: Path) -> None:
     assert not mark.exists()
 
 
+@pytest.mark.medium
 def test_aliases_of_aliases_and_deep_nesting_are_refused(tmp_path: Path) -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
@@ -162,6 +163,7 @@ def test_a_tracking_file_stays_a_database(
     assert (tmp_path / "notes.db").read_text() == "something that must not be overwritten"
 
 
+@pytest.mark.medium
 def test_names_from_a_recipe_write_nowhere_else(
     tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +183,7 @@ def test_names_from_a_recipe_write_nowhere_else(
     assert [p.name for p in (work / "mlartifacts").iterdir()] == ["_.._.._escaped"]
 
 
+@pytest.mark.medium
 def test_html_and_terminal_sequences_from_a_recipe_stay_text(tiny: dict[str, Any], tmp_path: Path) -> None:
     tiny["description"] = "<script>alert(1)</script><img src=x onerror=alert(2)>"
     tiny["methods"] = []
@@ -289,6 +292,7 @@ def test_a_stored_model_of_somebody_else_runs_no_code(
     assert not mark.exists()
 
 
+@pytest.mark.medium
 def test_nothing_here_unpickles_or_evaluates_what_it_reads() -> None:
     import ast
 

@@ -80,6 +80,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", DAMAGE)
 def test_damage_that_keeps_its_time_stamp_is_found(root: Path, name: str) -> None:
     folder = root / "objects" / key(7)[:2] / key(7)
@@ -110,6 +111,7 @@ def test_an_object_that_was_made_again_is_found(root: Path) -> None:
     assert key(5) not in (root / seen.FILE).read_text()
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("content", [b"", b"{}", b"[" * 5000, b'{"version": 1}' + b"0" * 64])
 def test_without_the_file_marks_are_parsed(root: Path, parsed: list[str], content: bytes) -> None:
     (root / seen.FILE).write_bytes(content)

@@ -51,6 +51,7 @@ def slow_scores(document: dict[str, Any], folder: Path, keys: list[str]) -> list
     return found
 
 
+@pytest.mark.medium
 def test_the_highest_loss_of_each_class_is_forgotten(
     tiny: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -92,6 +93,7 @@ def test_the_highest_loss_of_each_class_is_forgotten(
     assert set(lowest) == {i for c in range(10) for i in sorted(np.flatnonzero(labels == c), key=lambda i: loss[i])[:5]}
 
 
+@pytest.mark.medium
 def test_memorization_has_models_with_and_without_each_sample(
     tiny: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -196,6 +198,7 @@ def test_what_cannot_be_chosen_by_scores(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.medium
 def test_a_unit_that_fails_ends_the_run_with_its_reason(
     tiny: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

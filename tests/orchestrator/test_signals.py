@@ -186,6 +186,7 @@ def test_in_this_process_while_mlflow_does_not_answer(tiny: dict[str, Any], send
     assert proxy.seen, "MLflow was asked"
 
 
+@pytest.mark.medium
 def test_what_does_not_stop_is_stopped(tmp_path: Path) -> None:
     """A clean-up that never ends, and a child with it, are ended by force; a second signal does it at once."""
     code = """
@@ -243,6 +244,7 @@ cli.GRACE_SECONDS = 1.0
 """
 
 
+@pytest.mark.medium
 def test_a_main_thread_that_hangs_in_c_code_is_ended_all_the_same() -> None:
     """As in a library that joins a cluster: no Python handler runs there."""
     code = f"{COMMAND}sys.exit(cli.main(['probe']))"
@@ -302,6 +304,7 @@ cli.console()
     assert (done.returncode, done.stdout, done.stderr) == (1, "the work is done\n", "")
 
 
+@pytest.mark.medium
 def test_a_reader_that_is_gone() -> None:
     """`orchestrator schema | head -1` is no failure."""
     process = subprocess.Popen(
@@ -314,6 +317,7 @@ def test_a_reader_that_is_gone() -> None:
     assert process.stderr.read() == b""
 
 
+@pytest.mark.medium
 def test_nobody_reads_the_progress_any_more(tiny: dict[str, Any], tmp_path: Path) -> None:
     """`orchestrator run … 2>&1 | head -1`, or a `tee` that died: the run goes on to its end."""
     tiny |= {"shadows": {"originals": 3, "retrained": 3, "split": [1, 1, 1]}, "methods": []}

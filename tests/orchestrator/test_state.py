@@ -138,6 +138,7 @@ def test_a_retried_unit_is_another_attempt(folder: OutputFolder) -> None:
     assert unit_history(folder.path, UNITS[2].key[:7]) == []
 
 
+@pytest.mark.medium
 def test_a_beat_from_another_machine_counts_while_it_rises(
     folder: OutputFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,6 +177,7 @@ def test_a_beat_from_another_machine_counts_while_it_rises(
     assert lock.read_heartbeat(folder.path) is None
 
 
+@pytest.mark.medium
 def test_many_events_are_read_at_once_and_then_only_the_new_ones(folder: OutputFolder) -> None:
     folder.log_begin("big")
     with (folder.path / "events.jsonl").open("a") as file:
@@ -241,6 +243,7 @@ def test_workers_words_are_kept(folder: OutputFolder) -> None:
     assert all(r["pid"] == os.getpid() and r["host"] for r in records)
 
 
+@pytest.mark.medium
 def test_the_log_of_a_run_has_a_line_for_each_unit(tiny: dict[str, Any], tmp_path: Path) -> None:
     from .test_experiment import go
 

@@ -67,6 +67,7 @@ class Evil:
         return (Path("pwned").touch, ())
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("content", "words"),
     [

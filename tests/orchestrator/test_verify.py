@@ -72,6 +72,7 @@ def answer(capsys: pytest.CaptureFixture[str], arguments: list[str], code: int =
     return document
 
 
+@pytest.mark.medium
 def test_the_whole_story(mine: Mine, capsys: pytest.CaptureFixture[str]) -> None:
     plan = answer(capsys, mine.arguments(mine.original, "--plan-only"))["plan"]
     assert plan["stages"]["train"] == {"units": 16, "stored": 0}
@@ -117,6 +118,7 @@ def test_the_whole_story(mine: Mine, capsys: pytest.CaptureFixture[str]) -> None
     assert "holds another verification" in capsys.readouterr().err, "one folder is about one model"
 
 
+@pytest.mark.medium
 def test_shadow_models_that_do_not_match_give_no_verdict(mine: Mine, capsys: pytest.CaptureFixture[str]) -> None:
     found = answer(capsys, mine.arguments(mine.hasty, "--unlearned", str(mine.retrained), "--anyway", output="hasty"))
     assert [check["what"] for check in found["checks"] if not check["fits"]]
