@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 # Libraries choose their files by the platform when they are imported, so they come first.
