@@ -65,7 +65,7 @@ RARE = ("tpr_at_fpr_0.01", "tpr_at_fpr_0.001")
     ("case", "models", "names"),
     [
         ("weak", 3, (*MEANS, *BOTH, "tpr_at_fpr_0.01", "tiny_scores")),
-        ("weak", 5, (*AREAS, *RARE, *MEANS, *BOTH, "tiny_scores")),
+        pytest.param("weak", 5, (*AREAS, *RARE, *MEANS, *BOTH, "tiny_scores"), marks=pytest.mark.slow),
         ("heavy-strong", 5, (*RARE, *MEANS, *BOTH, "tiny_scores")),
     ],
 )

@@ -265,13 +265,18 @@ def test_gpus_train_where_each_worker_has_one_and_xgboost_knows_them(monkeypatch
     assert best_device() == "cpu"
 
 
-def test_what_cannot_run_is_refused_at_once_and_a_workers_error_is_told(tmp_path: Path, ray_session: None) -> None:
+def test_what_cannot_run_is_refused_at_once(tmp_path: Path, ray_session: None) -> None:
     import ray
 
     cpus = ray.cluster_resources()["CPU"]
     paths = written(pool(models=4, samples=10), tmp_path, 1000)
     with pytest.raises(ValueError, match="leave 0 of"):
         fit_distributed(paths, ATTACK, num_workers=2, resources_per_worker={"CPU": cpus / 2})
+
+
+@pytest.mark.slow
+def test_a_workers_error_is_told(tmp_path: Path, ray_session: None) -> None:
+    paths = written(pool(models=4, samples=10), tmp_path, 1000)
     broken = outputs_table("m", "original", "", "{}", "train", np.arange(3), np.zeros(3, int), np.full((3, 4), np.nan))
     pq.write_table(broken, tmp_path / "broken.parquet")
     with pytest.raises(RuntimeError, match="not finite"):

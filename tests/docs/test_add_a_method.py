@@ -78,7 +78,7 @@ def test_the_checks_of_the_page_pass_and_find_a_fault(package: Path) -> None:
     assert "G1 (the model that it is given keeps its bits): it changed" in done.stdout
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_recipe_runs_it(package: Path) -> None:
     recipe = {
         "name": "ascent",

@@ -12,7 +12,7 @@ import pytest
 from .places import ROOT
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_the_site_is_built_strictly(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
     done = subprocess.run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -318,6 +319,24 @@ def test_a_reader_that_is_gone() -> None:
 
 
 @pytest.mark.medium
+def test_nobody_reads_the_progress_of_this_process_any_more(
+    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny |= {"shadows": {"originals": 3, "retrained": 3, "split": [1, 1, 1]}, "methods": []}
+    recipe, out = tmp_path / "tiny.yaml", tmp_path / "out"
+    recipe.write_text(yaml.safe_dump({**tiny, "attacks": [{"name": "loss_threshold"}]}))
+    reader, writer = os.pipe()
+    os.close(reader)
+    stream = os.fdopen(writer, "w", buffering=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", stream)
+        assert cli.main(["run", str(recipe), "--output", str(out), "--address", "inline"]) == 0
+    with contextlib.suppress(BrokenPipeError):
+        stream.close()
+    assert all(row["status"] == "done" for row in json.loads((out / "results.json").read_text())["rows"])
+
+
+@pytest.mark.slow
 def test_nobody_reads_the_progress_any_more(tiny: dict[str, Any], tmp_path: Path) -> None:
     """`orchestrator run … 2>&1 | head -1`, or a `tee` that died: the run goes on to its end."""
     tiny |= {"shadows": {"originals": 3, "retrained": 3, "split": [1, 1, 1]}, "methods": []}

@@ -88,7 +88,7 @@ def look(browser: str, folder: Path, width: int) -> tuple[dict[str, Any], str]:
 
 
 @pytest.mark.parametrize("width", [1280, 400])
-@pytest.mark.parametrize("folder", ["written", "crowd"])
+@pytest.mark.parametrize("folder", ["written", pytest.param("crowd", marks=pytest.mark.slow)])
 def test_the_page_fits_the_window_and_the_console_is_quiet(
     browser: str, folder: str, width: int, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
