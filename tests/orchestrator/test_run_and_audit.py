@@ -41,9 +41,16 @@ from .conftest import TINY
 QUICK = {"rounds": 8, "max_depth": 3, "eta": 0.3, "min_child_weight": 1.0}
 
 
+def trained() -> dict[str, Any]:
+    """The tiny recipe with four times the steps: its models must know something for rows to differ."""
+    document = copy.deepcopy(TINY)
+    document["training"]["batch_size"] = 32
+    return document
+
+
 def every_attack() -> dict[str, Any]:
     """All originals are unlearned, for U-LiRA: rows have more models than Retrain's, and only as many count for distances."""
-    document = copy.deepcopy(TINY)
+    document = trained()
     document["shadows"] = {"originals": 8, "retrained": 8, "split": [3, 2, 3], "unlearn": "all"}
     document["methods"] = [{**TINY["methods"][0], "gamma": 0.9}, {"name": "eu_k", "k": 1}]
     document["attacks"] = [{"name": "xgboost", **QUICK}] + [{"name": name} for name in ATTACKS if name != "xgboost"]
@@ -51,7 +58,7 @@ def every_attack() -> dict[str, Any]:
 
 
 def classes_removed() -> dict[str, Any]:
-    document = copy.deepcopy(TINY)
+    document = trained()
     document["scenario"] = {"kind": "classes", "classes": [0, 3]}
     document["methods"] = [{"name": "eu_k", "k": 1}]
     document["attacks"] = [{"name": "xgboost", **QUICK}, {"name": "entropy_threshold"}]
@@ -60,7 +67,7 @@ def classes_removed() -> dict[str, Any]:
 
 def one_model_under_test() -> dict[str, Any]:
     """Retrain's one model cannot be compared; the originals, all of which can, do not wait for it."""
-    document = copy.deepcopy(TINY)
+    document = trained()
     document["shadows"] = {"originals": 4, "retrained": 4, "split": [2, 1, 1]}
     document["methods"] = [{"name": "eu_k", "k": 1}]
     document["attacks"] = [{"name": "xgboost", **QUICK}, {"name": "lira"}]
