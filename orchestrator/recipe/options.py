@@ -278,7 +278,7 @@ def _names_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[s
             # An optional section: the model in `Model | None`.
             current = next((c for c in typing.get_args(current) if inspect.isclass(c)), current)
     found = current if inspect.isclass(current) and issubclass(current, BaseModel) else model
-    return list(found.model_fields)
+    return [name for name, field in found.model_fields.items() if field.repr]
 
 
 _TYPES = {

@@ -61,7 +61,7 @@ def faults(document: dict[str, Any]) -> str:
     ("path", "value", "words"),
     [
         ("league", None, "league: None: missing; allowed: budget"),
-        ("league.budgets", {}, "did you mean 'budget'?"),
+        ("league.budgets", {}, "reduction, looks; did you mean 'budget'?"),
         ("league.budget.settings", 0, "league.budget.settings: 0"),
         ("league.budget.models", 5, "more models than the validation fold has; allowed: at most 2"),
         ("league.objective", "auc", "league.objective: 'auc'"),
