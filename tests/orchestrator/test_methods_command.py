@@ -70,6 +70,7 @@ class Faulty(Toy):
 """
 
 
+@pytest.mark.medium
 def test_a_method_of_ones_own_is_checked(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -120,6 +120,7 @@ def places_in(node: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [place, *(found for key, value in inner for found in places_in(value, (*place, key)))]
 
 
+@pytest.mark.medium
 def test_an_odd_value_anywhere_is_taken_or_named(tiny: dict[str, Any]) -> None:
     """Faults of a recipe are one line each, whichever value is of another kind than expected."""
     method = {"name": "pgu", "gamma": {"uniform": [0.5, 0.9]}, "lr": {"loguniform": [0.01, 0.1]}, "epochs": 2}

@@ -158,6 +158,7 @@ def sender(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     signal.signal(signal.SIGINT, handler)
 
 
+@pytest.mark.medium
 def test_in_this_process_in_one_stage_after_another(
     sender: Sender, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -172,6 +173,7 @@ def test_in_this_process_in_one_stage_after_another(
     assert len(done) == len(set(done)), "a finished unit ran twice"
 
 
+@pytest.mark.medium
 def test_in_this_process_while_mlflow_does_not_answer(tiny: dict[str, Any], sender: Sender, tmp_path: Path) -> None:
     proxy = FaultProxy(free_port())
     proxy.fault = lambda method, path: 20.0
