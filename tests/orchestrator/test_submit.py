@@ -59,7 +59,7 @@ class Server:
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Server:
+def jobs(monkeypatch: pytest.MonkeyPatch) -> Server:
     found = Server()
     monkeypatch.setattr(submit, "connect", lambda address: found)
     monkeypatch.setattr(job_start, "BETWEEN_SECONDS", 0.001)
@@ -79,7 +79,7 @@ def given(tiny: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[st
     return call
 
 
-def test_submitting_twice_is_once_and_following_sees_it_through(server: Server, given: Submit) -> None:
+def test_submitting_twice_is_once_and_following_sees_it_through(jobs: Server, given: Submit) -> None:
     code, out, _ = given("--json")
     assert code == 0
     one = json.loads(out)
@@ -97,14 +97,14 @@ def test_submitting_twice_is_once_and_following_sees_it_through(server: Server, 
     assert "shadow models: 12 to do" in out
     assert "succeeded" in err
     assert json.loads(given("--json")[1]) == {**one, "action": "attached", "status": "SUCCEEDED"}
-    (sent,) = server.jobs.values()
+    (sent,) = jobs.jobs.values()
     assert sent.sent == ["recipe.yaml"], "only the recipe travels"
     assert sent.entrypoint.startswith("python -m orchestrator run recipe.yaml")
     assert sent.entrypoint_num_gpus == 0
     assert "py_modules" not in sent.environment
 
 
-def test_what_was_stopped_is_submitted_again_under_another_name(server: Server, given: Submit) -> None:
+def test_what_was_stopped_is_submitted_again_under_another_name(jobs: Server, given: Submit) -> None:
     identity = json.loads(given("--json")[1])["submission_id"]
     stopped = {"submission_id": identity, "action": "stopped", "status": "STOPPED"}
     assert json.loads(given("--stop", "--json")[1]) == stopped
@@ -122,10 +122,10 @@ def test_without_a_head_it_is_exit_3_and_without_a_dashboard_exit_2(given: Submi
 
 
 def test_data_that_a_job_cannot_find_are_refused_before_anything_is_sent(
-    server: Server, given: Submit, tiny: dict[str, Any]
+    jobs: Server, given: Submit, tiny: dict[str, Any]
 ) -> None:
     tiny["dataset"] = {"source": "parquet", "train": "photos.parquet", "test": "s3://bucket/test.parquet"}
     code, _, err = given()
     assert code == 2
     assert "dataset.train: 'photos.parquet': a job cannot find relative paths" in err
-    assert server.jobs == {}
+    assert jobs.jobs == {}
