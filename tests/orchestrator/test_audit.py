@@ -240,7 +240,7 @@ def test_large_outputs_go_to_ray_by_themselves_from_s3(
             assert code == 0, err
             documents.append(json.loads(text))
             assert sorted(path.name for path in out.iterdir() if not path.name.startswith(".")) == sorted(
-                ["curves.json", "figures", "report.html", "results.json", "tables"]
+                ["checksums.json", "curves.json", "figures", "report.html", "results.json", "tables"]
             )
         paths = [document["rows"][0]["attacks"]["xgboost"]["path"] for document in documents]
         assert paths == ["distributed", "in_process"]
