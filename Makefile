@@ -28,7 +28,7 @@ demo: $(STAMP)  ## set up and run the demo
 # Tests run in parallel. Those that share a Ray, a server or a file stay in one process.
 PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
-test: $(STAMP)  ## set up and run the tests, about 8 minutes on two cores
+test: $(STAMP)  ## set up and run the tests, about 13 minutes on two cores
 	$(PYTEST) -m "not (slow or long)"
 
 test-fast: $(STAMP)  ## the quick ones, without Ray, a server, a browser or a whole run, about 2 minutes
@@ -37,7 +37,7 @@ test-fast: $(STAMP)  ## the quick ones, without Ray, a server, a browser or a wh
 test-slow: $(STAMP)  ## whole runs on Ray, kills and real servers, about half an hour
 	$(PYTEST) -m "slow and not long"
 
-test-all: $(STAMP)  ## every test: the two above, and what takes minutes each
+test-all: $(STAMP)  ## every test: the two above, more cases of the slow ones, and what takes minutes each
 	$(PYTEST)
 
 # Killed and started again it goes on. Needs the images: UNLEARN_DATA=… make reproduce-mini

@@ -104,28 +104,33 @@ class SharedRay:
             self._session = None
 
 
-@pytest.fixture(scope="session")
-def _shared_ray() -> Iterator[SharedRay]:
-    shared = SharedRay()
-    yield shared
-    shared.end()
+SHARED_RAY = SharedRay()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Ends the shared Ray before the first test that does not share it, and before its fixtures.
+
+    In a process that has joined a Ray, every command would join it, too. What a fixture starts would
+    have its mark, and would be ended with it.
+    """
+    if not _shares_ray(item):
+        SHARED_RAY.end()
+
+
+def pytest_sessionfinish() -> None:
+    SHARED_RAY.end()
 
 
 @pytest.fixture
-def ray_session(_shared_ray: SharedRay) -> None:
+def ray_session() -> None:
     """A real Ray on loopback with a token of its own, joined by this process and shared with other tests."""
-    _shared_ray.begin()
+    SHARED_RAY.begin()
 
 
 @pytest.fixture(autouse=True)
-def _no_ray_without_its_marker(request: pytest.FixtureRequest, _shared_ray: SharedRay) -> Iterator[None]:
-    """Fails a test that starts Ray in this process and lacks the marker `ray`.
-
-    The shared Ray ends before the first test that does not share it: in a process that has joined a
-    Ray, every command would join it, too.
-    """
-    if not _shares_ray(request.node):
-        _shared_ray.end()
+def _no_ray_without_its_marker(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails a test that starts Ray in this process and lacks the marker `ray`."""
     yield
     if request.node.get_closest_marker("ray") is None:
         assert not _ray_runs(), "this test starts Ray: mark it with `ray`"

@@ -101,7 +101,7 @@ def test_results_say_that_a_part_was_fitted_on() -> None:
     assert note == "fitted on a random 12.50% of the rows, as many as the workers were to hold"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.ray
 def test_a_part_of_the_rows_gives_nearly_the_same_attacker(tmp_path: Path, ray_session: None) -> None:
     table = pool(models=12, samples=400)

@@ -56,7 +56,7 @@ def test_flipped_bits_in_every_kind_of_object(lab: Lab) -> None:
     assert report.faults > 15
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_damaged_files_of_the_output_folder(lab: Lab) -> None:
     report = Report("files", "files")
     files.damage_folder(lab, random.Random(0), report, together=True)
@@ -64,7 +64,7 @@ def test_damaged_files_of_the_output_folder(lab: Lab) -> None:
     assert report.faults > 30
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not disk.can_mount(), reason="mounting a small tmpfs needs root")
 def test_a_full_disk(lab: Lab) -> None:
     report = Report("disk", "disk")

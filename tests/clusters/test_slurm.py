@@ -186,7 +186,7 @@ tracking: {uri: null}
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.ray
 def test_runs_an_experiment_on_a_real_ray(tmp_path: Path) -> None:
     install(tmp_path / "bin", SHIMS)

@@ -212,7 +212,7 @@ def test_the_terminal_shows_every_attack_within_its_width(
         assert (name in heads) == (attacks == "all")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.timeout(400)
 def test_large_outputs_go_to_ray_by_themselves_from_s3(

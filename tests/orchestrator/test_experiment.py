@@ -259,7 +259,9 @@ def test_incremental_steps_are_forgotten_one_after_another(tiny: dict[str, Any],
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", [0.25, 0.5, 0.8])
+@pytest.mark.parametrize(
+    "moment", [pytest.param(0.25, marks=pytest.mark.long), 0.5, pytest.param(0.8, marks=pytest.mark.long)]
+)
 def test_killed_and_resumed_gives_the_same_rows(finished: RunResult, tmp_path: Path, moment: float) -> None:
     """SIGKILL when a share of the units is done; resumed, nothing that was finished runs again."""
     from .conftest import TINY

@@ -181,6 +181,7 @@ def done_units(out: Path) -> list[str]:
     return [e["unit"] for e in OutputFolder(out).events() if e.get("event") == "unit" and e["status"] == "done"]
 
 
+@pytest.mark.long
 def test_two_submit_at_once_the_client_is_killed_and_stop_and_submit_resumes(
     head: tuple[str, dict[str, str]], tiny: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -216,6 +217,7 @@ def test_two_submit_at_once_the_client_is_killed_and_stop_and_submit_resumes(
     assert len(done) == len(set(done)), "a finished unit ran twice"
 
 
+@pytest.mark.long
 def test_plain_ray_job_submit(head: tuple[str, dict[str, str]], tiny: dict[str, Any], tmp_path: Path) -> None:
     address, environment = head
     tiny["name"], tiny["methods"] = "plain", []

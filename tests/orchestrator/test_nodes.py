@@ -28,7 +28,7 @@ from orchestrator.store import LocalStore, Store, open_store
 
 from .test_experiment import untimed
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.long]
 
 
 @pytest.fixture

@@ -61,6 +61,7 @@ def test_the_whole_line_gives_the_same_rows_as_one_process(tiny: dict[str, Any],
     assert "Traceback" not in err
 
 
+@pytest.mark.long
 def test_large_populations_go_through_ray_data_and_ray_train(tiny: dict[str, Any], tmp_path: Path) -> None:
     """Logits are the same to the bit. Attackers are not: their data are binned by each worker."""
     recipe = write(tiny, tmp_path / "tiny.yaml")
@@ -120,7 +121,7 @@ def _cmdline(process: psutil.Process) -> list[str]:
         return []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM])
 def test_interrupted_is_130_and_leaves_no_process(tiny: dict[str, Any], tmp_path: Path, number: int) -> None:
     tiny["training"] |= {"epochs": 60, "batch_size": 32}
     out = tmp_path / "out"
@@ -141,6 +142,7 @@ def test_interrupted_is_130_and_leaves_no_process(tiny: dict[str, Any], tmp_path
     assert alive == []
 
 
+@pytest.mark.long
 def test_a_failing_method_does_not_take_the_others_down(tiny: dict[str, Any], tmp_path: Path) -> None:
     document = copy.deepcopy(tiny)
     document["methods"] = [

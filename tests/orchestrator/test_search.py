@@ -236,7 +236,7 @@ def start(recipe: Path, out: Path, log: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, stdout=file, stderr=file)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.ray
 def test_a_killed_search_goes_on_and_picks_the_sensible_setting(
     tiny: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -316,7 +316,7 @@ def test_nothing_here_unpickles_or_evaluates_what_it_reads() -> None:
     assert found == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.ray
 def test_a_local_ray_listens_on_loopback_or_asks_for_its_token(tmp_path: Path) -> None:
     """What listens beyond loopback is Ray's own gRPC: a client without the token is turned away."""

@@ -73,7 +73,9 @@ def recipe(tiny: dict[str, Any], tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    "stage", ["train", "outputs", *(pytest.param(s, marks=pytest.mark.long) for s in ("unlearn", "attack", "score"))]
+)
 def test_inline_in_each_stage(recipe: Path, tmp_path: Path, stage: str) -> None:
     out = tmp_path / "out"
     process = start("run", recipe, out, "--address", "inline")
@@ -82,7 +84,7 @@ def test_inline_in_each_stage(recipe: Path, tmp_path: Path, stage: str) -> None:
     finish(out, recipe)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.parametrize("stage", STAGES[:4])
 def test_local_ray_in_each_stage(recipe: Path, tmp_path: Path, stage: str) -> None:
@@ -95,7 +97,7 @@ def test_local_ray_in_each_stage(recipe: Path, tmp_path: Path, stage: str) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
 def test_while_mlflow_does_not_answer(tiny: dict[str, Any], tmp_path: Path, number: int) -> None:
     """The writer hangs in a request that is never answered: that keeps nobody."""
     proxy = FaultProxy(free_port())
@@ -354,7 +356,7 @@ def test_nobody_reads_the_progress_any_more(tiny: dict[str, Any], tmp_path: Path
     assert all(row["status"] == "done" for row in json.loads((out / "results.json").read_text())["rows"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.parametrize("command", ["search", "reproduce"])
 def test_search_and_reproduce(tmp_path: Path, command: str) -> None:

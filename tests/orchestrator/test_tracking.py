@@ -167,7 +167,7 @@ def test_the_best_row_is_one_that_forgot_and_links_hold_no_secret() -> None:
     assert "mlflow ui --backend-store-uri sqlite:///mlflow.db" in view_link("sqlite:///mlflow.db", "3")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_server_that_is_away_costs_nothing_but_delay(tiny: dict[str, Any], tmp_path: Path) -> None:
     port = free_port()
     uri = f"http://127.0.0.1:{port}"

@@ -86,7 +86,7 @@ def every(number: int, what: str | float) -> Any:
     return fault
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("what", ["500", "lost"])
 def test_a_server_that_fails_now_and_then(
     tiny: dict[str, Any], proxy: FaultProxy, finished: Path, tmp_path: Path, what: str
@@ -105,7 +105,7 @@ def test_a_server_that_fails_now_and_then(
     check(proxy.uri, name)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_created_run_loses_its_answer(
     tiny: dict[str, Any], proxy: FaultProxy, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -117,7 +117,7 @@ def test_every_created_run_loses_its_answer(
     assert capsys.readouterr().out == "", "standard output is for results"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_server_slower_than_we_wait(tiny: dict[str, Any], proxy: FaultProxy, finished: Path, tmp_path: Path) -> None:
     """It does what was asked, when nobody listens any more; a later invocation finds that, and what came twice goes."""
     proxy.fault = lambda method, path: 3.0
@@ -132,7 +132,7 @@ def test_a_server_slower_than_we_wait(tiny: dict[str, Any], proxy: FaultProxy, f
     check(proxy.uri, "slow")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_away_at_the_start_and_going_away_midway(tiny: dict[str, Any], proxy: FaultProxy, tmp_path: Path) -> None:
     proxy.fault = lambda method, path: "500" if len(proxy.seen) < 5 or 25 < len(proxy.seen) < 40 else ""
     result = go(tiny, proxy.uri, "midway", tmp_path, tmp_path / "out")
@@ -145,7 +145,7 @@ def test_away_at_the_start_and_going_away_midway(tiny: dict[str, Any], proxy: Fa
     check(proxy.uri, "midway")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_item_that_is_refused_for_ever_holds_no_other_up(
     tiny: dict[str, Any], proxy: FaultProxy, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,7 +170,7 @@ def test_an_item_that_is_refused_for_ever_holds_no_other_up(
     check(proxy.uri, "refused")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_locked_sqlite_delays_only_the_log(
     tiny: dict[str, Any], finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,7 +190,7 @@ def test_a_locked_sqlite_delays_only_the_log(
     check(uri, "locked")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("after", ["runs/create", "runs/log-batch", "runs/log-inputs"])
 def test_a_driver_killed_between_two_requests(
     tiny: dict[str, Any], proxy: FaultProxy, finished: Path, tmp_path: Path, after: str
@@ -229,7 +229,7 @@ def test_a_driver_killed_between_two_requests(
     check(proxy.uri, name)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_runs_of_a_driver_on_a_machine_that_is_gone(
     tiny: dict[str, Any], proxy: FaultProxy, finished: Path, tmp_path: Path
 ) -> None:

@@ -238,7 +238,7 @@ def test_fingerprints_follow_the_contents(files, tmp_path):
     assert fingerprint("digits") != fingerprint("digits", test_fraction=0.5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_parquet_reads_s3(files, s3_server, monkeypatch):
     from pyarrow import fs
 

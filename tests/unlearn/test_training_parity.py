@@ -130,7 +130,7 @@ WAYS = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("precision", "device"), WAYS)
 def test_attackers_cannot_tell_the_paths_apart(plain, precision, device):
     """Of the plain path in float32 on a CPU, whatever the fast one computes in and on."""
@@ -141,7 +141,7 @@ def test_attackers_cannot_tell_the_paths_apart(plain, precision, device):
     assert abs(errors.mean() - plain[1].mean()) < 3.5 * spread
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("plant", [no_flip, reflected_padding, label_smoothing, dropped_last_batch])
 def test_the_comparison_finds_what_would_change_the_recipe(plain, plant, monkeypatch):
     change = plant(monkeypatch) or (lambda loader: loader)

@@ -39,7 +39,7 @@ def example() -> ModuleType:
 
 
 @pytest.mark.medium
-@pytest.mark.parametrize("own_model", [pytest.param(None, marks=pytest.mark.slow, id="as it is"), narrow])
+@pytest.mark.parametrize("own_model", [pytest.param(None, marks=pytest.mark.long, id="as it is"), narrow])
 def test_the_forget_set_is_forgotten_and_the_rest_is_not(
     example: ModuleType, own_model: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
