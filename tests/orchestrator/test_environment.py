@@ -195,13 +195,13 @@ def test_a_ray_of_the_users_own_is_used_and_left_and_workers_that_cannot_start_e
 ) -> None:
     """That Ray puts the working folder first. The first actor then cannot start, which ends the run at once."""
     code = (
-        "import ray; ray.init(include_dashboard=False, num_cpus=2)\n"
+        "import ray; ray.init('local', include_dashboard=False, num_cpus=2)\n"
         "failed = go()\n"
         "shutil.rmtree('attack'); shutil.rmtree('unlearn')\n"
         "print(failed, go(), ray.get(ray.put('alive'))); ray.shutdown()"
     )
     done = run_in(hiding, tiny, code)
-    assert done.stdout.splitlines()[-1] == "3 0 alive", done.stderr
+    assert done.stdout.splitlines()[-1:] == ["3 0 alive"], done.stderr
     assert "the package of the working folder" in done.stderr
 
 
