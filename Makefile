@@ -31,11 +31,12 @@ PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup --no-loadsco
 test: $(STAMP)  ## set up and run the tests, about 13 minutes on two cores
 	$(PYTEST) -m "not (slow or long)"
 
-test-fast: $(STAMP)  ## the quick ones, without Ray, a server, a browser or a whole run, about 2 minutes
+test-fast: $(STAMP)  ## the quick ones, without Ray, a server, a browser or a whole run
 	$(PYTEST) -m "not (medium or slow or long or ray or mlflow_server or browser)"
 
-test-slow: $(STAMP)  ## whole runs on Ray, kills and real servers, about half an hour
-	$(PYTEST) -m "slow and not long"
+# One at a time: two Rays on two cores keep each other from starting.
+test-slow: $(STAMP)  ## whole runs on Ray, kills and real servers
+	$(BIN)/python -m pytest -q -m "slow and not long"
 
 test-all: $(STAMP)  ## every test: the two above, more cases of the slow ones, and what takes minutes each
 	$(PYTEST)
