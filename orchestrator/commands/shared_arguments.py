@@ -49,7 +49,10 @@ JOINED = "(default: RAY_ADDRESS where set, else local)"
 def address_argument(parser: argparse.ArgumentParser, help: str) -> None:
     """Declares --address of the Ray cluster to work on."""
     joined = os.environ.get("RAY_ADDRESS") or None
-    parser.add_argument("--address", metavar="auto|HOST:PORT|local", default=joined, help=help)
+    # An empty one, as of an unset variable of the shell, says nothing.
+    parser.add_argument(
+        "--address", metavar="auto|HOST:PORT|local", default=joined, type=lambda text: text or joined, help=help
+    )
 
 
 def running_arguments(parser: argparse.ArgumentParser) -> None:

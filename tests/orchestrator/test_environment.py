@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import os
 import subprocess
@@ -18,6 +19,7 @@ from attack import ATTACKS
 from orchestrator.base.errors import EnvironmentFault, UserError
 from orchestrator.base.files import exclusive
 from orchestrator.commands.cli import main
+from orchestrator.commands.shared_arguments import address_argument
 from orchestrator.engine.ray import address, session
 from orchestrator.engine.ray.address import head_of
 from orchestrator.experiments import preflight
@@ -71,6 +73,16 @@ def test_ray_reads_its_authentication_again_where_it_was_imported_before(
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     session.obey_authentication()
     assert called == ([""] if read == "DISABLED" else [])
+
+
+@pytest.mark.parametrize(
+    ("given", "address"), [([], "h:1"), (["--address", ""], "h:1"), (["--address", "local"], "local")]
+)
+def test_an_empty_address_is_none(monkeypatch: pytest.MonkeyPatch, given: list[str], address: str) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "h:1")
+    parser = argparse.ArgumentParser()
+    address_argument(parser, "")
+    assert parser.parse_args(given).address == address
 
 
 def test_what_is_no_address_is_said_so(impatient: None, monkeypatch: pytest.MonkeyPatch) -> None:
