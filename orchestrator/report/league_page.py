@@ -13,7 +13,7 @@ from markupsafe import Markup
 from ..base.documents import LeagueDocument, LeagueRow, Tuned
 from ..base.files import write_synced
 from . import league_tables, templates, words
-from .figures.drawing import Figure, inline_svg, render
+from .figures.drawing import Drawing, render
 from .figures.league import league_figures
 
 FILE = "league.json"
@@ -36,25 +36,22 @@ def write_league(folder: Path) -> list[Path]:
     document = read_league(folder)
     if document is None:
         return []
-    figures = league_figures(document)
+    drawings = [render(figure) for figure in league_figures(document)]
     content: dict[Path, str | bytes] = {
         folder / "tables" / f"league.{ending}": write(document) for ending, write in league_tables.FORMATS.items()
     }
-    for figure in figures:
-        svg, png = render(figure)
-        content[folder / "figures" / f"{figure.name}.svg"] = svg
-        content[folder / "figures" / f"{figure.name}.png"] = png
-    content[folder / PAGE] = page(document, figures)
+    content |= {folder / name: made for drawing in drawings for name, made in drawing.files.items()}
+    content[folder / PAGE] = page(document, drawings)
     for path, text in content.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_synced(path, text if isinstance(text, bytes) else text.encode("utf-8", "replace"))
     return list(content)
 
 
-def page(document: LeagueDocument, figures: Sequence[Figure]) -> str:
+def page(document: LeagueDocument, drawings: Sequence[Drawing]) -> str:
     """Returns the page: one file that loads nothing from elsewhere. All texts are escaped."""
     csv = base64.b64encode(league_tables.to_csv(document).encode("utf-8", "replace")).decode()
-    plane, tuning = figures
+    plane, tuning = drawings
     names = {row["method"]: words.clean(row["title"]) for row in document["rows"]}
     present = list(dict.fromkeys(row["group"] for row in document["rows"]))
     values = dict(
@@ -62,9 +59,9 @@ def page(document: LeagueDocument, figures: Sequence[Figure]) -> str:
         facts=_facts(document),
         headline=headline(document),
         plane={
-            "title": plane.title,
-            "caption": plane.caption,
-            "panel": Markup(inline_svg(plane.panels[0], plane.name)),
+            "title": plane.figure.title,
+            "caption": plane.figure.caption,
+            "panel": Markup(plane.panels[0]),
         },
         cautions=[words.clean(text) for text in document["cautions"]],
         groups=[(name, _group(name)) for name in present if name != league_tables.REFERENCE],
@@ -88,9 +85,9 @@ def page(document: LeagueDocument, figures: Sequence[Figure]) -> str:
         notes=[*map(words.clean, document["notes"]), league_tables.BAND_NOTE],
         csv=Markup(f"data:text/csv;charset=utf-8;base64,{csv}"),
         tuning={
-            "title": tuning.title,
-            "caption": tuning.caption,
-            "panels": [Markup(inline_svg(panel, f"{tuning.name}-{i}")) for i, panel in enumerate(tuning.panels)],
+            "title": tuning.figure.title,
+            "caption": tuning.figure.caption,
+            "panels": [Markup(panel) for panel in tuning.panels],
         },
         spent=[_spent(each) for each in document["tuned"]],
         pairs=[

@@ -16,7 +16,7 @@ from ..base.values import Object, Record
 from ..base.yaml_text import dump
 from . import collateral, summary, tables, words
 from .details import details
-from .figures.drawing import Figure, inline_svg
+from .figures.drawing import Drawing
 from .rows import Report
 from .stories import stories
 from .templates import render
@@ -33,7 +33,7 @@ STAGES = {
 }
 
 
-def page(report: Report, figures: Sequence[Figure]) -> str:
+def page(report: Report, drawings: Sequence[Drawing]) -> str:
     """Returns `report.html`. All texts are escaped; nothing in it loads anything from elsewhere."""
     csv = base64.b64encode(tables.to_csv(report).encode("utf-8", "replace")).decode()
     told = stories(report)
@@ -62,13 +62,13 @@ def page(report: Report, figures: Sequence[Figure]) -> str:
         csv=Markup(f"data:text/csv;charset=utf-8;base64,{csv}"),
         figures=[
             {
-                "id": figure.name,
-                "title": figure.title,
-                "caption": figure.caption,
-                "wide": len(figure.panels) > 1,
-                "panels": [Markup(inline_svg(panel, f"{figure.name}-{i}")) for i, panel in enumerate(figure.panels)],
+                "id": drawing.figure.name,
+                "title": drawing.figure.title,
+                "caption": drawing.figure.caption,
+                "wide": len(drawing.panels) > 1,
+                "panels": [Markup(panel) for panel in drawing.panels],
             }
-            for figure in figures
+            for drawing in drawings
         ],
         measured=_measured(report),
         settings=_settings(report),

@@ -36,10 +36,9 @@ def write_report(output_dir: str | Path) -> list[Path]:
 
     for name, format in TABLES.items():
         write(folder / "tables" / name, tables.render(report, format))
-    figures = draw(report) + search_figures(folder, report)
-    for figure in figures:
-        svg, png = render(figure)
-        write(folder / "figures" / f"{figure.name}.svg", svg)
-        write(folder / "figures" / f"{figure.name}.png", png)
-    write(folder / "report.html", page(report, figures))
+    drawings = [render(figure) for figure in draw(report) + search_figures(folder, report)]
+    for drawing in drawings:
+        for name, content in drawing.files.items():
+            write(folder / name, content)
+    write(folder / "report.html", page(report, drawings))
     return written + write_league(folder)

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from attack.metrics.measure import Measure
 
 from ...base.values import Record
-from ...report.figures.drawing import inline_svg
+from ...report.figures.drawing import Drawing
 from ...report.tables import escape_markdown, markdown_line, tex
 from ...report.templates import render
 from .claims import FAILS, HOLDS, OPEN
@@ -127,8 +127,8 @@ def _recipe(finding: Finding) -> str:
     )
 
 
-def html(findings: Sequence[Finding], size: str) -> str:
-    """Returns the whole page as one HTML file that loads nothing from elsewhere."""
+def html(findings: Sequence[Finding], size: str, drawings: Mapping[str, Sequence[Drawing]]) -> str:
+    """Returns the whole page as one HTML file that loads nothing from elsewhere; `drawings` are by item."""
     items = [
         {
             "name": finding.item.name,
@@ -143,11 +143,11 @@ def html(findings: Sequence[Finding], size: str) -> str:
             ],
             "figures": [
                 {
-                    "title": figure.title,
-                    "caption": figure.caption,
-                    "panels": [Markup(inline_svg(p, f"{figure.name}-{i}")) for i, p in enumerate(figure.panels)],
+                    "title": drawing.figure.title,
+                    "caption": drawing.figure.caption,
+                    "panels": [Markup(panel) for panel in drawing.panels],
                 }
-                for figure in finding.item.figures(finding.experiments)
+                for drawing in drawings[finding.item.name]
             ],
         }
         for finding in findings

@@ -136,12 +136,13 @@ def write_findings(findings: Sequence[Finding], size: str, folder: Path) -> None
         path.parent.mkdir(parents=True, exist_ok=True)
         write_synced(path, content if isinstance(content, bytes) else content.encode())
 
+    drawings = {}
     for finding in findings:
         name = finding.item.name
-        for figure in finding.item.figures(finding.experiments):
-            svg, png = render(figure)
-            write(folder / "figures" / f"{figure.name}.svg", svg)
-            write(folder / "figures" / f"{figure.name}.png", png)
+        drawings[name] = [render(figure) for figure in finding.item.figures(finding.experiments)]
+        for drawing in drawings[name]:
+            for path, content in drawing.files.items():
+                write(folder / path, content)
         if finding.comparison is not None:
             for ending, make in page.FORMATS.items():
                 write(folder / "tables" / f"{name}.{ending}", make(finding.comparison))
@@ -151,7 +152,7 @@ def write_findings(findings: Sequence[Finding], size: str, folder: Path) -> None
             write(folder / name, text)
     write(folder / "reproduce.json", json.dumps(document(findings, size), indent=1))
     write(folder / "README.md", page.markdown(findings, size))
-    write(folder / "index.html", page.html(findings, size))
+    write(folder / "index.html", page.html(findings, size, drawings))
 
 
 def document(findings: Sequence[Finding], size: str) -> dict[str, object]:

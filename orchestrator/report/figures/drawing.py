@@ -7,14 +7,15 @@ reader's light or dark setting.
 
 from __future__ import annotations
 
+import copy
 import io
 import math
 import re
 import warnings
+import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from html import escape
 from typing import Any, TypeAlias
 
 import matplotlib
@@ -30,6 +31,8 @@ from attack.metrics.measure import Measure
 from .. import words
 
 PNG_DPI = 300
+PAD = 3.0  # points around a panel on a page
+SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 
 # Okabe and Ito's colours, told apart with every common colour vision; yellow and sky are too pale
 # for lines on white.
@@ -134,32 +137,78 @@ def _svg(figure: MplFigure) -> str:
     return out.getvalue().decode()
 
 
-def render(figure: Figure) -> tuple[str, bytes]:
-    """Returns the whole figure as SVG with text as text, and as PNG at 300 dpi."""
+@dataclass(frozen=True)
+class Drawing:
+    """A figure, drawn: for files whole, as SVG with text as text and as PNG at 300 dpi; for a page
+    each panel as an `<svg>` element."""
+
+    figure: Figure
+    svg: str
+    png: bytes
+    panels: tuple[str, ...]
+
+    @property
+    def files(self) -> dict[str, str | bytes]:
+        """What is written, by its path in the folder of a report."""
+        return {f"figures/{self.figure.name}.svg": self.svg, f"figures/{self.figure.name}.png": self.png}
+
+
+def render(figure: Figure) -> Drawing:
+    """Returns the figure, drawn once for all uses: finding places for the texts takes longest."""
     with _style():
         drawn = _figure(figure.panels, figure.columns)
         text = _svg(drawn)
         drawn.set_layout_engine("none")  # the places found for the SVG hold for the PNG
+        drawn.set_dpi(PNG_DPI)
         out = io.BytesIO()
-        FigureCanvasAgg(drawn)
-        drawn.savefig(out, format="png", dpi=PNG_DPI, metadata={"Software": None})
-    return text, out.getvalue()
+        FigureCanvasAgg(drawn).print_png(out, metadata={"Software": None})
+        boxes = [ax.get_tightbbox() for ax in drawn.axes]
+    return Drawing(figure, text, out.getvalue(), _panels(figure, text, boxes))
 
 
-def inline_svg(panel: Panel, prefix: str) -> str:
-    """Returns one panel as an `<svg>` element for the page: no width, no ids shared with another,
-    colours as CSS variables."""
-    with _style():
-        text = _svg(_figure((panel,), 1))
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-    text = re.sub(r"<style type=.*?</style>", "", text, count=1, flags=re.DOTALL)
-    head, body = text.split(">", 1)
-    box = re.search(r'viewBox="([^"]+)"', head)
-    # text between tags stays as it is
-    body = re.sub(r"<[^>]*>", lambda tag: _adapt(tag.group(0), prefix), body)
-    alt = escape(words.clean(panel.alt), quote=True)
-    return f'<svg viewBox="{box.group(1) if box else ""}" role="img" aria-label="{alt}">{body.strip()}'
+def _panels(figure: Figure, text: str, boxes: Sequence[Any]) -> tuple[str, ...]:
+    """Cuts the SVG of a figure into its panels, each seen through a window of one size. No panel
+    shares an id with another, and colours are CSS variables."""
+    root = ET.fromstring(text)
+    height = float(root.attrib["viewBox"].split()[3])
+    for element in root.iter():
+        element.tag = element.tag.removeprefix(f"{{{SVG}}}")
+        if (link := element.attrib.pop(f"{{{XLINK}}}href", None)) is not None:
+            element.set("href", link)
+    # Matplotlib writes a marker where it is first used, perhaps in another panel.
+    shared = {found.attrib["id"]: found for defs in root.iter("defs") for found in defs if "id" in found.attrib}
+    for parent in list(root.iter()):
+        for child in parent.findall("defs"):
+            parent.remove(child)
+    points = 72 / PNG_DPI
+    wide, high = (points * max(getattr(box, side) for box in boxes) + 2 * PAD for side in ("width", "height"))
+    panels = []
+    for i, (panel, box) in enumerate(zip(figure.panels, boxes, strict=True), start=1):
+        group = root.find(f".//g[@id='axes_{i}']")
+        assert group is not None
+        window = f"{points * box.x0 - PAD:.2f} {height - points * box.y1 - PAD:.2f} {wide:.2f} {high:.2f}"
+        svg = ET.Element("svg", {"viewBox": window, "role": "img", "aria-label": words.clean(panel.alt)})
+        used = dict.fromkeys(re.findall(r"#([\w-]+)", ET.tostring(group, "unicode")))
+        ET.SubElement(svg, "defs").extend(copy.deepcopy(shared[name]) for name in used if name in shared)
+        svg.append(group)
+        _fit_page(svg, f"{figure.name}-{i}")
+        panels.append(ET.tostring(svg, "unicode"))
+    return tuple(panels)
+
+
+def _fit_page(svg: ET.Element, prefix: str) -> None:
+    for element in svg.iter():
+        for name, value in element.attrib.items():
+            if name == "id":
+                element.set(name, f"{prefix}-{value}")
+            elif name == "href":
+                element.set(name, f"#{prefix}-{value[1:]}")
+            elif name == "clip-path":
+                element.set(name, value.replace("url(#", f"url(#{prefix}-"))
+            elif name == "style":
+                for colour, variable in COLOURS.items():
+                    value = value.replace(f": {colour}", f": var(--{variable})")
+                element.set(name, value)
 
 
 def banded_line(ax: Axes, points: Sequence[tuple[float, Measure]], colour: str, marker: str, label: str) -> None:
@@ -187,15 +236,6 @@ def plain_log(ax: Axes, which: str) -> None:
     axis.set_major_locator(LogLocator(base=10, subs=(1.0,) if high > 30 * low else (1.0, 2.0, 5.0)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
-
-
-def _adapt(tag: str, prefix: str) -> str:
-    tag = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', tag)
-    tag = re.sub(r'xlink:href="#([^"]+)"', rf'href="#{prefix}-\1"', tag)
-    tag = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", tag)
-    for colour, name in COLOURS.items():
-        tag = tag.replace(f": {colour}", f": var(--{name})")
-    return tag
 
 
 def shown_of(shown: Sequence[object], candidates: Sequence[object]) -> str:
