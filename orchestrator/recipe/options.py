@@ -70,8 +70,13 @@ def options_model(
     target: Target, *, skip: Sequence[str] = (), extra: Mapping[str, object] | None = None
 ) -> type[BaseModel]:
     """Returns a strict pydantic model of the options of `target`."""
+    return _options_model(target, tuple(skip), tuple((extra or {}).items()))
+
+
+@lru_cache(maxsize=256)
+def _options_model(target: Target, skip: tuple[str, ...], extra: tuple[tuple[str, Any], ...]) -> type[BaseModel]:
     options = {name: option for name, option in options_of(target).items() if name not in skip}
-    options |= {name: (kind, None) for name, kind in (extra or {}).items()}
+    options |= {name: (kind, None) for name, kind in extra}
     fields: dict[str, Any] = {name: (strictly(kind), default) for name, (kind, default) in options.items()}
     name = getattr(target, "__name__", "Options")
     return create_model(

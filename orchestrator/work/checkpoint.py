@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from unlearn import MODELS, build_model
-from unlearn.models import torchvision_names
+from unlearn import MODELS
+from unlearn.models import build_shapes, torchvision_names
 
 from ..base.errors import UserError
 
@@ -62,8 +62,7 @@ def guess_architecture(path: Path) -> str:
     first = [name for name in names if name.startswith(("resnet", "vgg", "mobilenet", "efficientnet_b0"))]
     for name in dict.fromkeys([*MODELS.built_in, *first, *names]):
         try:
-            with torch.device("meta"):
-                wanted = build_model(name, num_classes=10).state_dict()
+            wanted = build_shapes(name, num_classes=10).state_dict()
         except (ValueError, TypeError, RuntimeError):
             continue
         state, _ = _without_prefixes(given, set(wanted))

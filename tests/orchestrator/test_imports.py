@@ -36,3 +36,22 @@ def test_the_driver(module: str) -> None:
     found = imported(f"import {module}")
     assert not (LATE | {"ray"}) & set(found), "a run with everything stored starts no Ray, and a plan none"
     assert sum(found[name] for name in ("orchestrator", "unlearn", "attack")) <= 190
+
+
+TRAINING = """
+from unlearn import MODELS, Training, build_model, train
+from unlearn.models import build_shapes
+for name in MODELS:
+    build_shapes(name, num_classes=4)
+batches = [(torch.zeros(4, 3, 8, 8), torch.arange(4))]
+for optimizer in ("sgd", "adam", "adamw"):
+    model = build_model("small_vgg", num_classes=4, image_size=8, width=0.0625)
+    train(model, batches, Training(optimizer=optimizer, epochs=1, batch_size=4, augment=None), seed=1)
+"""
+
+
+@pytest.mark.medium
+def test_training_needs_no_compiler() -> None:
+    """torch imports its compiler for optimisers and for models without weights: two seconds and 70 MiB."""
+    found = imported(TRAINING, "import torch")
+    assert not {"sympy", "mpmath"} & set(found), "only the compiler does algebra"

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ..training.optimizers import Adam
 from .base import Card, Choice, Preset, Presets, Range, Ranges
 from .kit import GradientMethod, Network, Samples, Task, cross_entropy, mixed
 
@@ -100,7 +101,7 @@ class UNSIR(GradientMethod):
         for label in task.forget_classes:
             images = torch.randn(self.noise_samples, *shape, device=task.device).requires_grad_(True)
             labels = torch.full((self.noise_samples,), label, dtype=torch.int64, device=task.device)
-            optimizer = torch.optim.Adam([images], lr=self.noise_lr)
+            optimizer = Adam([images], lr=self.noise_lr)
             for _ in range(self.noise_steps):
                 optimizer.zero_grad(set_to_none=True)
                 penalty = images.square().flatten(1).sum(dim=1).mean()

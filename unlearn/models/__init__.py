@@ -6,7 +6,9 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..core._torchvision import load_torchvision
 from ..core.errors import did_you_mean
@@ -27,7 +29,7 @@ MODELS: Registry[Callable[..., nn.Module]] = Registry(
     },
 )
 
-__all__ = ["MODELS", "all_cnn", "build_model", "resnet18", "small_vgg", "torchvision_names"]
+__all__ = ["MODELS", "all_cnn", "build_model", "build_shapes", "resnet18", "small_vgg", "torchvision_names"]
 
 
 def build_model(
@@ -80,6 +82,19 @@ def build_model(
     if not isinstance(model, nn.Module):
         raise ValueError(f"model.name: {name} returned a {type(model).__name__}; it must return a torch.nn.Module")
     return model
+
+
+class _WithoutDrawing(TorchFunctionMode):
+    """Draws no normal numbers: to draw them nowhere, torch imports its compiler for two seconds."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if function is Tensor.normal_ else function(*args, **(kwargs or {}))
+
+
+def build_shapes(name: str, **options: Any) -> nn.Module:
+    """The model of `build_model(name, **options)` on the device "meta": shapes without weights."""
+    with torch.device("meta"), _WithoutDrawing():
+        return build_model(name, **options)
 
 
 def _factory(name: str, allowed: bool) -> Callable[..., nn.Module]:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..models.logits import HALVES, classify
+from .optimizers import SGD, Adam, AdamW
 from .recipe import Training
 
 
@@ -39,9 +40,9 @@ def make_optimizer(parameters: list[nn.Parameter], training: Training, device: t
     rate: Any = torch.tensor(training.rate(0), device=device) if fused and device.type == "cuda" else training.rate(0)
     if training.optimizer in ("adam", "adamw"):
         capturable = fused and device.type == "cuda"
-        kind = torch.optim.Adam if training.optimizer == "adam" else torch.optim.AdamW
+        kind = Adam if training.optimizer == "adam" else AdamW
         return kind(parameters, lr=rate, weight_decay=training.weight_decay, fused=fused, capturable=capturable)
-    optimizer = torch.optim.SGD(
+    optimizer = SGD(
         parameters, lr=rate, momentum=training.momentum, weight_decay=training.weight_decay, fused=fused
     )
     if fused and training.momentum:
