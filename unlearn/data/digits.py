@@ -7,12 +7,22 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import version
 
 import numpy as np
 
 from .images import ImageDataset, ImageSet, make_dataset
 from .sources import Limit, Progress, Source, check_limit, limit_of
+
+
+@lru_cache(maxsize=1)
+def _digits() -> tuple[np.ndarray, np.ndarray]:
+    """All images, uint8 `(1797, 8, 8, 1)`, and labels, int64; scikit-learn reads them from a text file."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    return np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None], digits.target.astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -35,11 +45,7 @@ class Digits(Source):
 
         Raises `ValueError` where the limit asks for more than there are.
         """
-        from sklearn.datasets import load_digits
-
-        digits = load_digits()
-        images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
-        labels = digits.target.astype(np.int64)
+        images, labels = _digits()
         in_test = np.zeros(len(labels), dtype=bool)
         for label in range(10):
             rows = np.flatnonzero(labels == label)

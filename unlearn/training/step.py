@@ -42,9 +42,7 @@ def make_optimizer(parameters: list[nn.Parameter], training: Training, device: t
         capturable = fused and device.type == "cuda"
         kind = Adam if training.optimizer == "adam" else AdamW
         return kind(parameters, lr=rate, weight_decay=training.weight_decay, fused=fused, capturable=capturable)
-    optimizer = SGD(
-        parameters, lr=rate, momentum=training.momentum, weight_decay=training.weight_decay, fused=fused
-    )
+    optimizer = SGD(parameters, lr=rate, momentum=training.momentum, weight_decay=training.weight_decay, fused=fused)
     if fused and training.momentum:
         # The fused kernel takes all momenta or none. So it fails at a parameter whose first
         # gradient comes after the first step, as in a block that is left out at times. From zero
