@@ -11,7 +11,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from attack.metrics.row import metric_name
 from unlearn import METHODS
@@ -38,9 +37,6 @@ from .run import RunResult, run
 from .selection import choose_forget_set
 from .stages import INLINE, RunOptions, Stages, open_data
 from .taken import taken
-
-if TYPE_CHECKING:
-    from ..engine.ray.engine import RayEngine
 
 SCHEMA_VERSION = 1
 FILE = "search.json"
@@ -174,7 +170,7 @@ class _Search:
             self.progress.say(few_models(models))
         try_model(self.recipe, data, allow_factory=self.options.allow_factory)
         preflight(self.recipe, store)
-        engine = self.stages.start_ray(
+        engine = self.stages.start(
             self.recipe,
             self.options,
             data,
@@ -217,7 +213,7 @@ class _Search:
             why = first_of([f"{each.name}: {each.error}" for each in failed])
             raise SearchFailed(f"{self.recipe.name}: every setting needs what failed: {why}")
 
-    def _settle(self, plan: SearchPlan, engine: RayEngine) -> list[Trial]:
+    def _settle(self, plan: SearchPlan, engine: Engine) -> list[Trial]:
         from ..engine.ray.search_trials import run_settings  # imports Ray
 
         models = len(plan.references)

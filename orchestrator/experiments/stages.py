@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..engine import Engine, InlineEngine, Listener
 from ..plan.data import ExperimentData, load_data
@@ -17,9 +16,6 @@ from ..records.folder import OutputFolder
 from ..records.progress import JOINING, Progress, StageCount
 from ..store import Store, open_store
 from ..work.context import Context
-
-if TYPE_CHECKING:
-    from ..engine.ray.engine import RayEngine
 
 INLINE = "inline"
 
@@ -169,44 +165,25 @@ class Stages(Listener):
     ) -> Engine:
         """Starts what the options ask for, this process or Ray, and records where units will run.
 
-        **Arguments:** as of `start_ray`.
-        """
-        if options.address != INLINE:
-            return self.start_ray(recipe, options, data, store, write_outputs, attacker_rows)
-        engine = inline_engine(recipe, options, data, store)
-        self._record(engine)
-        return engine
-
-    def start_ray(
-        self,
-        recipe: Recipe,
-        options: RunOptions,
-        data: ExperimentData,
-        store: Store,
-        write_outputs: Callable[[], Sequence[Path]] = tuple,
-        attacker_rows: int = 0,
-    ) -> RayEngine:
-        """Joins or starts Ray and records where units will run.
-
         **Arguments:** `write_outputs`: as for `RayEngine`. `attacker_rows`: that an attacker will
         be fitted on; 0: not known yet.
         """
-        here = options.address in (None, "", "local")
-        self.progress.say("starting Ray" if here else f"{JOINING} {options.address}")
-        from ..engine.ray.engine import RayEngine  # slow to import: ten seconds on a cold machine
+        if options.address == INLINE:
+            engine: Engine = inline_engine(recipe, options, data, store)
+        else:
+            here = options.address in (None, "", "local")
+            self.progress.say("starting Ray" if here else f"{JOINING} {options.address}")
+            from ..engine.ray.engine import RayEngine  # slow to import: ten seconds on a cold machine
 
-        engine = RayEngine(
-            options.address,
-            store,
-            data,
-            recipe.resources,
-            write_outputs=write_outputs,
-            allow_factory=options.allow_factory,
-            attacker_rows=attacker_rows,
-        )
-        self._record(engine)
-        return engine
-
-    def _record(self, engine: Engine) -> None:
+            engine = RayEngine(
+                options.address,
+                store,
+                data,
+                recipe.resources,
+                write_outputs=write_outputs,
+                allow_factory=options.allow_factory,
+                attacker_rows=attacker_rows,
+            )
         self.progress.say(engine.describe())
         self.folder.log_engine(engine.describe(), engine.slots)
+        return engine

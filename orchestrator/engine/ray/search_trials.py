@@ -17,7 +17,7 @@ from ...plan.units import Outcome, Unit
 from ...recipe.sections import Search
 from ...store import Store
 from ...work.execute import execute
-from ..base import SettingReport
+from ..base import Engine, SettingReport
 from .engine import RayEngine
 from .trials import REPORT, TRIAL, Trial, TrialListener, Trials, cause
 from .worker import WorkerSetup
@@ -86,7 +86,7 @@ class SettingTrial(Trial):
 
 
 def run_settings(
-    engine: RayEngine,
+    engine: Engine,
     settings: Sequence[Setting],
     references: Sequence[Unit],
     search: Search,
@@ -101,6 +101,7 @@ def run_settings(
     **Raises:** `EnvironmentFault` where the store cannot be used. The listener is told of settings
     that fail.
     """
+    assert isinstance(engine, RayEngine), "a search refuses to run without Ray"
     bound, needs = bound_of(search), engine.placement.needs("unlearn")
     trials = Trials(
         "search",
