@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping
+from functools import cached_property
 
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
@@ -27,7 +28,7 @@ class YamlFault(ValueError):
 class _Resolver(VersionedResolver):
     """Dates stay texts: JSON has none."""
 
-    @property
+    @cached_property
     def versioned_resolver(self) -> object:
         known = super().versioned_resolver
         return {first: [rule for rule in rules if rule[0] != _TIMESTAMP] for first, rules in known.items()}
