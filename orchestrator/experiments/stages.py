@@ -173,7 +173,7 @@ class Stages(Listener):
         else:
             here = options.address in (None, "", "local")
             self.progress.say("starting Ray" if here else f"{JOINING} {options.address}")
-            from ..engine.ray.engine import RayEngine  # slow to import: ten seconds on a cold machine
+            from ..engine.ray.engine import RayEngine  # slow to import, ten seconds when cold
 
             engine = RayEngine(
                 options.address,

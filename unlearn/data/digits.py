@@ -18,7 +18,7 @@ from .sources import Limit, Progress, Source, check_limit, limit_of
 
 @lru_cache(maxsize=1)
 def _digits() -> tuple[np.ndarray, np.ndarray]:
-    """All images, uint8 `(1797, 8, 8, 1)`, and labels, int64; scikit-learn reads them from a text file."""
+    """All images, uint8 `(1797, 8, 8, 1)`, and labels, int64. scikit-learn reads them from text."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()

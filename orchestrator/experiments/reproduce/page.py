@@ -128,7 +128,10 @@ def _recipe(finding: Finding) -> str:
 
 
 def html(findings: Sequence[Finding], size: str, drawings: Mapping[str, Sequence[Drawing]]) -> str:
-    """Returns the whole page as one HTML file that loads nothing from elsewhere; `drawings` are by item."""
+    """Returns the whole page as one HTML file that loads nothing from elsewhere.
+
+    **Arguments:** `drawings`: of each item, by its name.
+    """
     items = [
         {
             "name": finding.item.name,

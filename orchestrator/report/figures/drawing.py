@@ -139,8 +139,11 @@ def _svg(figure: MplFigure) -> str:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure, drawn: for files whole, as SVG with text as text and as PNG at 300 dpi; for a page
-    each panel as an `<svg>` element."""
+    """A figure, drawn.
+
+    Files hold it whole: as SVG with text as text, and as PNG at 300 dpi. A page holds each panel as
+    an `<svg>` element.
+    """
 
     figure: Figure
     svg: str
