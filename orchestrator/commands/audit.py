@@ -39,7 +39,7 @@ from ..records.folder import OutputFolder
 from ..records.ownership import Owner
 from ..report.show import terminal_table
 from ..report.write import write_report
-from . import common
+from . import printing
 from .arguments import VALUES_PER_ROW
 from .ending import print_json
 
@@ -92,11 +92,11 @@ def _audit(args: argparse.Namespace, source: Source, settings: Settings, folder:
     stages = {"read": read - started, "attack": time.perf_counter() - read}
     document = _write(folder, args.seed, names, source, found, stages)
     failed = sum(row["status"] == "failed" for row in document["rows"])
-    with common.shown():
+    with printing.shown():
         if args.json:
             print_json(document)
         else:
-            console = common.console(120, highlight=False)
+            console = printing.console(120, highlight=False)
             for question in found.questions:
                 console.print(question, style="bold yellow", markup=False, soft_wrap=True)
             console.print(terminal_table(document))

@@ -12,7 +12,7 @@ from ..base.documents import LeagueDocument
 from ..base.errors import EXIT_OK, EXIT_UNITS_FAILED
 from ..experiments.league.league import LeagueResult, league
 from ..report import league_tables
-from . import common
+from . import common, printing
 from .ending import print_json
 from .run import run_options
 
@@ -20,7 +20,7 @@ from .run import run_options
 def main(args: argparse.Namespace) -> int:
     recipe = common.load(args)
     result = league(recipe, run_options(args, recipe.name))
-    with common.shown():
+    with printing.shown():
         if args.json:
             print_json(result.document)
         else:
@@ -32,7 +32,7 @@ def main(args: argparse.Namespace) -> int:
 def print_league(result: LeagueResult) -> None:
     """Prints the table, what may not be concluded, and where the page is."""
     document = result.document
-    console = common.console(160, soft_wrap=not sys.stdout.isatty())
+    console = printing.console(160, soft_wrap=not sys.stdout.isatty())
     console.print(_table(document))
     for line in (*document["notes"], "What may not be concluded:", *(f"- {text}" for text in document["cautions"])):
         print(line)

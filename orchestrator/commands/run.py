@@ -10,7 +10,7 @@ from pathlib import Path
 from ..base.errors import EXIT_OK, EXIT_UNITS_FAILED
 from ..experiments.run import RunOptions, RunResult, run
 from ..report.show import terminal_table
-from . import common
+from . import common, printing
 from .ending import print_json
 
 
@@ -34,7 +34,7 @@ def run_options(args: argparse.Namespace, name: str) -> RunOptions:
 
 def present(result: RunResult, as_json: bool) -> int:
     """Prints what a run came to and returns its exit code."""
-    with common.shown():
+    with printing.shown():
         if as_json:
             print_json(result.document)
         else:
@@ -44,7 +44,7 @@ def present(result: RunResult, as_json: bool) -> int:
 
 def print_table(result: RunResult) -> None:
     """Prints the result table and where the rest lies."""
-    console = common.console(160, soft_wrap=not sys.stdout.isatty())
+    console = printing.console(160, soft_wrap=not sys.stdout.isatty())
     console.print(terminal_table(result.document))
     work = result.document["environment"]["work"]
     print(f"{work['units_executed']} units executed, {work['units_reused']} reused")

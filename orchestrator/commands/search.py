@@ -13,7 +13,7 @@ from ..base.errors import EXIT_OK, EXIT_UNITS_FAILED
 from ..base.text import varying_names
 from ..experiments.search import SearchResult, beyond_bound, search
 from ..report import words
-from . import common
+from . import common, printing
 from .ending import print_json
 from .run import print_table, run_options
 
@@ -21,7 +21,7 @@ from .run import print_table, run_options
 def main(args: argparse.Namespace) -> int:
     recipe = common.load(args)
     result = search(recipe, run_options(args, recipe.name))
-    with common.shown():
+    with printing.shown():
         if args.json:
             print_json(result.document)
         else:
@@ -33,7 +33,7 @@ def main(args: argparse.Namespace) -> int:
 def print_search(result: SearchResult) -> None:
     """Prints the chosen settings with what search and test fold say of them, and the result table
     of the run."""
-    console = common.console(160, soft_wrap=not sys.stdout.isatty())
+    console = printing.console(160, soft_wrap=not sys.stdout.isatty())
     document = result.document
     if result.run is not None:
         print_table(result.run)

@@ -29,7 +29,7 @@ from ..records.progress import Progress, duration
 from ..report.verification import Verification, table
 from ..store import Store, existing_store
 from ..work.checkpoint import guess_architecture
-from . import common
+from . import printing
 from .ending import print_json
 from .run import run_options
 
@@ -55,7 +55,7 @@ def main(args: argparse.Namespace) -> int:
     again = redact(shlex.join(["orchestrator", *args.words]))
     options = replace(run_options(args, "verify"), output=args.output / SHADOWS, store=uri, again=again)
     found, result = verify(case, args.output, options)
-    with common.shown():
+    with printing.shown():
         if args.json:
             print_json(found.to_json())
         else:
@@ -176,7 +176,7 @@ def _present(found: Verification, folder: Path) -> None:
     shown = Table(*lines[0], box=None, pad_edge=False)
     for line in lines[1:]:
         shown.add_row(*line)
-    console = common.console(140, soft_wrap=not sys.stdout.isatty(), highlight=False)
+    console = printing.console(140, soft_wrap=not sys.stdout.isatty(), highlight=False)
     console.print(shown)
     for subject in found.subjects:
         word = f"{subject.word}: " if subject.unlearned else ""

@@ -73,10 +73,10 @@ def test_a_command_may_run_in_a_thread(capsys: pytest.CaptureFixture[str]) -> No
 # Prints what no narrow encoding holds; then what `run` prints last.
 PRINTING = """
 import sys
-from orchestrator.commands import cli, common, recipes
+from orchestrator.commands import cli, printing, recipes
 def main(args):
-    with common.shown():
-        common.console(120).print('γ=0.9 ★ ≤ „…“')
+    with printing.shown():
+        printing.console(120).print('γ=0.9 ★ ≤ „…“')
         print('γ…'); print('Δ', file=sys.stderr)
     return 1
 recipes.main = main

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -41,12 +42,15 @@ def late_imports(source: str) -> list[str]:
     return found
 
 
-def files() -> list[Path]:
-    return sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+@lru_cache(maxsize=1)
+def all_late_imports() -> dict[str, list[str]]:
+    """Returns the late imports of each file of the product."""
+    files = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+    return {path.relative_to(ROOT).as_posix(): late_imports(path.read_text(encoding="utf-8")) for path in files}
 
 
 def test_imports_stand_at_the_top() -> None:
-    late = {path.relative_to(ROOT).as_posix(): late_imports(path.read_text(encoding="utf-8")) for path in files()}
+    late = all_late_imports()
     assert {name: found for name, found in late.items() if found and name not in ALLOWED} == {}
 
 
@@ -58,14 +62,13 @@ def test_any_is_rare() -> None:
     assert counted < 150
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("package", ["xgboost", "scipy", "torchvision", "mlflow", "sklearn", "boto3"])
 def test_a_heavy_package_has_one_door(package: str) -> None:
     """A file that imports it at its top is one that only its users import."""
     doors = [
-        path.relative_to(ROOT).as_posix()
-        for path in files()
-        for line in late_imports(path.read_text(encoding="utf-8"))
+        name
+        for name, lines in all_late_imports().items()
+        for line in lines
         if line.split()[1].partition(".")[0] == package
     ]
     assert len(doors) <= 1
