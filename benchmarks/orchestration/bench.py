@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 
 from orchestrator.base.environment import prepare_environment
-from orchestrator.engine import Listener, Told
+from orchestrator.engine.base import Listener, Told
 from orchestrator.engine.ray.engine import RayEngine
 from orchestrator.plan.data import load_data
 from orchestrator.plan.specs import PlainSpec

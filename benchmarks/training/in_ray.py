@@ -32,7 +32,7 @@ import torch
 from measuring import Processes
 from PIL import Image
 
-from orchestrator.engine import Told
+from orchestrator.engine.base import Told
 from orchestrator.engine.ray.engine import RayEngine
 from orchestrator.plan.data import ExperimentData, load_data
 from orchestrator.plan.plan import make_plan

@@ -7,8 +7,44 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..plan.objective import Measured
-from ..plan.units import Outcome, Unit
-from .queue import Needs
+from ..plan.units import MODEL_KINDS, Outcome, Unit, weight_of
+from .queue import Needs, QueuedUnit
+
+# What a GPU makes faster.
+DEVICE_KINDS = frozenset({"train", "unlearn", "outputs", "unseen", "retained", "sleep"})
+
+
+def queued(units: Sequence[Unit]) -> list[QueuedUnit]:
+    """Returns what a queue has to know of `units`.
+
+    A unit waits for the units of this run among its needs. It also waits for what its other needs
+    would wait for.
+    """
+    places = {unit.key: place for place, unit in enumerate(units)}
+    seen: dict[str, frozenset[int]] = {}
+
+    def blocking(unit: Unit) -> frozenset[int]:
+        found: set[int] = set()
+        for need in unit.needs:
+            if need.key in places:
+                found.add(places[need.key])
+            else:
+                if need.key not in seen:
+                    seen[need.key] = blocking(need)
+                found |= seen[need.key]
+        return frozenset(found)
+
+    return [
+        QueuedUnit(
+            unit.name,
+            unit.spec.shares or unit.key,
+            weight_of(unit),
+            blocking(unit),
+            unit.kind in DEVICE_KINDS,
+            unit.kind in MODEL_KINDS,
+        )
+        for unit in units
+    ]
 
 
 class Listener:
@@ -43,7 +79,7 @@ class Ledger:
         self.listener = listener
         self._units = units
         self._places = {unit.key: place for place, unit in enumerate(units)}
-        self._needs = Needs(units)
+        self._needs = Needs(queued(units))
         self._settled: set[str] = set()
 
     def settle(self, outcome: Outcome) -> None:

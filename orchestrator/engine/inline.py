@@ -10,7 +10,7 @@ import torch
 from ..plan.units import Unit
 from ..work.context import Context
 from ..work.execute import POLL_SECONDS, Held, execute
-from .base import Ledger, Listener
+from .base import Ledger, Listener, queued
 from .queue import UnitQueue
 
 WORKER = 0
@@ -31,7 +31,7 @@ class InlineEngine:
 
     def run(self, units: Sequence[Unit], listener: Listener) -> None:
         torch.set_num_threads(self.context.threads)
-        ledger, queue = Ledger(units, listener), UnitQueue(units)
+        ledger, queue = Ledger(units, listener), UnitQueue(queued(units))
         while not queue.over:
             for place in queue.take(WORKER):
                 listener.begun(units[place], self.context.where)

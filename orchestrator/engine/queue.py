@@ -9,11 +9,27 @@ from __future__ import annotations
 import heapq
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from ..plan.units import MODEL_KINDS, Unit, weight_of
 
-# What a GPU makes faster.
-DEVICE_KINDS = frozenset({"train", "unlearn", "outputs", "unseen", "retained", "sleep"})
+@dataclass(frozen=True, slots=True)
+class QueuedUnit:
+    """What a queue knows of a unit. Plain values, so that the queue's process imports no library.
+
+    **Arguments:**
+
+    - `name`: orders units that are alike in all else. `group`: of units that share an input.
+    - `weight`: how much work it is. `needs`: places of the units that it waits for.
+    - `for_device`: whether a GPU makes it faster.
+    - `makes_model`: whether nothing behind it can be made where it fails.
+    """
+
+    name: str
+    group: str
+    weight: float
+    needs: frozenset[int] = frozenset()
+    for_device: bool = True
+    makes_model: bool = False
 
 
 class Needs:
@@ -23,32 +39,13 @@ class Needs:
     - `waiting`: for each unit how many of the others it waits for.
     """
 
-    def __init__(self, units: Sequence[Unit]):
-        self._places = {unit.key: place for place, unit in enumerate(units)}
-        self._seen: dict[str, frozenset[int]] = {}
+    def __init__(self, units: Sequence[QueuedUnit]):
         self._units = units
         self.dependents: list[list[int]] = [[] for _ in units]
-        self.waiting = [0] * len(units)
+        self.waiting = [len(unit.needs) for unit in units]
         for place, unit in enumerate(units):
-            blocking = self._blocking(unit)
-            self.waiting[place] = len(blocking)
-            for other in blocking:
+            for other in unit.needs:
                 self.dependents[other].append(place)
-        self._seen.clear()
-
-    def _blocking(self, unit: Unit) -> frozenset[int]:
-        """Returns the units of this run that `unit` waits for: its needs, or the needs of those
-        that are no part of the run.
-        """
-        found: set[int] = set()
-        for need in unit.needs:
-            if need.key in self._places:
-                found.add(self._places[need.key])
-            else:
-                if need.key not in self._seen:
-                    self._seen[need.key] = self._blocking(need)
-                found |= self._seen[need.key]
-        return frozenset(found)
 
     def behind(self, places: Iterable[int]) -> list[int]:
         """Returns all units that need one of these, directly or not."""
@@ -64,7 +61,7 @@ class Needs:
         """Returns the units that cannot be made because this one has failed: all behind it, where
         it makes a model. Others say themselves what they miss.
         """
-        return self.behind([place]) if self._units[place].kind in MODEL_KINDS else []
+        return self.behind([place]) if self._units[place].makes_model else []
 
     def paths(self) -> list[float]:
         """Returns for each unit its own weight and the weights of the longest chain behind it."""
@@ -77,7 +74,7 @@ class Needs:
                 waiting[other] -= 1
                 if not waiting[other]:
                     order.append(other)
-        found = [weight_of(unit) for unit in self._units]
+        found = [unit.weight for unit in self._units]
         for place in reversed(sequence):
             found[place] += max((found[other] for other in self.dependents[place]), default=0.0)
         return found
@@ -86,7 +83,7 @@ class Needs:
 class _Pool:
     """Ready units, in groups that share an input."""
 
-    def __init__(self, units: Sequence[Unit], paths: Sequence[float]):
+    def __init__(self, units: Sequence[QueuedUnit], paths: Sequence[float]):
         self._units, self._paths = units, paths
         self._groups: dict[str, list[tuple[float, str, int]]] = {}
         self._work: dict[str, float] = {}
@@ -97,8 +94,8 @@ class _Pool:
     def add(self, place: int) -> None:
         """Takes in a unit that has become ready."""
         unit = self._units[place]
-        group = unit.spec.shares or unit.key
-        self._work[group] = self._work.get(group, 0.0) + weight_of(unit)
+        group = unit.group
+        self._work[group] = self._work.get(group, 0.0) + unit.weight
         heapq.heappush(self._groups.setdefault(group, []), (-self._paths[place], unit.name, place))
         if group in self._begun:
             self._shared[group] = None
@@ -111,7 +108,7 @@ class _Pool:
         if group is None:
             return None
         _, _, place = heapq.heappop(self._groups[group])
-        self._work[group] -= weight_of(self._units[place])
+        self._work[group] -= self._units[place].weight
         if not self._groups[group]:
             self._shared.pop(group, None)
             del self._groups[group], self._work[group]
@@ -120,7 +117,7 @@ class _Pool:
     def _worth(self, group: str) -> float:
         """The longest path through all of a group's work."""
         path, _, place = self._groups[group][0]
-        return self._work[group] - path - weight_of(self._units[place])
+        return self._work[group] - path - self._units[place].weight
 
     def _choose(self) -> str | None:
         """Returns a group that no worker has begun, else the begun one with most work left, to
@@ -155,13 +152,15 @@ class UnitQueue:
       faster are for the first alone, and go first there.
     """
 
-    def __init__(self, units: Sequence[Unit], retries: int = 0, at_once: int | None = None, devices: bool = False):
+    def __init__(
+        self, units: Sequence[QueuedUnit], retries: int = 0, at_once: int | None = None, devices: bool = False
+    ):
         self._units, self._retries, self._at_once = units, retries, at_once or 1
         self._needs = Needs(units)
         self._waiting = list(self._needs.waiting)
         paths = self._needs.paths()
         self._pools = [_Pool(units, paths), _Pool(units, paths)]
-        self._plain = [devices and unit.kind not in DEVICE_KINDS for unit in units]
+        self._plain = [devices and not unit.for_device for unit in units]
         self._open = set(range(len(units)))
         self._lost: deque[int] = deque()
         self._later: deque[int] = deque()

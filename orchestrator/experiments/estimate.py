@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TypedDict
 
 from ..base.values import Object, Record, canonical
+from ..engine.base import queued
 from ..engine.queue import UnitQueue
 from ..plan.rows import Plan
 from ..plan.specs import AttackSpec, GivenSpec, OutputsSpec, ScoreSpec, TrainSpec, UnlearnSpec
@@ -318,7 +319,7 @@ def simulate(units: Sequence[Unit], seconds: Mapping[str, float], slots: int, *,
       orders by `Unit.cost`.
     - `per_unit`: seconds that a unit costs beside that.
     """
-    queue = UnitQueue(units)
+    queue = UnitQueue(queued(units))
     idle = list(range(min(max(1, slots), len(units))))
     running: list[tuple[float, int, int]] = []
     now = 0.0

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..base.documents import Results, Tuned, Work
 from ..base.errors import EnvironmentFault, Fault, RecipeError
 from ..base.processes import peak_mib
-from ..engine import Engine
+from ..engine.base import Engine
 from ..plan.data import ExperimentData, load_data
 from ..plan.plan import check_stored_models, make_plan
 from ..plan.rows import Plan

@@ -20,7 +20,7 @@ from ..base.errors import EXIT_UNITS_FAILED, UserError
 from ..base.files import write_synced
 from ..base.text import first_of, varying_names
 from ..base.values import finite
-from ..engine import Engine, SettingReport
+from ..engine.base import Engine, SettingReport
 from ..plan.objective import BROKEN, FAILED, FINISHED, STOPPED, Measured, front_of, winner_of
 from ..plan.plan import check_stored_models
 from ..plan.search import BOUND, FOLD, MEASURED_ERROR, SearchPlan, bound_of, check_search, plan_search

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..engine import Engine, InlineEngine, Listener
+from ..engine.base import Engine, Listener
+from ..engine.inline import InlineEngine
 from ..plan.data import ExperimentData, load_data
 from ..plan.units import Outcome, Unit, default_threads, weight_of
 from ..recipe.sections import Recipe

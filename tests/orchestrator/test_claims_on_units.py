@@ -21,7 +21,8 @@ import torch
 import yaml
 
 from orchestrator.base.values import digest
-from orchestrator.engine import InlineEngine, Told
+from orchestrator.engine.base import Told
+from orchestrator.engine.inline import InlineEngine
 from orchestrator.plan.data import ExperimentData, load_data
 from orchestrator.plan.specs import PlainSpec
 from orchestrator.plan.units import Outcome, Unit

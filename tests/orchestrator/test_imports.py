@@ -38,6 +38,14 @@ def test_the_driver(module: str) -> None:
     assert sum(found[name] for name in ("orchestrator", "unlearn", "attack")) <= 200
 
 
+@pytest.mark.medium
+def test_the_process_of_the_queue() -> None:
+    """No unit can begin before it is there."""
+    found = imported("import orchestrator.engine.ray.queue_server", "import ray")
+    assert set(found) <= {"orchestrator"} | set(sys.stdlib_module_names)
+    assert found["orchestrator"] <= 10
+
+
 TRAINING = """
 from unlearn import MODELS, Training, build_model, train
 from unlearn.models import build_shapes

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from orchestrator.base.environment import prepare_environment
-from orchestrator.engine import Told
+from orchestrator.engine.base import Told
 from orchestrator.engine.ray.engine import RayEngine
 from orchestrator.engine.ray.session import _process_token, obey_authentication
 from orchestrator.experiments.run import RunOptions, run

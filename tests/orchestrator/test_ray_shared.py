@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from orchestrator.engine import Told
+from orchestrator.engine.base import Told
 from orchestrator.engine.ray.engine import RayEngine
 from orchestrator.experiments.run import RunOptions, RunResult, run
 from orchestrator.plan.data import load_data

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from orchestrator.base.errors import EnvironmentFault
-from orchestrator.engine.base import Ledger
+from orchestrator.engine.base import Ledger, queued
 from orchestrator.engine.queue import UnitQueue
 from orchestrator.plan.specs import PlainSpec
 from orchestrator.plan.units import Outcome, Unit
@@ -65,7 +65,7 @@ def test_a_unit_is_handed_out_once_when_all_that_it_needs_is_settled(seed: int) 
         units = some_graph(generator)
         above = [{i for i, u in enumerate(units) if u.key in one.ancestors()} for one in units]
         models = {i for i, u in enumerate(units) if u.kind == "train"}
-        queue = UnitQueue(units, retries=99, at_once=generator.randint(1, 2), devices=generator.random() < 0.5)
+        queue = UnitQueue(queued(units), retries=99, at_once=generator.randint(1, 2), devices=generator.random() < 0.5)
         failed: dict[int, bool] = {}  # of what is settled
         flying: dict[int, list[int]] = {0: [], 1: [], 2: []}
         while not queue.over:
@@ -95,12 +95,12 @@ def test_the_longest_path_goes_first() -> None:
     short, long = unit(0, 5.0), unit(1, 1.0)
     middle = unit(2, 2.0, needs=(long,))
     units = [short, long, middle, unit(3, 3.0, needs=(middle,))]
-    assert drain(UnitQueue(units)) == [1, 0, 2, 3], "6 in a chain, then 5 alone, then the rest of the chain"
+    assert drain(UnitQueue(queued(units))) == [1, 0, 2, 3], "6 in a chain, then 5 alone, then the rest of the chain"
 
 
 def test_a_gpu_is_for_units_that_need_it_first() -> None:
     units = [unit(0, 99.0, kind="attack"), unit(1, kind="train"), unit(2, kind="outputs")]
-    queue = UnitQueue(units, retries=1, devices=True)
+    queue = UnitQueue(queued(units), retries=1, devices=True)
     assert queue.take(1, device=False) == [0], "what needs no GPU is all that a worker without one is given"
     assert queue.take(1, device=False) == []
     assert [queue.take(0), queue.take(0)] == [[1], [2]]
@@ -110,12 +110,12 @@ def test_a_gpu_is_for_units_that_need_it_first() -> None:
 
 def test_largest_first_and_each_once() -> None:
     costs = [3.0, 9.0, 1.0, 5.0]
-    assert drain(UnitQueue([unit(i, c) for i, c in enumerate(costs)], retries=0)) == [1, 3, 0, 2]
+    assert drain(UnitQueue(queued([unit(i, c) for i, c in enumerate(costs)]), retries=0)) == [1, 3, 0, 2]
 
 
 def test_units_that_share_moments_go_to_one_worker_until_the_end() -> None:
     units = [unit(i, basis=f"basis-{i % 3}") for i in range(12)]
-    queue = UnitQueue(units, retries=0)
+    queue = UnitQueue(queued(units), retries=0)
     by_worker: dict[int, list[str]] = {0: [], 1: [], 2: []}
     for _ in range(4):
         for worker, seen in by_worker.items():
@@ -125,13 +125,13 @@ def test_units_that_share_moments_go_to_one_worker_until_the_end() -> None:
 
 
 def test_where_models_are_fewer_than_workers_their_units_are_shared() -> None:
-    queue = UnitQueue([unit(i, basis="one") for i in range(8)], retries=0)
+    queue = UnitQueue(queued([unit(i, basis="one") for i in range(8)]), retries=0)
     taken = [queue.take(worker) for worker in range(8)]
     assert sorted(i for batch in taken for i in batch) == list(range(8))
 
 
 def test_what_a_lost_worker_had_comes_again_and_is_given_up_in_the_end() -> None:
-    queue = UnitQueue([unit(0, cost=9.0), unit(1)], retries=2)
+    queue = UnitQueue(queued([unit(0, cost=9.0), unit(1)]), retries=2)
     for _ in range(2):
         assert queue.take(7) == [0]
         assert queue.begin(7) == []
@@ -142,7 +142,7 @@ def test_what_a_lost_worker_had_comes_again_and_is_given_up_in_the_end() -> None
 
 
 def test_finished_units_are_not_lost_with_their_worker() -> None:
-    queue = UnitQueue([unit(i) for i in range(3)], retries=5)
+    queue = UnitQueue(queued([unit(i) for i in range(3)]), retries=5)
     first = queue.take(0)
     queue.settle(0, first[0], failed=False)
     second = queue.take(0)
@@ -152,7 +152,7 @@ def test_finished_units_are_not_lost_with_their_worker() -> None:
 
 
 def test_a_unit_put_back_comes_last() -> None:
-    queue = UnitQueue([unit(0, cost=9.0), unit(1), unit(2)], retries=0)
+    queue = UnitQueue(queued([unit(0, cost=9.0), unit(1), unit(2)]), retries=0)
     assert queue.take(0) == [0]
     assert not queue.put_back(0, 0)
     assert queue.begin(0) == [], "it is in flight no longer"
@@ -161,13 +161,13 @@ def test_a_unit_put_back_comes_last() -> None:
 
 
 def test_several_at_once() -> None:
-    queue = UnitQueue([unit(i) for i in range(5)], retries=0, at_once=2)
+    queue = UnitQueue(queued([unit(i) for i in range(5)]), retries=0, at_once=2)
     assert [len(queue.take(0)) for _ in range(4)] == [2, 2, 1, 0]
 
 
 def test_of_units_taken_together_only_the_culprit_is_given_up() -> None:
     """Nobody knows which of them took the worker down: they come again one by one, and only a loss alone counts."""
-    queue = UnitQueue([unit(i, cost=9.0 - i) for i in range(4)], retries=1, at_once=4)
+    queue = UnitQueue(queued([unit(i, cost=9.0 - i) for i in range(4)]), retries=1, at_once=4)
     finished: set[int] = set()
     given_up: list[int] = []
     worker = 0
@@ -186,7 +186,7 @@ def test_of_units_taken_together_only_the_culprit_is_given_up() -> None:
 
 
 def test_faults_of_the_surroundings_are_no_losses_and_end_in_a_row_only() -> None:
-    queue = UnitQueue([unit(0), unit(1)], retries=2)
+    queue = UnitQueue(queued([unit(0), unit(1)]), retries=2)
     for _ in range(2):
         (index,) = queue.take(0)
         queue.put_back(0, index)
@@ -203,7 +203,7 @@ def test_faults_of_the_surroundings_are_no_losses_and_end_in_a_row_only() -> Non
 def test_the_finish_is_even(slots: int) -> None:
     """List scheduling, largest first, ends within 4/3 of the optimum (Graham 1969), and near 1 for many units."""
     costs = np.random.default_rng(slots).lognormal(0.0, 0.5, 40 * slots)
-    queue = UnitQueue([unit(i, float(c)) for i, c in enumerate(costs)], retries=0)
+    queue = UnitQueue(queued([unit(i, float(c)) for i, c in enumerate(costs)]), retries=0)
     free = [(0.0, worker) for worker in range(slots)]
     end, seen = 0.0, Counter[int]()
     while free:

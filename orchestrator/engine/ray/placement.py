@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ...base.errors import EnvironmentFault
 from ...plan.units import Unit
 from ...recipe.sections import Resources
-from ..queue import DEVICE_KINDS
+from ..base import DEVICE_KINDS
 
 GPU_STAGES = ("train", "unlearn", "outputs")
 GROWTH = 200  # workers asked of an autoscaler that has brought fewer

@@ -14,7 +14,7 @@ from unlearn import METHODS
 from ...base.documents import LeagueDocument, Tuned
 from ...base.files import write_synced
 from ...base.values import Json, finite, plain
-from ...engine import Engine
+from ...engine.base import Engine
 from ...plan.league import LeaguePlan, check_league, chosen
 from ...plan.plan import make_plan
 from ...plan.units import Unit

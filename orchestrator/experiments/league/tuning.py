@@ -16,7 +16,7 @@ from attack.distances.base import DIVERGENCES
 
 from ...base.documents import LeagueTrial, Tuned
 from ...base.values import plain
-from ...engine import Engine
+from ...engine.base import Engine
 from ...plan.data import ExperimentData
 from ...plan.league import Entry, LeaguePlan, Rung, bound_of, point_of
 from ...plan.objective import BEYOND, BROKEN, FAILED, FINISHED, STOPPED
