@@ -8,6 +8,9 @@ comma := ,
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
+# Some containers forbid it. Then each of the hundreds of processes of a test run compiles all sources.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help demo reproduce-mini test test-fast test-slow test-all lint prose types check docs install lock clean chaos
 
