@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sys
@@ -53,6 +54,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.xdist_group(group))
     # Groups first, so that no worker is left alone with one. The shared Ray is begun and ended once.
     items.sort(key=lambda item: (group_of(item) is None, not _shares_ray(item)))
+
+
+def pytest_collection_finish() -> None:
+    """Spares collections of garbage the millions of objects that modules and tests are."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
