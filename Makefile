@@ -8,7 +8,8 @@ comma := ,
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-# Some containers forbid it. Then each of the hundreds of processes of a test run compiles all sources.
+# Some containers switch bytecode off. Then each of the hundreds of processes of a test run compiles
+# all sources.
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help

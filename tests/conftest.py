@@ -59,7 +59,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Spares collections of garbage the millions of objects that modules and tests are."""
+    """Keeps what modules and tests are, millions of objects, out of garbage collections."""
     gc.collect()
     gc.freeze()
 

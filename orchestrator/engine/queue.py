@@ -27,9 +27,9 @@ class QueuedUnit:
     name: str
     group: str
     weight: float
-    needs: frozenset[int] = frozenset()
-    for_device: bool = True
-    makes_model: bool = False
+    needs: frozenset[int]
+    for_device: bool
+    makes_model: bool
 
 
 class Needs:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from attack import ATTACKS
 from attack.attacks.registry import label_free
-from unlearn import METHODS, MODELS, SOURCES, Scenario, Training
+from unlearn import METHODS, MODELS, SOURCES, Scenario, Training, build_model
 from unlearn.models import build_shapes, torchvision_names
 
 from ..base.errors import Fault, nearest
@@ -65,11 +65,13 @@ def model_faults(
     shape = {"num_classes": num_classes, "in_channels": channels, "image_size": image_size}
     options: dict[str, object] = {**model.options, **shape}
     try:
-        build_shapes(model.name, **options)
-    except (ValueError, TypeError) as error:
+        try:
+            build_shapes(model.name, **options)
+        except NotImplementedError:
+            # Some, as torchvision's RegNets, compute with values while they are built.
+            build_model(model.name, **options)
+    except (ValueError, TypeError, NotImplementedError) as error:
         return [fault_from(error, "model", model.to_json())]
-    except NotImplementedError:
-        return []  # it computes with values while it is built, as torchvision's RegNets do
     return []
 
 

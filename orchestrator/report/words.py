@@ -199,9 +199,10 @@ def shorten(text: str, limit: int) -> str:
 
 
 def clean(text: object) -> str:
-    """Returns `text` on one line without control characters, which neither SVG nor HTML may
-    hold."""
-    kept = "".join(" " if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in str(text))
+    """Returns `text` on one line without the characters that neither SVG nor HTML may hold:
+    control characters, halves of surrogate pairs, U+FFFE and U+FFFF."""
+    barred = ("Cc", "Cs", "Zl", "Zp")
+    kept = "".join(" " if unicodedata.category(c) in barred or c in "\ufffe\uffff" else c for c in str(text))
     return re.sub(r" {2,}", " ", kept).strip()
 
 

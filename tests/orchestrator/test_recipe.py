@@ -13,6 +13,8 @@ import yaml
 
 from orchestrator.base.errors import RecipeError
 from orchestrator.base.yaml_text import YamlFault, dump, load
+from orchestrator.recipe.checks import model_faults
+from orchestrator.recipe.choices import Choice
 from orchestrator.recipe.files import read_document
 from orchestrator.recipe.options import fault_from
 from orchestrator.recipe.recipe import check_recipe, load_recipe, shipped_recipes, to_yaml
@@ -255,9 +257,19 @@ def test_what_is_no_plain_yaml_is_told_in_one_line(text: str, words: str) -> Non
 
 def test_a_torchvision_model_by_name(tiny: dict[str, Any]) -> None:
     check_recipe(put(tiny, "model", {"name": "mobilenet_v3_small"}))
-    check_recipe(put(tiny, "model", {"name": "regnet_y_400mf"}))  # cannot be built without weights
     (line,) = faults(put(tiny, "model", {"name": "mobilenet_v3_smal"}))
     assert "did you mean 'mobilenet_v3_small'" in line
+
+
+def test_a_model_that_cannot_be_built_without_weights_is_checked_with_them() -> None:
+    def found(**model: Any) -> list[str]:
+        return [str(fault) for fault in model_faults(Choice.of(model), 10, 3, 32)]
+
+    assert found(name="regnet_y_400mf") == []
+    (line,) = found(name="regnet_y_400mf", depht=3)
+    assert "depht" in line
+    (line,) = found(name="resnet34", replace_stride_with_dilation=[False, True, False])
+    assert "Dilation > 1 not supported" in line
 
 
 def test_environment_variables_stand_for_places(tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 from orchestrator.records.folder import OutputFolder
+from orchestrator.report.figures.drawing import render
 from orchestrator.report.figures.figures import FIGURES, draw
 from orchestrator.report.rows import Report
+from orchestrator.report.words import clean
 from orchestrator.report.write import write_report
 
 from . import build
@@ -144,6 +146,27 @@ def test_figures_are_svg_with_text_as_text(written: Path) -> None:
         texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
         assert len(texts) > 5, f"{name}: letters were turned into outlines"
         assert not any("mathdefault" in (text or "") for text in texts), f"{name}: markup shows through"
+
+
+def test_a_panel_on_the_page_needs_nothing_of_another(written: Path) -> None:
+    """Its window shows its own axes; what it refers to is its own, under ids that no other has."""
+    drawing = render(next(figure for figure in draw(Report.load(written)) if len(figure.panels) > 2))
+    assert len(drawing.panels) == len(drawing.figure.panels)
+    known: set[str] = set()
+    windows = []
+    for text, panel in zip(drawing.panels, drawing.figure.panels, strict=True):
+        svg = ET.fromstring(text)
+        ids = {element.attrib["id"] for element in svg.iter() if "id" in element.attrib}
+        assert not ids & known
+        known |= ids
+        used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', text))
+        assert used
+        assert used <= ids
+        assert svg.attrib["aria-label"] == clean(panel.alt)
+        assert [element.attrib["id"][-7:-1] for element in svg if element.tag == "g"] == ["-axes_"]
+        windows.append([float(number) for number in svg.attrib["viewBox"].split()])
+    assert len({tuple(window[:2]) for window in windows}) == len(windows), "each looks at a place of its own"
+    assert len({tuple(window[2:]) for window in windows}) == 1, "all are of one size"
 
 
 def test_the_stop_is_marked_where_models_stopped() -> None:

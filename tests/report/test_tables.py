@@ -22,7 +22,7 @@ from orchestrator.report.tables import cell, tex
 from . import build
 
 Sweep = tuple[dict[str, Any], dict[str, Any]]
-HOSTILE = "<script>alert('x')</script> $x_1^2$ & 100% #{a} \\cmd ~ | `code` [b]bold[/b]\nsecond line\x00 \ud83d"
+HOSTILE = "<script>alert('x')</script> $x_1^2$ & 100% #{a} \\cmd ~ | `code` [b]bold[/b]\nsecond line\x00 \ud83d \uffff"
 
 
 @pytest.fixture

@@ -1,8 +1,11 @@
 """torch's optimisers without its compiler.
 
-Making an optimiser and each of its steps import torch's compiler, only to keep it away from them.
-That takes a process two seconds and 70 MiB, and nothing here is compiled. The arithmetic is torch's
-own. Where a later torch is built otherwise, its optimisers are used as they are.
+Making an optimiser and each of its steps import torch's compiler, only to tell it not to compile
+them. That takes a process two seconds and 70 MiB, and nothing here is compiled.
+
+The arithmetic is torch's own: `step` is torch's innermost function under `no_grad`. What wraps it
+otherwise is left out, so `differentiable` has no effect. For the whole process,
+`torch.optim.Optimizer` is told that its methods need no compiler.
 """
 
 from __future__ import annotations

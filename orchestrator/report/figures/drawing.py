@@ -204,13 +204,13 @@ def _fit_page(svg: ET.Element, prefix: str) -> None:
         for name, value in element.attrib.items():
             if name == "id":
                 element.set(name, f"{prefix}-{value}")
-            elif name == "href":
+            elif name == "href" and value.startswith("#"):
                 element.set(name, f"#{prefix}-{value[1:]}")
-            elif name == "clip-path":
-                element.set(name, value.replace("url(#", f"url(#{prefix}-"))
-            elif name == "style":
-                for colour, variable in COLOURS.items():
-                    value = value.replace(f": {colour}", f": var(--{variable})")
+            else:
+                value = value.replace("url(#", f"url(#{prefix}-")
+                if name == "style":
+                    for colour, variable in COLOURS.items():
+                        value = value.replace(f": {colour}", f": var(--{variable})")
                 element.set(name, value)
 
 
