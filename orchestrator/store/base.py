@@ -107,6 +107,8 @@ def parse_commit(key: str, text: bytes) -> Mark:
         mark: Mark = json.loads(text)
         if mark["key"] != key:
             raise ValueError("it belongs to another object")
+        if mark["layout"] != LAYOUT_VERSION:
+            raise ValueError(f"its layout is {mark['layout']!r}, and this version knows {LAYOUT_VERSION}")
         if not all(_is_plain(name) for name in mark["files"]):
             raise ValueError("it names files outside its own folder")
         if mark["check"] != meta_digest(key, mark["files"], mark["meta"]):

@@ -28,10 +28,21 @@ def damage(path: Path, mode: str, generator: random.Random) -> None:
     elif mode == "truncated":
         content = content[: generator.randrange(1, max(2, len(content)))]
     else:
-        bit = generator.randrange(len(content) * 8)
-        content[bit // 8] ^= 1 << bit % 8
+        whole = bytes(content)
+        while _says(content) == _says(whole):  # the last digit of a number may change nothing
+            content = bytearray(whole)
+            bit = generator.randrange(len(content) * 8)
+            content[bit // 8] ^= 1 << bit % 8
     path.write_bytes(content)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def _says(content: bytes) -> object:
+    """Returns what a reader gets from a file's content, where it is JSON; else the content."""
+    try:
+        return json.loads(content)
+    except ValueError:
+        return bytes(content)
 
 
 def copy_of_clean(lab: Lab, name: str) -> Place:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -13,8 +14,9 @@ from typing import Any
 import pytest
 
 from orchestrator.base.errors import EnvironmentFault
-from orchestrator.base.values import digest
+from orchestrator.base.values import Record, digest
 from orchestrator.store import CorruptObject, LocalStore, Store, open_store
+from orchestrator.store.base import commit_document, parse_commit
 
 KEY = digest("an object")
 
@@ -128,6 +130,23 @@ def test_damage_is_found_set_aside_and_repaired_alone(tmp_path: Path, how: str) 
     assert fresh.verify(digest("neighbour"))
     assert commit(fresh, content=b"made again")
     assert fresh.fetch(KEY, "data.bin").read_bytes() == b"made again"
+
+
+def test_a_flipped_bit_of_a_commit_mark_is_refused_or_changes_nothing(tmp_path: Path) -> None:
+    key = "ab" * 32
+    (tmp_path / "weights").write_bytes(b"w")
+    meta: Record = {"kind": "train", "seconds": 0.019123004996799864, "name": "γ"}
+    mark = commit_document(key, tmp_path, meta)
+    text = json.dumps(mark, sort_keys=True).encode()
+    assert parse_commit(key, text) == mark
+    passed = []
+    for bit in range(len(text) * 8):
+        flipped = bytearray(text)
+        flipped[bit // 8] ^= 1 << bit % 8
+        with contextlib.suppress(ValueError):
+            passed.append(parse_commit(key, bytes(flipped)))
+    assert all(one == mark for one in passed)
+    assert len(passed) < 5, "the last digit of a number, at most"
 
 
 def test_a_file_changed_after_it_was_verified_is_found(tmp_path: Path) -> None:
