@@ -350,6 +350,7 @@ def test_watching_until_the_driver_ends(folder: OutputFolder, monkeypatch: pytes
 @pytest.mark.slow
 def test_watching_on_a_terminal_until_the_run_ends(tiny: dict[str, Any], tmp_path: Path) -> None:
     """A real terminal (pty) beside a real run; then as lines, as JSON, and from a unit's id to its log."""
+    tiny["training"]["epochs"] = 40  # so that it is still training when the watchers have started
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny))
     base = [sys.executable, "-m", "orchestrator"]
     out = str(tmp_path / "out")
