@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import os
-import sys
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
@@ -43,9 +40,11 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         return ""
 
     def _targets(self) -> dict[str, str]:
-        return {**_added(self.group, _places()), **self._built_in}
+        added = {entry.name: entry.value for entry in entry_points(group=self.group)}
+        return {**added, **self._built_in}
 
     def __getitem__(self, name: str) -> type[T]:
+        # Built-in names first: looking through every installed package takes 50 ms.
         target = self._built_in.get(name)
         if target is not None:
             return _load(target)
@@ -68,23 +67,6 @@ class Registry(Mapping[str, type[T]], Generic[T]):
 
     def __len__(self) -> int:
         return len(self._targets())
-
-
-@lru_cache(maxsize=32)
-def _added(group: str, places: tuple[tuple[str, int], ...]) -> dict[str, str]:
-    """What installed packages add to a group. Looking through all of them takes 50 ms."""
-    return {entry.name: entry.value for entry in entry_points(group=group)}
-
-
-def _places() -> tuple[tuple[str, int], ...]:
-    """Where packages are installed, and when that last changed."""
-    found = []
-    for path in sys.path:
-        try:
-            found.append((path, os.stat(path or ".").st_mtime_ns))
-        except OSError:
-            continue
-    return tuple(found)
 
 
 def _load(target: str) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import EntryPoint
+
 import numpy as np
 import pytest
 
@@ -31,8 +33,9 @@ class Stray:
 
 @pytest.fixture
 def added(monkeypatch: pytest.MonkeyPatch) -> None:
-    targets = {"loud": f"{HERE}:Loud", "stray": f"{HERE}:Stray", "xgboost": f"{HERE}:Stray"}
-    monkeypatch.setattr(attack.registry, "_added", lambda group, _: targets if group == "attack.attacks" else {})
+    targets = {"loud": "Loud", "stray": "Stray", "xgboost": "Stray"}
+    points = [EntryPoint(name, f"{HERE}:{target}", "attack.attacks") for name, target in targets.items()]
+    monkeypatch.setattr(attack.registry, "entry_points", lambda group: [p for p in points if p.group == group])
 
 
 def test_other_packages_add_to_the_built_in_names_and_replace_none(added: None) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 import unlearn.training.loop
 from unlearn import ArrayLoader, Training, accuracy, build_model, load_dataset, predict, train
 from unlearn.core.memory import keep_freed_memory
-from unlearn.training import optimizers
+from unlearn.training import step
 from unlearn.training.step import Step
 from unlearn.training.train import TrainingDiverged
 
@@ -42,13 +42,13 @@ def weights(model):
 @pytest.mark.parametrize("fused", [False, True])
 def test_optimisers_are_torchs_to_the_bit(name, fused):
     found = []
-    for module in (torch.optim, optimizers):
+    for module in (torch.optim, step):
         weight = nn.Parameter(torch.linspace(-1, 1, 12).reshape(3, 4))
         momentum = {"momentum": 0.9} if name == "SGD" else {}
         optimizer = getattr(module, name)([weight], lr=0.1, weight_decay=0.01, fused=fused, **momentum)
-        for step in range(3):
+        for number in range(1, 4):
             optimizer.zero_grad()
-            ((weight * (step + 1)).sin() ** 2).sum().backward()
+            ((weight * number).sin() ** 2).sum().backward()
             optimizer.step()
         assert weight.grad_fn is None
         found.append(weight.detach().clone())

@@ -42,8 +42,8 @@ __all__ = [
 
 
 def _source(source: str, options: Mapping[str, Any]) -> Source:
-    names = sorted(SOURCES)
     if source not in SOURCES:
+        names = sorted(SOURCES)
         raise ValueError(
             f"dataset.source: {source!r} is not allowed; allowed are {', '.join(names)}{did_you_mean(source, names)}"
         )

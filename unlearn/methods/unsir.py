@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..training.optimizers import Adam
+from ..training.step import Adam
 from .base import Card, Choice, Preset, Presets, Range, Ranges
 from .kit import GradientMethod, Network, Samples, Task, cross_entropy, mixed
 

@@ -6,16 +6,40 @@ the ordinary one. `unlearn.training.graphs` has the one that replays a captured 
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..models.logits import HALVES, classify
-from .optimizers import SGD, Adam, AdamW
 from .recipe import Training
+
+Kind = TypeVar("Kind", bound=torch.optim.Optimizer)
+
+# Making an optimiser and each of its steps import torch's compiler, only to tell it not to compile
+# them. That takes a process two seconds and 70 MiB, and nothing here is compiled. So methods of
+# `torch.optim.Optimizer` are told, for the whole process, which of their versions is not compiled.
+for _method in vars(torch.optim.Optimizer).values():
+    _plain = getattr(_method, "__wrapped__", None)
+    if _plain is not None:
+        vars(_plain).setdefault("__dynamo_disable", _plain)
+
+
+def _without_compiler(kind: type[Kind]) -> type[Kind]:
+    """Returns an optimiser of torch's with its innermost `step` under `no_grad`.
+
+    What wraps `step` otherwise is left out, so `differentiable` has no effect.
+    """
+    step: Any = inspect.unwrap(kind.step)
+    return type(kind.__name__, (kind,), {"step": torch.no_grad()(step), "__doc__": kind.__doc__})
+
+
+SGD = _without_compiler(torch.optim.SGD)
+Adam = _without_compiler(torch.optim.Adam)
+AdamW = _without_compiler(torch.optim.AdamW)
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:

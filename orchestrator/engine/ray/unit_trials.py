@@ -270,12 +270,13 @@ class UnitRunner:
         Ray needs a minute to notice that a process died while it started, and every worker would
         wait.
         """
+        waiting = queued(units)
         for patience in QUEUE_PATIENCE:
             if self._queue is None:
                 self._queue = _new_queue()
             try:
                 loading = self._queue.load.remote(
-                    queued(units), self._resources.max_retries, self._resources.units_per_trial, devices
+                    waiting, self._resources.max_retries, self._resources.units_per_trial, devices
                 )
                 ray.get(loading, timeout=patience)
                 return self._queue
