@@ -17,7 +17,8 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from orchestrator.report.figures.drawing import LINES, MARKERS, SERIES, STYLE
+from orchestrator.report.colours import SERIES
+from orchestrator.report.figures.drawing import LINES, MARKERS, STYLE
 
 STAGES = {
     "plain": "plain: NumPy, XGBClassifier",

@@ -16,7 +16,7 @@ from ..experiments.estimate import Estimate, Left, estimate
 from ..experiments.league.detect import FEW_MODELS, Detection, detect
 from ..plan.data import load_data
 from ..plan.plan import make_plan
-from ..plan.units import STAGE_TITLES
+from ..plan.stages import STAGE_TITLES
 from ..recipe.sections import Resources
 from ..records.progress import duration
 from ..store import existing_store

@@ -8,7 +8,7 @@ import time
 
 from ..base.errors import UserError, did_you_mean
 from ..base.text import printable
-from ..plan.units import STAGE_TITLES
+from ..plan.stages import STAGE_TITLES
 from ..records.folder import OutputFolder, open_folder
 from ..records.progress import duration
 from ..records.state import ExperimentState, RunningUnit, StateDocument, UnitHistory, unit_history

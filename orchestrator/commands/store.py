@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 from ..base.errors import UserError
-from ..experiments.collect_garbage import LITTER_SECONDS, used_keys
 from ..store import open_store
 from .ending import print_json
 
@@ -26,6 +25,9 @@ def main(args: argparse.Namespace) -> int:
     else:
         if not args.keep:
             raise UserError("--keep: missing: name the output folders whose objects stay")
+        # Planning brings torch, which `verify` need not wait for.
+        from ..experiments.collect_garbage import LITTER_SECONDS, used_keys
+
         used = used_keys(args.keep)
         doomed = [key for key in keys if key not in used]
         litter = store.litter(LITTER_SECONDS)

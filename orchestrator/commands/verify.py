@@ -19,7 +19,7 @@ from ..base.text import redact
 from ..base.yaml_text import YamlFault, load
 from ..experiments.estimate import estimate
 from ..experiments.verify import Case, Request, examine, verify
-from ..plan.units import STAGE_TITLES
+from ..plan.stages import STAGE_TITLES
 from ..recipe.files import apply_override
 from ..recipe.places import store_faults
 from ..recipe.recipe import check_recipe

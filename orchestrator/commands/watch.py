@@ -15,7 +15,7 @@ from rich.text import Text
 
 from ..base.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNITS_FAILED
 from ..base.text import printable
-from ..plan.units import STAGE_TITLES
+from ..plan.stages import STAGE_TITLES
 from ..records.folder import open_folder
 from ..records.progress import duration
 from ..records.state import ExperimentState, StateDocument

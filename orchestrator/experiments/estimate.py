@@ -20,7 +20,8 @@ from ..engine.base import queued
 from ..engine.queue import UnitQueue
 from ..plan.rows import Plan
 from ..plan.specs import AttackSpec, GivenSpec, OutputsSpec, ScoreSpec, TrainSpec, UnlearnSpec
-from ..plan.units import STAGES, Unit
+from ..plan.stages import STAGES
+from ..plan.units import Unit
 from ..recipe.choices import Choice
 from ..store import Store
 

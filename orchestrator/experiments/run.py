@@ -13,7 +13,8 @@ from ..engine.base import Engine
 from ..plan.data import ExperimentData, load_data
 from ..plan.plan import check_stored_models, make_plan
 from ..plan.rows import Plan
-from ..plan.units import MODEL_KINDS, STAGES, Outcome, Unit
+from ..plan.stages import STAGES
+from ..plan.units import MODEL_KINDS, Outcome, Unit
 from ..recipe.sections import Recipe
 from ..records.folder import OutputFolder
 from ..records.mlflow_writer import Tracker

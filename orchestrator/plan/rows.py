@@ -9,7 +9,8 @@ from unlearn.methods.base import Method
 
 from ..base.values import Object
 from ..recipe.sections import Recipe
-from .units import STAGES, Unit
+from .stages import STAGES
+from .units import Unit
 
 
 @dataclass(frozen=True)

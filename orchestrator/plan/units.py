@@ -130,20 +130,11 @@ def default_threads(cpus_per_unit: float) -> int:
     return max(1, int(cpus_per_unit))
 
 
-STAGES = ("train", "unlearn", "outputs", "attack", "score")
 # Units that make a model: without it nothing behind them can be made.
 MODEL_KINDS = ("train", "unlearn")
 # Seconds for one unit of cost, beside those of training. Measured once; they only order units.
 _PACE = {"outputs": 0.5, "unseen": 0.5, "retained": 0.5}
 _PACE_OF_NEEDS = {"attack": 2.0, "score": 0.1, "distance": 0.1, "traces": 0.1, "collateral": 0.1}
-
-STAGE_TITLES = {
-    "train": "shadow models",
-    "unlearn": "unlearning",
-    "outputs": "forget-set logits",
-    "attack": "attackers",
-    "score": "audit",
-}
 
 
 def weight_of(unit: Unit) -> float:

@@ -6,20 +6,23 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..base.documents import LogLine, Results
 from ..base.errors import EnvironmentFault, UserError
 from ..base.files import sweep, write_synced
 from ..base.processes import worker
 from ..base.text import redact
-from ..plan.units import Outcome, Unit
-from ..recipe.recipe import load_recipe, to_yaml
-from ..recipe.sections import Recipe
+from ..base.yaml_text import dump
 from . import events, ownership
 from .checksums import Checksums
 from .events import Event
 from .lock import LOCK, FolderLock, is_at_work
 from .rerun import RUN, Rerun, command_again, read_rerun
+
+if TYPE_CHECKING:
+    from ..plan.units import Outcome, Unit
+    from ..recipe.sections import Recipe
 
 PARTS = ("outputs", "tables", "figures")
 SHADOWS = "shadows"  # of a verification: the folder in its folder where units run
@@ -104,7 +107,7 @@ class OutputFolder:
 
         **Arguments:** `again`: the command that goes on, where the recipe does not say all.
         """
-        write_synced(self.path / "recipe.yaml", to_yaml(recipe).encode())
+        write_synced(self.path / "recipe.yaml", dump(recipe.document).encode())
         Rerun(store_uri, again).write(self.path)
 
     def recipe(self) -> Recipe:
@@ -116,6 +119,8 @@ class OutputFolder:
             raise EnvironmentFault(
                 f"{self.path}: no experiment here (recipe.yaml is missing); give the folder that `orchestrator run` named"
             )
+        from ..recipe.recipe import load_recipe  # brings torch, which `status` need not wait for
+
         return load_recipe(path)
 
     def store_uri(self) -> str:

@@ -7,12 +7,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..base.errors import UserError
 from ..base.files import write_synced
-from ..plan.units import digest
-from ..recipe.sections import Recipe
+from ..base.values import digest
 from . import events
+
+if TYPE_CHECKING:
+    from ..recipe.sections import Recipe
 
 MARKER = ".orchestrator.json"
 LAYOUT = 1

@@ -10,9 +10,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from ..plan.units import STAGE_TITLES, Outcome
+from ..plan.stages import STAGE_TITLES
+
+if TYPE_CHECKING:
+    from ..plan.units import Outcome  # brings torch, which `status` need not wait for
 
 PLAIN_INTERVAL = 10.0
 LIVE_INTERVAL = 0.1

@@ -8,7 +8,7 @@ from importlib import resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from .figures.drawing import DARK_SERIES
+from .colours import DARK_SERIES
 
 
 def render(name: str, values: Mapping[str, object], filters: Mapping[str, Callable[..., object]] | None = None) -> str:

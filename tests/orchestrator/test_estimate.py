@@ -16,7 +16,8 @@ from orchestrator.plan.data import load_data
 from orchestrator.plan.plan import make_plan
 from orchestrator.plan.rows import Plan
 from orchestrator.plan.specs import PlainSpec
-from orchestrator.plan.units import STAGES, Unit
+from orchestrator.plan.stages import STAGES
+from orchestrator.plan.units import Unit
 from orchestrator.recipe.recipe import check_recipe
 from orchestrator.store import LocalStore
 from orchestrator.work.commit import commit_unit

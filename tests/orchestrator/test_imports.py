@@ -39,6 +39,14 @@ def test_the_driver(module: str) -> None:
 
 
 @pytest.mark.medium
+@pytest.mark.parametrize("command", ["status", "watch", "table", "compare", "store", "recipes", "completion"])
+def test_a_command_that_only_reads(command: str) -> None:
+    """Somebody waits for its answer: torch alone takes longer than all else that it does."""
+    found = imported(f"import orchestrator.commands.{command}")
+    assert not (LATE | {"ray", "torch", "pyarrow", "pandas"}) & set(found)
+
+
+@pytest.mark.medium
 def test_the_process_of_the_queue() -> None:
     """No unit can begin before it is there."""
     found = imported("import orchestrator.engine.ray.queue_server", "import ray")

@@ -15,7 +15,8 @@ from orchestrator.plan.data import load_data
 from orchestrator.plan.plan import check_stored_models, make_plan
 from orchestrator.plan.rows import Plan
 from orchestrator.plan.specs import PlainSpec
-from orchestrator.plan.units import STAGES, Unit, experiment_id, seed_for
+from orchestrator.plan.stages import STAGES
+from orchestrator.plan.units import Unit, experiment_id, seed_for
 from orchestrator.recipe.recipe import check_recipe
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -299,11 +300,22 @@ def test_rates_read_well() -> None:
     ]
 
 
+def read_terminal(controller: int, shown: list[bytes]) -> None:
+    """Reads what is written to a terminal until that is closed: it holds a few kilobytes, a slow watcher draws more."""
+    with contextlib.suppress(OSError), os.fdopen(controller, "rb", buffering=0) as screen:
+        while piece := screen.read(4096):
+            shown.append(piece)
+
+
 def test_watching_until_the_driver_ends(folder: OutputFolder, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """On a terminal (pty) in this process, beside a thread that stands for the run; then as lines and as JSON."""
     command = ["watch", str(folder.path), "--interval", "0.2"]
+    shown: list[bytes] = []
 
     def play() -> None:
+        deadline = time.monotonic() + 60
+        while on_terminal and not shown and time.monotonic() < deadline:
+            time.sleep(0.01)  # for the watcher: on a busy machine the run would end before it looks
         folder.log_stage("train", UNITS, reused=0)
         for unit in UNITS:
             folder.log_start("train", unit, "here")
@@ -323,15 +335,18 @@ def test_watching_until_the_driver_ends(folder: OutputFolder, monkeypatch: pytes
         return code
 
     controller, terminal = pty.openpty()
+    on_terminal = True
+    reader = threading.Thread(target=read_terminal, args=(controller, shown))
+    reader.start()
     with monkeypatch.context() as patch, os.fdopen(terminal, "w") as screen:
         patch.setattr("sys.stdout", screen)
         patch.setenv("TERM", "xterm")
         patch.setenv("COLUMNS", "110")
         patch.setenv("LINES", "30")
         assert watch_it() == 0
-        screen.flush()
-        text = os.read(controller, 1 << 20).decode(errors="replace")
-    os.close(controller)
+    reader.join()
+    on_terminal = False
+    text = b"".join(shown).decode(errors="replace")
     assert "shadow models" in text
     assert "throughput" in text
     assert "finished" in text

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from attack.metrics.measure import Measure
 
 from ...base.documents import ConfidenceCurve
-from ...report.figures.drawing import INK, MARKERS, MUTED, SERIES, Figure, Panel, banded_line, percents
+from ...report.colours import INK, MUTED, SERIES
+from ...report.figures.drawing import MARKERS, Figure, Panel, banded_line, percents
 
 Series = Mapping[str, Sequence[tuple[float, Measure]]]
 DASHES = ((0, (4, 2)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))

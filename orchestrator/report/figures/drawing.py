@@ -29,20 +29,11 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from attack.metrics.measure import Measure
 
 from .. import words
+from ..colours import COLOURS, GRID, INK, MUTED, PAPER
 
 PNG_DPI = 300
 PAD = 3.0  # points around a panel on a page
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
-
-# Okabe and Ito's colours, told apart with every common colour vision; yellow and sky are too pale
-# for lines on white.
-INK, MUTED, GRID, PAPER, SOFT = "#16191d", "#5b636d", "#dfe3e8", "#fefefe", "#eef1f4"
-SERIES = ("#0072b2", "#d55e00", "#00875f", "#b8528c", "#a87400", "#4b5fc4")
-DARK_SERIES = ("#58b4ea", "#ff9a52", "#3ec99a", "#e79cc8", "#e0b040", "#9aa8ff")
-REFERENCE = MUTED
-COLOURS = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper", SOFT: "soft"} | {
-    colour: f"series-{i}" for i, colour in enumerate(SERIES, start=1)
-}
 Line: TypeAlias = str | tuple[float, tuple[float, ...]]  # a line style of Matplotlib
 LINES: tuple[Line, ...] = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "h")

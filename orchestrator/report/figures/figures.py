@@ -13,8 +13,9 @@ from attack.metrics.row import metric_name
 
 from ...base.documents import ConfidenceCurve, RocCurve
 from .. import words
+from ..colours import INK, MUTED, PAPER, SERIES, SOFT
 from ..rows import Report, ResultRow, of_rows
-from .drawing import INK, LINES, MARKERS, MUTED, PAPER, SERIES, SOFT, Figure, Line, Panel, percents, plain_log, shown_of
+from .drawing import LINES, MARKERS, Figure, Line, Panel, percents, plain_log, shown_of
 from .growth import incremental_figure
 from .histories import training_figure, unlearning_figure
 from .labels import Name, name_points

@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 
 from ...base.values import Record
 from .. import words
+from ..colours import INK, MUTED, SERIES
 from ..rows import Report, ResultRow, of_rows
-from .drawing import INK, LINES, MARKERS, MUTED, SERIES, Figure, Panel
+from .drawing import LINES, MARKERS, Figure, Panel
 from .histories import mean_while_all
 
 LINES_AT_MOST = 8

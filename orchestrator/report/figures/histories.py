@@ -11,8 +11,9 @@ from matplotlib.ticker import MaxNLocator
 from ...base.documents import TrainingCurve, UnlearningCurve
 from ...base.values import Record
 from .. import words
+from ..colours import INK, MUTED, PAPER, SERIES
 from ..rows import Report, ResultRow, of_rows
-from .drawing import INK, LINES, MUTED, PAPER, SERIES, Figure, Panel, plain_log, shown_of
+from .drawing import LINES, Figure, Panel, plain_log, shown_of
 
 PANELS = 6
 FAINT_LINES = 12

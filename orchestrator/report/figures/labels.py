@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from scipy.optimize import isotonic_regression
 
-from .drawing import INK, MUTED
+from ..colours import INK, MUTED
 
 FONT_SIZE = 6.6
 LINE_HEIGHT = 9.0  # points

@@ -10,7 +10,8 @@ from matplotlib.ticker import MaxNLocator
 
 from ...base.documents import LeagueDocument, LeagueRow, LeagueTrial, Tuned
 from .. import league_tables, words
-from .drawing import GRID, INK, MARKERS, MUTED, PAPER, SERIES, Figure, Panel
+from ..colours import GRID, INK, MUTED, PAPER, SERIES
+from .drawing import MARKERS, Figure, Panel
 from .labels import Name, name_points
 
 UTILITY = "error_test"

@@ -14,8 +14,9 @@ from ...base.documents import SearchDocument, Trial
 from ...base.text import varying_names
 from ...base.values import Object
 from .. import words
+from ..colours import INK, MUTED, PAPER, SERIES
 from ..rows import Report
-from .drawing import INK, MUTED, PAPER, SERIES, Figure, Panel
+from .drawing import Figure, Panel
 
 PARETO = "pareto"
 PALE = 0.35

@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 
 from ...base.values import Json
 from .. import words
+from ..colours import INK, MUTED, SERIES
 from ..rows import Report, ResultRow
-from .drawing import INK, MARKERS, MUTED, SERIES, Figure, Panel, banded_line, plain_log
+from .drawing import MARKERS, Figure, Panel, banded_line, plain_log
 
 METHODS = 4
 
