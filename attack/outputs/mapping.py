@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -141,7 +142,7 @@ class _Reader:
         if not isinstance(source, str | Path):
             raise ValueError(f"{where}: {source!r} is not allowed; give the path of a .npy, .npz or .csv file")
         name, _, member = str(source).partition(".npz:")
-        path = self.base / Path(f"{name}.npz" if member else name).expanduser()
+        path = self.base / os.path.expanduser(f"{name}.npz" if member else name)
         if path.suffix not in (".npy", ".npz", ".csv"):
             raise ValueError(f"{where}: {path.name} is not allowed; give a .npy, .npz or .csv file")
         if not path.is_file():

@@ -90,7 +90,7 @@ def _files(paths: Sequence[str | Path]) -> list[Path]:
         if path.is_dir():
             matches = sorted(path.glob("*.parquet"))
         else:
-            matches = [path] if path.is_file() else [Path(name) for name in sorted(glob.glob(str(given)))]
+            matches = [path] if path.is_file() else [Path(name) for name in _glob(str(given))]
         if not matches:
             _refuse_nested(path)
             raise ValueError(f"outputs: {given}: no such file; give .parquet files, a folder of them, or a glob")
@@ -98,6 +98,15 @@ def _files(paths: Sequence[str | Path]) -> list[Path]:
     for file in found:
         _refuse_partition(file)
     return found
+
+
+def _glob(pattern: str) -> list[str]:
+    """Returns what a glob names, sorted; brackets in the name of a folder that is there are no
+    pattern."""
+    folder = next((parent for parent in Path(pattern).parents if parent.name and parent.is_dir()), None)
+    if folder is not None:
+        pattern = os.path.join(glob.escape(str(folder)), Path(pattern).relative_to(folder))
+    return sorted(glob.glob(pattern))
 
 
 def _refuse_nested(folder: Path) -> None:

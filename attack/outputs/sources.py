@@ -65,14 +65,17 @@ class ParquetFiles:
     filesystem: Any = None
 
     def schemas(self) -> list[pa.Schema]:
-        return [schema_of(path, self.filesystem) for path in self.paths]
+        found = {path: schema_of(path, self.filesystem) for path in self.paths}
+        # A file without rows need not say how wide its logits are.
+        told = [schema for path, schema in found.items() if _says_width(schema) or self._count(path)]
+        return told or list(found.values())
 
     def rows(self) -> int:
-        total = 0
-        for path in self.paths:
-            with opened(path, self.filesystem) as file:
-                total += file.metadata.num_rows
-        return total
+        return sum(map(self._count, self.paths))
+
+    def _count(self, path: str) -> int:
+        with opened(path, self.filesystem) as file:
+            return int(file.metadata.num_rows)
 
     def pieces(self, roles: Sequence[str] | None = None, folds: Sequence[str] | None = None) -> Iterator[pa.Table]:
         names = OUTPUTS_SCHEMA(1).names
@@ -81,6 +84,10 @@ class ParquetFiles:
                 rows = _wanted(table.select(names), roles, folds)
                 if len(rows):
                     yield rows
+
+
+def _says_width(schema: pa.Schema) -> bool:
+    return "logits" in schema.names and pa.types.is_fixed_size_list(schema.field("logits").type)
 
 
 def as_source(outputs: Source | pa.Table | Iterable[pa.Table]) -> Source:

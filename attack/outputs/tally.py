@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-ROUNDING = 1e-3  # probabilities stored with few digits still sum to 1 within this
+PERCENT_ROUNDING = 5.0  # rows of rounded percent miss 100 by a little
 
 
 @dataclass
@@ -15,15 +15,15 @@ class Tally:
     """Counts of one model's rows.
 
     **Arguments:** `rows`: all. `right`: the largest logit is the label's. `one_less`, `one_more`:
-    it is that of the class before, or after. `sums_to_one`: no logit is negative and their sum is
-    1.
+    it is that of the class before, or after. `shares`: every number is from 0 to 1, or the row
+    sums to 100 without a negative one, as percent do.
     """
 
     rows: int = 0
     right: int = 0
     one_less: int = 0
     one_more: int = 0
-    sums_to_one: int = 0
+    shares: int = 0
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
@@ -43,8 +43,9 @@ def tallies(logits: np.ndarray, labels: np.ndarray, models: np.ndarray, classes:
     if classes is not None:
         said = np.asarray(classes, dtype=np.int64)[said]
     with np.errstate(invalid="ignore", over="ignore"):
-        sums = (logits.min(axis=1) >= 0) & (np.abs(logits.sum(axis=1, dtype=np.float64) - 1.0) < ROUNDING)
-    kinds = (said == labels, said == labels - 1, said == labels + 1, sums)
+        percent = np.abs(logits.sum(axis=1, dtype=np.float64) - 100.0) < PERCENT_ROUNDING
+        shares = (logits.min(axis=1) >= 0) & ((logits.max(axis=1) <= 1.0) | percent)
+    kinds = (said == labels, said == labels - 1, said == labels + 1, shares)
     found, places = np.unique(models, return_inverse=True)
     counts = [np.bincount(places, minlength=len(found))]
     counts += [np.bincount(places[kind], minlength=len(found)) for kind in kinds]

@@ -7,7 +7,8 @@ anything heavy is imported.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+
+from unlearn.core.paths import local_path
 
 from .shared_arguments import (
     JOINED,
@@ -132,7 +133,7 @@ def report(parser: argparse.ArgumentParser) -> None:
 
 
 def table(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", metavar="DIR", type=Path, help="output folder of a run or an audit")
+    parser.add_argument("folder", metavar="DIR", type=local_path, help="output folder of a run or an audit")
     parser.add_argument("--format", choices=("csv", "md", "latex"), default="md", help="default: md")
     parser.add_argument(
         "--columns", metavar="a,b", help="of LaTeX: the metrics to show, in this order, such as auc,error_test"
@@ -142,8 +143,8 @@ def table(parser: argparse.ArgumentParser) -> None:
 
 
 def compare(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folders", metavar="DIR", type=Path, nargs="+", help="output folders")
-    parser.add_argument("--page", metavar="FILE", type=Path, help="write a page instead, one HTML file")
+    parser.add_argument("folders", metavar="DIR", type=local_path, nargs="+", help="output folders")
+    parser.add_argument("--page", metavar="FILE", type=local_path, help="write a page instead, one HTML file")
     parser.add_argument("--format", choices=("csv", "md", "latex"), default="md", help="default: md")
 
 
@@ -172,13 +173,13 @@ def audit(parser: argparse.ArgumentParser) -> None:
         "outputs", metavar="OUTPUTS.parquet", nargs="*", help="files, folders or globs in the outputs schema"
     )
     parser.add_argument(
-        "--mapping", metavar="FILE", type=Path, help="YAML that names NumPy or CSV files of logits instead"
+        "--mapping", metavar="FILE", type=local_path, help="YAML that names NumPy or CSV files of logits instead"
     )
     parser.add_argument("--attacks", metavar="a,b", default="xgboost", help="attacks to run, or all (default: xgboost)")
     code_argument(parser)
     output_argument(parser, "runs/audit")
     force_argument(parser)
-    parser.add_argument("--seed", type=int, default=0, help="of attacks and intervals (default: 0)")
+    parser.add_argument("--seed", type=whole(0), default=0, help="of attacks and intervals (default: 0)")
     set_argument(
         parser,
         "an option of an attack, for example --set rmia.gamma=2 or --set xgboost.max_depth=6; may be repeated",
@@ -199,7 +200,7 @@ def audit(parser: argparse.ArgumentParser) -> None:
     address_argument(parser, f"Ray cluster for large outputs; local starts one here {JOINED}")
     parser.add_argument(
         "--distributed-rows",
-        type=int,
+        type=whole(0),
         metavar="N",
         default=DISTRIBUTED_ROWS,
         help=f"from so many rows of 10 classes on XGBoost trains and scores on Ray; rows of more classes count for more: "
@@ -207,7 +208,7 @@ def audit(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--scratch",
-        type=Path,
+        type=local_path,
         metavar="DIR",
         help="folder on each node where workers on Ray spool what they read, about the logits' size; give one on a disk "
         "where the temporary folder is held in memory (default: each node's temporary folder)",
@@ -262,7 +263,7 @@ def unlearn(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         metavar="CKPT",
-        type=Path,
+        type=local_path,
         required=True,
         help="weights: .safetensors, or a state_dict saved by torch",
     )
@@ -270,10 +271,13 @@ def unlearn(parser: argparse.ArgumentParser) -> None:
     set_argument(parser, "override a recipe value; may be repeated")
     parser.add_argument("--method", metavar="NAME", help="which of the recipe's methods (default: the first)")
     parser.add_argument(
-        "--moments", metavar="FILE", type=Path, help="second moments of the training data, saved when training ended"
+        "--moments",
+        metavar="FILE",
+        type=local_path,
+        help="second moments of the training data, saved when training ended",
     )
     parser.add_argument(
-        "--output", metavar="CKPT", type=Path, required=True, help="where the unlearned weights go (.safetensors)"
+        "--output", metavar="CKPT", type=local_path, required=True, help="where the unlearned weights go (.safetensors)"
     )
     parser.add_argument(
         "--force", action="store_true", help="replace files at --output that this command did not write"
@@ -304,7 +308,7 @@ def store(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("store", metavar="DIR|s3://…", help="the store")
     parser.add_argument(
-        "--keep", metavar="DIR", type=Path, nargs="+", default=[], help="output folders whose objects stay (gc)"
+        "--keep", metavar="DIR", type=local_path, nargs="+", default=[], help="output folders whose objects stay (gc)"
     )
     parser.add_argument("--yes", action="store_true", help="really remove (gc); without it, only say what would go")
     json_argument(parser)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-from ..base.errors import EnvironmentFault
+from ..base.errors import EnvironmentFault, UserError
 from ..base.files import write_synced
-from ..report.compare_page import compare_page
+from ..report.compare_page import PAGE_MARK, compare_page
 from ..report.show import compare
 from .table import require_results
 
@@ -17,9 +18,16 @@ def main(args: argparse.Namespace) -> int:
     if args.page is None:
         print(compare(args.folders, args.format), end="")
         return 0
+    _require_own(args.page)
     try:
         write_synced(args.page, compare_page(args.folders).encode("utf-8", "replace"))
     except OSError as error:
         raise EnvironmentFault(f"--page: {str(args.page)!r}: cannot be written ({error.strerror})") from None
     print(f"page: {args.page}")
     return 0
+
+
+def _require_own(page: Path) -> None:
+    """Raises `UserError` where a file that is no page of `compare` would be replaced."""
+    if page.is_file() and PAGE_MARK.encode() not in page.read_bytes()[:4096]:
+        raise UserError(f"--page: {str(page)!r}: is no page of `compare` and would be replaced; give another name")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from unlearn.core.paths import local_path
+
 from .shared_arguments import (
     address_argument,
     code_argument,
@@ -23,7 +25,11 @@ KINDS = ("method", "attack", "source", "model")
 def verify(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of `verify`."""
     parser.add_argument(
-        "--model", metavar="CKPT", type=Path, required=True, help="your weights: .safetensors, or a saved state_dict"
+        "--model",
+        metavar="CKPT",
+        type=local_path,
+        required=True,
+        help="your weights: .safetensors, or a saved state_dict",
     )
     parser.add_argument(
         "--data",
@@ -51,7 +57,7 @@ def verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--unlearned",
         metavar="CKPT",
-        type=Path,
+        type=local_path,
         action="append",
         default=[],
         help="weights that you unlearned yourself; may be repeated",

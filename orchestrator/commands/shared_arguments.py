@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from unlearn.core.paths import local_path
+
 
 def recipe_arguments(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
     """Declares RECIPE and --set."""
@@ -92,7 +94,7 @@ def force_argument(parser: argparse.ArgumentParser) -> None:
 
 def folder_argument(parser: argparse.ArgumentParser) -> None:
     """Declares DIR."""
-    parser.add_argument("folder", metavar="DIR", type=Path, help="output folder of a run")
+    parser.add_argument("folder", metavar="DIR", type=local_path, help="output folder of a run")
 
 
 def folder_name(text: str) -> Path:
@@ -100,7 +102,7 @@ def folder_name(text: str) -> Path:
     folder."""
     if not text.strip():
         raise argparse.ArgumentTypeError("'' names no folder; is a variable of the shell not set?")
-    return Path(text).expanduser()
+    return local_path(text)
 
 
 def json_argument(parser: argparse.ArgumentParser, help: str = "print one JSON document") -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+
+from unlearn.core.paths import local_path
 
 from ..base.errors import UserError
 from ..store import open_store
@@ -11,7 +12,7 @@ from .ending import print_json
 
 
 def main(args: argparse.Namespace) -> int:
-    folder = Path(args.store).expanduser()
+    folder = local_path(args.store)
     if not args.store.startswith("s3://") and not all(
         (folder / name).is_dir() for name in ("objects", "tmp", "claims")
     ):

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO, TypeVar
 
+from unlearn.core.paths import local_path
+
 from ..base.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_OK, EnvironmentFault, UserError, first_line
 from ..base.values import digest
 from ..engine.ray.jobs import JobDetails, JobSubmissionClient, connect
@@ -112,7 +114,7 @@ def _require_data(recipe: Recipe) -> None:
     for part in ("train", "test", "root", "path"):
         given = recipe.dataset.options.get(part)
         for place in given if isinstance(given, list) else [given]:
-            if isinstance(place, str) and place and "://" not in place and not Path(place).expanduser().is_absolute():
+            if isinstance(place, str) and place and "://" not in place and not local_path(place).is_absolute():
                 raise UserError(
                     f"dataset.{part}: {place!r}: a job cannot find relative paths; give the absolute path of a folder that "
                     "the cluster's machines share, or s3://…"

@@ -13,7 +13,9 @@ from unlearn.methods.base import Needs
 
 from ..base.errors import Fault, RecipeError, UserError
 from ..base.values import Record, finite
+from ..experiments.preflight import new_model
 from ..plan.data import load_data
+from ..plan.plan import check_method
 from ..recipe.choices import Point
 from ..recipe.recipe import load_recipe
 from ..records.progress import Progress
@@ -35,8 +37,11 @@ def main(args: argparse.Namespace) -> int:
     method = point.method
     progress = Progress(quiet=args.json)
     data = load_data(recipe, None, progress.counting("decoding images"), allow_factory=args.allow_factory)
+    check_method(method, recipe, data)
+    if method.in_steps:
+        raise UserError(f"--method: {point.name} forgets in steps, and `unlearn` at once; use `orchestrator run`")
     context = Context(None, data, device=args.device, allow_factory=args.allow_factory)
-    model = context.new_model(recipe.model, seed=0)
+    model = new_model(recipe, context)
     for note in load_weights(model, args.model):
         progress.say(f"{args.model}: {note}")
     found = look_at(model, context, [method])

@@ -6,13 +6,14 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from rich.table import Table
 
 from unlearn import SOURCES
+from unlearn.core.paths import local_path
 
 from ..base.errors import EXIT_OK, EXIT_UNITS_FAILED, UserError
 from ..base.text import redact
@@ -41,7 +42,7 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(str(fault))
     store = existing_store(uri)
     methods = tuple(_named("--method", text) for text in args.method or ([] if args.unlearned else ["pgu"]))
-    request = Request(args.model, _recipe(args), methods, tuple(args.unlearned), args.anyway)
+    request = Request(args.model, _recipe(args, progress.say), methods, tuple(args.unlearned), args.anyway)
     case = examine(request, store, progress.say, allow_factory=args.allow_factory)
     planned = _planned(case, store, uri)
     if args.plan_only:
@@ -64,9 +65,13 @@ def main(args: argparse.Namespace) -> int:
     return EXIT_UNITS_FAILED if failed else EXIT_OK
 
 
-def _recipe(args: argparse.Namespace) -> Recipe:
+def _recipe(args: argparse.Namespace, say: Callable[[str], None]) -> Recipe:
     """Returns the recipe of the shadow models that the arguments ask for."""
-    model = _named("--arch", args.arch) if args.arch else {"name": guess_architecture(args.model)}
+    if args.arch:
+        model = _named("--arch", args.arch)
+    else:
+        say("no --arch: holding the weights against every known architecture, which may take minutes")
+        model = {"name": guess_architecture(args.model)}
     document: dict[str, object] = {
         "name": "verify",
         "description": f"Shadow models for {args.model.name}.",
@@ -91,7 +96,8 @@ def _dataset(args: argparse.Namespace) -> dict[str, object]:
         return {**_mapping("--data", given), **test, **more}
     if given in SOURCES:
         return {"source": given, **test, **more}
-    folder = Path(given).expanduser()
+    folder = local_path(given)
+    given = str(folder)
     if folder.is_dir() and (folder / "train").is_dir() and args.test is None:
         return {"source": "image_folder", "train": f"{given}/train", "test": f"{given}/test", **more}
     if args.test is None:
@@ -105,8 +111,8 @@ def _scenario(text: str) -> dict[str, object]:
     """Returns the scenario that --forget asks for: a mapping, a file of ids, COLUMN=a,b or ids."""
     if text.lstrip().startswith("{"):
         return {"kind": "samples", **_mapping("--forget", text)}
-    if Path(text).expanduser().is_file():
-        return {"kind": "samples", "ids": str(Path(text).expanduser())}
+    if os.path.isfile(path := os.path.expanduser(text)):  # False for a list too long for a name
+        return {"kind": "samples", "ids": path}
     column, equals, values = text.partition("=")
     if equals:
         return {"kind": "samples", "where": {"column": column, "in": _values(values)}}

@@ -6,6 +6,8 @@ import contextlib
 import importlib.util
 import os
 
+from torch import nn
+
 from attack import ATTACKS
 
 from ..base.errors import EnvironmentFault, Fault, RecipeError, UserError, one_line
@@ -45,13 +47,19 @@ def try_model(recipe: Recipe, data: ExperimentData, *, allow_factory: bool = Fal
     worked with.
     """
     context = Context(None, data, allow_factory=allow_factory)
+    model = new_model(recipe, context)
+    return remarks(look_at(model, context, [point.method for point in recipe.methods]))
+
+
+def new_model(recipe: Recipe, context: Context) -> nn.Module:
+    """Returns the recipe's model, freshly initialised; raises `RecipeError` where the user's own
+    code fails."""
     try:
-        model = context.new_model(recipe.model, recipe.seed)
+        return context.new_model(recipe.model, recipe.seed)
     except UserError:
         raise
     except Exception as error:  # the user's own code may raise anything
         raise RecipeError([Fault("model.name", recipe.model.name, one_line(error))], recipe.name) from error
-    return remarks(look_at(model, context, [point.method for point in recipe.methods]))
 
 
 def try_store(store: Store) -> None:

@@ -40,6 +40,7 @@ from ..work.context import Context, save_model
 from ..work.first_look import first_accuracy, look_at, remarks, require_trained
 from ..work.tensors import tensors_of
 from .one_model import LIMITS, Judged, judge
+from .preflight import new_model
 from .run import RunResult, run
 from .stages import RunOptions
 
@@ -110,7 +111,7 @@ def examine(request: Request, store: Store | None, say: Say, *, allow_factory: b
     context = Context(None, data, allow_factory=allow_factory)
     given, models, notes = [], [], []
     for path in (request.model, *request.unlearned):
-        model = context.new_model(recipe.model, seed=0)
+        model = new_model(recipe, context)
         notes += [f"{path}: {note}" for note in load_weights(model, path)]
         name = "your model" if path is request.model else path.name
         found = look_at(model, context, methods if path is request.model else ())

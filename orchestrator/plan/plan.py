@@ -56,6 +56,23 @@ def with_given(plan: Plan, data: ExperimentData, given: Sequence[Unit], points: 
     return replace(plan, stages={name: distinct(units) for name, units in stages.items()})
 
 
+def check_method(method: Method, recipe: Recipe, data: ExperimentData) -> None:
+    """Refuses, before anything runs, what the method cannot forget and steps that the scenario has
+    not; raises `RecipeError`."""
+    try:
+        method.check(data.split)
+    except ValueError as error:
+        of_scenario = str(error).startswith("scenario.")
+        where = "scenario" if of_scenario else "methods"
+        values = recipe.section("scenario") if of_scenario else settings_of(method)
+        raise RecipeError([fault_from(error, where, values)], recipe.name) from None
+    try:
+        if method.in_steps:
+            grouped_steps(data, method.steps().size)
+    except ValueError as error:
+        raise RecipeError([fault_from(error, "methods", settings_of(method))], recipe.name) from None
+
+
 @dataclass(frozen=True)
 class _Applied:
     """What a setting of a method is on any model.
@@ -207,7 +224,7 @@ class _Planner:
 
     def _apply(self, point: Point) -> _Applied:
         method, split = point.method, self.data.split
-        self._check_steps(method)
+        check_method(method, self.recipe, self.data)
         wanted = method.needs()
         return _Applied(
             f"{point.name}{short(point.written)}",
@@ -220,22 +237,6 @@ class _Planner:
             wanted.stride_one,
             (int(len(split.retain) * wanted.retain) or len(split.forget)) * max(1, method.passes()),
         )
-
-    def _check_steps(self, method: Method) -> None:
-        """Refuses, before anything runs, what the method cannot forget and steps that the scenario
-        has not."""
-        try:
-            method.check(self.data.split)
-        except ValueError as error:
-            of_scenario = str(error).startswith("scenario.")
-            where = "scenario" if of_scenario else "methods"
-            values = self.recipe.section("scenario") if of_scenario else settings_of(method)
-            raise RecipeError([fault_from(error, where, values)], self.recipe.name) from None
-        try:
-            if method.in_steps:
-                grouped_steps(self.data, method.steps().size)
-        except ValueError as error:
-            raise RecipeError([fault_from(error, "methods", settings_of(method))], self.recipe.name) from None
 
     def _moments(self, original: Unit, stride_one: bool) -> Unit:
         """Second moments of all training data: they belong to a model and its data, whatever will

@@ -17,6 +17,9 @@ from .options import fault_from, option_faults, option_names
 from .own_code import unknown
 from .sections import Draft
 
+# What a model is built with that no recipe says: its data and its own seed do.
+GIVEN = ("num_classes", "in_channels", "image_size", "seed")
+
 
 def _section_faults(draft: Draft) -> list[Fault]:
     found: list[Fault] = []
@@ -38,9 +41,13 @@ def _section_faults(draft: Draft) -> list[Fault]:
             Fault("model.name", name, "missing", ", ".join([*MODELS, "a torchvision model", "package.module:factory"]))
         )
     elif name in MODELS:
-        unfit = option_faults(MODELS[name], model, "model", skip=("num_classes", "in_channels", "image_size", "seed"))
+        unfit = option_faults(MODELS[name], model, "model", skip=GIVEN)
         found += unfit or model_faults(Choice.of(draft.model), num_classes=10, channels=3, image_size=64)
-    elif ":" not in name:
+    else:
+        found += [
+            Fault(f"model.{key}", model[key], "follows from the data", "leave it out") for key in GIVEN if key in model
+        ]
+    if isinstance(name, str) and name not in MODELS and ":" not in name:
         known = [*MODELS, *torchvision_names()]
         if name not in known:
             found.append(

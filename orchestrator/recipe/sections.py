@@ -178,7 +178,7 @@ class Kept(Strict):
         ),
     ] = None
     test: Annotated[
-        int,
+        Integer,
         Field(
             ge=0,
             description="unseen images of the test set: half of them calibrate RMIA, half are compared with forget "

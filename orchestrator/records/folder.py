@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from unlearn.core.paths import local_path
+
 from ..base.documents import LogLine, Results
 from ..base.errors import EnvironmentFault, UserError
 from ..base.files import sweep, write_synced
@@ -34,7 +36,7 @@ class OutputFolder:
     """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path).expanduser().absolute()
+        self.path = local_path(path).absolute()
         self._lock = FolderLock(self.path)
         self._attempts: Counter[str] | None = None
         self._fresh = False  # whether `take` created the folder

@@ -10,6 +10,8 @@ from .compare import DIFFERENCE_NOTE, VERDICT, Line, difference, lines, recipe_d
 from .rows import Report
 from .templates import render
 
+PAGE_MARK = ": runs side by side</title>"  # of the template: a page of ours is known by it
+
 
 def compare_page(dirs: Sequence[Path]) -> str:
     """Returns one self-contained HTML file; every text is escaped.

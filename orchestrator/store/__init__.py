@@ -3,7 +3,7 @@ S3 behind one interface."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from unlearn.core.paths import local_path
 
 from ..base.errors import EnvironmentFault
 from .base import Attempt, CorruptObject, Store
@@ -31,7 +31,10 @@ def existing_store(uri: str) -> Store | None:
 
     **Raises:** as `open_store`.
     """
-    return open_store(uri) if uri.startswith("s3://") or Path(uri).is_dir() else None
+    if uri.startswith("s3://"):
+        return open_store(uri)
+    root = local_path(uri.removeprefix("file://"))
+    return open_store(str(root)) if (root / "objects").is_dir() else None
 
 
 __all__ = ["Attempt", "CorruptObject", "LocalStore", "Store", "existing_store", "open_store"]

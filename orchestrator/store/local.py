@@ -17,6 +17,8 @@ import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from unlearn.core.paths import local_path
+
 from ..base.errors import EnvironmentFault
 from ..base.files import sha256_file, sync, write_synced
 from ..base.values import Record
@@ -35,7 +37,7 @@ class LocalStore(Store):
     """A store below `root`, which is created where it does not exist."""
 
     def __init__(self, root: str | Path):
-        self.root = Path(root).expanduser().absolute()
+        self.root = local_path(root).absolute()
         self.uri = str(self.root)
         self._verified: dict[tuple[str, str], tuple[int, int]] = {}
         # Of marks that were read: their time stamp, and the sizes they promise. Looking again costs

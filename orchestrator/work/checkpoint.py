@@ -62,8 +62,10 @@ def guess_architecture(path: Path) -> str:
     first = [name for name in names if name.startswith(("resnet", "vgg", "mobilenet", "efficientnet_b0"))]
     for name in dict.fromkeys([*MODELS.built_in, *first, *names]):
         try:
-            wanted = build_shapes(name, num_classes=10).state_dict()
-        except (ValueError, TypeError, RuntimeError):
+            # Vision transformers are made for images of one size, most of them for this one.
+            size = {"image_size": 224} if name.startswith("vit_") else {}
+            wanted = build_shapes(name, num_classes=10, **size).state_dict()
+        except Exception:  # some refuse to be built for other images, each in its own way
             continue
         state, _ = _without_prefixes(given, set(wanted))
         if set(state) == set(wanted) and sum(state[n].shape != wanted[n].shape for n in wanted) <= 3:

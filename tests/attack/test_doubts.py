@@ -62,6 +62,10 @@ def found(table: pa.Table) -> Audit:
 CASES = {
     "sound": (lambda t: t, ()),
     "probabilities": (softmax, ("probabilities?",)),
+    "of three digits": (lambda t: with_logits(t, logits_matrix(softmax(t)).round(3)), ("probabilities?",)),
+    "of two digits": (lambda t: with_logits(t, logits_matrix(softmax(t)).round(2)), ("probabilities?",)),
+    "percent": (lambda t: with_logits(t, (100 * logits_matrix(softmax(t))).round()), ("probabilities?",)),
+    "sigmoids": (lambda t: with_logits(t, 1 / (1 + np.exp(-logits_matrix(t)))), ("probabilities?",)),
     "log probabilities": (lambda t: with_logits(t, np.log(logits_matrix(softmax(t)))), ()),
     "from one": (lambda t: relabelled(t, lambda y: (y + 1) % CLASSES), ("Are the labels right?", "count from 1?")),
     "one too low": (lambda t: relabelled(t, lambda y: (y - 1) % CLASSES), ("Are the labels right?", "1 too low")),

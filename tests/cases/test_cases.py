@@ -211,15 +211,21 @@ def test_empty_parts_change_nothing(
     table = pq.read_table(outputs)
     monkeypatch.chdir(tmp_path)
     rows = []
-    for name, parts in (("whole", [table]), ("parts", [table.slice(0, 0), table, table.slice(0, 0)])):
+    # As pandas writes them: a list without rows does not say its length.
+    place = table.schema.names.index("logits")
+    lists = table.set_column(place, "logits", table["logits"].cast(pa.list_(pa.float32())))
+    parted = {"whole": [table]} | {
+        name: [given.slice(0, 0), given, given.slice(0, 0)] for name, given in (("parts", table), ("lists", lists))
+    }
+    for name, parts in parted.items():
         shutil.rmtree("out", ignore_errors=True)
         Path(name).mkdir()
         for number, part in enumerate(parts):
             pq.write_table(part, f"{name}/{number}.parquet")
         assert main(["audit", name, *AUDIT, "--json"]) == 0
         rows.append(capsys.readouterr().out)
-    one, other = ([(row["method"], row["metrics"], row["ci"]) for row in json.loads(text)["rows"]] for text in rows)
-    assert one == other
+    one, *others = ([(row["method"], row["metrics"], row["ci"]) for row in json.loads(text)["rows"]] for text in rows)
+    assert [one] * 2 == others
     pq.write_table(table.slice(0, 0), "empty.parquet")
     assert main(["audit", "empty.parquet", *AUDIT[:-1], "other"]) == 2
     assert "Traceback" not in capsys.readouterr().err

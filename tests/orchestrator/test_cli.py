@@ -148,6 +148,11 @@ def test_run_status_report_table_compare(recipe_file: Path, tmp_path: Path, comm
         assert code == 0
         assert "pgu" in out.lower()
     assert command("compare", here, here)[0] == 0
+    page, notes = tmp_path / "page.html", tmp_path / "notes.txt"
+    notes.write_text("mine")
+    assert command("compare", here, here, "--page", str(notes))[0] == 2
+    assert notes.read_text() == "mine"
+    assert [command("compare", here, here, "--page", str(page))[0] for _ in range(2)] == [0, 0], "its own page goes"
     assert command("watch", here)[0] == 0
     assert "no unit has failed" in command("retry", here, "--failed")[1]
     checked = json.loads(command("store", "verify", str(folder / "store"), "--json")[1])

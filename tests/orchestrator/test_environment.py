@@ -18,7 +18,7 @@ import yaml
 from attack import ATTACKS
 from orchestrator.base.errors import EnvironmentFault, UserError
 from orchestrator.base.files import exclusive
-from orchestrator.commands.cli import main
+from orchestrator.commands.cli import build_parser, main
 from orchestrator.commands.shared_arguments import address_argument
 from orchestrator.engine.ray import address, session
 from orchestrator.engine.ray.address import head_of
@@ -27,7 +27,7 @@ from orchestrator.experiments.preflight import try_packages, try_store
 from orchestrator.experiments.run import run
 from orchestrator.experiments.stages import RunOptions
 from orchestrator.recipe.recipe import check_recipe
-from orchestrator.store import LocalStore
+from orchestrator.store import LocalStore, existing_store
 
 from .test_tracking import free_port
 
@@ -300,3 +300,25 @@ def test_a_ray_of_our_own_that_starts_slowly_is_started_once_more(
     assert ("starting it again" in capsys.readouterr().err) == (starts == 2)
     assert not any(folder and Path(folder).parent.exists() for folder in seen)
     assert dict(os.environ) == before
+
+
+def test_paths_are_taken_as_people_write_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bash leaves `~` after `=`; a name of nobody is a folder's name; planning leaves no store."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    LocalStore(tmp_path / "store")
+    for uri in ("~/store", f"file://{tmp_path}/store", str(tmp_path / "store")):
+        found = existing_store(uri)
+        assert found is not None
+        assert found.uri == str(tmp_path / "store")
+    (tmp_path / "other").mkdir()
+    assert existing_store("~/other") is None
+    assert list((tmp_path / "other").iterdir()) == []
+    arguments = build_parser().parse_args(["unlearn", "--recipe=demo", "--model=~/a.pt", "--output=~/b.safetensors"])
+    assert (arguments.model, arguments.output) == (tmp_path / "a.pt", tmp_path / "b.safetensors")
+    assert main(["status", "~no-such-user/x"]) != 0
+    assert "no experiment" in capsys.readouterr().err
+    assert main(["audit", "none.parquet", "--seed", "-1"]) == 2
+    assert "--seed" in capsys.readouterr().err

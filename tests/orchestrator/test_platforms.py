@@ -17,6 +17,7 @@ import matplotlib.font_manager, numpy, psutil, pyarrow.parquet, sklearn.datasets
 import unlearn.data  # before torchvision: it mends its import beside a CPU-only torch
 import torchvision
 import os
+import pytest
 
 def missing(event, arguments):
     if event in ("open", "os.listdir", "os.scandir") and str(arguments[0]).startswith("/proc"):
@@ -33,6 +34,8 @@ for name in ("sched_getaffinity", "sched_setaffinity"):
 sys.platform = "darwin"
 
 from orchestrator.commands.cli import main
+from tests.few_figures import lessen
+lessen(pytest.MonkeyPatch())
 recipe, out = sys.argv[1:]
 code = main(["run", recipe, "--output", out, "--address", "inline", "--json"])
 sys.exit(code or main(["status", out]))

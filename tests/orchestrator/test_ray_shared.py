@@ -86,7 +86,7 @@ def test_a_unit_that_kills_its_worker_fails_alone(
     (tmp_path / "my_model.py").write_text("from unlearn import small_vgg as factory\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    tiny |= {"model": {"name": "my_model:factory", "width": 0.0625}, "resources": {"max_retries": 1}}
+    tiny |= {"model": {"name": "my_model:factory", "width": 0.0625}, "resources": {"max_retries": 0}}
     tiny |= {"shadows": {"originals": 3, "retrained": 0, "split": [0, 0, 3]}, "attacks": [], "methods": []}
     recipe = check_recipe(tiny)
     store = LocalStore(tmp_path / "store")

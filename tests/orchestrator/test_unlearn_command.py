@@ -120,3 +120,30 @@ def test_other_mistakes(files: dict[str, Path], tmp_path: Path, capsys: pytest.C
     assert ".safetensors" in capsys.readouterr().err
     assert call(files, "model.safetensors", tmp_path / "out.safetensors", "--method", "cf_k") == 2
     assert "pgu, eu_k" in capsys.readouterr().err
+    chosen = "methods=[{name: pgu_incremental, epochs: 1}]"
+    assert call(files, "model.safetensors", tmp_path / "out.safetensors", "--set", chosen) == 2
+    assert "scenario.kind" in capsys.readouterr().err
+    steps = (
+        "--set",
+        "scenario={kind: incremental, step: 2, steps: 3}",
+        "--set",
+        "methods=[{name: pgu_incremental, epochs: 1}]",
+    )
+    assert call(files, "model.safetensors", tmp_path / "out.safetensors", *steps) == 2
+    assert "forgets in steps, and `unlearn` at once" in capsys.readouterr().err
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_code_of_the_users_that_fails_is_one_line(
+    files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "failing_factory.py").write_text("def factory(**options):\n    raise RuntimeError('my own mistake')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    own = ("--allow-code", "--set", "model={name: 'failing_factory:factory'}")
+    assert call(files, "model.safetensors", tmp_path / "out.safetensors", *own) == 2
+    assert "my own mistake" in capsys.readouterr().err
+    twice = ("--set", "model={name: resnet34, num_classes: 4}")
+    assert call(files, "model.safetensors", tmp_path / "out.safetensors", *twice) == 2
+    told = capsys.readouterr().err
+    assert "model.num_classes: 4: follows from the data" in told
+    assert "Traceback" not in told

@@ -15,9 +15,11 @@ from safetensors.torch import load_file, save_file
 from orchestrator.commands.cli import main
 from orchestrator.plan.data import load_data
 from orchestrator.recipe.recipe import check_recipe
+from orchestrator.work import checkpoint
 from orchestrator.work.checkpoint import guess_architecture
 from orchestrator.work.context import Context
-from unlearn import build_model, train
+from unlearn import MODELS, build_model, train
+from unlearn.models import build_shapes
 
 TRAINING = {"lr": 0.05, "final_lr": 0.005, "batch_size": 32, "epochs": 8, "augment": None}
 RECIPE: dict[str, Any] = {
@@ -136,6 +138,7 @@ def test_shadow_models_that_do_not_match_give_no_verdict(mine: Mine, capsys: pyt
         ({"--arch": "{name: small_vgg, width: 0.25}"}, "does not fit"),
         ({"--model": "missing.pt"}, "no such file"),
         ({"--method": "pgo"}, "did you mean 'pgu'?"),
+        ({"--forget": ",".join(map(str, range(0, 9000, 9)))}, "ids are not in the training data"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -154,3 +157,15 @@ def test_the_architecture_is_found_from_the_weights(tmp_path: Path) -> None:
         model = build_model(name, num_classes=7, in_channels=1)
         torch.save({"state_dict": {f"module.{k}": v for k, v in model.state_dict().items()}}, tmp_path / "m.pt")
         assert guess_architecture(tmp_path / "m.pt") == wanted
+
+
+def test_a_model_that_cannot_be_built_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Vision transformers assert what images they are made for."""
+
+    def build(name: str, **options: Any) -> Any:
+        assert name not in MODELS, "not of this size"
+        return build_shapes(name, **options)
+
+    monkeypatch.setattr(checkpoint, "build_shapes", build)
+    torch.save(build_model("squeezenet1_1", num_classes=7).state_dict(), tmp_path / "m.pt")
+    assert guess_architecture(tmp_path / "m.pt") == "squeezenet1_1"

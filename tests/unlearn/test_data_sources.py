@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from unlearn import SOURCES, load_dataset
-from unlearn.data import fingerprint
+from unlearn.data import fingerprint, read_column
 from unlearn.data.sources import round_robin
 
 
@@ -361,3 +361,63 @@ def test_torchvision_mistakes_are_one_clear_line(tmp_path):
     ) as error:
         load_dataset("torchvision", name="CIFAR10", root=str(tmp_path))
     one_line(error)
+
+
+# --- paths as people write them ---------------------------------------------------------------------------------------
+
+
+def test_an_image_that_moves_to_another_class_is_another_fingerprint(tmp_path):
+    for place in ("train/a/sub/1.png", "train/a/sub/2.png", "train/b/sub/3.png", "test/a/1.png"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_bytes(png(pixels(1, seed=len(place) + int(place[-5]))[0]))
+    options = {part: str(tmp_path / part) for part in ("train", "test")}
+    before = fingerprint("image_folder", **options)
+    (tmp_path / "train/a/sub/2.png").rename(tmp_path / "train/b/sub/2.png")
+    assert fingerprint("image_folder", **options) != before
+
+
+def test_the_home_folder_may_be_written_short(files, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    whole = load_dataset("parquet", **files)
+    short = {**files, "train": "~/train.parquet", "test": "~/test.parquet"}
+    assert load_dataset("parquet", **short).digest == whole.digest
+    for part in ("train", "test"):
+        for number in range(2):
+            folder = tmp_path / "photos" / part / str(number)
+            folder.mkdir(parents=True)
+            (folder / "1.png").write_bytes(png(pixels(1, seed=number)[0]))
+    short = {part: f"~/photos/{part}" for part in ("train", "test")}
+    long = {part: str(tmp_path / "photos" / part) for part in ("train", "test")}
+    assert fingerprint("image_folder", **short) == fingerprint("image_folder", **long)
+    assert read_column("image_folder", "file", **short).tolist() == ["0/1.png", "1/1.png"]
+    with pytest.raises(ValueError, match="~no-such-user"):
+        load_dataset("image_folder", train="~no-such-user/x", test="~no-such-user/y")
+
+
+def test_brackets_in_the_name_of_a_folder_are_no_pattern(files, tmp_path):
+    (tmp_path / "data [old]").mkdir()
+    Path(files["train"]).rename(tmp_path / "data [old]" / "train-0.parquet")
+    pattern = str(tmp_path / "data [old]" / "train-*.parquet")
+    assert len(load_dataset("parquet", **{**files, "train": pattern}).train) == 10
+    with pytest.raises(ValueError, match=r"it is a folder; give its files, as '.*/\*\.parquet'"):
+        load_dataset("parquet", **{**files, "train": str(tmp_path / "data [old]")})
+
+
+def test_parts_may_differ_in_how_wide_their_integers_are(tmp_path):
+    image = [png(image) for image in pixels(3)]
+    kinds = {"long": pa.int64(), "short": pa.int32()}
+    for name, kind in kinds.items():
+        write_parquet(tmp_path / f"{name}.parquet", image, [0, 1, 2], user=pa.array([1, 2, 3], kind))
+    nothing = pa.table(
+        {"img": pa.array([], pa.null()), "label": pa.array([], pa.null()), "user": pa.array([], pa.null())}
+    )
+    pq.write_table(nothing, tmp_path / "nothing.parquet")
+    parts = [str(tmp_path / f"{name}.parquet") for name in (*kinds, "nothing")]
+    options = {"train": parts, "test": parts[0], "image_column": "img"}
+    assert read_column("parquet", "user", **options).tolist() == [1, 2, 3, 1, 2, 3]
+    assert len(load_dataset("parquet", **options).train) == 6
+    write_parquet(tmp_path / "text.parquet", image, [0, 1, 2], user=["1", "2", "3"])
+    with pytest.raises(ValueError, match="column 'user' holds numbers in one file and texts in another"):
+        read_column("parquet", "user", **{**options, "train": [parts[0], str(tmp_path / "text.parquet")]})
+    with pytest.raises(ValueError, match="holds no rows"):
+        load_dataset("parquet", **{**options, "train": parts[2]})

@@ -91,6 +91,19 @@ def test_ids_come_from_files(people: Path, tmp_path: Path, name: str, content: s
     assert split.forget.tolist() == [4, 17]
 
 
+@pytest.mark.parametrize(("ids", "name"), [("17\n4\n9\n", None), ("train-017\ntrain-004\n", "name")])
+def test_a_file_that_begins_with_an_id_loses_none(people: Path, tmp_path: Path, ids: str, name: str | None) -> None:
+    """The first line of a CSV file is its header: the sample it names would not be forgotten."""
+    (tmp_path / "ids.csv").write_text(ids)
+    with pytest.raises(ValueError, match="looks like an id; its first line must name the column: id"):
+        split_of(people, Scenario(ids=str(tmp_path / "ids.csv")), id_column=name)
+
+
+def test_ids_come_from_the_forget_set_of_another_run(people: Path, tmp_path: Path) -> None:
+    (tmp_path / "forget.csv").write_text("sample_id,id,label,class,step\n4,,1,1,1\n17,,2,2,1\n")
+    assert split_of(people, Scenario(ids=str(tmp_path / "forget.csv"))).forget.tolist() == [4, 17]
+
+
 def test_ids_come_from_parquet_and_lists_and_follow_the_limit(people: Path, tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": ["train-001", "train-008"]}), tmp_path / "ids.parquet")
     assert split_of(people, Scenario(ids=str(tmp_path / "ids.parquet")), id_column="name").forget.tolist() == [1, 8]

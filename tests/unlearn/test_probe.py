@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unlearn import PGU, EUk, UnlearnError, accuracy, second_moments
+from unlearn import METHODS, PGU, CFk, EUk, Training, UnlearnError, accuracy, second_moments, train
 from unlearn.models.probe import Probe, probe, probe_with
 
 X = torch.randn(24, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -188,3 +188,86 @@ def test_labels_in_a_column_are_labels_and_other_shapes_are_refused() -> None:
     assert accuracy(SOUND, column) == accuracy(SOUND, LOADER)
     with pytest.raises(ValueError, match=r"labels: shape \(8, 4\) is not allowed"):
         accuracy(SOUND, [(x, nn.functional.one_hot(y, 4)) for x, y in LOADER])
+
+
+CLASSWISE = ("finetune", "neggrad_plus", "retrain", "eu_k", "pgu")
+
+
+@pytest.mark.parametrize("name", CLASSWISE)
+def test_no_method_takes_classes_from_a_layer_that_does_not_make_the_logits(name: str) -> None:
+    torch.manual_seed(0)
+    model = Net(spare=True).eval()
+    more = {"early_stop": None} if name == "pgu" else {"k": 1} if name == "eu_k" else {}
+    given = {"forget": LOADER[:1], "retain": LOADER[1:], "forget_classes": (0,)}
+    given |= {"moments": second_moments(model, LOADER)} if name == "pgu" else {}
+    with pytest.raises(UnlearnError, match="head makes the logits|spare has no part in the logits"):
+        METHODS[name](epochs=1, **more).unlearn(model, **given)
+
+
+@pytest.mark.parametrize("options", [{"spare": True}, {"head_first": True}])
+def test_random_labels_are_drawn_from_all_classes(options: dict[str, bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model may end with a layer of other outputs: there are as many classes as logits."""
+    from unlearn.methods.kit import task
+
+    seen = []
+    made = task.Task.__init__
+    monkeypatch.setattr(
+        task.Task, "__init__", lambda self, **given: seen.append(given["num_classes"]) or made(self, **given)
+    )
+    torch.manual_seed(0)
+    METHODS["random_label"](epochs=1).unlearn(Net(**options).eval(), forget=LOADER[:1], retain=LOADER[1:])
+    assert seen == [4]
+
+
+class TwoHeads(Net):
+    """A second head runs and is no part of the logits; the body may run without gradients."""
+
+    def __init__(self, without_gradients: bool = False):
+        super().__init__()
+        self.projection = nn.Linear(16, 5)
+        self.without_gradients = without_gradients
+
+    def forward(self, x: Tensor) -> Any:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.without_gradients):
+            found = self.body(x)
+        return {"logits": self.head(found), "projection": self.projection(found)}
+
+
+@pytest.mark.parametrize("without_gradients", [False, True])
+def test_pgu_leaves_what_no_gradient_reaches(without_gradients: bool) -> None:
+    torch.manual_seed(0)
+    model = TwoHeads(without_gradients).eval()
+    method = PGU(gamma=0.9, epochs=1, lr=0.1, early_stop=None)
+    result = method.unlearn(model, forget=LOADER[:1], moments=second_moments(model, LOADER))
+    assert torch.equal(result.model.projection.weight, model.projection.weight)
+    assert not torch.equal(result.model.head.weight, model.head.weight)
+    told = [note for note in result.notes if "no gradient reaches" in note]
+    assert len(told) == 1
+    assert "projection" in told[0]
+    assert ("body.0" in told[0]) == without_gradients
+
+
+def test_loaders_that_can_be_read_only_once() -> None:
+    moments = second_moments(SOUND, LOADER)
+    method = PGU(gamma=0.9, epochs=2, lr=0.1, early_stop=None)
+    listed, once = (method.unlearn(SOUND, forget=f, moments=moments) for f in (LOADER[:2], iter(LOADER[:2])))
+    assert torch.equal(listed.model.head.weight, once.model.head.weight)
+    for method in (EUk(k=1, epochs=2), CFk(k=1, epochs=2), METHODS["retrain"](epochs=2)):
+        with pytest.raises(
+            UnlearnError, match="retain: it can be read only once, and training reads it in every epoch"
+        ):
+            method.unlearn(SOUND, forget=LOADER[:1], retain=iter(LOADER))
+    with pytest.raises(UnlearnError, match="loader: it can be read only once"):
+        second_moments(SOUND, iter(LOADER), augment_passes=2)
+
+
+def test_whole_numbers_are_classes_whatever_their_type() -> None:
+    def trained(labels: Any) -> Tensor:
+        model = copy.deepcopy(SOUND)
+        train(model, [(x, labels(y)) for x, y in LOADER], Training(epochs=1, lr=0.1, augment=None), seed=0)
+        return model.head.weight
+
+    assert torch.equal(trained(lambda y: y), trained(lambda y: y.float()))
+    assert torch.equal(trained(lambda y: y), trained(lambda y: y[:, None].double()))
+    with pytest.raises(ValueError, match="labels: they are fractions"):
+        trained(lambda y: y + 0.5)

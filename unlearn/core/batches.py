@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from .errors import UnlearnError
 
 # A batch is (images, labels), also with more behind them, or a mapping: see `images_and_labels`.
 Loader = Iterable[Any]
@@ -65,19 +67,28 @@ def _flat(labels: Tensor) -> Tensor:
     raise ValueError(f"labels: shape {tuple(labels.shape)} is not allowed; give one class for each image, (n,)")
 
 
+def read_again(loader: Loader, name: str, why: str) -> None:
+    """Raises `UnlearnError` for a loader that can be read only once where several passes are
+    made."""
+    if isinstance(loader, Iterator):
+        raise UnlearnError(f"{name}: it can be read only once, and {why}; give a list of batches or a DataLoader")
+
+
 def to_device(batch: Any, device: torch.device, channels_last: bool = True) -> tuple[Tensor, Tensor]:
     """The images and labels of a batch on `device`, images in the memory layout asked for; nothing
     is copied that is already so.
 
-    Images of 16 bits become float32, whole labels int64.
+    Images of 16 bits become float32, labels int64.
 
-    Raises `ValueError` as `images_and_labels`, and for labels of another shape than `(n,)`.
+    Raises `ValueError` as `images_and_labels`, for labels of another shape than `(n,)` and for
+    fractions.
     """
     images, labels = images_and_labels(batch)
     if labels.ndim != 1:
         labels = _flat(labels)
-    if not labels.is_floating_point():
-        labels = labels.long()
+    numbers, labels = labels, labels.long()
+    if numbers.is_floating_point() and not torch.equal(numbers, labels.to(numbers.dtype)):
+        raise ValueError("labels: they are fractions; give the number of a class for each image")
     if images.dtype in (torch.bfloat16, torch.float16):
         images = images.float()
     layout = torch.channels_last if channels_last and images.ndim == 4 else torch.contiguous_format

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ..core.errors import did_you_mean
+from ..core.paths import local_path
 
 Ids = str | tuple[int | str, ...]
 Column = Callable[[str], np.ndarray]
@@ -19,20 +19,35 @@ LEAST_MODELS = 4  # that memorization is measured on
 _TESTS = ("in", "equals", "from", "to")
 
 
-def read_ids(given: Ids, field: str) -> list[str]:
+def read_ids(given: Ids, field: str, known: np.ndarray | None = None) -> list[str]:
     """Returns the ids that a list or a file names, as text, each once, in their order.
 
     A file is CSV or Parquet with a column `id`, or the only column it has, or text with one id a
-    line. Raises `ValueError` where the file cannot be read or names none.
+    line. Where ids are row numbers, the `sample_id` of a `forget.csv` is meant.
+
+    **Arguments:** `known`: `(n,)`, the ids of the data; None: ids are row numbers.
+
+    Raises `ValueError` where the file cannot be read or names none, or begins with an id instead of
+    the name of its column.
     """
     if not isinstance(given, str):
         found = [str(value) for value in given]
     elif Path(given).suffix.lower() in (".csv", ".parquet"):
         table = _read_table(given, field)
-        name = "id" if "id" in table else next(iter(table)) if len(table) == 1 else None
-        if name is None:
+        if known is None and "sample_id" in table:
+            name = "sample_id"
+        elif "id" in table:
+            name = "id"
+        elif len(table) == 1:
+            name = next(iter(table))
+            if name.isdecimal() or (known is not None and name in _texts(known)):
+                raise ValueError(
+                    f"{field}: {given!r} begins with {name!r}, which looks like an id; its first line must name the "
+                    "column: id"
+                )
+        else:
             raise ValueError(f"{field}: {given!r} has no column 'id'; it has {', '.join(table)}")
-        found = table[name]
+        found = _whole(table, name, given, field)
     else:
         found = [line.strip() for line in _read_text(given, field).splitlines() if line.strip()]
     if not found:
@@ -186,7 +201,7 @@ def read_requests(path: str, known: np.ndarray | None, count: int) -> list[np.nd
     for name in ("id", "order"):
         if name not in table:
             raise ValueError(f"scenario.requests: {path!r} has no column {name!r}; it has {', '.join(table)}")
-    ids, orders = table["id"], table["order"]
+    ids, orders = (_whole(table, name, path, "scenario.requests") for name in ("id", "order"))
     numbers: list[int] = []
     for value in orders:
         try:
@@ -234,21 +249,20 @@ def _texts(values: np.ndarray) -> list[str]:
 
 def _read_text(path: str, field: str) -> str:
     try:
-        return Path(os.path.expanduser(path)).read_text(encoding="utf-8-sig")
+        return local_path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{field}: {path!r} cannot be read ({error}); give a list of ids or a file of them") from None
 
 
 def _read_table(path: str, field: str) -> dict[str, list[str]]:
-    """Returns the columns of a CSV or Parquet file as texts. Raises `ValueError` where it has empty
-    values."""
+    """Returns the columns of a CSV or Parquet file as texts, empty ones for missing values."""
     import pyarrow as pa
     import pyarrow.csv as csv
     import pyarrow.parquet as pq
 
-    where = os.path.expanduser(path)
+    where = local_path(path)
     try:
-        if Path(where).suffix.lower() == ".parquet":
+        if where.suffix.lower() == ".parquet":
             table = pq.read_table(where)
         else:
             with open(where, "rb") as file:
@@ -259,9 +273,12 @@ def _read_table(path: str, field: str) -> dict[str, list[str]]:
         raise ValueError(f"{field}: {path!r} cannot be read ({str(error).splitlines()[0]})") from None
     found: dict[str, list[str]] = {}
     for name in table.column_names:
-        values = table.column(name).to_pylist()
-        needed = name in ("id", "order") or len(table.column_names) == 1
-        if needed and any(value is None or value == "" for value in values):
-            raise ValueError(f"{field}: column {name!r} of {path!r} has empty values")
-        found[name] = [str(value) for value in values]
+        found[name] = ["" if value is None else str(value) for value in table.column(name).to_pylist()]
     return found
+
+
+def _whole(table: Mapping[str, list[str]], name: str, path: str, field: str) -> list[str]:
+    """Returns a column; raises `ValueError` where it has empty values."""
+    if "" in table[name]:
+        raise ValueError(f"{field}: column {name!r} of {path!r} has empty values")
+    return table[name]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..core.paths import local_path
 from .images import ImageDataset, ImageSet, make_dataset
 from .sources import (
     Decoder,
@@ -50,10 +51,10 @@ class ImageFolder(Source):
             raise ValueError(f"dataset.id_column: {self.id_column!r} is not allowed; give file or null")
 
     def _files(self) -> tuple[list[str], dict[str, list[list[Path]]]]:
-        names = [folder.name for folder in class_folders(Path(self.train), "dataset.train")]
+        names = [folder.name for folder in class_folders(local_path(self.train), "dataset.train")]
         groups: dict[str, list[list[Path]]] = {}
         for part in ("train", "test"):
-            root = Path(getattr(self, part))
+            root = local_path(getattr(self, part))
             unknown = [folder.name for folder in class_folders(root, f"dataset.{part}") if folder.name not in names]
             if unknown:
                 raise ValueError(f"dataset.{part}: class {unknown[0]!r} has no folder in {self.train!r}")
@@ -79,7 +80,7 @@ class ImageFolder(Source):
             count = check_limit(limit_of(limit, part), len(files), part)
             rows[part] = files[:count], labels[:count]
         return decode_files(
-            Path(self.train).resolve().parent.name or "images", tuple(names), rows, self.image_size, on_progress
+            local_path(self.train).resolve().parent.name or "images", tuple(names), rows, self.image_size, on_progress
         )
 
     def ids(self) -> str | None:
@@ -91,14 +92,19 @@ class ImageFolder(Source):
         if name != "file":
             raise ValueError(f"dataset: an image folder has no column {name!r}; it has file")
         files, _ = round_robin(self._files()[1]["train"])
-        return np.array([path.relative_to(self.train).as_posix() for path in files[: limit_of(limit, "train")]])
+        root = local_path(self.train)
+        return np.array([path.relative_to(root).as_posix() for path in files[: limit_of(limit, "train")]])
 
     def fingerprint(self) -> str:
         """SHA-256 of the names and contents of all image files and of the options."""
         names, groups = self._files()
         files = [path for part in groups.values() for group in part for path in group]
+        roots = {part: local_path(getattr(self, part)) for part in groups}
         shown = [
-            (part, path.parent.name, path.name) for part, group in groups.items() for paths in group for path in paths
+            (part, path.relative_to(roots[part]).parent.as_posix(), path.name)
+            for part, group in groups.items()
+            for paths in group
+            for path in paths
         ]
         return hash_files(files, names, shown, self.image_size)
 

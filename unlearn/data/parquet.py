@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import glob
 import hashlib
 import json
 import os
@@ -18,6 +17,7 @@ from pyarrow import fs
 
 from ..core.checked import check_integer
 from ..core.errors import did_you_mean
+from ..core.paths import matches
 from .images import ImageDataset, ImageSet, make_dataset
 from .sources import (
     Decoder,
@@ -80,14 +80,13 @@ def expand(paths: Paths, field: str) -> list[_File]:
             found = _remote(path, field)
         else:
             path = os.path.expanduser(path)
-            # A file may be named like a pattern: what is there is meant.
-            pattern = glob.has_magic(path) and not Path(path).exists()
-            names = sorted(glob.glob(path, recursive=True)) if pattern else [path]
-            found = [_File(name, fs.LocalFileSystem(), name) for name in names if Path(name).is_file()]
+            names = matches(path)
+            found = [_File(name, fs.LocalFileSystem(), name) for name in names if os.path.isfile(name)]
         if not found:
-            raise ValueError(
-                f"{field}: {path!r} names no file; check the path (relative paths start at the working folder)"
-            )
+            advice = "check the path (relative paths start at the working folder)"
+            if os.path.isdir(path):
+                advice = f"it is a folder; give its files, as {os.path.join(path, '*.parquet')!r}"
+            raise ValueError(f"{field}: {path!r} names no file; {advice}")
         files += found
     if not files:
         raise ValueError(f"{field}: no files given; give a path, a glob, an s3:// address or a list of them")
@@ -203,6 +202,8 @@ class Parquet(Source):
             with file.open() as parquet:
                 _check_name(parquet.schema_arrow, name, field, file)
                 values = parquet.read(columns=[name]).column(name)
+            if not len(values):
+                continue
             if pa.types.is_dictionary(values.type):
                 values = values.cast(values.type.value_type)
             kind = values.type
@@ -211,8 +212,10 @@ class Parquet(Source):
             if values.null_count:
                 raise ValueError(f"{field}: column {name!r} of {file.shown} has {values.null_count} empty values")
             parts.append(values)
-        column = pa.chunked_array([chunk for part in parts for chunk in part.chunks])
-        found = np.array(column.to_pylist())
+        if len({pa.types.is_primitive(part.type) for part in parts}) > 1:
+            raise ValueError(f"{field}: column {name!r} holds numbers in one file and texts in another")
+        # One list for all files: they may differ in how wide their integers are.
+        found = np.array([value for part in parts for value in part.to_pylist()])
         if self.classes is not None:
             # Names are numbered over all files, so `classes` counts numbers as `load` does.
             labels = self._labels(files)
@@ -230,6 +233,8 @@ class Parquet(Source):
                 self._check_column(parquet.schema_arrow, "image_column", file)
                 self._check_column(parquet.schema_arrow, "label_column", file)
                 column = parquet.read(columns=[self.label_column]).column(self.label_column)
+            if not len(column):
+                continue  # pandas writes columns of no type where there are no rows
             if column.null_count:
                 raise ValueError(
                     f"{file.shown}: column {self.label_column!r} has {column.null_count} rows without a label"
@@ -245,6 +250,8 @@ class Parquet(Source):
                     f"dataset.label_column: column {self.label_column!r} of {file.shown} is {column.type}; "
                     "allowed are integers and strings"
                 )
+        if not parts:
+            raise ValueError(f"{files[0].shown}: holds no rows")
         if len({part.dtype.kind for part in parts}) > 1:
             raise ValueError(
                 f"dataset.label_column: {self.label_column!r} holds integers in one file and strings in another"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core._torchvision import load_torchvision
+from ..core.paths import local_path
 
 _WAYS = "a torchvision model or its weights, timm:NAME, a .json file, or a mapping with mean and std"
 
@@ -46,7 +47,7 @@ def preprocessing(given: Any) -> Preprocessing:
     if not isinstance(given, str) or not given:
         raise ValueError(f"dataset.preprocess: {given!r} is not allowed; give {_WAYS}")
     if given.endswith(".json"):
-        return _of_file(Path(given).expanduser())
+        return _of_file(local_path(given))
     if given.startswith("timm:"):
         return _of_timm(given.removeprefix("timm:"))
     return _of_torchvision(given)

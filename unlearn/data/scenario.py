@@ -316,10 +316,10 @@ def _samples(
     """Returns the rows that kind `samples` forgets, and what there is to say of them."""
     count = len(dataset.train)
     if scenario.ids is not None:
-        return rows_of_ids(read_ids(scenario.ids, "scenario.ids"), ids, count, "scenario.ids"), ()
+        return rows_of_ids(read_ids(scenario.ids, "scenario.ids", ids), ids, count, "scenario.ids"), ()
     if scenario.duplicates_of is not None:
         field, bits = "scenario.duplicates_of", _BITS if scenario.duplicate_bits is None else scenario.duplicate_bits
-        asked = rows_of_ids(read_ids(scenario.duplicates_of, field), ids, count, field)
+        asked = rows_of_ids(read_ids(scenario.duplicates_of, field, ids), ids, count, field)
         found = near_duplicates(dataset.train.images, asked, bits)
         named = [str(row if ids is None else ids[row]) for row in found]
         shown = ", ".join(named[:_LISTED]) + (" …" if len(named) > _LISTED else "")

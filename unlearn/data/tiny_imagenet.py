@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..core.paths import local_path
 from .image_folder import decode_files
 from .images import ImageDataset
 from .sources import Limit, Progress, Source, check_limit, class_folders, hash_files, image_files, limit_of, round_robin
@@ -28,7 +29,7 @@ class TinyImageNet(Source):
     root: str
 
     def _files(self) -> tuple[tuple[str, ...], dict[str, tuple[list[Path], np.ndarray]]]:
-        root = Path(self.root)
+        root = local_path(self.root)
         folders = class_folders(root / "train", "dataset.root")
         names = tuple(folder.name for folder in folders)
         groups = [image_files(folder / "images") if (folder / "images").is_dir() else [] for folder in folders]

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..core._torchvision import load_torchvision
+from ..core.paths import local_path
 from .images import ImageDataset, ImageSet, make_dataset
 from .sources import Limit, Progress, Source, check_image_size, check_limit, hash_files, limit_of
 
@@ -50,7 +51,7 @@ class TorchvisionSet(Source):
         if "download" in inspect.signature(kind).parameters:
             options["download"] = self.download
         try:
-            return kind(self.root, **options)
+            return kind(str(local_path(self.root)), **options)
         except (RuntimeError, OSError, ImportError) as error:
             advice = "" if self.download else "; set dataset.download: true to fetch it"
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -102,8 +103,8 @@ class TorchvisionSet(Source):
         """
         opened = self._open("train")
         folder = getattr(opened, "base_folder", None) or type(opened).__name__
-        base = Path(self.root) / folder if isinstance(folder, str) else Path(folder)
-        base = base if base.exists() else Path(self.root)
+        base = local_path(self.root) / folder if isinstance(folder, str) else Path(folder)
+        base = base if base.exists() else local_path(self.root)
         files = sorted(path for path in base.rglob("*") if path.is_file())
         return hash_files(files, self.name, self.image_size, [str(path.relative_to(base)) for path in files])
 

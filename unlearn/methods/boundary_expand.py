@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..models.classes import last_linear, with_module
+from ..models.probe import Probe
 from .base import Card, Preset, Presets, Range, Ranges
 from .kit import GradientMethod, Task
 
@@ -37,6 +38,9 @@ class BoundaryExpand(GradientMethod):
     lr: float = 1e-5
     weight_decay: float = 0.0
     batch_size: int = 64
+
+    def check_model(self, model: nn.Module, looked: Probe) -> None:
+        looked.require_head(model)
 
     def run(self, task: Task) -> None:
         """Trains with the added output."""

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..core.seeds import check_seed
 from ..models.classes import last_linear
+from ..models.probe import Probe
 from .base import Card, Preset, Presets, Range, Ranges
 from .kit import KitMethod, Task
 
@@ -59,6 +60,9 @@ class FisherForgetting(KitMethod):
         if found.ndim > 1:
             found = found.mean(dim=1, keepdim=True).expand_as(found)
         return found * 10 if last or found.ndim == 1 else found
+
+    def check_model(self, model: nn.Module, looked: Probe) -> None:
+        looked.require_head(model)
 
     def run(self, task: Task) -> None:
         """Adds the noise."""

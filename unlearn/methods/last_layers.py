@@ -111,7 +111,7 @@ class _LastLayers(RetainTraining):
         looked = probe_with(result, retain)
         if looked is not None:
             self.check_model(result, looked)
-            if forget_classes and num_classes is not None:
+            if forget_classes:
                 looked.require_head(result, num_classes)
         trained = {id(parameter) for module in active for parameter in module.parameters()}
         before = [parameter.detach().clone() for parameter in result.parameters() if id(parameter) in trained]

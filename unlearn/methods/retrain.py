@@ -12,12 +12,13 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from ..core.batches import EpochCallback, Loader
+from ..core.batches import EpochCallback, Loader, read_again
 from ..core.errors import UnlearnError
 from ..core.modes import modes_kept
 from ..core.seeds import check_seed, seeded
 from ..data.loader import ArrayLoader
 from ..models.classes import drop_classes
+from ..models.probe import probe_with
 from ..models.reset import reset
 from ..moments.basis import CoreBasis
 from ..moments.fisher import Fisher
@@ -63,6 +64,7 @@ class RetainTraining(Training, Method):
             raise UnlearnError(f"retain: {self.name} trains on the retain set; give its loader")
         if isinstance(retain, ArrayLoader):
             return retain.replace(batch_size=self.batch_size, augment=self.augment, shuffle=True, seed=self.seed)
+        read_again(retain, "retain", "training reads it in every epoch")
         return retain
 
 
@@ -130,6 +132,8 @@ class Retrain(RetainTraining):
         """
         batches = self.batches(retain)
         result = copy.deepcopy(model)
+        if forget_classes and (looked := probe_with(result, batches)) is not None:
+            looked.require_head(result, num_classes)
         report = with_accuracies(result, {"forget": forget, "validation": validation, **(monitor or {})}, on_epoch)
         with modes_kept(result):
             with seeded(self.seed):

@@ -32,6 +32,7 @@ class Probe:
         on.
     - `left_alone`: modules with weights that projection does not reach, such as transposed
         convolutions and attention.
+    - `outputs`: how many logits there are.
     """
 
     defined: tuple[str, ...]
@@ -39,6 +40,7 @@ class Probe:
     unused: tuple[str, ...]
     left_alone: tuple[str, ...]
     feeds: Mapping[str, frozenset[str]]
+    outputs: int
 
     def require_deepest(self, names: Iterable[str], what: str) -> None:
         """Makes sure that what runs on the outputs of `names` is among `names` itself, as it is for
@@ -61,9 +63,12 @@ class Probe:
                     "define layers in the order in which they run"
                 )
 
-    def require_head(self, model: nn.Module, num_classes: int) -> None:
+    def require_head(self, model: nn.Module, num_classes: int | None = None) -> None:
         """Makes sure that the linear layer defined last makes the logits, as taking classes out of
         a model needs.
+
+        **Arguments:** `num_classes`: how many outputs it must have; None: as many as there are
+        logits.
 
         **Raises:** `UnlearnError` where it does not.
         """
@@ -77,11 +82,12 @@ class Probe:
             maker = (after or used or ["another layer"])[-1]
             raise UnlearnError(
                 f"model: {head or 'it'} is the last linear layer defined, but {maker} makes the logits; "
-                "define the layer that makes them last to forget whole classes"
+                "define the layer that makes them last"
             )
         outputs = model.get_submodule(head).out_features
-        if outputs != num_classes:
-            raise UnlearnError(f"model: {head} has {outputs} outputs for {num_classes} classes; they must be as many")
+        wanted = self.outputs if num_classes is None else num_classes
+        if outputs != wanted:
+            raise UnlearnError(f"model: {head} has {outputs} outputs for {wanted} classes; they must be as many")
 
 
 def probe(model: nn.Module, images: Tensor, num_classes: int | None = None) -> Probe:
@@ -117,7 +123,7 @@ def probe(model: nn.Module, images: Tensor, num_classes: int | None = None) -> P
             hook.remove()
     unused = tuple(name for name, gradient in zip(layers, gradients, strict=True) if gradient is None)
     left_alone = tuple(name for name, module in model.named_modules() if isinstance(module, _LEFT_ALONE))
-    return Probe(tuple(layers), executed, unused, left_alone, feeds)
+    return Probe(tuple(layers), executed, unused, left_alone, feeds, logits.shape[1])
 
 
 def probe_with(model: nn.Module, loader: Loader, num_classes: int | None = None) -> Probe | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..core.batches import Loader, device_of, to_device
+from ..core.batches import Loader, device_of, read_again, to_device
 from ..core.checked import check_integer
 from ..core.digests import as_text, combined, digest_data, digest_images, digest_model
 from ..core.errors import IncompatibleMoments
@@ -261,6 +261,8 @@ def second_moments(
     is empty.
     """
     check_integer("augment_passes", augment_passes, 1)
+    if augment_passes > 1:
+        read_again(loader, "loader", f"augment_passes is {augment_passes}")
     found = projectable_layers(model)
     wanted = list(found) if layers is None else list(layers)
     for name in wanted:

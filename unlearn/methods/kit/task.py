@@ -18,7 +18,8 @@ from ...core.errors import MethodDidNothing, UnlearnError
 from ...core.modes import flags_kept, modes_kept, train_with_norms_frozen
 from ...core.numerics import arithmetic, deterministic_convolutions
 from ...core.seeds import seeded
-from ...models.classes import drop_classes
+from ...models.classes import drop_classes, last_linear
+from ...models.probe import probe_with
 from ...models.reset import reset
 from ...moments.basis import CoreBasis
 from ...moments.fisher import Fisher, fisher_diagonal
@@ -268,6 +269,11 @@ class KitMethod(Method):
         if not forget_classes and self.scenarios == frozenset({"classes"}):
             raise UnlearnError(f"forget_classes: {self.name} forgets whole classes only; give the classes")
         result = copy.deepcopy(model)
+        looked = probe_with(result, forget)
+        if looked is not None:
+            self.check_model(result, looked)
+            if forget_classes:
+                looked.require_head(result, num_classes)
         device = device_of(result)
         seed = int(self.setting("seed", 0))
         options: dict[str, Any] = {"device": device, "batch_size": needs.batch_size, "augment": needs.augment}
@@ -283,7 +289,7 @@ class KitMethod(Method):
             moments=moments if needs.access == "moments" else None,
             stored_fisher=fisher if needs.access == "fisher" else None,
             validation_set=validation if needs.validation else None,
-            num_classes=num_classes or _outputs(result),
+            num_classes=num_classes or (looked.outputs if looked else last_linear(result)[1].out_features),
             forget_classes=tuple(forget_classes),
             monitor={"forget": forgotten.plain(512), **(monitor or {})},
             on_epoch=on_epoch,
@@ -306,11 +312,6 @@ class KitMethod(Method):
                 )
             task.notes.append(f"the model is as it was given: {task.kept_as_given}")
         return UnlearnResult(drop_classes(task.model, task.forget_classes), task.history, task.stopped_at, task.notes)
-
-
-def _outputs(model: nn.Module) -> int:
-    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    return layers[-1].out_features if layers else 0
 
 
 def _changed(name: str, before: nn.Module, after: nn.Module) -> bool:

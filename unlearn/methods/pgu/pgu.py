@@ -8,7 +8,7 @@ only.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar
 
@@ -156,12 +156,14 @@ class PGU(Settings, Method):
         `MethodDidNothing`; `UnlearnError` where an input is missing.
         """
         self._check_inputs(validation, monitor, forget_classes)
+        if isinstance(forget, Iterator):
+            forget = list(forget)  # read for its moments, and again to unlearn
         result = copy.deepcopy(model)
         names = self._moving_layers(result)
         looked = probe_with(result, forget) if self.top_k is not None or forget_classes else None
         if looked is not None:
             self.check_model(result, looked)
-        if looked is not None and forget_classes and num_classes is not None:
+        if looked is not None and forget_classes:
             looked.require_head(result, num_classes)
         # A caller's autocast would round moments, spaces and steps that are to be float32.
         with autocast(device_of(model), "float32"):

@@ -60,6 +60,7 @@ class Run:
         self.projectors: dict[str, Projector] = {}
         self.cores: dict[str, tuple[Tensor, Tensor]] = {}
         self.inputs: dict[str, _InputSide] = {}
+        self.unreached: dict[str, None] = {}  # layers that no gradient reaches, in their order
         self.state: dict[str, dict[str, Any]] = {}  # the optimiser's
         for name in names:
             layer, gamma = layers[name], method.gamma_of(name)
@@ -152,6 +153,9 @@ class Run:
         finally:
             for side in self.inputs.values():
                 side.remove()
+        if self.unreached:
+            names = ", ".join(list(self.unreached)[:5])
+            self.notes.append(f"no gradient reaches {names}: left as given")
         if stopped_at != 0:  # 0: the release's rule chose the model as it was
             self._check_moved(before)
         return UnlearnResult(drop_classes(self.model, self.forget_classes), history, stopped_at, self.notes)
@@ -247,10 +251,13 @@ class Run:
             loss = method.details.forget_weight * first + method.entropy_weight * second
             totals += torch.stack([loss, first, second]).detach().double() * len(labels)
             if self.weights:
-                gradients = torch.autograd.grad(loss, list(self.weights.values()))
+                gradients = torch.autograd.grad(loss, list(self.weights.values()), allow_unused=True)
                 with torch.no_grad():
                     for name, gradient in zip(self.weights, gradients, strict=True):
-                        self._update(name, gradient, rate, kept[name])
+                        if gradient is None:  # no part in the logits, or run without gradients
+                            self.unreached.setdefault(name)
+                        else:
+                            self._update(name, gradient, rate, kept[name])
         loss_mean, first_mean, second_mean = (totals / len(self.labels)).tolist()
         fractions = {name: float(part[0] / part[1]) if float(part[1]) else None for name, part in kept.items()}
         means = {"loss": loss_mean, "loss_forget": first_mean, "loss_entropy": second_mean}
