@@ -87,7 +87,8 @@ COMMANDS = {
     "completion": Command("completion", own_arguments.completion, "print a script that completes commands in a shell"),
 }
 
-GRACE_SECONDS = 5.0  # between a signal and the end by force: ten seconds are promised, on busy machines too
+# Between a signal and the end by force: ten seconds are promised, on busy machines, too.
+GRACE_SECONDS = 5.0
 _interrupted = False
 
 

@@ -38,7 +38,7 @@ def method_inputs(
         # Stopping looks at the validation half, so that the reported half of the test data stays
         # unseen.
         given["monitor"] = {"retain": context.loader("train", rows), "test": context.loader("test", split.val)}
-    given["num_classes"] = context.data.dataset.num_classes
     if split.forget_classes:
+        given["num_classes"] = context.data.dataset.num_classes
         given["forget_classes"] = tuple(int(c) for c in split.forget_classes)
     return given

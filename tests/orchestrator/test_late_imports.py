@@ -18,11 +18,13 @@ ALLOWED = {
     "unlearn/core/tensor_files.py": "safetensors serves files alone; the library needs torch, NumPy, Pillow and Arrow",
     "unlearn/data/digits.py": "scikit-learn takes seconds to import, for one of the sources",
     "unlearn/data/forget_set.py": "Arrow and imagehash serve few scenarios, and the library needs torch alone",
+    "orchestrator/commands/store.py": "torch takes seconds to import; `store verify` needs none",
     "orchestrator/engine/start.py": "Ray takes seconds to import",
     "orchestrator/experiments/run.py": "Matplotlib is for the report alone",
     "orchestrator/experiments/league/league.py": "Matplotlib is for the report alone",
     "orchestrator/experiments/search.py": "Ray takes seconds to import",
     "orchestrator/experiments/stages.py": "Ray takes seconds to import",
+    "orchestrator/records/folder.py": "torch takes seconds to import; `status` and `watch` need none",
     "orchestrator/records/mlflow_server.py": "MLflow takes seconds to import; a thread of its own waits for it",
     "orchestrator/store/__init__.py": "boto3 is an extra",
 }
