@@ -28,7 +28,8 @@ slowest experiment's, all invocations together, over the undisturbed run's. For 
 the command takes where everything is done is subtracted. In brackets, what the undisturbed run
 takes until its first unit is done is subtracted instead: starting Ray again is a large part of so
 short a run. A worker that was killed is allowed what a worker takes to start. More than 1.5 × in
-brackets counts as not survived.
+brackets counts as not survived. The last run of a scenario with a seed stands; the
+[log](../../LOG.md) says what earlier ones missed.
 """
 
 COMPARISON = """\
