@@ -72,7 +72,8 @@ def finish(place: Place, report: Report) -> None:
 
 
 def last_line(place: Place) -> str:
-    lines = place.invocations[-1].errors().strip().splitlines()
+    """Returns what the last command said last, without the folder that this machine chose."""
+    lines = place.invocations[-1].errors().replace(f"{place.lab.root}/", "").strip().splitlines()
     return lines[-1][:200] if lines else "(nothing said)"
 
 
