@@ -18,10 +18,10 @@ def doubts(survey: Survey) -> list[str]:
     """Returns questions about labels and logits, none where both look right."""
     found = []
     everything = _sum(survey.tallies.values())
-    if everything.share(everything.shares) >= NEARLY_ALL:
+    if everything.share(everything.probabilities) >= NEARLY_ALL:
         found.append(
-            "Are these probabilities? All numbers lie from 0 to 1, or rows sum to 100, and attacks take logits. Give what comes before the softmax, "
-            "or the logarithms of the probabilities."
+            "Are these probabilities? All numbers lie from 0 to 1, or rows sum to 100, and attacks take logits. "
+            "Give what comes before the softmax, or the logarithms of the probabilities."
         )
     members = [code for code, model in enumerate(survey.models) if model[ROLE] == "original" and code in survey.tallies]
     originals = _sum(survey.tallies[code] for code in members)

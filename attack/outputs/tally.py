@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-PERCENT_ROUNDING = 5.0  # rows of rounded percent miss 100 by a little
+ROUNDING = 1e-3  # by which a probability may exceed 1
+PERCENT_ROUNDING = 5.0  # by which a row of whole percent may miss 100
 
 
 @dataclass
@@ -15,15 +16,15 @@ class Tally:
     """Counts of one model's rows.
 
     **Arguments:** `rows`: all. `right`: the largest logit is the label's. `one_less`, `one_more`:
-    it is that of the class before, or after. `shares`: every number is from 0 to 1, or the row
-    sums to 100 without a negative one, as percent do.
+    it is that of the class before, or after. `probabilities`: every number is from 0 to 1, or
+    none is negative and their sum is 100.
     """
 
     rows: int = 0
     right: int = 0
     one_less: int = 0
     one_more: int = 0
-    shares: int = 0
+    probabilities: int = 0
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
@@ -44,8 +45,8 @@ def tallies(logits: np.ndarray, labels: np.ndarray, models: np.ndarray, classes:
         said = np.asarray(classes, dtype=np.int64)[said]
     with np.errstate(invalid="ignore", over="ignore"):
         percent = np.abs(logits.sum(axis=1, dtype=np.float64) - 100.0) < PERCENT_ROUNDING
-        shares = (logits.min(axis=1) >= 0) & ((logits.max(axis=1) <= 1.0) | percent)
-    kinds = (said == labels, said == labels - 1, said == labels + 1, shares)
+        probabilities = (logits.min(axis=1) >= 0) & ((logits.max(axis=1) <= 1.0 + ROUNDING) | percent)
+    kinds = (said == labels, said == labels - 1, said == labels + 1, probabilities)
     found, places = np.unique(models, return_inverse=True)
     counts = [np.bincount(places, minlength=len(found))]
     counts += [np.bincount(places[kind], minlength=len(found)) for kind in kinds]

@@ -18,8 +18,8 @@ def main(args: argparse.Namespace) -> int:
     if args.page is None:
         print(compare(args.folders, args.format), end="")
         return 0
-    _require_own(args.page)
     try:
+        _require_own(args.page)
         write_synced(args.page, compare_page(args.folders).encode("utf-8", "replace"))
     except OSError as error:
         raise EnvironmentFault(f"--page: {str(args.page)!r}: cannot be written ({error.strerror})") from None
@@ -29,5 +29,8 @@ def main(args: argparse.Namespace) -> int:
 
 def _require_own(page: Path) -> None:
     """Raises `UserError` where a file that is no page of `compare` would be replaced."""
-    if page.is_file() and PAGE_MARK.encode() not in page.read_bytes()[:4096]:
-        raise UserError(f"--page: {str(page)!r}: is no page of `compare` and would be replaced; give another name")
+    if page.is_file():
+        with page.open("rb") as file:
+            ours = PAGE_MARK.encode() in file.read(4096)
+        if not ours:
+            raise UserError(f"--page: {str(page)!r}: is no page of `compare` and would be replaced; give another name")

@@ -47,9 +47,7 @@ def _section_faults(draft: Draft) -> list[Fault]:
         found += [
             Fault(f"model.{key}", model[key], "follows from the data", "leave it out") for key in GIVEN if key in model
         ]
-    if isinstance(name, str) and name not in MODELS and ":" not in name:
-        known = [*MODELS, *torchvision_names()]
-        if name not in known:
+        if ":" not in name and name not in (known := [*MODELS, *torchvision_names()]):
             found.append(
                 Fault(
                     "model.name",

@@ -64,6 +64,7 @@ CASES = {
     "probabilities": (softmax, ("probabilities?",)),
     "of three digits": (lambda t: with_logits(t, logits_matrix(softmax(t)).round(3)), ("probabilities?",)),
     "of two digits": (lambda t: with_logits(t, logits_matrix(softmax(t)).round(2)), ("probabilities?",)),
+    "a little above 1": (lambda t: with_logits(t, logits_matrix(softmax(t)) + 1e-4), ("probabilities?",)),
     "percent": (lambda t: with_logits(t, (100 * logits_matrix(softmax(t))).round()), ("probabilities?",)),
     "sigmoids": (lambda t: with_logits(t, 1 / (1 + np.exp(-logits_matrix(t)))), ("probabilities?",)),
     "log probabilities": (lambda t: with_logits(t, np.log(logits_matrix(softmax(t)))), ()),

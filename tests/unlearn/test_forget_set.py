@@ -102,6 +102,8 @@ def test_a_file_that_begins_with_an_id_loses_none(people: Path, tmp_path: Path, 
 def test_ids_come_from_the_forget_set_of_another_run(people: Path, tmp_path: Path) -> None:
     (tmp_path / "forget.csv").write_text("sample_id,id,label,class,step\n4,,1,1,1\n17,,2,2,1\n")
     assert split_of(people, Scenario(ids=str(tmp_path / "forget.csv"))).forget.tolist() == [4, 17]
+    (tmp_path / "own.csv").write_text("sample_id,id\n4,5\n17,18\n")
+    assert split_of(people, Scenario(ids=str(tmp_path / "own.csv"))).forget.tolist() == [5, 18], "an id is an id"
 
 
 def test_ids_come_from_parquet_and_lists_and_follow_the_limit(people: Path, tmp_path: Path) -> None:

@@ -204,6 +204,15 @@ def test_no_method_takes_classes_from_a_layer_that_does_not_make_the_logits(name
         METHODS[name](epochs=1, **more).unlearn(model, **given)
 
 
+@pytest.mark.parametrize("name", ["boundary_expand", "fisher"])
+@pytest.mark.parametrize("options", [{"spare": True}, {"head_first": True}])
+def test_methods_that_change_the_head_find_it(name: str, options: dict[str, bool]) -> None:
+    model = Net(**options).eval()
+    with pytest.raises(UnlearnError, match="head makes the logits"):
+        METHODS[name]().check_model(model, probe(model, X[:2]))
+    METHODS[name]().check_model(SOUND, probe(SOUND, X[:2]))
+
+
 @pytest.mark.parametrize("options", [{"spare": True}, {"head_first": True}])
 def test_random_labels_are_drawn_from_all_classes(options: dict[str, bool], monkeypatch: pytest.MonkeyPatch) -> None:
     """A model may end with a layer of other outputs: there are as many classes as logits."""
@@ -250,8 +259,9 @@ def test_pgu_leaves_what_no_gradient_reaches(without_gradients: bool) -> None:
 def test_loaders_that_can_be_read_only_once() -> None:
     moments = second_moments(SOUND, LOADER)
     method = PGU(gamma=0.9, epochs=2, lr=0.1, early_stop=None)
-    listed, once = (method.unlearn(SOUND, forget=f, moments=moments) for f in (LOADER[:2], iter(LOADER[:2])))
-    assert torch.equal(listed.model.head.weight, once.model.head.weight)
+    for forgetting, given in ((method, {"moments": moments}), (METHODS["grad_ascent"](lr=0.1), {})):
+        listed, once = (forgetting.unlearn(SOUND, forget=f, **given) for f in (LOADER[:2], iter(LOADER[:2])))
+        assert torch.equal(listed.model.head.weight, once.model.head.weight)
     for method in (EUk(k=1, epochs=2), CFk(k=1, epochs=2), METHODS["retrain"](epochs=2)):
         with pytest.raises(
             UnlearnError, match="retain: it can be read only once, and training reads it in every epoch"

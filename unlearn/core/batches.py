@@ -67,6 +67,11 @@ def _flat(labels: Tensor) -> Tensor:
     raise ValueError(f"labels: shape {tuple(labels.shape)} is not allowed; give one class for each image, (n,)")
 
 
+def kept(loader: Loader) -> Loader:
+    """Returns a loader that can be read again: a list of what can be read only once."""
+    return list(loader) if isinstance(loader, Iterator) else loader
+
+
 def read_again(loader: Loader, name: str, why: str) -> None:
     """Raises `UnlearnError` for a loader that can be read only once where several passes are
     made."""

@@ -23,7 +23,7 @@ def read_ids(given: Ids, field: str, known: np.ndarray | None = None) -> list[st
     """Returns the ids that a list or a file names, as text, each once, in their order.
 
     A file is CSV or Parquet with a column `id`, or the only column it has, or text with one id a
-    line. Where ids are row numbers, the `sample_id` of a `forget.csv` is meant.
+    line. Where ids are row numbers and `id` is empty, as in a `forget.csv`, `sample_id` is meant.
 
     **Arguments:** `known`: `(n,)`, the ids of the data; None: ids are row numbers.
 
@@ -34,7 +34,7 @@ def read_ids(given: Ids, field: str, known: np.ndarray | None = None) -> list[st
         found = [str(value) for value in given]
     elif Path(given).suffix.lower() in (".csv", ".parquet"):
         table = _read_table(given, field)
-        if known is None and "sample_id" in table:
+        if known is None and "sample_id" in table and not any(table.get("id", ())):
             name = "sample_id"
         elif "id" in table:
             name = "id"

@@ -13,12 +13,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ...core.batches import EpochCallback, Loader, device_of
+from ...core.batches import EpochCallback, Loader, device_of, kept
 from ...core.errors import MethodDidNothing, UnlearnError
 from ...core.modes import flags_kept, modes_kept, train_with_norms_frozen
 from ...core.numerics import arithmetic, deterministic_convolutions
 from ...core.seeds import seeded
-from ...models.classes import drop_classes, last_linear
+from ...models.classes import drop_classes
 from ...models.probe import probe_with
 from ...models.reset import reset
 from ...moments.basis import CoreBasis
@@ -269,11 +269,12 @@ class KitMethod(Method):
         if not forget_classes and self.scenarios == frozenset({"classes"}):
             raise UnlearnError(f"forget_classes: {self.name} forgets whole classes only; give the classes")
         result = copy.deepcopy(model)
+        forget = kept(forget)
         looked = probe_with(result, forget)
-        if looked is not None:
-            self.check_model(result, looked)
-            if forget_classes:
-                looked.require_head(result, num_classes)
+        assert looked is not None, "the forget set can be read again"
+        self.check_model(result, looked)
+        if forget_classes:
+            looked.require_head(result, num_classes)
         device = device_of(result)
         seed = int(self.setting("seed", 0))
         options: dict[str, Any] = {"device": device, "batch_size": needs.batch_size, "augment": needs.augment}
@@ -289,7 +290,7 @@ class KitMethod(Method):
             moments=moments if needs.access == "moments" else None,
             stored_fisher=fisher if needs.access == "fisher" else None,
             validation_set=validation if needs.validation else None,
-            num_classes=num_classes or (looked.outputs if looked else last_linear(result)[1].out_features),
+            num_classes=num_classes or looked.outputs,
             forget_classes=tuple(forget_classes),
             monitor={"forget": forgotten.plain(512), **(monitor or {})},
             on_epoch=on_epoch,

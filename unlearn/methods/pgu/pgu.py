@@ -8,13 +8,13 @@ only.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar
 
 from torch import nn
 
-from ...core.batches import EpochCallback, Loader, device_of
+from ...core.batches import EpochCallback, Loader, device_of, kept
 from ...core.errors import IncompatibleMoments, UnlearnError
 from ...data.loader import ArrayLoader
 from ...data.scenario import Split
@@ -156,8 +156,7 @@ class PGU(Settings, Method):
         `MethodDidNothing`; `UnlearnError` where an input is missing.
         """
         self._check_inputs(validation, monitor, forget_classes)
-        if isinstance(forget, Iterator):
-            forget = list(forget)  # read for its moments, and again to unlearn
+        forget = kept(forget)  # read for its moments, and again to unlearn
         result = copy.deepcopy(model)
         names = self._moving_layers(result)
         looked = probe_with(result, forget) if self.top_k is not None or forget_classes else None
