@@ -24,7 +24,8 @@ from attack.attacks.xgboost import FittedXGBoost
 from attack.outputs.measured import identified
 from attack.outputs.table import rows_where
 from orchestrator.engine.attacker import trainer, worker
-from orchestrator.engine.attacker.fit import choose_path, fit_all_distributed, fit_distributed, gpus_for
+from orchestrator.engine.attacker.fit import fit_all_distributed, fit_distributed, gpus_for
+from orchestrator.engine.attacker.path import choose_path
 from orchestrator.engine.attacker.scores import score_distributed
 from orchestrator.engine.attacker.trainer import CandidateTrainer, Part, Trained, Wanted
 from orchestrator.engine.attacker.worker import WorkerPlan

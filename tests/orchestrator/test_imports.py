@@ -39,6 +39,13 @@ def test_the_driver(module: str) -> None:
 
 
 @pytest.mark.medium
+def test_a_start_of_ray() -> None:
+    """Ray Train's XGBoost, which few runs use, is not needed to join or start Ray."""
+    found = imported("import orchestrator.engine.ray.engine", "import torch\nfrom ray import tune")
+    assert not LATE & set(found)
+
+
+@pytest.mark.medium
 @pytest.mark.parametrize("command", ["status", "watch", "table", "compare", "store", "recipes", "completion"])
 def test_a_command_that_only_reads(command: str) -> None:
     """Somebody waits for its answer: torch alone takes longer than all else that it does."""

@@ -19,6 +19,7 @@ ALLOWED = {
     "unlearn/data/digits.py": "scikit-learn takes seconds to import, for one of the sources",
     "unlearn/data/forget_set.py": "Arrow and imagehash serve few scenarios, and the library needs torch alone",
     "orchestrator/commands/store.py": "torch takes seconds to import; `store verify` needs none",
+    "orchestrator/engine/ray/engine.py": "the distributed attacker imports XGBoost, SciPy and scikit-learn",
     "orchestrator/engine/start.py": "Ray takes seconds to import",
     "orchestrator/experiments/run.py": "Matplotlib is for the report alone",
     "orchestrator/experiments/league/league.py": "Matplotlib is for the report alone",

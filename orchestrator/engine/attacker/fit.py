@@ -25,19 +25,14 @@ from ray.train.xgboost import XGBoostTrainer
 
 from attack.attacks.spool import FOLDS
 from attack.attacks.xgboost import FittedXGBoost, XGBoostAttack, refuse_split_by_row
-from attack.library import load_xgboost
 from attack.outputs.fragments import Fragment, deal, fragments, label_classes_of, models_of, softmax_width
 
 from .candidates import try_candidates
+from .path import knows_gpus
 from .trainer import CandidateTrainer
 from .worker import ROLES, Prepare, WorkerPlan, train_worker
 
 MAX_TASKS = 256  # Ray Data tasks for one worker's fragments; more cost more than they balance
-
-
-def choose_path(rows: int, threshold: int) -> str:
-    """Returns `distributed` from `threshold` rows on, else `in_process`."""
-    return "distributed" if rows >= threshold else "in_process"
 
 
 def fit_distributed(
@@ -213,13 +208,6 @@ def shards_of(paths: Sequence[str], workers: int, filesystem: FileSystem | None 
     same files, in their order.
     """
     return deal(fragments(paths, filesystem, roles=ROLES, folds=FOLDS, least=workers), workers)
-
-
-def knows_gpus() -> bool:
-    """Says whether XGBoost is built for GPUs here."""
-    xgboost = load_xgboost()
-
-    return bool(xgboost.build_info().get("USE_CUDA"))
 
 
 def gpus_for(workers: int) -> bool:

@@ -14,7 +14,8 @@ from attack.audit.runner import InProcess, by_model
 from attack.outputs.measured import Measured
 from attack.outputs.sources import ParquetFiles, Source
 
-from .fit import fit_all_distributed, knows_gpus
+from .fit import fit_all_distributed
+from .path import knows_gpus
 from .scores import score_distributed
 
 

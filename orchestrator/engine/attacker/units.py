@@ -24,7 +24,8 @@ from ...work.commit import commit_unit
 from ...work.scoring import save_fitted
 from ..base import Ledger
 from ..ray.placement import Placement
-from .fit import fit_all_distributed, knows_gpus
+from .fit import fit_all_distributed
+from .path import knows_gpus
 
 GIB = 2**30
 

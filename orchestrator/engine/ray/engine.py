@@ -16,8 +16,7 @@ from ...plan.data import ExperimentData
 from ...plan.units import Outcome, Unit, default_threads
 from ...recipe.sections import Resources
 from ...store import Store
-from ..attacker.fit import choose_path, knows_gpus
-from ..attacker.units import DistributedAttackers
+from ..attacker.path import choose_path, knows_gpus
 from ..base import Ledger, Listener
 from .outputs import run_outputs
 from .placement import Node, place
@@ -99,6 +98,8 @@ class RayEngine:
                 self._run_trials(streamed, ledger)
             if distributed := ledger.left(distributed):
                 self._look_at_nodes()
+                from ..attacker.units import DistributedAttackers  # Ray Train's XGBoost: seconds to import
+
                 attackers = DistributedAttackers(self.store, self.resources, self.placement, self._write_outputs)
                 attackers.run(distributed, ledger)
                 self._account(distributed, ledger, "")
