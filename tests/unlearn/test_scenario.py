@@ -1,5 +1,7 @@
 """Scenarios and splits: what is forgotten, retained, used to stop and used to report."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -165,3 +167,21 @@ def test_scenarios_that_ask_too_much_of_the_data_are_refused(scenario, message):
     with pytest.raises(ValueError, match=message) as error:
         make_split(shuffled(), scenario, 0)
     assert "\n" not in str(error.value)
+
+
+def test_classes_by_number_and_by_name_are_the_same():
+    """Names from strings are sorted as texts, so the class named 10 is not the tenth."""
+    dataset = dataclasses.replace(shuffled(), class_names=("1", "10", "2", "cat"))
+    by_number = make_split(dataset, Scenario(kind="classes", classes=(1, 3)), 0)
+    by_name = make_split(dataset, Scenario(kind="classes", classes=("cat", "10")), 0)
+    assert by_name.forget_classes == by_number.forget_classes == (1, 3)
+    np.testing.assert_array_equal(by_name.forget, by_number.forget)
+    assert by_number.notes == ("classes to forget: 1 (10), 3 (cat)",)
+    with pytest.raises(ValueError, match=r"'cut' is no class of toy; .* names such as '1'; did you mean 'cat'\?"):
+        make_split(dataset, Scenario(kind="classes", classes=("cut",)), 0)
+    with pytest.raises(ValueError, match="gives one class twice"):
+        make_split(dataset, Scenario(kind="classes", classes=("cat", 3)), 0)
+
+
+def test_classes_that_are_named_by_their_numbers_need_no_note():
+    assert make_split(shuffled(), Scenario(kind="classes", classes=(1,)), 0).notes == ()

@@ -64,7 +64,7 @@ class Scenario:
     - `duplicates_of`: these ids and every near-identical image (`samples`).
     - `duplicate_bits`: bits out of 64 in which perceptual hashes of near-identical images may
         differ (`duplicates_of`); None: 4.
-    - `classes`: class numbers (`classes`).
+    - `classes`: numbers or names of classes (`classes`).
     - `count`: poisoned samples in all, spread evenly over the classes (`poison`).
     - `step`, `steps`: samples of each class a step, and how many steps (`incremental`).
     - `requests`: a CSV or Parquet file with columns `id` and `order` (`incremental`). Samples with
@@ -79,7 +79,7 @@ class Scenario:
 
     kind: str = "samples"
     per_class: int | None = None
-    classes: tuple[int, ...] = ()
+    classes: tuple[int | str, ...] = ()
     count: int | None = None
     step: int | None = None
     steps: int | None = None
@@ -148,10 +148,11 @@ class Scenario:
                 raise ValueError(f"{problem}a number above 0 and below 1")
         elif field == "classes":
             if not value or len(set(value)) != len(value):
-                raise ValueError(f"{problem}class numbers, each once")
+                raise ValueError(f"{problem}numbers or names of classes, each once")
             for label in value:
-                if isinstance(label, bool) or not isinstance(label, int) or label < 0:
-                    raise ValueError(f"scenario.classes: {label!r} is not allowed; give class numbers from 0")
+                negative = isinstance(label, int) and label < 0
+                if isinstance(label, bool) or not isinstance(label, int | str) or negative:
+                    raise ValueError(f"scenario.classes: {label!r} is not allowed; give numbers from 0, or names")
         elif field == "where":
             check_where(value)
         elif field == "requests":
@@ -279,15 +280,10 @@ def make_split(
         starts = [step * scenario.step for step in range(scenario.steps)]
         steps = [np.concatenate([rows[start : start + scenario.step] for rows in order]) for start in starts]
     elif scenario.kind == "classes":
-        for label in scenario.classes:
-            if label >= dataset.num_classes:
-                raise ValueError(
-                    f"scenario.classes: {label} is no class of {dataset.name}; allowed are 0 to "
-                    f"{dataset.num_classes - 1}"
-                )
+        forget_classes, notes = _classes(dataset, scenario.classes)
+        for label in forget_classes:
             if len(order[label]) == 0:
                 raise ValueError(f"scenario.classes: class {label} has no training images; raise dataset.limit.train")
-        forget_classes = tuple(sorted(scenario.classes))
         steps = [np.concatenate([order[label] for label in forget_classes])]
     else:
         assert scenario.count is not None
@@ -304,6 +300,26 @@ def make_split(
         notes += (f"every sample of class {names} is forgotten; kind classes leaves such classes out of the tests",)
     val, test = _halves(dataset, forget_classes, seed)
     return Split(forget, retain, val, test, forget_classes, trained, np.sort(poisoned), tuple(steps), notes)
+
+
+def _classes(dataset: ImageDataset, given: tuple[int | str, ...]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Returns the numbers of classes given by number or name, and a note of their names."""
+    names = dataset.class_names
+    named = any(name != str(number) for number, name in enumerate(names))
+    numbers = []
+    for label in given:
+        number = label if isinstance(label, int) else names.index(label) if label in names else len(names)
+        if number >= len(names):
+            allowed = f"0 to {len(names) - 1}"
+            if named:
+                allowed += f", or names such as {names[0]!r}{did_you_mean(label, names)}"
+            raise ValueError(f"scenario.classes: {label!r} is no class of {dataset.name}; allowed are {allowed}")
+        numbers.append(number)
+    numbers.sort()
+    if len(set(numbers)) != len(numbers):
+        raise ValueError(f"scenario.classes: {list(given)} is not allowed; it gives one class twice")
+    shown = ", ".join(f"{number} ({names[number]})" for number in numbers)
+    return tuple(numbers), (f"classes to forget: {shown}",) if named else ()
 
 
 def _samples(
