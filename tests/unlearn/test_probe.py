@@ -256,6 +256,24 @@ def test_pgu_leaves_what_no_gradient_reaches(without_gradients: bool) -> None:
     assert ("body.0" in told[0]) == without_gradients
 
 
+@pytest.mark.parametrize("name", ["pgu", "eu_k", "cf_k", "seif"])
+def test_a_method_that_moves_frozen_layers_says_so(name: str) -> None:
+    torch.manual_seed(0)
+    model = Net().eval()
+
+    def told() -> list[str]:
+        options = {"pgu": {"gamma": 0.9, "early_stop": None, "lr": 0.1}, "eu_k": {"k": 3}, "cf_k": {"k": 3}}
+        given = {"moments": second_moments(model, LOADER)} if name == "pgu" else {"retain": LOADER[1:]}
+        result = METHODS[name](epochs=1, **options.get(name, {})).unlearn(model, forget=LOADER[:1], **given)
+        return [note for note in result.notes if note.startswith("frozen in the model")]
+
+    assert told() == []
+    model.body.requires_grad_(False)
+    (note,) = told()
+    assert "body.0.weight" in note
+    assert "head" not in note
+
+
 def test_loaders_that_can_be_read_only_once() -> None:
     moments = second_moments(SOUND, LOADER)
     method = PGU(gamma=0.9, epochs=2, lr=0.1, early_stop=None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from torch import nn
 
@@ -30,6 +30,18 @@ def flags_kept(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
+
+
+def frozen_notes(model: nn.Module, moving: Collection[int]) -> list[str]:
+    """Returns what to tell a user who froze weights that a method moves all the same.
+
+    **Arguments:** `moving`: the `id` of each parameter that the method moves.
+    """
+    frozen = [name for name, p in model.named_parameters() if id(p) in moving and not p.requires_grad]
+    if not frozen:
+        return []
+    more = f" and {len(frozen) - 3} more" if len(frozen) > 3 else ""
+    return [f"frozen in the model that was given, and changed all the same: {', '.join(frozen[:3])}{more}"]
 
 
 def train_with_norms_frozen(model: nn.Module) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 
 from ..core.batches import EpochCallback, Loader, device_of
 from ..core.errors import MethodDidNothing
-from ..core.modes import NORMS, flags_kept, modes_kept
+from ..core.modes import NORMS, flags_kept, frozen_notes, modes_kept
 from ..core.seeds import seeded
 from ..data.loader import ArrayLoader
 from ..models.classes import drop_classes
@@ -120,7 +120,7 @@ class _LastLayers(RetainTraining):
                 reset(active)
         evaluated = {"forget": forget, "validation": validation, **(monitor or {})}
         watched = {name: loader for name, loader in evaluated.items() if loader is not None}
-        notes: list[str] = []
+        notes = frozen_notes(result, trained)
         changing: nn.Module = result
         frozen_norms = [
             module for module in result.modules() if isinstance(module, NORMS) and not any(module is a for a in active)
@@ -137,7 +137,8 @@ class _LastLayers(RetainTraining):
             if isinstance(retain, ArrayLoader) and retain.augment is None:
                 set_mode()
                 moving = [parameter for parameter in result.parameters() if id(parameter) in trained]
-                changing, retain, watched, notes = self._compute_prefix(result, moving, retain, watched)
+                changing, retain, watched, told = self._compute_prefix(result, moving, retain, watched)
+                notes += told
             report = with_accuracies(changing, watched, on_epoch)
             history = fit(Job(changing, retain, self, self.seed, set_mode, report), graphs)
         after = [parameter for parameter in result.parameters() if id(parameter) in trained]

@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..core.batches import to_device
+from ..core.modes import frozen_notes
 from .base import Card, Choice, Preset, Presets, Range, Ranges
 from .kit import Batch, GradientMethod, Network, Task
 
@@ -79,15 +80,18 @@ class Seif(GradientMethod):
             if epoch == self.epochs - 1:
                 self._confuse(task, self.last_noise)
 
+        task.notes += frozen_notes(task.model, {id(weight) for weight in self._confused(task)})
         self._confuse(task, self.noise)
         confuse(0)
         self.fit(task, task.retain.batches, objective, after_epoch=confuse)
 
-    def _confuse(self, task: Task, deviation: float) -> None:
+    def _confused(self, task: Task) -> list[nn.Parameter]:
         found = list(task.convolutions())
+        return [task.model.get_parameter(f"{name}.weight") for name in (found[:1] if self.layers == "first" else found)]
+
+    def _confuse(self, task: Task, deviation: float) -> None:
         with torch.no_grad():
-            for name in found[:1] if self.layers == "first" else found:
-                weight = task.model.get_parameter(f"{name}.weight")
+            for weight in self._confused(task):
                 weight.add_(deviation * torch.randn_like(weight))
 
     def _weights(self, task: Task) -> Tensor:

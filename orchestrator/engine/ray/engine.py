@@ -98,7 +98,8 @@ class RayEngine:
                 self._run_trials(streamed, ledger)
             if distributed := ledger.left(distributed):
                 self._look_at_nodes()
-                from ..attacker.units import DistributedAttackers  # Ray Train's XGBoost: seconds to import
+                # It imports Ray Train's XGBoost, which takes a second.
+                from ..attacker.units import DistributedAttackers
 
                 attackers = DistributedAttackers(self.store, self.resources, self.placement, self._write_outputs)
                 attackers.run(distributed, ledger)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ...core.batches import EpochCallback, Loader, device_of
 from ...core.errors import MethodDidNothing, NothingToForget, UnlearnError, UnlearnTooFast
 from ...core.memory import keep_freed_memory
-from ...core.modes import flags_kept, modes_kept, train_with_norms_frozen
+from ...core.modes import flags_kept, frozen_notes, modes_kept, train_with_norms_frozen
 from ...core.numerics import arithmetic, deterministic_convolutions
 from ...core.seeds import seeded, stream
 from ...data.loader import ArrayLoader
@@ -136,6 +136,7 @@ class Run:
     def run(self) -> UnlearnResult:
         """Unlearns and returns the result, the model's modes and `requires_grad` as they were."""
         moving = {id(weight) for weight in self.weights.values()}
+        self.notes += frozen_notes(self.model, moving)
         before = self._copy()
         exact = arithmetic(self.method.details.precision)
         try:
