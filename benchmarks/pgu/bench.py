@@ -5,7 +5,7 @@
 
 Each measurement is a process of its own, so that its peak of memory is its own. Both ways get the same model, the same
 batches and the same settings; dropout is off, so that the weights they end with can be compared. Repeats of the two
-alternate and the median is shown. `--full` adds SmallVGG at width 1, with its layer of 8,192 dimensions; `--growth`
+alternate and the median is shown, with the least time that each stage can take (`floor.py`). `--full` adds SmallVGG at width 1, with its layer of 8,192 dimensions; `--growth`
 draws time against images, dimensions and values of γ. The last line is JSON.
 """
 
@@ -134,6 +134,12 @@ def part(name: str, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     job = Job(folder, args.forget)
     with torch.no_grad():
         job.model(next(iter(job.forget))[0])  # what is set up once in a process is no part of either way
+    if name == "floor":
+        from floor import floor
+
+        moments = second_moments(job.model, job.everything).parts
+        matrices = {layer: matrix for layer, matrix in moments.items() if isinstance(matrix, Tensor)}
+        return floor(job.model, job.everything, job.forget, matrices, args.epochs)
     before = peak()
     if name == "release":
         model, clock = release(job, args.epochs)
@@ -309,6 +315,16 @@ def ratios(document: dict[str, Any], clock: str) -> dict[str, float]:
     }
 
 
+def over_floor(document: dict[str, Any]) -> dict[str, float]:
+    """How many times the least possible time each stage takes."""
+    ours, least = document["ours"]["seconds"], document["floor"]
+    return {
+        "moments": round(ours["moments"] / (least["gram"] + least["pass"]), 2),
+        **{stage: round(ours[stage] / least[stage], 2) for stage in ("space", "unlearning", "job")},
+        "eight_gammas": round(document["eight"]["seconds"]["job"] / least["eight_gammas"], 2),
+    }
+
+
 def line(name: str, found: dict[str, Any]) -> None:
     """One line: wall seconds of each stage, processor seconds of it in brackets, and the peak."""
     stages = "  ".join(f"{k} {v:6.2f} ({found['cpu_seconds'][k]:.2f})" for k, v in found["seconds"].items())
@@ -358,8 +374,14 @@ def main() -> None:
             line({"first": "ours, one γ", "eight": "ours, eight γ"}.get(name, name), document[name])
         document["ratios"] = ratios(document, "seconds")
         document["ratios_cpu"] = ratios(document, "cpu_seconds")
+        document["floor"] = least = in_process("floor", folder, args)
+        document["over_floor"] = over_floor(document)
         document["weights_apart"] = difference(folder, folder / "job.pt")
         print(f"ratios of wall seconds {document['ratios']}, of processor seconds {document['ratios_cpu']}")
+        print("floor           " + "  ".join(f"{stage} {seconds:.2f}" for stage, seconds in least.items()))
+        print(
+            f"times the floor {document['over_floor']}; eight γ at the floor cost {least['eight_gammas'] / least['job']:.2f} times one"
+        )
         print(f"weights apart {document['weights_apart']}", flush=True)
         if args.growth:
             document["growth"] = growth(folder, args.growth, args)
