@@ -84,6 +84,7 @@ class Progress:
         self._weight = self._made = 0.0
         self._started = self._printed = 0.0
         self._working = 0.0  # when the first unit began
+        self._counted = 0.0  # when the last one ended
         self._stop = threading.Event()
         self._ticker: threading.Thread | None = None
 
@@ -125,7 +126,7 @@ class Progress:
         self._stages, self._weight, self._made = stages, weight, 0.0
         self._errors.clear()
         self._started = self._printed = time.monotonic()
-        self._working = 0.0
+        self._working = self._counted = 0.0
         if weight and not self.quiet:
             self._stop.clear()
             self._ticker = threading.Thread(target=self._run_ticker, daemon=True, name="progress")
@@ -143,6 +144,7 @@ class Progress:
     def unit(self, outcome: Outcome, weight: float) -> None:
         """Counts a unit and says so at once where it failed."""
         self._made += weight
+        self._counted = time.monotonic()
         if outcome.failed:
             self._say_failed(outcome)
         self._tick()
@@ -171,8 +173,9 @@ class Progress:
         ]
         now, eta = time.monotonic(), "estimating"
         if self._made:
-            left = (now - self._working) * max(0.0, self._weight - self._made) / self._made
-            eta = f"about {duration(left)} left"
+            then = (self._counted - self._working) * max(0.0, self._weight - self._made) / self._made
+            # Units at work have got on since, but may take longer than those before.
+            eta = f"about {duration(max(then - (now - self._counted), then / 10))} left"
         return f"  {', '.join(counts) or 'waiting for workers'}; {duration(now - self._started)} so far, {eta}"
 
     def _stop_ticker(self) -> None:
