@@ -18,6 +18,7 @@ from ..core.checked import check_choice, check_number
 from ..core.digests import digest_model
 from ..core.errors import IncompatibleMoments
 from ..core.tensor_files import read_tensors, write_tensors
+from .eigen import eigh_where_alive
 from .sums import ThinMoment
 
 CRITERIA = ("singular", "energy")
@@ -72,9 +73,9 @@ class CoreBasis:
 
     **Arguments:**
 
-    - `vectors`: layer → float32 `(groups, d, r)`, columns by falling eigenvalue; r is d, or fewer
-        where the moments were of fewer vectors than dimensions. What is left out has eigenvalue
-        nought.
+    - `vectors`: layer → float32 `(groups, d, r)`, columns by falling eigenvalue. r is d, or fewer
+        where the moments were of fewer vectors than that or an input is always nought. What is left
+        out has eigenvalue nought.
     - `values`: layer → float64 `(groups, r)`, falling, negative ones as they came.
     - `model_digest`, `data_digest`, `stride_one`: as of the moments. `warnings`: sentences on large
         negative eigenvalues.
@@ -289,5 +290,5 @@ def _decompose(part: Tensor | ThinMoment, device: torch.device) -> tuple[Tensor,
     if isinstance(part, ThinMoment):
         values, vectors = ThinMoment(part.rows.to(device), part.signs.to(device)).eigen()
         return vectors[None], values[None].cpu()
-    values, vectors = torch.linalg.eigh(part.to(device))
+    values, vectors = eigh_where_alive(part.to(device))
     return vectors.float().flip(-1), values.flip(-1).cpu()

@@ -16,6 +16,7 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from ..models.layers import weight_matrix_shape
+from .eigen import eigh
 
 # Vectors in one float32 product. Rounding grows with it: at 8,192 it is some 2e-7 of the sum.
 CHUNK = 8_192
@@ -63,13 +64,13 @@ class ThinMoment:
         parts = self.rows.split(CHUNK // 8, dim=1)
         gram = sum(part.double() @ part.double().T for part in parts)
         assert isinstance(gram, Tensor)
-        values, vectors = torch.linalg.eigh(gram)
+        values, vectors = eigh(gram)
         kept = values > values[-1].clamp(min=0.0) * max(gram.shape) * torch.finfo(torch.float64).eps
         values, vectors = values[kept], vectors[:, kept]
         weights = vectors / values.sqrt()
         if bool((self.signs < 0).any()):
             half = vectors * values.sqrt()
-            values, turn = torch.linalg.eigh(half.T @ (self.signs.double()[:, None] * half))
+            values, turn = eigh(half.T @ (self.signs.double()[:, None] * half))
             weights = weights @ turn
         columns = torch.cat([(part.double().T @ weights).float() for part in parts])
         return values.flip(0), columns.flip(1)

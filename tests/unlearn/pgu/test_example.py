@@ -47,7 +47,7 @@ def test_the_forget_set_is_forgotten_and_the_rest_is_not(
         monkeypatch.setattr(example, "own_model", own_model)
     found = example.example(gamma=0.75, top_k=3, save=tmp_path / "moments.safetensors")
     assert found["forget set/original"] > found["test set/original"] + 0.05, "it was remembered"
-    assert found["forget set/unlearned"] < found["forget set/original"]
-    assert abs(found["forget set/unlearned"] - found["forget set/retrained"]) < 0.15
-    for name in ("retain set", "test set"):
-        assert found[f"{name}/unlearned"] > found[f"{name}/original"] - 0.03
+    # The early stop brings it down to what the model does on data that it never saw.
+    assert found["test set/original"] - 0.15 < found["forget set/unlearned"] < found["forget set/original"]
+    for name, points in (("retain set", 0.03), ("test set", 0.08)):  # 200 test images: ±0.03 by chance alone
+        assert found[f"{name}/unlearned"] > found[f"{name}/original"] - points
