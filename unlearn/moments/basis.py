@@ -73,9 +73,9 @@ class CoreBasis:
 
     **Arguments:**
 
-    - `vectors`: layer → float32 `(groups, d, r)`, columns by falling eigenvalue. r is d, or fewer
-        where the moments were of fewer vectors than that or an input is always nought. What is left
-        out has eigenvalue nought.
+    - `vectors`: layer → float32 `(groups, d, r)`, columns by falling eigenvalue. What is left out
+        has eigenvalue nought: r is less than d for few vectors, and for inputs that are always
+        nought.
     - `values`: layer → float64 `(groups, r)`, falling, negative ones as they came.
     - `model_digest`, `data_digest`, `stride_one`: as of the moments. `warnings`: sentences on large
         negative eigenvalues.
