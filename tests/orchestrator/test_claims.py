@@ -219,6 +219,26 @@ def test_claims_about_forgetting_follow_the_verdict_on_the_row() -> None:
     assert forgets("x", None).word == OPEN
 
 
+def test_what_the_auc_alone_says_is_told_beside_a_verdict() -> None:
+    """The paper judges by it. `row` gives five models and an interval of ±0.05 or so around the AUC."""
+    at_chance = judged("remembers", auc=0.5)
+    found = forgets("x", at_chance)
+    assert (found.word, found.by_auc, found.published) == (FAILS, HOLDS, HOLDS)
+    assert over_unlearned("x", at_chance).published == OPEN
+    assert forgets("x", judged("forgot", auc=0.5)).by_auc is None, "both say the same"
+    low = judged("over_unlearned", auc=0.1)
+    assert (forgets("x", low).word, forgets("x", low).by_auc) == (FAILS, None)
+    assert every([found, Verdict(HOLDS, "y")]).published == HOLDS
+    assert every([found, Verdict(OPEN, "y")]).published == OPEN
+    assert every([found, Verdict(FAILS, "y")]).by_auc is None
+    assert some([found, Verdict(FAILS, "y")]).published == HOLDS
+    assert opposite(found).published == FAILS
+    finding = SimpleNamespace(verdicts=(("claim", found), ("other", Verdict(OPEN, "z"))))
+    told = page.counts([finding])  # type: ignore[list-item]
+    assert told.startswith("0 of 2 claims hold here, 1 do not, 1 are")
+    assert told.endswith("By the AUC alone, as the paper judges, 1 hold, 0 do not, 1 are not measurable.")
+
+
 def test_how_many_models_would_decide() -> None:
     """The half-width 4 of 4 models has to fall to the distance of the mean to the nearest bound, 1."""
     wide = Measure(1.0, -3.0, 5.0, models=4)

@@ -37,6 +37,7 @@ def _page(finding: Finding, claim: Claim, verdict: Verdict, size: str, others: M
     parts = [
         f"# {escape_markdown(claim.text)}\n",
         f"{SYMBOLS[verdict.word]} **{verdict.word}**, at size {size}. From [{item.title}](../README.md).\n",
+        *([f"By the AUC alone, as the paper judges: **{verdict.by_auc}**.\n"] if verdict.by_auc else []),
         "## Measured\n",
         *(f"- {escape_markdown(reason)}" for reason in verdict.because.split("; ")),
         "",
@@ -52,6 +53,10 @@ def _page(finding: Finding, claim: Claim, verdict: Verdict, size: str, others: M
 
 
 def _reasons(claim: Claim, verdict: Verdict, size: str, others: Mapping[str, Finding], own: str) -> Sequence[str]:
+    if verdict.word == FAILS and verdict.by_auc == HOLDS:
+        return [
+            "The AUC is as published. This project also looks at each sample and at the strongest attack, and finds what is told above.\n"
+        ]
     word = "fails" if verdict.word == FAILS else "is not decided"
     if not claim.causes:
         return [f"No experiment of this project varies a supposed cause. Why it {word} is not known.\n"]

@@ -30,13 +30,22 @@ MOST_MODELS = 1000  # a longer wish is no help
 class Verdict:
     """One of three words, and the figures that it comes from.
 
-    **Arguments:** `needed`: about how many models would decide, where the measured mean stays. None
-    where it is decided, or where models are not what is missing.
+    **Arguments:**
+
+    - `needed`: about how many models would decide, where the measured mean stays. None where it is
+        decided, or where models are not what is missing.
+    - `by_auc`: what the AUC alone says, as the paper judges. None where that is the same.
     """
 
     word: Word
     because: str
     needed: int | None = None
+    by_auc: Word | None = None
+
+    @property
+    def published(self) -> Word:
+        """Returns the word by the paper's own rule."""
+        return self.by_auc or self.word
 
     @property
     def decides(self) -> str:
@@ -152,7 +161,8 @@ def forgets(what: str, row: Row | None) -> Verdict:
     """
     if row is None or row.judged is None:
         return chance(f"AUC of {what}", measure(row, "auc"))
-    return _by_rule(what, row, row.judged, _FORGOT.get(row.judged.word, FAILS))
+    alone = chance("AUC", row["auc"])
+    return _by_rule(what, row, row.judged, _FORGOT.get(row.judged.word, FAILS), alone)
 
 
 def remembers(what: str, row: Row | None) -> Verdict:
@@ -160,7 +170,8 @@ def remembers(what: str, row: Row | None) -> Verdict:
     over-unlearned."""
     if row is None or row.judged is None:
         return above(f"AUC of {what}", measure(row, "auc"), 0.5, 3)
-    return _by_rule(what, row, row.judged, _REMEMBERS.get(row.judged.word, OPEN))
+    alone = above("AUC", row["auc"], 0.5)
+    return _by_rule(what, row, row.judged, _REMEMBERS.get(row.judged.word, OPEN), alone)
 
 
 def over_unlearned(what: str, row: Row | None) -> Verdict:
@@ -168,13 +179,15 @@ def over_unlearned(what: str, row: Row | None) -> Verdict:
     if row is None or row.judged is None:
         return above(f"0.5 less AUC of {what}", 0.5 - measure(row, "auc"), 0.0, 3)
     word = {"over_unlearned": HOLDS, "undecided": OPEN}.get(row.judged.word, FAILS)
-    return _by_rule(what, row, row.judged, word)
+    return _by_rule(what, row, row.judged, word, below("AUC", row["auc"], 0.5))
 
 
-def _by_rule(what: str, row: Row, judged: Judgement, word: Word) -> Verdict:
+def _by_rule(what: str, row: Row, judged: Judgement, word: Word, alone: Verdict) -> Verdict:
     auc = row["auc"]
     shown = f", AUC {auc.text(3)}" if auc.known else ""
-    return Verdict(word, f"{what}: {judged.title}{shown}. {judged.sentence()}", judged.needed if word == OPEN else None)
+    because = f"{what}: {judged.title}{shown}. {judged.sentence()}"
+    by_auc = alone.word if auc.known and alone.word != word else None
+    return Verdict(word, because, judged.needed if word == OPEN else None, by_auc)
 
 
 def _decided(
@@ -212,17 +225,21 @@ def some(verdicts: Iterable[Verdict]) -> Verdict:
 def opposite(verdict: Verdict) -> Verdict:
     """Holds where the verdict does not, and the other way round."""
     words: dict[Word, Word] = {HOLDS: FAILS, FAILS: HOLDS, OPEN: OPEN}
-    return Verdict(words[verdict.word], f"not: {verdict.because}", verdict.needed)
+    by_auc = words[verdict.by_auc] if verdict.by_auc else None
+    return Verdict(words[verdict.word], f"not: {verdict.because}", verdict.needed, by_auc)
 
 
 def _joined(verdicts: list[Verdict], decides: Word, otherwise: Word) -> Verdict:
     if not verdicts:
         return Verdict(OPEN, "nothing was measured")
-    words = [verdict.word for verdict in verdicts]
-    word: Word = decides if decides in words else OPEN if OPEN in words else otherwise
+
+    def joined(words: Sequence[Word]) -> Word:
+        return decides if decides in words else OPEN if OPEN in words else otherwise
+
+    word, by_auc = joined([v.word for v in verdicts]), joined([v.published for v in verdicts])
     telling = [verdict for verdict in verdicts if verdict.word == word]
     reasons = [verdict.because for verdict in telling]
     wishes = [verdict.needed for verdict in telling] if word == OPEN else []
     needed = None if not wishes or None in wishes else max(wish for wish in wishes if wish is not None)
     more = f"; and {len(reasons) - 4} more" if len(reasons) > 4 else ""
-    return Verdict(word, "; ".join(reasons[:4]) + more, needed)
+    return Verdict(word, "; ".join(reasons[:4]) + more, needed, by_auc if by_auc != word else None)

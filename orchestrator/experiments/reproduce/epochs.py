@@ -198,7 +198,9 @@ FIGURE1 = Item(
     lambda e: _compare(e["figure1"], "Published: early stop at epoch 12, AUC under 0.5 after it (no numbers given)."),
     lambda e: _epoch_figures("figure1", e["figure1"]),
     (
-        Claim("At the early stop AUC is at chance.", _early_is_near_chance, (WIDTH, RELEASE)),
+        Claim(
+            "At the early stop the samples are forgotten: AUC is at chance.", _early_is_near_chance, (WIDTH, RELEASE)
+        ),
         Claim("Past the early stop AUC falls under 0.5 (Streisand effect).", _falls_under_chance),
         Claim(
             f"At the early stop retain and test accuracy lose little (within {SAFE:g} points).",

@@ -16,7 +16,7 @@ from ...base.values import Record
 from ...report.figures.drawing import Drawing
 from ...report.tables import escape_markdown, markdown_line, tex
 from ...report.templates import render
-from .claims import FAILS, HOLDS, OPEN
+from .claims import FAILS, HOLDS, OPEN, Verdict
 from .item import Comparison, Finding
 
 SYMBOLS = {HOLDS: "✓", FAILS: "✗", OPEN: "?"}
@@ -84,8 +84,19 @@ def _commit(environment: Record) -> str:
 
 def counts(findings: Sequence[Finding]) -> str:
     """Returns how many claims hold, in words."""
-    words = [verdict.word for finding in findings for _, verdict in finding.verdicts]
-    return f"{words.count(HOLDS)} of {len(words)} claims hold here, {words.count(FAILS)} do not, {words.count(OPEN)} are not measurable at this size."
+    verdicts = [verdict for finding in findings for _, verdict in finding.verdicts]
+    words, published = [v.word for v in verdicts], [v.published for v in verdicts]
+    said = f"{words.count(HOLDS)} of {len(words)} claims hold here, {words.count(FAILS)} do not, {words.count(OPEN)} are not measurable at this size."
+    if published == words:
+        return said
+    alone = (
+        f"{published.count(HOLDS)} hold, {published.count(FAILS)} do not, {published.count(OPEN)} are not measurable"
+    )
+    return f"{said} By the AUC alone, as the paper judges, {alone}."
+
+
+def _alone(verdict: Verdict) -> str:
+    return f" By the AUC alone: {verdict.by_auc}." if verdict.by_auc else ""
 
 
 def markdown(findings: Sequence[Finding], size: str) -> str:
@@ -96,7 +107,9 @@ def markdown(findings: Sequence[Finding], size: str) -> str:
     for finding in findings:
         for number, (text, verdict) in enumerate(finding.verdicts, start=1):
             linked = f"[{escape_markdown(text)}](claims/{finding.item.name}-{number}.md)"
-            lines.append(markdown_line([finding.item.title, linked, f"{SYMBOLS[verdict.word]} {verdict.word}"]))
+            lines.append(
+                markdown_line([finding.item.title, linked, f"{SYMBOLS[verdict.word]} {verdict.word}.{_alone(verdict)}"])
+            )
     parts += ["\n".join(lines), ""]
     for finding in findings:
         parts += [f"## {finding.item.title}\n", f"{finding.item.about} {_recipe(finding)}\n"]
@@ -104,7 +117,7 @@ def markdown(findings: Sequence[Finding], size: str) -> str:
             parts.append(to_markdown(finding.comparison))
         for text, verdict in finding.verdicts:
             parts.append(
-                f"- {SYMBOLS[verdict.word]} **{verdict.word}**: {escape_markdown(text)}  \n  {escape_markdown(verdict.because)}"
+                f"- {SYMBOLS[verdict.word]} **{verdict.word}**: {escape_markdown(text)}  \n  {escape_markdown(verdict.because)}{_alone(verdict)}"
             )
         parts.append("")
         for figure in finding.item.figures(finding.experiments):
@@ -141,7 +154,7 @@ def html(findings: Sequence[Finding], size: str, drawings: Mapping[str, Sequence
             "rows": finding.comparison.texts() if finding.comparison else [],
             "note": finding.comparison.note if finding.comparison else "",
             "claims": [
-                (text, verdict.word, SYMBOLS[verdict.word], f"{verdict.because} {verdict.decides}")
+                (text, verdict.word, SYMBOLS[verdict.word], f"{verdict.because} {verdict.decides}{_alone(verdict)}")
                 for text, verdict in finding.verdicts
             ],
             "figures": [

@@ -175,6 +175,7 @@ def document(findings: Sequence[Finding], size: str) -> dict[str, object]:
                     "verdict": verdict.word,
                     "because": verdict.because,
                     "needed": verdict.needed,
+                    "by_auc": verdict.published,
                     "page": page_name(finding, number),
                 }
                 for number, (text, verdict) in enumerate(finding.verdicts, start=1)
