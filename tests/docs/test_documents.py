@@ -43,7 +43,9 @@ def test_the_paper_table_is_the_reproductions_own() -> None:
     counts = [
         int(number) for number in re.findall(r"(\d+) (?:of \d+ claims|claims|hold|do not|cannot)", tables.paper())
     ]
-    assert counts[0] == len(re.findall(r"^\| (?:Table|Figure) \d: .* \| [✓✗?] ", page, re.MULTILINE)) == sum(counts[1:4])
+    assert (
+        counts[0] == len(re.findall(r"^\| (?:Table|Figure) \d: .* \| [✓✗?] ", page, re.MULTILINE)) == sum(counts[1:4])
+    )
 
 
 def test_the_committed_reproduction_is_whole() -> None:
