@@ -90,9 +90,9 @@ def test_the_whole_story(mine: Mine, capsys: pytest.CaptureFixture[str]) -> None
     assert given["low"] > 0, "an original shows that it saw the samples"
     assert abs(retrained["left"]) < 0.5
     assert retrained["low"] < 0 < retrained["high"] < given["left"] + 1
-    # One exact retraining in thirty is accused by chance, and which one depends on a processor's rounding. How often it
-    # may happen is the business of the tests of verdicts.
-    assert retrained["word"] in ("forgot", "undecided", "remembers")
+    # Its trace never accuses it. On some processors one sample more than usual stands out by chance.
+    spare = len(retrained["samples"]) - retrained["usual"]
+    assert retrained["word"] in ("forgot", "undecided") or (spare == 1 and "samples stand out" in retrained["reason"])
     assert pgu["word"] in ("forgot", "undecided", "remembers", "damaged", "over-unlearned")
     assert all(check["fits"] for check in found["checks"])
     assert [kind["count"] for kind in found["shadows"]] == [8, 8]

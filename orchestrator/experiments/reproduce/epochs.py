@@ -153,10 +153,9 @@ def _early_is_near_chance(experiments: Experiments) -> Verdict:
 
 
 def _small_drops(experiment: Experiment, row: Row | None) -> Verdict:
+    # One-sided: a gain is no loss.
     return every(
-        below(
-            f"{metric.removeprefix('error_')} accuracy lost", _loss(experiment, row, metric), SAFE
-        )  # a gain is no loss
+        below(f"{metric.removeprefix('error_')} accuracy lost", _loss(experiment, row, metric), SAFE)
         for metric in ("error_retain", "error_test")
     )
 

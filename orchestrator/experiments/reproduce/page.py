@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from markupsafe import Markup
@@ -85,14 +86,11 @@ def _commit(environment: Record) -> str:
 def counts(findings: Sequence[Finding]) -> str:
     """Returns how many claims hold, in words."""
     verdicts = [verdict for finding in findings for _, verdict in finding.verdicts]
-    words, published = [v.word for v in verdicts], [v.published for v in verdicts]
-    said = f"{words.count(HOLDS)} of {len(words)} claims hold here, {words.count(FAILS)} do not, {words.count(OPEN)} are not measurable at this size."
-    if published == words:
+    ours, alone = Counter(v.word for v in verdicts), Counter(v.published for v in verdicts)
+    said = f"{ours[HOLDS]} of {len(verdicts)} claims hold here, {ours[FAILS]} do not, {ours[OPEN]} are not measurable at this size."
+    if alone == ours:
         return said
-    alone = (
-        f"{published.count(HOLDS)} hold, {published.count(FAILS)} do not, {published.count(OPEN)} are not measurable"
-    )
-    return f"{said} By the AUC alone, as the paper judges, {alone}."
+    return f"{said} By the AUC alone, as the paper judges, {alone[HOLDS]} hold, {alone[FAILS]} do not, {alone[OPEN]} are not measurable."
 
 
 def _alone(verdict: Verdict) -> str:
