@@ -179,7 +179,7 @@ def test_classes_by_number_and_by_name_are_the_same():
     assert by_number.notes == ("classes to forget: 1 (10), 3 (cat)",)
     with pytest.raises(ValueError, match=r"'cut' is no class of toy; .* names such as '1'; did you mean 'cat'\?"):
         make_split(dataset, Scenario(kind="classes", classes=("cut",)), 0)
-    with pytest.raises(ValueError, match="gives one class twice"):
+    with pytest.raises(ValueError, match=r"\['cat', 3\] is not allowed; give each class once"):
         make_split(dataset, Scenario(kind="classes", classes=("cat", 3)), 0)
 
 

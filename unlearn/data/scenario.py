@@ -317,7 +317,7 @@ def _classes(dataset: ImageDataset, given: tuple[int | str, ...]) -> tuple[tuple
         numbers.append(number)
     numbers.sort()
     if len(set(numbers)) != len(numbers):
-        raise ValueError(f"scenario.classes: {list(given)} is not allowed; it gives one class twice")
+        raise ValueError(f"scenario.classes: {list(given)} is not allowed; give each class once")
     shown = ", ".join(f"{number} ({names[number]})" for number in numbers)
     return tuple(numbers), (f"classes to forget: {shown}",) if named else ()
 
