@@ -69,6 +69,9 @@ def submit(parser: argparse.ArgumentParser) -> None:
     recipe_arguments(parser, nargs="?")
     parser.add_argument("--address", metavar="http://HEAD:8265", required=True, help="the cluster's dashboard")
     parser.add_argument(
+        "--task", choices=("run", "search", "league"), default="run", help="command that the job runs (default: run)"
+    )
+    parser.add_argument(
         "--output", metavar="DIR", help="output folder as the cluster sees it (default: runs/NAME in the job's folder)"
     )
     said = "store as the cluster sees it; give one, or results stay on the node of the driver"

@@ -19,6 +19,8 @@ from unlearn.core.paths import local_path
 from ..base.errors import EXIT_ENVIRONMENT, EXIT_INTERRUPTED, EXIT_OK, EnvironmentFault, UserError, first_line
 from ..base.values import digest
 from ..engine.ray.jobs import JobDetails, JobSubmissionClient, connect
+from ..plan.league import check_league
+from ..plan.search import check_search
 from ..plan.units import experiment_id
 from ..recipe.files import shipped_recipes
 from ..recipe.places import VARIABLE
@@ -47,6 +49,10 @@ def main(args: argparse.Namespace) -> int:
     if args.recipe is None:
         raise UserError("RECIPE: not given; name a recipe, or --stop JOB")
     recipe = common.load(args)
+    if args.task == "search":
+        check_search(recipe)
+    elif args.task == "league":
+        check_league(recipe)
     _require_data(recipe)
     base = f"{recipe.name}-{experiment_id(recipe)}"
     client = connect(args.address)
@@ -95,7 +101,7 @@ def next_commands(identity: str, args: argparse.Namespace, name: str) -> dict[st
     found = {"follow": f"{job} --follow", "status": job, "stop": f"{job} --stop"}
     if args.store and args.store.startswith("s3://"):
         folder = shlex.quote(f"runs/{name}")
-        found["fetch"] = f"orchestrator run {shlex.quote(str(args.recipe))} --store {args.store} --output {folder}"
+        found["fetch"] = f"orchestrator {args.task} {shlex.quote(str(args.recipe))} --store {args.store} --output {folder}"
     elif args.output:
         found["fetch"] = f"read {args.output} on a machine that shares it"
     return found
@@ -122,8 +128,10 @@ def _require_data(recipe: Recipe) -> None:
 
 
 def _place(args: argparse.Namespace) -> str:
-    """Returns where results go: part of what makes two submissions the same."""
-    return digest([args.output, args.store])[:16]
+    """Returns the command and where its results go: with the recipe they make two submissions the
+    same.
+    """
+    return digest([args.output, args.store, *([] if args.task == "run" else [args.task])])[:16]
 
 
 def stop(client: JobSubmissionClient, identity: str, as_json: bool) -> int:
@@ -177,7 +185,7 @@ def _warn(recipe: Recipe, args: argparse.Namespace) -> None:
 
 def job_command(args: argparse.Namespace, name: str) -> list[str]:
     """Returns the command that the cluster runs for these arguments and a recipe of this name."""
-    command = ["python", "-m", "orchestrator", "run", "recipe.yaml", "--address", "auto"]
+    command = ["python", "-m", "orchestrator", args.task, "recipe.yaml", "--address", "auto"]
     command += ["--output", args.output or f"runs/{name}"]
     command += ["--store", args.store] if args.store else []
     command += ["--force"] if args.force else []

@@ -104,6 +104,23 @@ def test_submitting_twice_is_once_and_following_sees_it_through(jobs: Server, gi
     assert "py_modules" not in sent.environment
 
 
+def test_a_search_is_another_job_than_a_run_of_the_same_recipe(
+    jobs: Server, given: Submit, tiny: dict[str, Any]
+) -> None:
+    code, _, err = given("--task", "search")
+    assert code == 2
+    assert "search" in err
+    assert jobs.jobs == {}, "a recipe without a search section is refused here, not on the cluster"
+    tiny["search"] = {"method": {"name": "cf_k", "k": {"grid": [1, 2]}}, "samples": 2}
+    tiny["shadows"] = {"originals": 6, "retrained": 6, "split": [2, 2, 2]}
+    run = json.loads(given("--json")[1])
+    found = json.loads(given("--json", "--task", "search")[1])
+    assert found["action"] == "submitted"
+    assert found["submission_id"] != run["submission_id"]
+    assert jobs.jobs[found["submission_id"]].entrypoint.startswith("python -m orchestrator search recipe.yaml")
+    assert json.loads(given("--json", "--task", "search")[1])["action"] == "attached"
+
+
 def test_what_was_stopped_is_submitted_again_under_another_name(jobs: Server, given: Submit) -> None:
     identity = json.loads(given("--json")[1])["submission_id"]
     stopped = {"submission_id": identity, "action": "stopped", "status": "STOPPED"}
