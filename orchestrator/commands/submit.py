@@ -101,7 +101,9 @@ def next_commands(identity: str, args: argparse.Namespace, name: str) -> dict[st
     found = {"follow": f"{job} --follow", "status": job, "stop": f"{job} --stop"}
     if args.store and args.store.startswith("s3://"):
         folder = shlex.quote(f"runs/{name}")
-        found["fetch"] = f"orchestrator {args.task} {shlex.quote(str(args.recipe))} --store {args.store} --output {folder}"
+        found["fetch"] = (
+            f"orchestrator {args.task} {shlex.quote(str(args.recipe))} --store {args.store} --output {folder}"
+        )
     elif args.output:
         found["fetch"] = f"read {args.output} on a machine that shares it"
     return found
