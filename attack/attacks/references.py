@@ -16,6 +16,7 @@ from ..outputs.measured import METHOD, PARAMS, ROLE, Measured, positions
 from .base import FITTED_FOLDS, Attack, Fitted
 
 FEW_MODELS = 8
+CANCELLED = 1e-6  # what is left of a sum, as a share, where a float64 has few digits of it
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,11 @@ class Side:
         if model >= 0:
             own = self.values[model]
             known = ~np.isnan(own)
-            count, total = count - known, total - np.where(known, own, 0.0)
+            own = np.where(known, own, 0.0)
+            count, total = count - known, total - own
+            # Where this model has nearly all of the sum, the rest is lost in its rounding.
+            doubtful = np.flatnonzero(np.abs(total) < CANCELLED * np.abs(own))
+            total[doubtful] = np.nansum(np.delete(self.values[:, doubtful], model, axis=0), axis=0)
         if len(count) and count.min() < 1:
             raise ValueError(
                 "models: a sample has no reference model besides the one under attack; give at least 2 of each role"

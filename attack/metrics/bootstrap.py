@@ -9,6 +9,7 @@ from statistics import NormalDist
 import numpy as np
 
 from ..library import load_special
+from .roc import last_of_ties
 from .t_intervals import LEVEL, TAIL, Shares, share_interval
 
 COARSE = 512  # cells of the coarse grid on which a resampled false-positive rate is looked up first
@@ -92,7 +93,7 @@ def resampled_tpr(
     order = np.argsort(-negatives, kind="stable")
     negatives, owner = negatives[order], owner[order]
     # of each run of equal scores
-    ends = np.append(np.flatnonzero(np.diff(negatives)), len(negatives) - 1)
+    ends = last_of_ties(negatives)
     # counts[c, j]: rows of model j in the first c + 1 cells, each of `cell` runs.
     cell = max(1, math.ceil(len(ends) / COARSE))
     stops = np.append(ends[cell - 1 :: cell], len(negatives) - 1) + 1

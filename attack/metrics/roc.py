@@ -45,7 +45,7 @@ def roc(labels: np.ndarray, scores: np.ndarray) -> Roc:
     truth, values = _checked(labels, scores)
     order = np.argsort(-values, kind="stable")
     truth, values = truth[order], values[order]
-    last_of_tie = np.append(np.flatnonzero(np.diff(values)), len(values) - 1)
+    last_of_tie = last_of_ties(values)
     true_positives = np.cumsum(truth)[last_of_tie]
     false_positives = (last_of_tie + 1) - true_positives
     positives, negatives = int(truth.sum()), int(len(truth) - truth.sum())
@@ -103,6 +103,13 @@ def _ranks(values: np.ndarray) -> tuple[np.ndarray, int]:
     return places, int(places[order[-1]]) + 1
 
 
+def last_of_ties(ordered: np.ndarray) -> np.ndarray:
+    """Returns where each run of equal values ends. Infinite values are equal, too, though their
+    difference is not a number.
+    """
+    return np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), len(ordered) - 1)
+
+
 def best_f1(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
     """Returns the threshold on `scores` (predict member where score ≥ threshold) with the best F1,
     and that F1.
@@ -111,7 +118,7 @@ def best_f1(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
     """
     order = np.argsort(-scores, kind="stable")
     truth, values = labels[order], scores[order]
-    last_of_tie = np.append(np.flatnonzero(np.diff(values)), len(values) - 1)
+    last_of_tie = last_of_ties(values)
     true_positives = np.cumsum(truth)[last_of_tie]
     predicted = last_of_tie + 1
     f1 = 2.0 * true_positives / (predicted + truth.sum())

@@ -10,11 +10,12 @@ from .evaluation import Scores
 from .t_intervals import Shares
 
 TINY = 0.05
+LEAST_OUTPUTS = 19  # of fewer the smallest lies above the 5th percentile on average
 
 
 def tiny_scores(
     positive: Scores, negative: Scores, seed: int, draws: int = DRAWS
-) -> tuple[float, list[float] | None, list[float]]:
+) -> tuple[float | None, list[float] | None, list[float]]:
     """Returns the share of a model's outputs that score under the 5th percentile of retrained
     models' outputs.
 
@@ -22,9 +23,13 @@ def tiny_scores(
     too small (the Streisand effect, supplement Fig. 3) lifts it though the AUC may still look well.
 
     **Returns:** the mean over models, its 95 % interval over models of both sides (None where one
-    has a single model), the value of each model.
+    has a single model), the value of each model. None and no values where retrained models have
+    fewer than 19 outputs together.
     """
-    floor = np.quantile(negative.scores, TINY)
+    if len(negative.scores) < LEAST_OUTPUTS:
+        return None, None, []
+    # The estimate whose share of the distribution is 5 % on average, however few outputs there are.
+    floor = np.quantile(negative.scores, TINY, method="weibull")
     members, others = positive.by_model()[1], negative.by_model()[1]
     # Tied scores at the floor count in part, so that equal distributions give 0.05 also where
     # scores are coarse.

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from unlearn.core.rounding import exceeds
+
 from ..base.documents import Trial, TrialStatus
 
 # Worse than anything that can be measured: an objective is at most 0.5 within the bound and 1.5
@@ -51,7 +53,7 @@ def objective(auc_gap: float, error_rise: float, bound: float | None) -> float:
     Within the bound it is the gap itself. Beyond the bound it is 0.5 plus 0.01 for each point too
     many. So a setting beyond the bound is worse than every setting within it.
     """
-    if bound is None or error_rise <= bound:
+    if bound is None or not exceeds(error_rise, bound):
         return auc_gap
     return BEYOND + (error_rise - bound) / 100.0
 

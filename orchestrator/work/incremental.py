@@ -18,8 +18,10 @@ from torch import nn
 from attack.metrics.roc import pair_auc
 from unlearn import ArrayLoader, SecondMoments, Training, UnlearnError, UnlearnResult, accuracy, predict, train
 from unlearn.core.errors import MethodDidNothing, NothingToForget, UnlearnTooFast
+from unlearn.core.rounding import exceeds
 from unlearn.methods.base import Inputs, Method
 from unlearn.methods.pgu.incremental import next_moments
+from unlearn.moments.fisher import Fisher, fisher_diagonal
 
 from ..base.values import Record
 from ..plan.facts import Facts, ModelFacts, StepFacts, facts_of
@@ -141,7 +143,7 @@ class _Chain:
         model = self._model(number - 1)
         given = method_inputs(self.method, self.context, self.spec.seed, ids, self._left(number))
         if "fisher" in self.given:
-            given["fisher"] = self.given["fisher"]
+            given["fisher"] = self._fisher(number, model)
         forget = given["forget"]
         running, drift = None, None
         if self.spec.moments:
@@ -191,6 +193,15 @@ class _Chain:
             self.running = (number, running)
             if number >= 2:
                 self.store.remove(self._moments(number - 2).key)
+
+    def _fisher(self, number: int, model: nn.Module) -> Fisher:
+        """Returns the statistic of the model before a step: the one given, or of what is left."""
+        given = self.given["fisher"]
+        assert given is not None
+        if number == 1:
+            return given
+        remaining = self.context.loader("train", self._left(number - 1))
+        return fisher_diagonal(model, remaining, statistic=given.statistic)
 
     def _left(self, number: int) -> np.ndarray:
         """Returns the sample ids that are left after a step."""
@@ -252,7 +263,7 @@ def confidence(model: nn.Module, loader: ArrayLoader) -> np.ndarray:
 
 def failed(first: Record, last: Record, points: float) -> bool:
     """Whether test accuracy has fallen by more than `points` from one row of a chain to another."""
-    return 100.0 * (float(first["test_accuracy"]) - float(last["test_accuracy"])) > points
+    return exceeds(100.0 * (float(first["test_accuracy"]) - float(last["test_accuracy"])), points)
 
 
 def _per_class(forgotten: int, classes: int) -> int | float:

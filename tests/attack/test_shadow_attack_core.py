@@ -14,7 +14,9 @@ import pytest
 from attack import XGBoostAttack, auc, evaluate, outputs_table, roc
 from attack.attacks.features import shadow_features
 from attack.attacks.xgboost import best_f1
+from attack.metrics.bootstrap import resampled_tpr
 from attack.metrics.evaluation import Evaluation, Scores, paired_difference
+from attack.metrics.tiny import tiny_scores
 from attack.outputs.confidence import log_softmax, phi
 
 
@@ -59,6 +61,30 @@ def test_rates_that_cannot_be_measured_are_none() -> None:
     exact = roc(np.repeat([0, 1], 500), values)
     assert exact.tpr_at(0.01) == 1.0
     assert roc(np.repeat([1, 0], 500), values).tpr_at(0.01) == 0.0
+
+
+@pytest.mark.parametrize("infinite", [np.inf, -np.inf])
+@pytest.mark.parametrize("labels", [[1, 0, 1, 0], [0, 1, 1, 0]])
+def test_infinite_scores_that_are_equal_are_tied(infinite: float, labels: list[int]) -> None:
+    truth, scores = np.array(labels), np.array([infinite, infinite, 0.0, 0.0])
+    assert roc(truth, scores).auc == auc(truth, scores) == 0.5
+    assert best_f1(truth, np.full(4, infinite))[1] == pytest.approx(2 / 3)
+    # Half of all negatives share the highest score, so no threshold allows 1 % of them.
+    halves = [np.repeat([np.inf, 0.0], 50) for _ in range(6)]
+    (rates,) = resampled_tpr(halves[:3], halves[3:], np.ones((2, 3)), np.ones((2, 3)), [0.01])
+    assert rates.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("outputs", [19, 30, 60])
+def test_one_score_in_twenty_is_tiny_where_nothing_is_to_be_seen(outputs: int) -> None:
+    generator = np.random.default_rng(outputs)
+
+    def drawn(rows: int) -> Scores:
+        return Scores(generator.uniform(size=rows), np.zeros(rows, dtype=np.int64), np.arange(rows))
+
+    found = np.asarray([tiny_scores(drawn(100), drawn(outputs), 0)[0] for _ in range(2000)], dtype=np.float64)
+    assert abs(found.mean() - 0.05) < 4 * found.std() / np.sqrt(len(found))
+    assert tiny_scores(drawn(100), drawn(18), 0) == (None, None, [])
 
 
 @pytest.mark.parametrize("bad", [np.asarray([1.0, np.nan]), np.asarray([1.0])])

@@ -22,6 +22,7 @@ from orchestrator.work.context import Context
 from orchestrator.work.execute import execute
 from orchestrator.work.incremental import failing_point
 from unlearn.methods.pgu.pgu import PGU
+from unlearn.moments.fisher import fisher_diagonal
 
 METHOD = {
     "name": "pgu_incremental",
@@ -249,6 +250,24 @@ def test_any_method_goes_step_by_step_and_is_audited(stress: dict[str, Any], tmp
     plain, _ = planned(stress, tmp_path)
     assert plain.key != unit.key
     assert steps_of(plain, context)[1:3] == rows[1:3]
+
+
+@pytest.mark.medium
+def test_a_method_with_statistics_gets_those_of_each_steps_model(stress: dict[str, Any], tmp_path: Path) -> None:
+    stress["methods"] = [{"name": "stepwise", "method": "ssd", "options": {"alpha": 1.1}}]
+    unit, context = planned(stress, tmp_path)
+    rows = steps_of(unit, context)
+    assert [row["step"] for row in rows] == list(range(7))
+    # The second step by hand: the statistic of the first step's model, over what was left then.
+    method = replace(unit.spec.params, seed=unit.spec.seed).inner
+    split, everything = context.data.split, np.arange(len(context.data.dataset.train.labels))
+    model, left = context.load_model(unit.spec.model), everything
+    for step in split.steps:
+        fisher = fisher_diagonal(model, context.loader("train", left))
+        model = method.unlearn(model, forget=context.loader("train", step), fisher=fisher).model
+        left = np.setdiff1d(left, step)
+    kept = context.load_model(unit.key).state_dict()
+    assert all(torch.equal(kept[name], value) for name, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize(

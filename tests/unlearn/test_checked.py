@@ -5,9 +5,15 @@ from __future__ import annotations
 import math
 import re
 
+import numpy as np
 import pytest
+import torch
 
+from orchestrator.plan.objective import objective
 from unlearn.core.checked import check_choice, check_integer, check_number
+from unlearn.core.rounding import exceeds, whole_part
+from unlearn.methods.base import share_of
+from unlearn.methods.kit.mask import largest
 
 BOUNDS = [
     ({"above": 0}, "a number above 0", [1e-9, 3], [0, -1]),
@@ -42,3 +48,14 @@ def test_choices() -> None:
     for value in ("gab", 1, ["gap"], None):
         with pytest.raises(ValueError, match=r"^early_stop: .* is not allowed; allowed are gap, drop$"):
             check_choice("early_stop", value, ("gap", "drop"))
+
+
+def test_rounding_neither_exceeds_a_bound_nor_costs_a_count() -> None:
+    for hundredths in range(5, 101):
+        assert not exceeds(100.0 * (hundredths / 100 - (hundredths - 5) / 100), 5.0)
+        assert whole_part(hundredths / 100 * 100) == hundredths
+    assert exceeds(5.01, 5.0)
+    assert whole_part(28.99) == 28
+    assert objective(0.1, 100 * (1 - 0.85) - 100 * (1 - 0.90), 5.0) == 0.1
+    assert len(share_of(np.arange(100), 0.57, 0)) == 57
+    assert int(largest({"a": torch.arange(100.0)}, 0.29)["a"].sum()) == 29

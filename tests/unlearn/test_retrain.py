@@ -61,3 +61,18 @@ def test_it_needs_the_retain_set():
         Retrain().unlearn(model, forget=[])
     assert METHODS["retrain"] is Retrain
     assert Retrain().requires() == {"retain"}
+
+
+def test_frozen_weights_are_trained_too_and_named(digits):
+    split = make_split(digits, Scenario(per_class=5), 0)
+    given = build_model("small_vgg", num_classes=10, in_channels=1, image_size=8, width=0.125, seed=1)
+    loaders = {"forget": loader_of(digits, split.forget), "retain": loader_of(digits, split.retain)}
+    method = Retrain(epochs=2, batch_size=64, seed=7)
+    free = method.unlearn(given, **loaders)
+    first = next(given.parameters()).requires_grad_(False)
+    result = method.unlearn(given, **loaders)
+    assert equal(result.model, free.model), "a random layer that nothing trains is no standard"
+    assert free.notes == []
+    assert "frozen in the model that was given, and changed all the same" in result.notes[0]
+    assert not first.requires_grad
+    assert [p.requires_grad for p in result.model.parameters()] == [p.requires_grad for p in given.parameters()]

@@ -5,7 +5,6 @@ the base class, what it declares about itself, and its result.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -16,6 +15,7 @@ from torch import nn
 
 from ..core.batches import EpochCallback, Loader
 from ..core.errors import UnlearnError
+from ..core.rounding import whole_part
 from ..core.seeds import stream
 from ..data.scenario import KINDS, Split
 from ..models.probe import Probe
@@ -209,7 +209,7 @@ def share_of(rows: np.ndarray, share: float, seed: int) -> np.ndarray:
     """
     if share >= 1.0:
         return rows
-    count = max(1, math.floor(share * len(rows)))
+    count = max(1, whole_part(share * len(rows)))
     return np.sort(stream(seed, _SHARE).permutation(rows)[:count])
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from ..core.batches import EpochCallback, Loader, read_again
 from ..core.errors import UnlearnError
-from ..core.modes import modes_kept
+from ..core.modes import flags_kept, frozen_notes, modes_kept
 from ..core.seeds import check_seed, seeded
 from ..data.loader import ArrayLoader
 from ..models.classes import drop_classes
@@ -122,7 +122,8 @@ class Retrain(RetainTraining):
 
         Where `retain` is an `ArrayLoader`, it is batched, shuffled and augmented as the fields say;
         other loaders are taken as they come. `forget`, `validation` and `monitor` are only
-        evaluated. `moments` and `fisher` are not used. `graphs` as of `train`.
+        evaluated. `moments` and `fisher` are not used. `graphs` as of `train`. Frozen weights are
+        trained, too, and a note says so.
 
         **Returns:** history rows as of `train`, with `forget_accuracy`, `validation_accuracy` and
         one `<name>_accuracy` for each of `monitor`.
@@ -135,8 +136,10 @@ class Retrain(RetainTraining):
         if forget_classes and (looked := probe_with(result, batches)) is not None:
             looked.require_head(result, num_classes)
         report = with_accuracies(result, {"forget": forget, "validation": validation, **(monitor or {})}, on_epoch)
-        with modes_kept(result):
+        notes = frozen_notes(result, {id(parameter) for parameter in result.parameters()})
+        with modes_kept(result), flags_kept(result):
+            result.requires_grad_(True)  # frozen weights may have been trained on the forget set
             with seeded(self.seed):
                 reset(result.modules())
             history = train(result, batches, self, seed=self.seed, on_epoch=report, graphs=graphs)
-        return UnlearnResult(drop_classes(result, tuple(forget_classes)), history, None, [])
+        return UnlearnResult(drop_classes(result, tuple(forget_classes)), history, None, notes)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from ..core.margins import cross_entropies
 from ..models.logits import HALVES, fitting, logits_of
 
 Gradients = dict[str, Tensor]
@@ -21,7 +21,7 @@ _ROOM = 256 * 2**20
 
 def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
     """The loss −log p_y of one sample."""
-    return F.cross_entropy(logits[None], label[None])
+    return cross_entropies(logits[None], label[None])[0]
 
 
 def per_sample_gradients(

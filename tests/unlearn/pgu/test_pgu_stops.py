@@ -91,6 +91,9 @@ def test_early_stop_by_drop(model, forget, moments, held_out, monkeypatch) -> No
     method = ten_steps(early_stop="retain_drop", epochs=5)
     assert (method.needs().watched, ten_steps(early_stop="gap").needs().watched) == ("retain", "")
     result = method.unlearn(model, forget=forget, moments=moments, monitor={"retain": held_out})
+    accuracies([1.0, 0.5, 0.2], [0.90, 0.85, 0.84], monkeypatch)
+    five = method.unlearn(model, forget=forget, moments=moments, monitor={"retain": held_out})
+    assert five.stopped_at == 1, "100·(0.90 − 0.85) is above 5 by rounding alone"
     assert result.stopped_at == 2, "0.84 is more than five points below 0.90; the epoch before it is kept"
     accuracies([1.0, 0.5], [0.9, 0.2], monkeypatch)
     with pytest.raises(UnlearnTooFast, match="retain accuracy fell"):
@@ -178,6 +181,12 @@ def test_doing_nothing_is_reported(model, forget, moments) -> None:
 def test_a_loss_that_blows_up_is_told(model, forget, moments) -> None:
     with pytest.raises(UnlearnError, match="lr: the loss is no longer finite in epoch"):
         ten_steps(lr=1e30, final_lr=None, gamma=0.0).unlearn(model, forget=forget, moments=moments)
+
+
+def test_a_last_step_that_blows_up_is_told(model, forget, moments) -> None:
+    method = ten_steps(lr=1e20, final_lr=None, epochs=1, batch_size=64)
+    with pytest.raises(UnlearnError, match="the last step left logits that are not finite; lower lr"):
+        method.unlearn(model, forget=forget, moments=moments)
 
 
 def test_shared_and_computed_weights_are_refused() -> None:

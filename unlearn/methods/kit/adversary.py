@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ...core.errors import UnlearnError
+from ...core.margins import odds_against
 from .samples import Samples
 from .work import Network
 
@@ -48,13 +48,16 @@ class Pixels:
         return (pixels - self.mean) / self.std
 
 
-def gradient(network: Network, pixels: Tensor, labels: Tensor, scale: Pixels) -> Tensor:
-    """The gradient of the cross-entropy of each image with respect to its pixels."""
+def uphill(network: Network, pixels: Tensor, labels: Tensor, scale: Pixels) -> Tensor:
+    """The direction in which the cross-entropy of each image grows fastest, by its pixels.
+
+    Its length is not the gradient's, which vanishes where the model is sure.
+    """
     with torch.enable_grad():
         inputs = pixels.detach().requires_grad_(True)
         module = Network(network.module, network.precision)
-        loss = F.cross_entropy(module(scale.normalised(inputs)), labels, reduction="sum")
-        (found,) = torch.autograd.grad(loss, inputs)
+        against = odds_against(module(scale.normalised(inputs)), labels)
+        (found,) = torch.autograd.grad(against.sum(), inputs)
     return found
 
 
@@ -65,7 +68,7 @@ def fgsm(network: Network, images: Tensor, labels: Tensor, scale: Pixels, epsilo
     Source: Goodfellow, Shlens, Szegedy, Explaining and Harnessing Adversarial Examples, ICLR 2015.
     """
     pixels = scale.pixels(images)
-    moved = (pixels + epsilon * gradient(network, pixels, labels, scale).sign()).clamp(0.0, 1.0)
+    moved = (pixels + epsilon * uphill(network, pixels, labels, scale).sign()).clamp(0.0, 1.0)
     return scale.normalised((moved * 255.0).round() / 255.0)
 
 
@@ -79,7 +82,7 @@ def pgd_l2(network: Network, images: Tensor, labels: Tensor, scale: Pixels, epsi
     start = scale.pixels(images)
     moved = start
     for _ in range(steps):
-        up = gradient(network, moved, labels, scale)
+        up = uphill(network, moved, labels, scale)
         length = up.flatten(1).norm(dim=1).clamp(min=1e-12).view(-1, 1, 1, 1)
         moved = moved + up / length * (2.5 * epsilon / steps)
         away = moved - start

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...core.margins import cross_entropies
+
 REDUCTIONS = ("batchmean", "mean")
 
 
@@ -18,7 +20,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 def per_sample_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """−log p_y of each sample, `(n,)`."""
-    return F.cross_entropy(logits, labels, reduction="none")
+    return cross_entropies(logits, labels)
 
 
 def divergence(target: Tensor, logits: Tensor, temperature: float = 1.0, reduction: str = "batchmean") -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from ...core.batches import Loader, device_of, to_device
 from ...core.numerics import deterministic_convolutions, full_float32
+from ...core.rounding import whole_part
 from ...models.logits import classify
 from ...training.predict import evaluating
 
@@ -22,7 +22,7 @@ def largest(scores: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
     **Arguments:** `scores`: parameter name → a score of each weight. `share` in [0, 1].
     """
     together = torch.cat([score.detach().flatten().double() for score in scores.values()])
-    wanted = math.floor(share * len(together))
+    wanted = whole_part(share * len(together))
     order = torch.argsort(together, descending=True, stable=True)[:wanted]
     chosen = torch.zeros_like(together, dtype=torch.bool)
     chosen[order] = True

@@ -15,6 +15,7 @@ from ...core.errors import MethodDidNothing, NothingToForget, UnlearnError, Unle
 from ...core.memory import keep_freed_memory
 from ...core.modes import flags_kept, frozen_notes, modes_kept, train_with_norms_frozen
 from ...core.numerics import arithmetic, deterministic_convolutions
+from ...core.rounding import exceeds
 from ...core.seeds import seeded, stream
 from ...data.loader import ArrayLoader
 from ...models.classes import drop_classes
@@ -22,7 +23,7 @@ from ...models.layers import projectable_layers
 from ...models.logits import classify
 from ...moments.basis import CoreBasis, Projector
 from ...training.loop import autocast
-from ...training.predict import accuracy
+from ...training.predict import accuracy, evaluating
 from ..base import UnlearnResult
 from ..cut import cut
 from ..features import FeatureLoader, compute, room_for_features
@@ -159,6 +160,7 @@ class Run:
             self.notes.append(f"no gradient reaches {names}: left as given")
         if stopped_at != 0:  # 0: the release's rule chose the model as it was
             self._check_moved(before)
+            self._check_finite()
         return UnlearnResult(drop_classes(self.model, self.forget_classes), history, stopped_at, self.notes)
 
     def _epochs(self) -> tuple[list[dict[str, Any]], int | None]:
@@ -218,7 +220,7 @@ class Run:
 
     def _dropped(self, history: list[dict[str, Any]]) -> bool:
         key = f"{self.method.watched}_accuracy"
-        return 100.0 * (history[0][key] - history[-1][key]) > self.method.details.drop_points
+        return exceeds(100.0 * (history[0][key] - history[-1][key]), self.method.details.drop_points)
 
     def _copy(self) -> dict[str, Tensor]:
         return {name: weight.detach().clone() for name, weight in self.weights.items()}
@@ -329,6 +331,13 @@ class Run:
             raise MethodDidNothing(
                 "lr: PGU left every weight as it was: the gradient vanished (is the label's probability already nought?) or lr is too small to count"
             )
+
+    def _check_finite(self) -> None:
+        """The loss of a pass is that before its last step, which may have gone too far."""
+        with torch.no_grad(), evaluating(self.changing):
+            logits = classify(self.changing, self.images[:_PROBE])
+        if not bool(torch.isfinite(logits).all()):
+            raise UnlearnError(f"lr: {self.method.lr:g}: the last step left logits that are not finite; lower lr")
 
 
 def _gap(row: Mapping[str, Any]) -> float:
