@@ -174,7 +174,8 @@ class Task:
         - `after_epoch`: called with the number of the pass (1, 2, …) when it is over; a true answer
             ends the training.
 
-        The first training draws dropout from the task's seed, each later one from a seed of its own.
+        The first training draws dropout from the task's seed, each later one from a seed of its
+        own.
         """
         trained = self.model if model is None else model
         passed, seed = len(self.history), self._fit_seed()
