@@ -88,6 +88,29 @@ def test_steps_of_jit_are_the_gradients_of_its_formula(monkeypatch: pytest.Monke
         assert torch.allclose(p.detach() - start[name].detach(), step, rtol=5e-3, atol=2e-6), name
 
 
+def test_both_outputs_of_jit_are_of_one_network_whatever_the_dropout() -> None:
+    """The loss is the ratio of the slow statement, in evaluation mode: no mask is part of it."""
+    dropped = copy.deepcopy(trained())
+    dropped.dropout.p = 0.5
+    method = JIT(lr=1e-4, sigma=0.1, draws=25, batch_size=FORGET)
+    result = method.unlearn(dropped, forget=forget(), num_classes=5)
+    assert same(result.model, run(method).model)
+    slow, images = copy.deepcopy(trained()).eval(), data()[0][:FORGET]
+    generator, total = torch.Generator().manual_seed(1), 0.0
+    for _ in range(25):
+        noise = torch.randn(images.shape, generator=generator)
+        moved = (images + 0.1 * noise).clamp(images.min(), images.max())
+        ratios = (slow(images) - slow(moved)).norm(dim=1) / (moved - images).flatten(1).norm(dim=1)
+        total += float(ratios.sum().detach()) / 25
+    assert result.history[0]["loss"] == pytest.approx(total, rel=0.1)
+
+
+def test_jit_without_dropout_still_trains_normalisation_where_it_is_told_to() -> None:
+    frozen, learned = (run(JIT(lr=1e-4, draws=1, batch_norm=policy)).model for policy in ("frozen", "train"))
+    assert torch.equal(frozen.norm1.running_mean, trained().norm1.running_mean)
+    assert not torch.equal(learned.norm1.running_mean, trained().norm1.running_mean)
+
+
 def test_jit_makes_as_many_passes_as_it_is_told() -> None:
     assert [row["epoch"] for row in run(JIT(lr=1e-4, epochs=3, draws=1)).history] == [1, 2, 3]
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ...core.batches import EpochCallback, Loader, device_of, kept
 from ...core.errors import MethodDidNothing, UnlearnError
-from ...core.modes import flags_kept, modes_kept, train_with_norms_frozen
+from ...core.modes import NORMS, flags_kept, modes_kept
 from ...core.numerics import arithmetic, deterministic_convolutions
 from ...core.seeds import seeded, stream
 from ...models.classes import drop_classes
@@ -155,6 +155,7 @@ class Task:
         objective: Objective | None = None,
         *,
         batch_norm: str = "train",
+        dropout: bool = True,
         model: nn.Module | None = None,
         mask: Mapping[str, Tensor] | None = None,
         clip: float | None = None,
@@ -169,7 +170,7 @@ class Task:
             training; without a mask, a clipped norm or an adjustment its steps are those of
             training.
         - `batch_norm`: `train` lets normalisation learn the statistics of the batches; `frozen`
-            keeps them.
+            keeps them. `dropout`: false puts all other layers in evaluation mode.
         - `model`: None for the task's own. `mask`, `clip`, `adjust`: see `ObjectiveWork`.
         - `after_epoch`: called with the number of the pass (1, 2, …) when it is over; a true answer
             ends the training.
@@ -181,9 +182,10 @@ class Task:
         passed, seed = len(self.history), self._fit_seed()
 
         def set_mode() -> None:
-            trained.train()
-            if batch_norm == "frozen":
-                train_with_norms_frozen(trained)
+            trained.train(dropout)
+            for module in trained.modules():
+                if isinstance(module, NORMS):
+                    module.train(batch_norm == "train")
 
         def report(row: dict[str, Any]) -> None:
             if trained is self.model:
