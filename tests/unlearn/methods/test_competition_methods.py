@@ -232,6 +232,10 @@ def test_a_small_step_changes_no_retain_sample_to_first_order() -> None:
     settings = {"alpha": 0.0, "epochs": 1, "batch_size": FORGET, "whole": True}
     changes = {}
     for eta in (1e-2, 1e-3):
+def test_sfron_takes_a_step_in_each_pass_where_it_has_as_many_iterations_as_passes() -> None:
+    assert [row["images"] for row in run(SFRon(iterations=4, epochs=4, every=5)).history] == [FORGET + 32, 32, 32, 32]
+
+
         found = run(OrthoGrad(lr=eta, retain_batch=16, **settings), retain=retained).model
         plain = run(GradAscent(lr=eta, epochs=1, batch_size=FORGET, **PLAIN)).model
         changes[eta] = (
@@ -389,3 +393,6 @@ def test_models_without_convolutions_are_refused() -> None:
 def test_settings_that_cannot_work_are_named(build: object, named: str) -> None:
     with pytest.raises(ValueError, match=rf"^{named}: .* is not allowed"):
         build()  # type: ignore[operator]
+        (lambda: SFRon(iterations=0), "iterations"),
+        (lambda: SFRon(iterations=0, epochs=0), "iterations"),
+        (lambda: SFRon(iterations=14, epochs=15), "iterations"),
