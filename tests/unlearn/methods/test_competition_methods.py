@@ -6,12 +6,27 @@ import copy
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.unlearn.methods.nets import FORGET, data, forget, gap, held_out, loss_on, retain, run, same, trained
-from unlearn import UnlearnError
+from tests.unlearn.methods.nets import (
+    FORGET,
+    RETAIN,
+    array,
+    data,
+    forget,
+    gap,
+    held_out,
+    loss_on,
+    retain,
+    run,
+    same,
+    trained,
+)
+from unlearn import UnlearnError, UnlearnResult
+from unlearn.methods import negmerge
 from unlearn.methods.fanchuan import Fanchuan, contrast_loss, uniform_divergence
 from unlearn.methods.finetune import Finetune
 from unlearn.methods.grad_ascent import GradAscent
@@ -110,6 +125,65 @@ def test_negmerge_finds_the_largest_scale_that_keeps_the_accuracy() -> None:
     kept = [sum(int((m(x).argmax(1) == y).sum()) for x, y in held_out()) for m in (trained(), result.model.eval())]
     assert kept[1] >= 0.8 * kept[0]
     assert result.history[0]["scale"] > 0
+
+
+def test_negmerge_goes_below_its_scales_where_the_least_costs_too_much_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried: list[float] = []
+
+    def take(task: Task, start: object, away: object, scale: float) -> None:
+        tried.append(scale)
+        with torch.no_grad():
+            next(task.model.parameters()).add_(1e-6)
+
+    def keeping(most: float) -> UnlearnResult:
+        def accuracy(model: nn.Module, loader: object) -> float:
+            return 1.0 if model is trained() or tried[-1] <= most else 0.5
+
+        tried.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(negmerge, "_take", take)
+            patch.setattr(negmerge, "accuracy", accuracy)
+            return run(NegMerge(models=1, epochs=1, lr=0.01))
+
+    usual = keeping(0.31)
+    assert (usual.history[0]["scale"], usual.notes) == (0.3, [])
+    less = keeping(0.02)
+    assert less.history[0]["scale"] == 0.0125
+    assert less.notes == ["scale 0.0125: 0.05 keeps less than 0.95 of the accuracy"]
+    with pytest.raises(UnlearnError, match=r"^keep: no scale from 0\.00078125 on keeps 0\.95 of the validation accuracy"):
+        keeping(0.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "count"),
+    [
+        ({}, 27),
+        ({"smoothing": 0.0}, 9),
+        ({"weight_decay": 0.0}, 9),
+        ({"epochs": 2}, 9),
+        ({"smoothing": 0.0, "weight_decay": 0.0}, 3),
+    ],
+    ids=str,
+)
+def test_no_two_models_of_negmerge_have_one_setting(changes: dict[str, Any], count: int) -> None:
+    settings = NegMerge(models=count, **changes).settings()
+    assert len(set(settings)) == len(settings) == count
+    with pytest.raises(ValueError, match=rf"^models: {count + 1} is not allowed; give 1 to {count},"):
+        NegMerge(models=count + 1, **changes)
+
+
+def test_the_settings_of_negmerge_are_the_first_of_27_in_the_order_of_the_seed() -> None:
+    products = [
+        (epochs, decay, smoothing)
+        for epochs in (50, 40, 60)
+        for decay in (1e-4, 5e-5, 1e-5)
+        for smoothing in (0.0, 0.05, 0.1)
+    ]
+    order = np.random.default_rng([4, 16]).permutation(27)[:5]
+    for found, expected in zip(NegMerge(models=5, seed=4).settings(), [products[i] for i in order], strict=True):
+        assert found == pytest.approx(expected)
 
 
 # SFRon
