@@ -232,6 +232,10 @@ def test_the_average_of_sfron_stays_behind_the_model() -> None:
     assert 0 < far[1] < far[0]
 
 
+def test_sfron_takes_a_step_in_each_pass_where_it_has_as_many_iterations_as_passes() -> None:
+    assert [row["images"] for row in run(SFRon(iterations=4, epochs=4, every=5)).history] == [FORGET + 32, 32, 32, 32]
+
+
 def test_sfron_forgets() -> None:
     found = run(SFRon(lr=0.01, iterations=60, epochs=3, alpha=100.0)).model
     assert loss_on(found, forget()) > loss_on(trained(), forget()) + 0.3
@@ -306,10 +310,6 @@ def test_a_small_step_changes_no_retain_sample_to_first_order() -> None:
     settings = {"alpha": 0.0, "epochs": 1, "batch_size": FORGET, "whole": True}
     changes = {}
     for eta in (1e-2, 1e-3):
-def test_sfron_takes_a_step_in_each_pass_where_it_has_as_many_iterations_as_passes() -> None:
-    assert [row["images"] for row in run(SFRon(iterations=4, epochs=4, every=5)).history] == [FORGET + 32, 32, 32, 32]
-
-
         found = run(OrthoGrad(lr=eta, retain_batch=16, **settings), retain=retained).model
         plain = run(GradAscent(lr=eta, epochs=1, batch_size=FORGET, **PLAIN)).model
         changes[eta] = (
@@ -412,6 +412,23 @@ def test_kookmin_takes_the_smallest_scores_in_evaluation_mode_and_returns_an_ord
     assert [type(module) for module in result.modules()] == [type(module) for module in trained().modules()]
 
 
+@pytest.mark.parametrize("kept", [RETAIN, 10], ids=["as many retain samples", "fewer"])
+def test_kookmin_scores_both_sets_without_augmentation_and_weighs_them_alike(
+    kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"forget": array(0, FORGET), "retain": array(FORGET, kept)}
+    method = Kookmin(epochs=0, redrawn=0.3, augment="crop_flip")
+    chosen = method.chosen(task_of(method, monkeypatch, **given))["conv2.weight"]
+    model, (images, labels) = copy.deepcopy(trained()).eval(), data()
+    # The retain samples are the first of pass 0 in the order that the seed draws.
+    rows = FORGET + np.random.default_rng([0, 0]).permutation(kept)[:FORGET]
+    loss = nn.CrossEntropyLoss()
+    gap_of_means = loss(model(images[rows]), labels[rows]) - loss(model(images[:FORGET]), labels[:FORGET])
+    score = torch.autograd.grad(gap_of_means, model.conv2.weight)[0].abs()
+    border = score.flatten().sort().values[round(0.3 * score.numel())]
+    assert int((chosen != (score < border)).sum()) <= 4
+
+
 def test_the_rate_of_kookmin_rises_and_falls() -> None:
     rates = [Kookmin(lr=0.3, epochs=5).phase().rate(epoch) for epoch in range(5)]
     assert rates == pytest.approx([0.1, 0.2, 0.3, 0.2, 0.1])
@@ -457,6 +474,9 @@ def test_models_without_convolutions_are_refused() -> None:
         (lambda: NegMerge(keep=0.0), "keep"),
         (lambda: SFRon(beta=0.0), "beta"),
         (lambda: SFRon(clip=0.0), "clip"),
+        (lambda: SFRon(iterations=0), "iterations"),
+        (lambda: SFRon(iterations=0, epochs=0), "iterations"),
+        (lambda: SFRon(iterations=14, epochs=15), "iterations"),
         (lambda: OrthoGrad(alpha=2.0), "alpha"),
         (lambda: OrthoGrad(alpha=0.5, retain_batch=0), "alpha"),
         (lambda: Fanchuan(temperature=0.0), "temperature"),
@@ -467,6 +487,3 @@ def test_models_without_convolutions_are_refused() -> None:
 def test_settings_that_cannot_work_are_named(build: object, named: str) -> None:
     with pytest.raises(ValueError, match=rf"^{named}: .* is not allowed"):
         build()  # type: ignore[operator]
-        (lambda: SFRon(iterations=0), "iterations"),
-        (lambda: SFRon(iterations=0, epochs=0), "iterations"),
-        (lambda: SFRon(iterations=14, epochs=15), "iterations"),

@@ -96,17 +96,23 @@ class Samples:
         return self.loader
 
     def batches(
-        self, epoch: int, *, batch_size: int | None = None, labels: Tensor | None = None, shuffle: bool = True
+        self,
+        epoch: int,
+        *,
+        batch_size: int | None = None,
+        labels: Tensor | None = None,
+        shuffle: bool = True,
+        plain: bool = False,
     ) -> Iterator[Batch]:
         """Pass number `epoch`.
 
         **Arguments:** `batch_size`: None for the method's own. `labels`: int64 `(size,)` by row, in
-        place of the set's.
+        place of the set's. `plain`: without augmentation.
         """
-        size = batch_size or self.batch_size
+        size, augment = batch_size or self.batch_size, None if plain else self.augment
         passed: Iterator[tuple[Tensor, Tensor, Tensor]]
         if self.array is not None:
-            array = self.array.replace(batch_size=size, shuffle=shuffle, augment=self.augment, seed=self.seed)
+            array = self.array.replace(batch_size=size, shuffle=shuffle, augment=augment, seed=self.seed)
             passed = array.batches(epoch)
         elif self.part == "forget" or self._kept is not None:
             passed = _of_kept(*self.kept, self._order(epoch, shuffle), size)
@@ -118,9 +124,9 @@ class Samples:
             yield Batch(images, given, rows, torch.full_like(own, is_forget, dtype=torch.bool), self.part)
 
     def first(self, count: int) -> list[tuple[Tensor, Tensor]]:
-        """The first `count` samples of pass 0, as (images, labels)."""
+        """The first `count` samples of pass 0, as (images, labels), without augmentation."""
         taken: list[tuple[Tensor, Tensor]] = []
-        for batch in self.batches(0, batch_size=min(256, count)):
+        for batch in self.batches(0, batch_size=min(256, count), plain=True):
             taken.append((batch.images[:count], batch.labels[:count]))
             count -= len(batch)
             if count <= 0:
