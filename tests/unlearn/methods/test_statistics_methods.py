@@ -210,6 +210,30 @@ def test_conjugate_gradients_agree_with_a_dense_solve() -> None:
     )
 
 
+def relative_residual(model: nn.Module, step: Tensor, damping: float) -> float:
+    """|v − (λI + (1/N)·Σ g gᵀ)·x| / |v| from the gradients of single samples, float64."""
+    images, labels = data()
+    g_f = gradients(model, images[:FORGET], labels[:FORGET])
+    g_r = gradients(model, images[FORGET : FORGET + RETAIN], labels[FORGET : FORGET + RETAIN])
+    v = (g_f.sum(dim=0) - g_r.sum(dim=0) * FORGET / RETAIN) / (FORGET + RETAIN)
+    return float((v - damping * step - g_r.T @ (g_r @ step) / RETAIN).norm() / v.norm())
+
+
+def test_the_residual_that_is_told_is_that_of_the_system() -> None:
+    # A step that is large beside the rounding of float32 weights.
+    found = run(WoodFisher(alpha=1e3, damping=1e-3))
+    step = torch.cat([(a - b).detach().flatten().double() for a, b in zip(found.model.parameters(), trained().parameters(), strict=True)])  # fmt: skip
+    told = found.history[0]["residual"]
+    assert 0 < told < 1e-3
+    assert relative_residual(copy.deepcopy(trained()).eval(), step / 1e3, 1e-3) < 1e-3
+
+
+def test_a_system_that_is_not_solved_is_refused() -> None:
+    # In 200 steps of float32 products the recursion's own residual drifts away from that of the system.
+    with pytest.raises(UnlearnError, match=r"^damping: 1e-09 leaves the system unsolved after 200 steps \(relative"):
+        run(WoodFisher(damping=1e-9))
+
+
 def test_the_released_recursion_only_moves_along_its_first_gradient() -> None:
     settings = {"alpha": 1.0, "samples": 50, "seed": 3}
     found = run(WoodFisher(recursion="released", **settings)).model
