@@ -152,7 +152,9 @@ def test_negmerge_goes_below_its_scales_where_the_least_costs_too_much_and_says_
     less = keeping(0.02)
     assert less.history[0]["scale"] == 0.0125
     assert less.notes == ["scale 0.0125: 0.05 keeps less than 0.95 of the accuracy"]
-    with pytest.raises(UnlearnError, match=r"^keep: no scale from 0\.00078125 on keeps 0\.95 of the validation accuracy"):
+    with pytest.raises(
+        UnlearnError, match=r"^keep: no scale from 0\.00078125 on keeps 0\.95 of the validation accuracy"
+    ):
         keeping(0.0)
 
 

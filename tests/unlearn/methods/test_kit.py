@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.unlearn.methods.nets import FORGET, RETAIN, array, forget, run
+from tests.unlearn.methods.nets import FORGET, RETAIN, array, forget, run, same
 from unlearn import ArrayLoader
 from unlearn.core.seeds import stream
 from unlearn.data.augment import crop_flip, draw
@@ -16,6 +16,7 @@ from unlearn.methods.fanchuan import Fanchuan
 from unlearn.methods.finetune import Finetune
 from unlearn.methods.kit import GradientMethod, Samples, mixed
 from unlearn.methods.kit import task as kit_task
+from unlearn.methods.kit.gradient import SCHEDULES
 from unlearn.methods.kit.work import ObjectiveWork
 from unlearn.methods.negmerge import NegMerge
 
@@ -69,6 +70,15 @@ def test_two_passes_of_two_trainings_have_other_masks() -> None:
     assert len(set(states)) == 3
 
 
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_final_rate_acts_or_a_note_says_that_it_does_not(schedule: str) -> None:
+    settings = {"epochs": 2, "rounds": 1, "schedule": schedule}
+    first, second = (run(Fanchuan(final_lr=rate, **settings)) for rate in (None, 1e-5))
+    note = f"final_lr: 1e-05 has no effect with schedule {schedule!r}"
+    assert (first.notes, second.notes) == ([], [note] if same(first.model, second.model) else [])
+    assert same(first.model, second.model) == (schedule in ("constant", "triangle"))
+
+
 def samples(loader: object, part: str, augment: str | None = "crop_flip") -> Samples:
     seed = 5 if part == "forget" else 2
     return Samples(loader, part, device=torch.device("cpu"), batch_size=32, augment=augment, seed=seed)  # type: ignore[arg-type]
@@ -113,10 +123,10 @@ def test_a_mix_augments_the_array_and_takes_batches_as_they_come() -> None:
     """As UNSIR does, whose noise is no array."""
     retain, noise = samples(of_their_own()[1], "retain"), samples(forget(), "forget", None)
     batches = list(mixed(noise, retain, 0))
-    for part, kept, same in ((True, noise.kept[0], True), (False, retain.kept[0], False)):
+    for part, kept, as_it_is in ((True, noise.kept[0], True), (False, retain.kept[0], False)):
         found = torch.cat([b.images[b.forgotten == part] for b in batches])
         rows = torch.cat([b.rows[b.forgotten == part] for b in batches])
-        assert torch.equal(found, kept[rows]) == same
+        assert torch.equal(found, kept[rows]) == as_it_is
 
 
 def test_a_mix_of_one_array_keeps_the_labels_of_each_loader() -> None:
