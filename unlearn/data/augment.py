@@ -38,7 +38,7 @@ class Draws:
     offset: Tensor
     flip: Tensor
 
-    def __getitem__(self, rows: slice) -> Draws:
+    def __getitem__(self, rows: slice | Tensor) -> Draws:
         return Draws(self.offset[rows], self.flip[rows])
 
     def to(self, device: torch.device) -> Draws:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..core.seeds import check_seed, stream
-from .augment import check_augment, crop_flip, draw
+from .augment import Draws, check_augment, crop_flip, draw
 from .images import as_tensor
 
 
@@ -138,7 +138,13 @@ class ArrayLoader:
         draws = draw(random, count, self.augment).to(self.device) if self.augment else None
         for start in range(0, count, self.batch_size):
             part = slice(start, start + self.batch_size)
-            batch = self.images.index_select(0, order[part])
-            if draws is not None:
-                batch = crop_flip(batch, draws[part])
-            yield self.normalise(batch), self.labels.index_select(0, order[part]), where[part]
+            images, labels = self.of_rows(order[part], None if draws is None else draws[part])
+            yield images, labels, where[part]
+
+    def of_rows(self, rows: Tensor, draws: Draws | None) -> tuple[Tensor, Tensor]:
+        """Normalised images and labels of `rows`, int64 `(b,)` on the device, augmented by
+        `draws`."""
+        images = self.images.index_select(0, rows)
+        if draws is not None:
+            images = crop_flip(images, draws)
+        return self.normalise(images), self.labels.index_select(0, rows)

@@ -19,7 +19,7 @@ class JIT(GradientMethod):
     no gradient.
 
     x + ε is clamped to the range of the batch; ‖ε_k‖ is that of the clamped step. Labels are never
-    read.
+    read. Dropout is off, so that both outputs are of one network.
 
     **Arguments**, beside those of `GradientMethod`: `sigma` (σ), in units of normalised images;
     `draws` (n).
@@ -34,6 +34,7 @@ class JIT(GradientMethod):
         "1 pass over the forget set, with n + 1 forward passes",
         (
             "Each step has a gradient of its own. Released code zeroes another optimiser's, so that gradients add up.",
+            "Dropout is off: with it the ratio is that of two networks. Released code leaves the mode to the caller.",
             "The loss is a sum over the batch, as released: lr depends on the batch size.",
         ),
     )
@@ -76,4 +77,4 @@ class JIT(GradientMethod):
                 ratios.append(((outputs - elsewhere).norm(dim=1) / step).sum())
             return torch.stack(ratios).mean()
 
-        self.fit(task, task.forget.batches, objective)
+        self.fit(task, task.forget.batches, objective, dropout=False)

@@ -18,7 +18,8 @@ class Kookmin(GradientMethod):
     """Draws anew the share of each convolution's weights on which D_f and D_r agree least, then
     trains on D_r.
 
-    g = Σ ∇(CE_r − CE_f) over D_f and as many retain samples. In each convolution the weights with
+    g = Σ ∇(CE_r − CE_f) over D_f and as many retain samples, none of them augmented. Where D_r is
+    smaller, its sum is scaled up. In each convolution the weights with
     the smallest |g| are drawn anew (Kaiming, fan out), and the gradient of the others is multiplied
     by `brake`.
 
@@ -78,6 +79,8 @@ class Kookmin(GradientMethod):
     def chosen(self, task: Task) -> dict[str, Tensor]:
         """Where each convolution's weight is drawn anew: exactly round(redrawn·n) of them."""
         names = [f"{name}.weight" for name in task.convolutions()]
-        kept = summed_gradient(task.original, task.retain.first(task.forget.size), per_sample_cross_entropy)
+        taken = task.retain.first(task.forget.size)
+        scale = task.forget.size / sum(len(labels) for _, labels in taken)
+        kept = summed_gradient(task.original, taken, per_sample_cross_entropy)
         gone = summed_gradient(task.original, task.forget.plain(), per_sample_cross_entropy)
-        return {name: smallest((kept[name] - gone[name]).abs(), self.redrawn) for name in names if name in kept}
+        return {name: smallest((scale * kept[name] - gone[name]).abs(), self.redrawn) for name in names if name in kept}

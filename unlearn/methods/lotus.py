@@ -16,6 +16,7 @@ from ..training.predict import accuracy
 from .base import Card, Choice, Preset, Presets, Range, Ranges
 from .kit import Batch, GradientMethod, Network, Task, mixed
 
+_FLAT = 80.0  # of log τ, where targets are uniform to the last bit of float32
 STOP = -0.01  # how far below validation accuracy the accuracy on the forget set ends the run
 
 
@@ -25,7 +26,8 @@ class LoTUS(GradientMethod):
 
     On D_r the samples are hard. On D_f their temperature is τ = exp(α·d), set before every epoch.
     Here d is the accuracy of the student on D_f less that of the teacher on validation data. Where
-    whole classes are forgotten the latter counts as 0. The run ends once d is −0.01 or less.
+    whole classes are forgotten the latter counts as 0. The run ends once d is −0.01 or less. From
+    α·d = 80 on the samples on D_f are uniform, and τ grows no further.
 
     **Arguments**, beside those of `GradientMethod`: `alpha` (α), `retain_share`.
     """
@@ -61,7 +63,7 @@ class LoTUS(GradientMethod):
 
     def temperature(self, difference: float) -> float:
         """τ for a difference of accuracies, in shares."""
-        return math.exp(self.alpha * difference)
+        return math.exp(min(self.alpha * difference, _FLAT))
 
     def run(self, task: Task) -> None:
         """Distils with a temperature that follows the student."""

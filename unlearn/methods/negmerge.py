@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..core.errors import UnlearnError
 from ..core.seeds import stream
 from ..training.predict import accuracy
 from .base import Card, Choice, Needs, Preset, Presets, Range, Ranges
@@ -19,6 +20,8 @@ from .kit import Batch, GradientMethod, Network, Task
 
 _PART = 16  # names the random stream
 _SCALES = tuple(step / 20 for step in range(1, 41))  # 0.05 to 2
+# where even the least of those costs too much accuracy
+_SMALLER = tuple(_SCALES[0] / 2**halving for halving in range(1, 7))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +31,13 @@ class NegMerge(GradientMethod):
 
     The n settings are the first of 27, in an order drawn from the seed. They are the products of
     three lists: `epochs` × {0.8, 1, 1.2}; `weight_decay` × {1, 0.5, 0.1}; `smoothing` × {0, ½, 1}.
+    Equal products, as of no weight decay, count once.
 
     **Arguments**, beside those of `GradientMethod`:
 
-    - `models` (n), 1 to 27. `smoothing`: the largest label smoothing.
+    - `models` (n), up to the number of settings. `smoothing`: the largest label smoothing.
     - `scale` (λ); null takes the largest of 0.05 … 2 that keeps the share `keep` of the validation
-        accuracy.
+        accuracy. Where 0.05 keeps less it is halved, up to six times, and a note says so.
     """
 
     name: ClassVar[str] = "negmerge"
@@ -45,6 +49,7 @@ class NegMerge(GradientMethod):
         "n times about 50 passes over the forget set",
         (
             "Written from the paper and a replication; the authors released no code.",
+            "λ may fall below 0.05 where that alone costs too much accuracy.",
             "Only weights are merged. The replication also negates running variances, which may then be negative.",
         ),
     )
@@ -55,7 +60,8 @@ class NegMerge(GradientMethod):
         "lr": Range(1e-3, 0.1, log=True),
         "epochs": Choice((10, 20, 50)),
         "models": Choice((3, 9, 27)),
-        "smoothing": Choice((0.0, 0.05, 0.1)),
+        "smoothing": Choice((0.05, 0.1)),
+        "weight_decay": Choice((1e-4, 5e-4)),
         "scale": Choice((None, 0.5, 1.0)),
         "keep": Range(0.8, 1.0),
     }
@@ -72,8 +78,10 @@ class NegMerge(GradientMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("models", 1 <= self.models <= 27, "1 to 27")
         self.require("smoothing", 0 <= self.smoothing < 1, "0 to less than 1")
+        most = len(self._every_setting())
+        allowed = f"1 to {most}, as many as epochs, weight_decay and smoothing make different settings"
+        self.require("models", 1 <= self.models <= most, allowed)
         self.require("keep", 0 < self.keep <= 1, "a number above 0, at most 1")
 
     def needs(self) -> Needs:
@@ -86,9 +94,15 @@ class NegMerge(GradientMethod):
 
     def settings(self) -> list[tuple[int, float, float]]:
         """(epochs, weight decay, label smoothing) of each model."""
+        return self._every_setting()[: self.models]
+
+    def _every_setting(self) -> list[tuple[int, float, float]]:
+        """All settings that differ, in the order drawn from the seed."""
         every = list(itertools.product((1.0, 0.8, 1.2), (1.0, 0.5, 0.1), (0.0, 0.5, 1.0)))
-        chosen = [every[i] for i in stream(self.seed, _PART).permutation(len(every))[: self.models]]
-        return [(round(e * self.epochs), d * self.weight_decay, s * self.smoothing) for e, d, s in chosen]
+        drawn = [every[i] for i in stream(self.seed, _PART).permutation(len(every))]
+        return list(
+            dict.fromkeys((round(e * self.epochs), d * self.weight_decay, s * self.smoothing) for e, d, s in drawn)
+        )
 
     def run(self, task: Task) -> None:
         """Fine-tunes, merges and takes away."""
@@ -112,13 +126,21 @@ class NegMerge(GradientMethod):
 
     def _scale(self, task: Task, start: Mapping[str, Tensor], away: Mapping[str, Tensor]) -> float:
         least = self.keep * accuracy(task.original, task.validation)
-        best = _SCALES[0]
-        for scale in _SCALES:
+
+        def keeps(scale: float) -> bool:
             _take(task, start, away, scale)
-            if accuracy(task.model, task.validation) < least:
-                break
-            best = scale
-        return best
+            return accuracy(task.model, task.validation) >= least
+
+        if kept := list(itertools.takewhile(keeps, _SCALES)):
+            return kept[-1]
+        for scale in _SMALLER:
+            if keeps(scale):
+                task.notes.append(f"scale {scale:g}: {_SCALES[0]} keeps less than {self.keep} of the accuracy")
+                return scale
+        raise UnlearnError(
+            f"keep: no scale from {_SMALLER[-1]:g} on keeps {self.keep} of the validation accuracy; lower keep, lr or "
+            "epochs"
+        )
 
 
 def consensus(vectors: list[dict[str, Tensor]]) -> dict[str, Tensor]:

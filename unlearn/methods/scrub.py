@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import UnlearnError
+from ..data.scenario import Split
 from ..training.predict import predict
 from .base import Card, Choice, Needs, Preset, Presets, Range, Ranges
 from .kit import Batch, GradientMethod, Network, Task, cross_entropy, divergence
@@ -29,7 +30,8 @@ class SCRUB(GradientMethod):
         carries T².
     - `msteps`: m, epochs with ascent. `forget_batch`: samples of an ascent step.
     - `rewind`: SCRUB+R. The result is the epoch whose forget error is nearest the final error on
-        validation samples of the forget set's classes. Epoch 0 is the model as given.
+        validation samples of the forget set's classes. Epoch 0 is the model as given. Where whole
+        classes are forgotten there are no such samples, and it is refused.
 
     At θ = θ0 the KL is at its minimum. With dropout off, frozen normalisation and no weight decay
     the first ascent epoch moves nothing; the descent steps, or batch statistics, break the tie.
@@ -65,8 +67,8 @@ class SCRUB(GradientMethod):
         "temperature": Choice((1.0, 2.0, 4.0)),
         "msteps": Choice((1, 2, 3, 4)),
         "forget_batch": Choice((32, 64, 128, 256)),
-        "rewind": Choice((False, True)),
     }
+    fixed: ClassVar[frozenset[str]] = frozenset({"rewind"})  # it decides whether validation is seen
 
     lr: float = 5e-4
     batch_size: int = 32
@@ -87,8 +89,18 @@ class SCRUB(GradientMethod):
         """The retain set; validation data to rewind by."""
         return replace(super().needs(), validation=self.rewind)
 
+    def check(self, split: Split) -> None:
+        """Raises `UnlearnError` where whole classes are to be forgotten and it would rewind."""
+        super().check(split)
+        if self.rewind and split.kind == "classes":
+            raise UnlearnError(
+                "rewind: True is not allowed where whole classes are forgotten: no unseen sample is of one"
+            )
+
     def run(self, task: Task) -> None:
         """Distils with alternating signs."""
+        if self.rewind:
+            _unseen(task, torch.cat([labels for _, labels in task.validation]))
         teacher, states = task.teacher(), [_state(task)]
 
         def items(epoch: int) -> Iterator[Batch]:
@@ -116,9 +128,7 @@ class SCRUB(GradientMethod):
         classes.
         """
         logits, labels = predict(task.model, task.validation)
-        own = torch.isin(labels, task.forget.kept[1].cpu())
-        if not bool(own.any()):
-            raise UnlearnError("validation: it holds no sample of the forget set's classes to rewind by")
+        own = _unseen(task, labels)
         goal = float((logits.argmax(dim=1) != labels)[own].double().mean())
         errors = []
         for state in states:
@@ -128,6 +138,14 @@ class SCRUB(GradientMethod):
         task.stopped_at = min(range(len(errors)), key=lambda epoch: (abs(errors[epoch] - goal), epoch))
         task.model.load_state_dict(states[task.stopped_at])
         task.kept_as_given = "its forget error is nearest that of unseen samples"
+
+
+def _unseen(task: Task, labels: Tensor) -> Tensor:
+    """Which held-out samples are of the forget set's classes, bool `(n,)`; one at the least."""
+    own = torch.isin(labels.cpu(), task.forget.kept[1].cpu())
+    if not bool(own.any()):
+        raise UnlearnError("validation: it holds no sample of the forget set's classes to rewind by; give some")
+    return own
 
 
 def _state(task: Task) -> dict[str, Tensor]:

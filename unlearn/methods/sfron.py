@@ -25,7 +25,7 @@ class SFRon(GradientMethod):
     **Arguments**, beside those of `GradientMethod`:
 
     - `iterations` (T): steps of descent; they are divided among `epochs` passes, by which the rate
-        falls.
+        falls, so that each has one at the least.
     - `every`, `alpha` (α), `lam` (λ), `threshold` (τ) and `clip`, the largest norm of the masked
         ascent gradient.
     - `beta`: after each step slow ← (1 − β)·slow + β·θ, and the result is slow. 1 keeps no average.
@@ -81,14 +81,15 @@ class SFRon(GradientMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("iterations", self.iterations >= 0, "0 or more")
+        least = max(1, self.epochs)
+        self.require("iterations", self.iterations >= least, f"{least} or more, one for each of the epochs at least")
         self.require("every", self.every >= 1, "1 or more")
         self.require("beta", 0 < self.beta <= 1, "a number above 0, at most 1")
         self.require("clip", self.clip > 0, "a number above 0")
 
     def strength(self, step: int) -> float:
         """α_t at step t."""
-        return self.alpha * 0.5 * (1 + math.cos(math.pi * step / max(1, self.iterations)))
+        return self.alpha * 0.5 * (1 + math.cos(math.pi * step / self.iterations))
 
     def run(self, task: Task) -> None:
         """Alternates."""

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
+from ..core.errors import UnlearnError
 from ..core.seeds import check_seed
 from ..models.logits import classify, fitting, logits_of
 from ..training.predict import evaluating
@@ -23,6 +24,8 @@ RECURSIONS = ("exact", "released")
 Vector = dict[str, Tensor]
 # the residual at which conjugate gradients stop, as a share of the right-hand side
 _RELATIVE = 1e-6
+_STEPS = 200
+_UNSOLVED = 1e-3  # the residual from which on the system counts as unsolved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +33,8 @@ class WoodFisher(KitMethod):
     """θ ← θ + α·(λI + F̂)⁻¹·v, with F̂ = (1/N)·Σ g_i g_iᵀ over N retain samples.
 
     v = (1/n)·Σ_f g − (n_f/(n·n_r))·Σ_r g, with n = n_f + n_r, is the change of the gradient when
-    D_f is taken out.
+    D_f is taken out. The history holds the relative residual of the `exact` step; above 1e-3 the
+    step is refused.
 
     **Arguments:**
 
@@ -80,6 +84,7 @@ class WoodFisher(KitMethod):
     def run(self, task: Task) -> None:
         """Makes the step."""
         gradient = change_of_gradient(task)
+        residual: float | None = None
         model, weights = task.original, {name: weight.detach() for name, weight in task.named_parameters().items()}
         # Double precision: conjugate gradients lose their directions to rounding.
         with evaluating(model):
@@ -88,14 +93,22 @@ class WoodFisher(KitMethod):
                     lambda: _single_gradients(model, self._sample(task.retain, 1)), gradient, self.samples
                 )
             else:
-                found = _solve(
-                    lambda vector: _fisher_times(model, weights, self._sample(task.retain, 256), vector),
-                    gradient,
-                    self.damping,
-                )
+
+                def times(vector: Vector) -> Vector:
+                    return _fisher_times(model, weights, self._sample(task.retain, 256), vector)
+
+                found = _solve(times, gradient, self.damping)
+                residual = _residual(times, found, gradient, self.damping)
+                if residual > _UNSOLVED:
+                    raise UnlearnError(
+                        f"damping: {self.damping} leaves the system unsolved after {_STEPS} steps (relative residual "
+                        f"{residual:.2g}, at most {_UNSOLVED}); raise it"
+                    )
         with torch.no_grad():
             for name, weight in task.named_parameters().items():
                 weight.add_(self.alpha * found[name].to(weight.dtype))
+        if residual is not None:
+            task.report({"epoch": 1, "residual": residual})
 
     def _sample(self, retain: Samples, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         left = self.samples
@@ -167,7 +180,7 @@ def _solve(times: Callable[[Vector], Vector], right: Vector, damping: float) -> 
     rest, direction = dict(right), dict(right)
     size = _dot(rest, rest)
     goal = size * _RELATIVE**2
-    for _ in range(200):
+    for _ in range(_STEPS):
         if size <= goal:
             break
         image = times(direction)
@@ -178,6 +191,13 @@ def _solve(times: Callable[[Vector], Vector], right: Vector, damping: float) -> 
         size, before = _dot(rest, rest), size
         direction = {name: rest[name] + (size / before) * direction[name] for name in rest}
     return found
+
+
+def _residual(times: Callable[[Vector], Vector], found: Vector, right: Vector, damping: float) -> float:
+    """|right − (damping·I + A) x| / |right|: of the system, not of the recursion, which drifts."""
+    image = times(found)
+    rest = {name: part - damping * found[name] - image[name] for name, part in right.items()}
+    return float((_dot(rest, rest) / _dot(right, right)).sqrt())
 
 
 def _released(gradients: Callable[[], Iterator[Vector]], right: Vector, count: int) -> Vector:

@@ -6,12 +6,27 @@ import copy
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.unlearn.methods.nets import FORGET, data, forget, gap, held_out, loss_on, retain, run, same, trained
-from unlearn import UnlearnError
+from tests.unlearn.methods.nets import (
+    FORGET,
+    RETAIN,
+    array,
+    data,
+    forget,
+    gap,
+    held_out,
+    loss_on,
+    retain,
+    run,
+    same,
+    trained,
+)
+from unlearn import UnlearnError, UnlearnResult
+from unlearn.methods import negmerge
 from unlearn.methods.fanchuan import Fanchuan, contrast_loss, uniform_divergence
 from unlearn.methods.finetune import Finetune
 from unlearn.methods.grad_ascent import GradAscent
@@ -112,6 +127,67 @@ def test_negmerge_finds_the_largest_scale_that_keeps_the_accuracy() -> None:
     assert result.history[0]["scale"] > 0
 
 
+def test_negmerge_goes_below_its_scales_where_the_least_costs_too_much_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried: list[float] = []
+
+    def take(task: Task, start: object, away: object, scale: float) -> None:
+        tried.append(scale)
+        with torch.no_grad():
+            next(task.model.parameters()).add_(1e-6)
+
+    def keeping(most: float) -> UnlearnResult:
+        def accuracy(model: nn.Module, loader: object) -> float:
+            return 1.0 if model is trained() or tried[-1] <= most else 0.5
+
+        tried.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(negmerge, "_take", take)
+            patch.setattr(negmerge, "accuracy", accuracy)
+            return run(NegMerge(models=1, epochs=1, lr=0.01))
+
+    usual = keeping(0.31)
+    assert (usual.history[0]["scale"], usual.notes) == (0.3, [])
+    less = keeping(0.02)
+    assert less.history[0]["scale"] == 0.0125
+    assert less.notes == ["scale 0.0125: 0.05 keeps less than 0.95 of the accuracy"]
+    with pytest.raises(
+        UnlearnError, match=r"^keep: no scale from 0\.00078125 on keeps 0\.95 of the validation accuracy"
+    ):
+        keeping(0.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "count"),
+    [
+        ({}, 27),
+        ({"smoothing": 0.0}, 9),
+        ({"weight_decay": 0.0}, 9),
+        ({"epochs": 2}, 9),
+        ({"smoothing": 0.0, "weight_decay": 0.0}, 3),
+    ],
+    ids=str,
+)
+def test_no_two_models_of_negmerge_have_one_setting(changes: dict[str, Any], count: int) -> None:
+    settings = NegMerge(models=count, **changes).settings()
+    assert len(set(settings)) == len(settings) == count
+    with pytest.raises(ValueError, match=rf"^models: {count + 1} is not allowed; give 1 to {count},"):
+        NegMerge(models=count + 1, **changes)
+
+
+def test_the_settings_of_negmerge_are_the_first_of_27_in_the_order_of_the_seed() -> None:
+    products = [
+        (epochs, decay, smoothing)
+        for epochs in (50, 40, 60)
+        for decay in (1e-4, 5e-5, 1e-5)
+        for smoothing in (0.0, 0.05, 0.1)
+    ]
+    order = np.random.default_rng([4, 16]).permutation(27)[:5]
+    for found, expected in zip(NegMerge(models=5, seed=4).settings(), [products[i] for i in order], strict=True):
+        assert found == pytest.approx(expected)
+
+
 # SFRon
 
 
@@ -156,6 +232,10 @@ def test_the_average_of_sfron_stays_behind_the_model() -> None:
     plain, kept = (run(SFRon(beta=beta, **settings)).model for beta in (1.0, 0.2))
     far = [sum(float(step.square().sum()) for step in moved(model).values()) for model in (plain, kept)]
     assert 0 < far[1] < far[0]
+
+
+def test_sfron_takes_a_step_in_each_pass_where_it_has_as_many_iterations_as_passes() -> None:
+    assert [row["images"] for row in run(SFRon(iterations=4, epochs=4, every=5)).history] == [FORGET + 32, 32, 32, 32]
 
 
 def test_sfron_forgets() -> None:
@@ -334,6 +414,23 @@ def test_kookmin_takes_the_smallest_scores_in_evaluation_mode_and_returns_an_ord
     assert [type(module) for module in result.modules()] == [type(module) for module in trained().modules()]
 
 
+@pytest.mark.parametrize("kept", [RETAIN, 10], ids=["as many retain samples", "fewer"])
+def test_kookmin_scores_both_sets_without_augmentation_and_weighs_them_alike(
+    kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"forget": array(0, FORGET), "retain": array(FORGET, kept)}
+    method = Kookmin(epochs=0, redrawn=0.3, augment="crop_flip")
+    chosen = method.chosen(task_of(method, monkeypatch, **given))["conv2.weight"]
+    model, (images, labels) = copy.deepcopy(trained()).eval(), data()
+    # The retain samples are the first of pass 0 in the order that the seed draws.
+    rows = FORGET + np.random.default_rng([0, 0]).permutation(kept)[:FORGET]
+    loss = nn.CrossEntropyLoss()
+    gap_of_means = loss(model(images[rows]), labels[rows]) - loss(model(images[:FORGET]), labels[:FORGET])
+    score = torch.autograd.grad(gap_of_means, model.conv2.weight)[0].abs()
+    border = score.flatten().sort().values[round(0.3 * score.numel())]
+    assert int((chosen != (score < border)).sum()) <= 4
+
+
 def test_the_rate_of_kookmin_rises_and_falls() -> None:
     rates = [Kookmin(lr=0.3, epochs=5).phase().rate(epoch) for epoch in range(5)]
     assert rates == pytest.approx([0.1, 0.2, 0.3, 0.2, 0.1])
@@ -379,6 +476,9 @@ def test_models_without_convolutions_are_refused() -> None:
         (lambda: NegMerge(keep=0.0), "keep"),
         (lambda: SFRon(beta=0.0), "beta"),
         (lambda: SFRon(clip=0.0), "clip"),
+        (lambda: SFRon(iterations=0), "iterations"),
+        (lambda: SFRon(iterations=0, epochs=0), "iterations"),
+        (lambda: SFRon(iterations=14, epochs=15), "iterations"),
         (lambda: OrthoGrad(alpha=2.0), "alpha"),
         (lambda: OrthoGrad(alpha=0.5, retain_batch=0), "alpha"),
         (lambda: Fanchuan(temperature=0.0), "temperature"),

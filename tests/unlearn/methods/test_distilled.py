@@ -162,6 +162,18 @@ def test_lotus_temperature() -> None:
     assert LoTUS(alpha=2.0).temperature(0.5) == pytest.approx(np.e)
 
 
+@pytest.mark.parametrize("alpha", LoTUS.space()["alpha"].values)
+def test_lotus_has_a_temperature_for_each_alpha_that_a_search_draws(alpha: float) -> None:
+    """Up to a difference of 1, where the largest are so warm that targets are uniform."""
+    for difference in (-0.01, 0.5, 1.0):
+        tau = LoTUS(alpha=alpha).temperature(difference)
+        soft, _ = targets(torch.tensor([[30.0, -30.0, 0.0, 5.0]]), tau)
+        assert 0 < tau < float(torch.finfo(torch.float32).max)
+        assert bool(torch.isfinite(soft).all())
+        if alpha * difference >= 40:
+            assert torch.equal(soft, torch.full((1, 4), 0.25))
+
+
 def test_gumbel_samples_are_of_the_teachers_distribution() -> None:
     """Hard samples come as often as the softmax says; soft ones sum to 1 and smooth with τ."""
     torch.manual_seed(0)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from unlearn import predict
+from unlearn import Scenario, make_split, predict
 from unlearn.methods import SCRUB, Finetune, MethodDidNothing, UnlearnError
 from unlearn.methods.kit import Task, divergence
 
@@ -96,6 +96,23 @@ def test_rewinding(trained, given) -> None:
     assert "as it was given" in result.notes[0]
     with pytest.raises(UnlearnError, match="validation: scrub needs it"):
         SCRUB(rewind=True).unlearn(trained, forget=given["forget"], retain=given["retain"])
+
+
+def test_rewinding_is_refused_before_training_where_no_unseen_sample_is_of_the_forget_sets_classes(
+    trained, given, digits, split, monkeypatch
+) -> None:
+    classes = make_split(digits, Scenario(kind="classes", classes=(0,)), 0)
+    with pytest.raises(UnlearnError, match=r"^rewind: True is not allowed where whole classes are forgotten"):
+        SCRUB(rewind=True).check(classes)
+    SCRUB().check(classes)
+    SCRUB(rewind=True).check(split)
+    assert "rewind" not in SCRUB.space(), "a search for classes would draw it"
+    monkeypatch.setattr(Task, "fit", lambda *given, **options: pytest.fail("it trained"))
+    held_out = given["validation"]
+    others = held_out.replace(indices=held_out.indices[held_out.labels[held_out.indices].numpy() != 0])
+    own = given["retain"].replace(indices=split.forget[digits.train.labels[split.forget] == 0])
+    with pytest.raises(UnlearnError, match=r"^validation: it holds no sample of the forget set's classes"):
+        SCRUB(rewind=True).unlearn(trained, **{**given, "forget": own, "validation": others})
 
 
 def test_a_student_that_never_moves_is_found(trained, given, monkeypatch) -> None:

@@ -88,6 +88,29 @@ def test_steps_of_jit_are_the_gradients_of_its_formula(monkeypatch: pytest.Monke
         assert torch.allclose(p.detach() - start[name].detach(), step, rtol=5e-3, atol=2e-6), name
 
 
+def test_both_outputs_of_jit_are_of_one_network_whatever_the_dropout() -> None:
+    """The loss is the ratio of the slow statement, in evaluation mode: no mask is part of it."""
+    dropped = copy.deepcopy(trained())
+    dropped.dropout.p = 0.5
+    method = JIT(lr=1e-4, sigma=0.1, draws=25, batch_size=FORGET)
+    result = method.unlearn(dropped, forget=forget(), num_classes=5)
+    assert same(result.model, run(method).model)
+    slow, images = copy.deepcopy(trained()).eval(), data()[0][:FORGET]
+    generator, total = torch.Generator().manual_seed(1), 0.0
+    for _ in range(25):
+        noise = torch.randn(images.shape, generator=generator)
+        moved = (images + 0.1 * noise).clamp(images.min(), images.max())
+        ratios = (slow(images) - slow(moved)).norm(dim=1) / (moved - images).flatten(1).norm(dim=1)
+        total += float(ratios.sum().detach()) / 25
+    assert result.history[0]["loss"] == pytest.approx(total, rel=0.1)
+
+
+def test_jit_without_dropout_still_trains_normalisation_where_it_is_told_to() -> None:
+    frozen, learned = (run(JIT(lr=1e-4, draws=1, batch_norm=policy)).model for policy in ("frozen", "train"))
+    assert torch.equal(frozen.norm1.running_mean, trained().norm1.running_mean)
+    assert not torch.equal(learned.norm1.running_mean, trained().norm1.running_mean)
+
+
 def test_jit_makes_as_many_passes_as_it_is_told() -> None:
     assert [row["epoch"] for row in run(JIT(lr=1e-4, epochs=3, draws=1)).history] == [1, 2, 3]
 
@@ -185,6 +208,30 @@ def test_conjugate_gradients_agree_with_a_dense_solve() -> None:
     assert torch.allclose(
         found, torch.linalg.solve(matrix + 0.1 * torch.eye(30, dtype=torch.float64), right), rtol=1e-5
     )
+
+
+def relative_residual(model: nn.Module, step: Tensor, damping: float) -> float:
+    """|v − (λI + (1/N)·Σ g gᵀ)·x| / |v| from the gradients of single samples, float64."""
+    images, labels = data()
+    g_f = gradients(model, images[:FORGET], labels[:FORGET])
+    g_r = gradients(model, images[FORGET : FORGET + RETAIN], labels[FORGET : FORGET + RETAIN])
+    v = (g_f.sum(dim=0) - g_r.sum(dim=0) * FORGET / RETAIN) / (FORGET + RETAIN)
+    return float((v - damping * step - g_r.T @ (g_r @ step) / RETAIN).norm() / v.norm())
+
+
+def test_the_residual_that_is_told_is_that_of_the_system() -> None:
+    # A step that is large beside the rounding of float32 weights.
+    found = run(WoodFisher(alpha=1e3, damping=1e-3))
+    step = torch.cat([(a - b).detach().flatten().double() for a, b in zip(found.model.parameters(), trained().parameters(), strict=True)])  # fmt: skip
+    told = found.history[0]["residual"]
+    assert 0 < told < 1e-3
+    assert relative_residual(copy.deepcopy(trained()).eval(), step / 1e3, 1e-3) < 1e-3
+
+
+def test_a_system_that_is_not_solved_is_refused() -> None:
+    # In 200 steps of float32 products the recursion's own residual drifts away from that of the system.
+    with pytest.raises(UnlearnError, match=r"^damping: 1e-09 leaves the system unsolved after 200 steps \(relative"):
+        run(WoodFisher(damping=1e-9))
 
 
 def test_the_released_recursion_only_moves_along_its_first_gradient() -> None:

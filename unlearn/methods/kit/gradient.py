@@ -15,6 +15,7 @@ from .task import KitMethod, Task
 from .work import Item, Objective
 
 SCHEDULES = ("constant", "cosine", "exponential", "triangle")
+FINAL = ("cosine", "exponential")  # schedules that go to `final_lr`
 BATCH_NORMS = ("train", "frozen")
 
 
@@ -59,7 +60,8 @@ class GradientMethod(KitMethod):
     - `optimizer`: `sgd`, `adam` or `adamw`; `momentum` is of SGD. `weight_decay` is coupled but for
         `adamw`.
     - `lr`, `final_lr`, `schedule`: `constant`, `cosine` (to `final_lr`, or 0), `exponential` (to
-        `final_lr`) or `triangle` (up and down), by the pass. `epochs`: passes.
+        `final_lr`) or `triangle` (up and down), by the pass. `final_lr` has no effect with
+        `constant` and `triangle`, and a note says so. `epochs`: passes.
     - `batch_size`: samples of a step.
     - `batch_norm`: `train` lets normalisation take its statistics from the batches and learn them;
         `frozen` keeps them.
@@ -141,4 +143,7 @@ class GradientMethod(KitMethod):
     ) -> None:
         """Trains `task.model` with the method's settings, or those of `phase`; see `Task.fit`."""
         settings = {"batch_norm": self.batch_norm, **options}
+        note = f"final_lr: {self.final_lr} has no effect with schedule {self.schedule!r}"
+        if self.final_lr is not None and self.schedule not in FINAL and note not in task.notes:
+            task.notes.append(note)
         task.fit(self.phase() if phase is None else phase, items, objective, **settings)

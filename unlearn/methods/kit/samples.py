@@ -20,6 +20,7 @@ from torch import Tensor
 from ...core.batches import Loader, to_device
 from ...core.errors import UnlearnError
 from ...core.seeds import stream
+from ...data.augment import Draws, draw
 from ...data.loader import ArrayLoader
 
 # Passes within a pass, where a small set goes round while a large one is passed over once, have
@@ -95,17 +96,23 @@ class Samples:
         return self.loader
 
     def batches(
-        self, epoch: int, *, batch_size: int | None = None, labels: Tensor | None = None, shuffle: bool = True
+        self,
+        epoch: int,
+        *,
+        batch_size: int | None = None,
+        labels: Tensor | None = None,
+        shuffle: bool = True,
+        plain: bool = False,
     ) -> Iterator[Batch]:
         """Pass number `epoch`.
 
         **Arguments:** `batch_size`: None for the method's own. `labels`: int64 `(size,)` by row, in
-        place of the set's.
+        place of the set's. `plain`: without augmentation.
         """
-        size = batch_size or self.batch_size
+        size, augment = batch_size or self.batch_size, None if plain else self.augment
         passed: Iterator[tuple[Tensor, Tensor, Tensor]]
         if self.array is not None:
-            array = self.array.replace(batch_size=size, shuffle=shuffle, augment=self.augment, seed=self.seed)
+            array = self.array.replace(batch_size=size, shuffle=shuffle, augment=augment, seed=self.seed)
             passed = array.batches(epoch)
         elif self.part == "forget" or self._kept is not None:
             passed = _of_kept(*self.kept, self._order(epoch, shuffle), size)
@@ -117,14 +124,28 @@ class Samples:
             yield Batch(images, given, rows, torch.full_like(own, is_forget, dtype=torch.bool), self.part)
 
     def first(self, count: int) -> list[tuple[Tensor, Tensor]]:
-        """The first `count` samples of pass 0, as (images, labels)."""
+        """The first `count` samples of pass 0, as (images, labels), without augmentation."""
         taken: list[tuple[Tensor, Tensor]] = []
-        for batch in self.batches(0, batch_size=min(256, count)):
+        for batch in self.batches(0, batch_size=min(256, count), plain=True):
             taken.append((batch.images[:count], batch.labels[:count]))
             count -= len(batch)
             if count <= 0:
                 break
         return taken
+
+    def at(self, rows: np.ndarray, draws: Draws | None, labels: Tensor | None = None) -> Batch:
+        """The samples at `rows`, int64 `(n,)`, those of an `ArrayLoader` augmented by `draws`.
+
+        **Arguments:** `labels`: int64 `(size,)` by row, in place of the set's.
+        """
+        where = torch.from_numpy(rows).to(self.device)
+        if self.array is not None:
+            places = torch.from_numpy(self.array.indices[rows]).to(self.device)
+            images, own = self.array.of_rows(places, None if draws is None else draws.to(self.device))
+        else:
+            images, own = (kept.index_select(0, where) for kept in self.kept)
+        given = own if labels is None else labels.index_select(0, where)
+        return Batch(images, given, where, torch.full_like(own, self.part == "forget", dtype=torch.bool), self.part)
 
     def only(self, keep: Tensor) -> Samples:
         """Returns the set of the samples for which `keep`, bool `(size,)` by row, is true.
@@ -184,28 +205,25 @@ def mixed(
     forget_labels: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Iterator[Batch]:
-    """One pass over both sets in one shuffled order.
+    """One pass over both sets in one shuffled order; each is normalised and augmented as by itself.
 
     **Arguments:** `forget_labels`: int64 `(forget.size,)` by row, in place of the forget set's own.
     """
-    size, count = batch_size or retain.batch_size, forget.size
-    if forget.array is not None and retain.array is not None and forget.array.images is retain.array.images:
-        rows = torch.cat([torch.from_numpy(s.array.indices) for s in (forget, retain) if s.array is not None]).numpy()
-        array = retain.array.replace(
-            indices=rows, batch_size=size, shuffle=True, augment=retain.augment, seed=retain.seed
-        )
-        passed = array.batches(epoch)
-    else:
-        images, labels = (torch.cat(pair) for pair in zip(forget.kept, retain.kept, strict=True))
-        order = torch.from_numpy(stream(retain.seed, epoch).permutation(len(labels))).to(retain.device)
-        passed = _of_kept(images, labels, order, size)
-    for images, labels, places in passed:
-        forgotten = places < count
-        places = torch.where(forgotten, places, places - count)
-        if forget_labels is not None:
-            own = forget_labels.index_select(0, torch.where(forgotten, places, 0))
-            labels = torch.where(forgotten, own, labels)
-        yield Batch(images, labels, places, forgotten, "mixed")
+    size, total = batch_size or retain.batch_size, forget.size + retain.size
+    random = stream(retain.seed, epoch)
+    order = random.permutation(total)
+    draws = {name: draw(random, total, name) for name in dict.fromkeys((retain.augment, forget.augment)) if name}
+    sets = ((forget, 0, forget_labels), (retain, forget.size, None))
+    for start in range(0, total, size):
+        places = order[start : start + size]
+        parts, found = [], []
+        for samples, first, labels in sets:
+            mine = np.flatnonzero((places >= first) & (places < first + samples.size))
+            if len(mine):
+                drawn = draws[samples.augment][torch.from_numpy(start + mine)] if samples.augment else None
+                parts.append(samples.at(places[mine] - first, drawn, labels))
+                found.append(mine)
+        yield _joined(parts, torch.from_numpy(np.argsort(np.concatenate(found))).to(retain.device))
 
 
 def paired(retain: Samples, forget: Samples, epoch: int) -> Iterator[tuple[Batch, Batch]]:
@@ -224,11 +242,15 @@ def together(sets: list[Samples], epoch: int, batch_size: int) -> Iterator[Batch
     steps = max(1, math.ceil(sum(samples.size for samples in sets) / batch_size))
     passes = [samples.batches(epoch, batch_size=math.ceil(samples.size / steps)) for samples in sets]
     for parts in itertools.zip_longest(*passes):
-        there = [part for part in parts if part is not None]
-        yield Batch(
-            images=torch.cat([part.images for part in there]),
-            labels=torch.cat([part.labels for part in there]),
-            rows=torch.cat([part.rows for part in there]),
-            forgotten=torch.cat([part.forgotten for part in there]),
-            part="mixed",
-        )
+        yield _joined([part for part in parts if part is not None])
+
+
+def _joined(parts: list[Batch], order: Tensor | None = None) -> Batch:
+    """The samples of all parts, in `order`."""
+
+    def joined(name: str) -> Tensor:
+        together = torch.cat([getattr(part, name) for part in parts])
+        # Indexing keeps channels-last memory, which `index_select` does not.
+        return together if order is None else together[order]
+
+    return Batch(joined("images"), joined("labels"), joined("rows"), joined("forgotten"), "mixed")

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from ...core.batches import EpochCallback, Loader, device_of, kept
 from ...core.errors import MethodDidNothing, UnlearnError
-from ...core.modes import flags_kept, modes_kept, train_with_norms_frozen
+from ...core.modes import NORMS, flags_kept, modes_kept
 from ...core.numerics import arithmetic, deterministic_convolutions
-from ...core.seeds import seeded
+from ...core.seeds import seeded, stream
 from ...models.classes import drop_classes
 from ...models.probe import probe_with
 from ...models.reset import reset
@@ -35,6 +35,7 @@ from .work import Item, Network, Objective, ObjectiveWork, classify
 # The retain set keeps the order that other methods train on it in; the forget set has one of its
 # own.
 _FORGET_ORDER = 0x5EED
+_FIT = 17  # names the random stream
 
 
 class _Passes:
@@ -64,6 +65,7 @@ class Task:
     - `monitor`: what is evaluated after each epoch, the forget
         set among it.
     - `num_classes`: the number of outputs. `forget_classes`: the classes forgotten altogether.
+    - `fits`: how many trainings have begun.
     """
 
     model: nn.Module
@@ -84,6 +86,7 @@ class Task:
     history: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     stopped_at: int | None = None
+    fits: int = 0
     kept_as_given: str = ""  # why the model as given may be the result; without it that is an error
 
     @property
@@ -152,6 +155,7 @@ class Task:
         objective: Objective | None = None,
         *,
         batch_norm: str = "train",
+        dropout: bool = True,
         model: nn.Module | None = None,
         mask: Mapping[str, Tensor] | None = None,
         clip: float | None = None,
@@ -166,18 +170,22 @@ class Task:
             training; without a mask, a clipped norm or an adjustment its steps are those of
             training.
         - `batch_norm`: `train` lets normalisation learn the statistics of the batches; `frozen`
-            keeps them.
+            keeps them. `dropout`: false puts all other layers in evaluation mode.
         - `model`: None for the task's own. `mask`, `clip`, `adjust`: see `ObjectiveWork`.
         - `after_epoch`: called with the number of the pass (1, 2, …) when it is over; a true answer
             ends the training.
+
+        The first training draws dropout from the task's seed, each later one from a seed of its
+        own.
         """
         trained = self.model if model is None else model
-        passed = len(self.history)
+        passed, seed = len(self.history), self._fit_seed()
 
         def set_mode() -> None:
-            trained.train()
-            if batch_norm == "frozen":
-                train_with_norms_frozen(trained)
+            trained.train(dropout)
+            for module in trained.modules():
+                if isinstance(module, NORMS):
+                    module.train(batch_norm == "train")
 
         def report(row: dict[str, Any]) -> None:
             if trained is self.model:
@@ -188,14 +196,19 @@ class Task:
         def work() -> Work:
             options = {"mask": mask, "clip": clip, "adjust": adjust}
             wanted = classify if objective is None else objective
-            return ObjectiveWork(trained, training, self.device, self.seed, wanted, **options)  # type: ignore[arg-type]
+            return ObjectiveWork(trained, training, self.device, seed, wanted, **options)  # type: ignore[arg-type]
 
         plain = objective is None and mask is None and clip is None and adjust is None
         loader: Any = _Passes(items, plain)
         try:
-            fit(Job(trained, loader, training, self.seed, set_mode, report, None if plain else work), self.graphs)
+            fit(Job(trained, loader, training, seed, set_mode, report, None if plain else work), self.graphs)
         except TrainingDiverged as error:
             raise UnlearnError(str(error)) from error
+
+    def _fit_seed(self) -> int:
+        """The seed of the next training: its masks must not be those of an earlier one."""
+        number, self.fits = self.fits, self.fits + 1
+        return int(stream(self.seed, _FIT, number).integers(2**63)) if number else self.seed
 
     def report(self, row: dict[str, Any]) -> None:
         """Adds an epoch to the history, with the accuracies after it."""
