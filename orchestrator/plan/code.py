@@ -12,26 +12,30 @@ from pathlib import Path
 
 from unlearn import MODELS
 
-# Built-in code has no fingerprint: FORMAT_VERSION and MEASURES stand for it.
+# Built-in code has no fingerprint: FORMAT_VERSION and MEASURES stand for it, and the `version` of a
+# method whose results have changed.
 OURS = frozenset({"unlearn", "attack", "orchestrator", "torch", "torchvision", "builtins", "abc", "typing"})
 
 
 def code_of(target: object) -> str:
-    """Returns what identifies the code of a class or a function; an empty text for built-in code.
+    """Returns what identifies the code of a class or a function.
 
-    It is the `version` that the target declares, a text or an integer. Without one it is a digest
-    of the Python sources of the package that defines it. The packages of the classes that it builds
-    on are part of it.
+    It is the `version` that the target declares, a text or an integer. Built-in code without one has
+    an empty text. For any other it is a digest of the Python sources of the package that defines it.
+    The packages of the classes that it builds on are part of it.
 
     **Raises:** `ValueError` where there is neither a version nor a source.
     """
     module = getattr(target, "__module__", "")
-    if _package(module) in OURS:
-        return ""
-    version = getattr(target, "version", None)
+    built_in = _package(module) in OURS
+    parents = target.__mro__ if isinstance(target, type) else ()
+    # A class of the user's does not inherit the version of a built-in one: its own code is unknown.
+    own: list[object] = [parent for parent in parents if (_package(parent.__module__) in OURS) == built_in] or [target]
+    version = next((vars(each)["version"] for each in own if "version" in getattr(each, "__dict__", {})), None)
     if isinstance(version, str | int):
         return f"version {version}"
-    parents = target.__mro__ if isinstance(target, type) else ()
+    if built_in:
+        return ""
     packages = {_package(module), *(_package(parent.__module__) for parent in parents)} - OURS
     return _combined(tuple(sorted(packages)))
 

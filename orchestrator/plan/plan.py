@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from attack import ATTACKS
 from unlearn.methods.base import Method
+from unlearn.moments.fisher import VERSIONS
 
 from ..base.collection import collection_paused
 from ..base.errors import Fault, RecipeError
@@ -274,7 +275,8 @@ class _Planner:
         it."""
         known = self.statistics.get((statistic, original.key))
         if known is None:
-            spec, cost = FisherSpec(original.key, self.data.digest, statistic), len(self.data.dataset.train.labels)
+            spec = FisherSpec(original.key, self.data.digest, statistic, VERSIONS.get(statistic, ""))
+            cost = len(self.data.dataset.train.labels)
             label = Label(source=original.label.source)
             known = Unit(spec, f"{statistic} {original.name}", label, (original,), cost)
             self.statistics[statistic, original.key] = known

@@ -202,6 +202,7 @@ class FisherSpec(Spec):
     model: str
     dataset: str
     statistic: str
+    code: str = field(default="", metadata=LATER)  # version of a statistic whose sums have changed
 
 
 @dataclass(frozen=True)

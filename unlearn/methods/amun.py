@@ -36,6 +36,7 @@ class AMUN(GradientMethod):
     """
 
     name: ClassVar[str] = "amun"
+    version: ClassVar[int] = 2
     access: ClassVar[str] = "retain"
     card: ClassVar[Card] = Card(
         "AMUN",

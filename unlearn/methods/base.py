@@ -249,6 +249,8 @@ class Method(ABC):
     - `for_classes`: what recipes take instead of the defaults where whole classes are forgotten.
     - `in_steps`: whether it is only for scenarios that forget in steps.
     - `selectable`: whether a recipe may name it; false for rows that every run has.
+    - `version`: of what the method computes, 2 or more; stored results of an earlier one are not
+      used. Without one it is the first.
     - `retired`: options that earlier versions had, with their defaults. They stay in the keys of
         stored work.
     - `card`, `presets`: for people. `ranges`: the values of each field that a search tries, added

@@ -24,6 +24,7 @@ class BoundaryShrink(GradientMethod):
     """
 
     name: ClassVar[str] = "boundary_shrink"
+    version: ClassVar[int] = 2
     access: ClassVar[str] = "forget"
     card: ClassVar[Card] = Card(
         "BoundaryShrink",

@@ -30,6 +30,7 @@ class Fanchuan(GradientMethod):
     """
 
     name: ClassVar[str] = "fanchuan"
+    version: ClassVar[int] = 2
     access: ClassVar[str] = "retain"
     card: ClassVar[Card] = Card(
         "Fanchuan",

@@ -29,6 +29,7 @@ class FisherForgetting(KitMethod):
     """
 
     name: ClassVar[str] = "fisher"
+    version: ClassVar[int] = 2
     access: ClassVar[str] = "fisher"
     statistic: ClassVar[str] = "expected"
     card: ClassVar[Card] = Card(

@@ -26,6 +26,7 @@ class JIT(GradientMethod):
     """
 
     name: ClassVar[str] = "jit"
+    version: ClassVar[int] = 2
     access: ClassVar[str] = "forget"
     card: ClassVar[Card] = Card(
         "JIT",

@@ -28,6 +28,7 @@ class Kookmin(GradientMethod):
     """
 
     name: ClassVar[str] = "kookmin"
+    version: ClassVar[int] = 2
     access: ClassVar[str] = "retain"
     card: ClassVar[Card] = Card(
         "Kookmin (MSG)",

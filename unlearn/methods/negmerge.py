@@ -41,6 +41,7 @@ class NegMerge(GradientMethod):
     """
 
     name: ClassVar[str] = "negmerge"
+    version: ClassVar[int] = 2
     access: ClassVar[str] = "forget"
     card: ClassVar[Card] = Card(
         "NegMerge",

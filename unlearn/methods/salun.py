@@ -23,6 +23,7 @@ class SalUn(RandomLabel):
     """
 
     name: ClassVar[str] = "salun"
+    version: ClassVar[int] = 2
     card: ClassVar[Card] = Card(
         "SalUn",
         "m = top ρ of |Σ_{D_f} ∇CE|; RandomLabel on m·θ",

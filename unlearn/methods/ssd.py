@@ -26,6 +26,7 @@ class SSD(KitMethod):
     """
 
     name: ClassVar[str] = "ssd"
+    version: ClassVar[int] = 2
     access: ClassVar[str] = "fisher"
     card: ClassVar[Card] = Card(
         "SSD",

@@ -27,6 +27,7 @@ class UNSIR(GradientMethod):
     """
 
     name: ClassVar[str] = "unsir"
+    version: ClassVar[int] = 2
     access: ClassVar[str] = "retain_share"
     scenarios: ClassVar[frozenset[str]] = frozenset({"classes"})
     card: ClassVar[Card] = Card(

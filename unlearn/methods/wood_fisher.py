@@ -45,6 +45,7 @@ class WoodFisher(KitMethod):
     """
 
     name: ClassVar[str] = "wood_fisher"
+    version: ClassVar[int] = 2
     access: ClassVar[str] = "retain"
     card: ClassVar[Card] = Card(
         "WoodFisher",

@@ -27,6 +27,8 @@ from ..training.predict import evaluating
 from .per_sample import Gradients, per_sample_gradients
 
 STATISTICS = ("fisher", "expected", "sensitivity")
+# Of statistics whose sums have changed: stored ones of an earlier version are not used.
+VERSIONS = {"fisher": "version 2", "expected": "version 2"}
 
 
 @dataclass(frozen=True)
