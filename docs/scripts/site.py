@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 sys.path.insert(0, str(Path(__file__).parent))
 import reference
@@ -27,6 +28,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         else:
             files.append(File.generated(config, name, content=path.read_bytes()))
     return files
+
+
+def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Returns a page of `docs/` with its links to copied files as they are on the site. In a
+    checkout they lead out of `docs/`."""
+    up = "../" * page.file.src_uri.count("/")
+    return re.sub(rf"\]\({re.escape(up)}\.\./(examples|clusters)/", rf"]({up}\1/", markdown)
 
 
 def _inside(text: str, name: str) -> str:

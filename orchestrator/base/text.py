@@ -26,6 +26,13 @@ def holds_credentials(text: str) -> bool:
     return bool(_USER.search(text) or _QUERY.search(text))
 
 
+def is_address(text: str) -> bool:
+    """Whether a text is meant as an address, such as `s3://x` or `gs:/x`. As a path it would make a
+    folder of that name.
+    """
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text) is not None
+
+
 def file_name(text: str) -> str:
     """Returns `text` as the name of one file or folder, whatever a recipe says: no separators, no
     leading dot.

@@ -35,6 +35,7 @@ class PlanDocument(Estimate, DataSummary):
 
 def main(args: argparse.Namespace) -> int:
     recipe = common.load(args)
+    common.say_what_is_left_out(recipe, "plan")
     uri = args.store or str((args.output or Path("runs") / recipe.name) / "store")
     store = existing_store(uri)
     data = load_data(recipe, store, keep=False, stand_in=True, allow_factory=args.allow_factory)

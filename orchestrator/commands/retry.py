@@ -7,6 +7,7 @@ import argparse
 from ..base.errors import UserError, did_you_mean
 from ..experiments.run import RunOptions, run
 from ..records.folder import OutputFolder, open_whole
+from ..records.state import units_named
 from .run import present
 
 
@@ -32,11 +33,11 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _chosen(folder: OutputFolder, wanted: list[str]) -> frozenset[str]:
-    names = {event["name"]: event["unit"] for event in folder.events("unit")}
-    found = set()
+    names = {event["unit"]: event["name"] for event in folder.events("unit")}
+    found: set[str] = set()
     for text in wanted:
-        keys = [key for name, key in names.items() if text == name or (len(text) >= 8 and key.startswith(text))]
+        keys = units_named(text, names)
         if not keys:
-            raise UserError(f"UNIT: {text!r}: no such unit was run here{did_you_mean(text, names)}")
+            raise UserError(f"UNIT: {text!r}: no such unit was run here{did_you_mean(text, names.values())}")
         found.update(keys)
     return frozenset(found)

@@ -16,6 +16,7 @@ from .ending import print_json
 
 def main(args: argparse.Namespace) -> int:
     recipe = common.load(args)
+    common.say_what_is_left_out(recipe, "run")
     options = replace(run_options(args, recipe.name), fresh=frozenset(args.fresh))
     return present(run(recipe, options), as_json=args.json)
 

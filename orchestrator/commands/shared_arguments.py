@@ -11,6 +11,8 @@ from pathlib import Path
 
 from unlearn.core.paths import local_path
 
+from ..base.text import is_address
+
 
 def recipe_arguments(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
     """Declares RECIPE and --set."""
@@ -102,6 +104,8 @@ def folder_name(text: str) -> Path:
     folder."""
     if not text.strip():
         raise argparse.ArgumentTypeError("'' names no folder; is a variable of the shell not set?")
+    if is_address(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no folder; give one, and --store for finished work on S3")
     return local_path(text)
 
 

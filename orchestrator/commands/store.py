@@ -27,9 +27,11 @@ def main(args: argparse.Namespace) -> int:
         if not args.keep:
             raise UserError("--keep: missing: name the output folders whose objects stay")
         # Planning brings torch, which `verify` need not wait for.
-        from ..experiments.collect_garbage import LITTER_SECONDS, used_keys
+        from ..experiments.collect_garbage import LITTER_SECONDS, require_idle, used_keys
 
-        used = used_keys(args.keep)
+        if args.yes:
+            require_idle(store)
+        used = used_keys(args.keep, store)
         doomed = [key for key in keys if key not in used]
         litter = store.litter(LITTER_SECONDS)
         if args.yes:

@@ -4,21 +4,42 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from unlearn.core.paths import local_path
+
+from ..base.errors import EnvironmentFault, UserError
 from ..base.values import Record
 from ..plan.data import load_data
 from ..plan.plan import make_plan
 from ..plan.search import plan_search
 from ..records.folder import open_folder
+from ..records.lock import is_at_work
 from ..records.rerun import command_again
 from ..store import Store, open_store
 
 LITTER_SECONDS = 24 * 3600.0  # no attempt takes longer without a sign of life
 
 
-def used_keys(folders: list[Path]) -> set[str]:
-    """Returns the keys that the experiments in `folders` use, unfinished ones included."""
-    used: set[str] = set()
+def require_idle(store: Store) -> None:
+    """Raises `EnvironmentFault` where a run makes units in `store` now, or has it in its folder."""
+    if "://" not in store.uri and (folder := local_path(store.uri).resolve().parent) and is_at_work(folder):
+        raise EnvironmentFault(f"STORE: {store.uri!r}: a run is at work in {folder}; wait for its end, or interrupt it")
+    if held := store.held():
+        raise EnvironmentFault(
+            f"STORE: {store.uri!r}: units are being made in it ({len(held)} now); wait for the end of the run, or interrupt it"
+        )
+
+
+def used_keys(folders: list[Path], collected: Store) -> set[str]:
+    """Returns the keys that the experiments in `folders` use, unfinished ones included.
+
+    **Arguments:** `collected`: the store that is cleaned.
+
+    **Raises:** `UserError` where nothing that a folder uses is in this store.
+    """
+    everything: set[str] = set()
+    there = set(collected.keys())
     for path in folders:
+        used: set[str] = set()
         folder = open_folder(path)
         recipe = folder.recipe()
         store = open_store(folder.store_uri())
@@ -47,7 +68,10 @@ def used_keys(folders: list[Path]) -> set[str]:
             for key in list(store.keys())
             if store.meta(key).get("kind") in ("step", "running") and store.meta(key)["spec"]["model"] in used
         )
-    return used
+        if not used & there:
+            raise UserError(f"--keep: {str(path)!r}: nothing of it is in this store; its own is {store.uri!r}")
+        everything |= used
+    return everything
 
 
 def _of_models(store: Store, used: set[str]) -> set[str]:

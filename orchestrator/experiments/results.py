@@ -53,6 +53,7 @@ from ..work.traces import row_facts
 from .samples import samples
 
 SCHEMA_VERSION = 1
+NOT_DONE = "not done yet"  # of a row whose units are missing, and none of them has failed
 
 
 def collect(
@@ -289,7 +290,7 @@ def _problems(row: Row, store: Store, failures: Mapping[str, str]) -> list[str]:
         causes = [*unit.ancestors().values(), unit]
         reason = next((failures[cause.key] for cause in causes if cause.key in failures), None)
         culprit = next((cause.name for cause in causes if cause.key in failures), unit.name)
-        found.append(f"{culprit}: {reason}" if reason else f"{unit.name}: not done yet")
+        found.append(f"{culprit}: {reason}" if reason else f"{unit.name}: {NOT_DONE}")
     return list(dict.fromkeys(found))
 
 

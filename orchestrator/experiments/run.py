@@ -9,10 +9,11 @@ from pathlib import Path
 from ..base.documents import Results, Tuned, Work
 from ..base.errors import EnvironmentFault, Fault, RecipeError
 from ..base.processes import peak_mib
+from ..base.values import canonical
 from ..engine.base import Engine
 from ..plan.data import ExperimentData, load_data
 from ..plan.plan import check_stored_models, make_plan
-from ..plan.rows import Plan
+from ..plan.rows import Plan, short
 from ..plan.stages import STAGES
 from ..plan.units import MODEL_KINDS, Outcome, Unit
 from ..recipe.sections import Recipe
@@ -28,6 +29,8 @@ from .selection import choose_forget_set
 from .stages import INLINE, RunOptions, Stages, inline_engine, open_data
 from .taken import taken
 
+# Methods may come and go; these change what was measured of those that stay.
+_NUMBERS_DEPEND_ON = ("shadows", "attacks", "outputs")
 Extend = Callable[[Plan, ExperimentData], Plan]
 
 
@@ -95,6 +98,7 @@ class _Run:
         if not complete:
             for remark in try_model(self.recipe, self.data, allow_factory=self.options.allow_factory):
                 self.progress.say(remark)
+        self._say_what_is_replaced()
         self.folder.write_recipe(self.recipe, self.store.uri, self.options.again)
         self.folder.log_begin(self.recipe.name)
         self.failures = self.folder.failures()
@@ -117,6 +121,21 @@ class _Run:
         except BaseException:
             self.tracker.close("FAILED")
             raise
+
+    def _say_what_is_replaced(self) -> None:
+        """Says what another recipe than the last one here does to its results."""
+        previous = self.folder.results()
+        if previous is None:
+            return
+        before, now = previous["recipe"], self.recipe.document
+        if changed := [part for part in _NUMBERS_DEPEND_ON if before.get(part) != now.get(part)]:
+            self.progress.say(f"{', '.join(changed)}: not as in the last run here; its numbers are replaced")
+        rows = {canonical([row.method, row.params]) for row in self.plan.rows}
+        gone = [row for row in previous["rows"] if canonical([row["method"], row["params"]]) not in rows]
+        if gone:
+            names = ", ".join(f"{row['method']}{short(row['params'])}" for row in gone[:3])
+            more = f" and {len(gone) - 3} more" if len(gone) > 3 else ""
+            self.progress.say(f"no longer in the recipe, and no longer in the results: {names}{more}")
 
     def _forget_stored(self, methods: frozenset[str]) -> None:
         """Removes what these methods made from the store, and all that was measured of it."""

@@ -112,7 +112,8 @@ def examine(request: Request, store: Store | None, say: Say, *, allow_factory: b
     given, models, notes = [], [], []
     for path in (request.model, *request.unlearned):
         model = new_model(recipe, context)
-        notes += [f"{path}: {note}" for note in load_weights(model, path)]
+        option = "--model" if path is request.model else "--unlearned"
+        notes += [f"{path}: {note}" for note in load_weights(model, path, option)]
         name = "your model" if path is request.model else path.name
         found = look_at(model, context, methods if path is request.model else ())
         if path is request.model:

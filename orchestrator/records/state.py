@@ -282,21 +282,37 @@ class ExperimentState:
         }
 
 
+def units_named(wanted: str, names: Mapping[str, str]) -> set[str]:
+    """Returns the keys of the units that `wanted` names: a name, the beginning of names, a key, or
+    eight or more first digits of one.
+
+    **Arguments:** `names`: key → name.
+    """
+    if exact := {key for key, name in names.items() if wanted in (name, key)}:
+        return exact
+    return {
+        key
+        for key, name in names.items()
+        if wanted and (name.startswith(wanted) or (len(wanted) >= 8 and key.startswith(wanted)))
+    }
+
+
 def unit_history(folder: Path, wanted: str) -> list[UnitHistory]:
-    """Returns all that is recorded of the units that `wanted` names (a name, a key, or eight or
-    more first digits of one).
+    """Returns all that is recorded of the units that `wanted` names, as `units_named` says.
 
     Each has `unit`, `name`, `stage`, `attempts` (what began and how it ended, with error and
     traceback) and `log`.
     """
 
-    def meant(record: Mapping[str, object]) -> bool:
-        key = str(record.get("unit", ""))
-        return record.get("name") == wanted or (len(wanted) >= 8 and bool(key) and key.startswith(wanted))
-
+    told = [
+        event
+        for event in events.read(folder / events.EVENTS)
+        if events.is_whole(event) and event["event"] in ("unit_start", "unit")
+    ]
+    meant = units_named(wanted, {event["unit"]: event["name"] for event in told})
     found: dict[str, UnitHistory] = {}
-    for event in events.read(folder / events.EVENTS):
-        if not events.is_whole(event) or event["event"] not in ("unit_start", "unit") or not meant(event):
+    for event in told:
+        if event["unit"] not in meant:
             continue
         unit = found.setdefault(
             event["unit"],

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from unlearn.core.paths import local_path
 
-from ..base.errors import EnvironmentFault
+from ..base.errors import EnvironmentFault, UserError
+from ..base.text import is_address
 from .base import Attempt, CorruptObject, Store
 from .local import LocalStore
 
@@ -13,8 +14,10 @@ from .local import LocalStore
 def open_store(uri: str) -> Store:
     """Returns the store at `uri`: a folder, or `s3://bucket/prefix` (needs the `s3` extra).
 
-    **Raises:** `EnvironmentFault` where it cannot be reached or written.
+    **Raises:** `UserError` where it is neither; `EnvironmentFault` where it cannot be reached or
+    written.
     """
+    _require_known(uri)
     if uri.startswith("s3://"):
         try:
             from .s3 import S3Store
@@ -31,10 +34,16 @@ def existing_store(uri: str) -> Store | None:
 
     **Raises:** as `open_store`.
     """
+    _require_known(uri)
     if uri.startswith("s3://"):
         return open_store(uri)
     root = local_path(uri.removeprefix("file://"))
     return open_store(str(root)) if (root / "objects").is_dir() else None
+
+
+def _require_known(uri: str) -> None:
+    if is_address(uri) and not uri.startswith(("s3://", "file://")):
+        raise UserError(f"--store: {uri!r}: not a store; give a folder or s3://BUCKET/PREFIX")
 
 
 __all__ = ["Attempt", "CorruptObject", "LocalStore", "Store", "existing_store", "open_store"]

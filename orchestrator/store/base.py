@@ -162,6 +162,10 @@ class Store(ABC):
             self._claims = Claims(self.claim_board())
         return self._claims.take(key)
 
+    def held(self) -> list[str]:
+        """Returns the keys that living workers make now, here or on other machines."""
+        return Claims(self.claim_board()).held()
+
     @abstractmethod
     def attempt(self, key: str) -> Attempt:
         """Returns a fresh attempt at the object `key`."""

@@ -37,6 +37,10 @@ class ClaimBoard(ABC):
         one does."""
 
     @abstractmethod
+    def keys(self) -> list[str]:
+        """Returns the keys that are claimed, abandoned ones included."""
+
+    @abstractmethod
     def read(self, key: str) -> str | None:
         """Returns the claim's text, None where there is none. Raises where that cannot be told:
         that is not the same."""
@@ -76,17 +80,27 @@ class Claims:
             return None
         return self._taken(claim) if self.board.create(key, claim.text) else None
 
+    def held(self) -> list[str]:
+        """Returns the keys that a living worker holds. It watches claims for one beat where their
+        holders are on other machines.
+        """
+        before = {key: self.board.read(key) for key in self.board.keys()}  # noqa: SIM118
+        lookup = {key: _holder_lives(text) for key, text in before.items() if text is not None}
+        if None in lookup.values():
+            time.sleep(1.5 * BEAT_SECONDS)
+        return [
+            key
+            for key, lives in lookup.items()
+            if lives or (lives is None and self.board.read(key) not in (before[key], None))
+        ]
+
     def _taken(self, claim: Claim) -> Claim:
         self._seen.pop(claim.key, None)
         claim.start()
         return claim
 
     def _abandoned(self, key: str, text: str) -> bool:
-        try:
-            holder = json.loads(text)["holder"]
-            if holder["machine"] == process_table() and not is_running(holder["pid"], holder["started"]):
-                return True
-        except (ValueError, KeyError, TypeError):
+        if _holder_lives(text) is False:
             return True
         before, since = self._seen.get(key, ("", 0.0))
         now = time.monotonic()
@@ -94,6 +108,17 @@ class Claims:
             self._seen[key] = (text, now)
             return False
         return now - since > ABANDONED_SECONDS
+
+
+def _holder_lives(text: str) -> bool | None:
+    """Whether the holder of a claim lives; None for one on another machine. What cannot be read has
+    none.
+    """
+    try:
+        holder = json.loads(text)["holder"]
+        return is_running(holder["pid"], holder["started"]) if holder["machine"] == process_table() else None
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 class Claim:

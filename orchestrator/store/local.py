@@ -277,6 +277,9 @@ class _Folder(ClaimBoard):
         finally:
             temporary.unlink(missing_ok=True)
 
+    def keys(self) -> list[str]:
+        return [path.name for path in self.folder.iterdir() if is_key(path.name)]
+
     def read(self, key: str) -> str | None:
         try:
             return (self.folder / key).read_text()

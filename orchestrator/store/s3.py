@@ -270,6 +270,10 @@ class _Prefix(ClaimBoard):
                 return False
             raise EnvironmentFault(f"store s3://{self._bucket}: cannot be written ({first_line(error)})") from error
 
+    def keys(self) -> list[str]:
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
+        return [item["Key"].removeprefix(self._prefix) for page in pages for item in page.get("Contents", [])]
+
     def read(self, key: str) -> str | None:
         try:
             body: bytes = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)["Body"].read()

@@ -20,18 +20,20 @@ WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "weights", "params
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.")
 
 
-def load_weights(model: nn.Module, path: Path) -> list[str]:
+def load_weights(model: nn.Module, path: Path, option: str = "--model") -> list[str]:
     """Loads a checkpoint into a model, in place.
 
     A mapping around the weights (`{"net": …}`) comes off where the model has none. So does a prefix
     that all names share (`module.` of DataParallel, `_orig_mod.` of torch.compile).
+
+    **Arguments:** `option`: that named the file, for errors.
 
     **Returns:** what was taken off, one sentence each.
 
     **Raises:** `UserError`, one line, where the file cannot be read, holds more than weights, or
     does not fit the model.
     """
-    state, notes = _unwrapped(_read(path), path)
+    state, notes = _unwrapped(_read(path, option), path, option)
     wanted = model.state_dict()
     state, taken = _without_prefixes(state, set(wanted))
     if taken:
@@ -45,7 +47,7 @@ def load_weights(model: nn.Module, path: Path) -> list[str]:
             name = shapes[0]
             parts.append(f"{name} is {tuple(state[name].shape)} instead of {tuple(wanted[name].shape)}")
         told = "; ".join(part for part in parts if part)
-        raise UserError(f"--model: {str(path)!r}: does not fit the recipe's model: {told}")
+        raise UserError(f"{option}: {str(path)!r}: does not fit the recipe's model: {told}")
     model.load_state_dict(state)
     return notes
 
@@ -57,7 +59,8 @@ def guess_architecture(path: Path) -> str:
 
     **Raises:** `UserError` where no built-in or torchvision classifier of usual width fits.
     """
-    given, _ = _unwrapped(_read(path), path)
+    option = "--model"
+    given, _ = _unwrapped(_read(path, option), path, option)
     names = torchvision_names()
     first = [name for name in names if name.startswith(("resnet", "vgg", "mobilenet", "efficientnet_b0"))]
     for name in dict.fromkeys([*MODELS.built_in, *first, *names]):
@@ -71,7 +74,7 @@ def guess_architecture(path: Path) -> str:
         if set(state) == set(wanted) and sum(state[n].shape != wanted[n].shape for n in wanted) <= 3:
             return name
     raise UserError(
-        f"--model: {str(path)!r}: of no architecture that is known here; give --arch NAME or --arch package.module:factory"
+        f"{option}: {str(path)!r}: of no architecture that is known here; give --arch NAME or --arch package.module:factory"
     )
 
 
@@ -83,22 +86,22 @@ def _few(names: list[str], what: str) -> str:
     return f"{who} {', '.join(names[:3])}{more}"
 
 
-def _read(path: Path) -> object:
+def _read(path: Path, option: str) -> object:
     try:
         return load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except FileNotFoundError:
-        raise UserError(f"--model: {str(path)!r}: no such file") from None
+        raise UserError(f"{option}: {str(path)!r}: no such file") from None
     except pickle.UnpicklingError:
         raise UserError(
-            f"--model: {str(path)!r}: holds more than weights; save model.state_dict() instead of the whole model"
+            f"{option}: {str(path)!r}: holds more than weights; save model.state_dict() instead of the whole model"
         ) from None
     except Exception as error:
         raise UserError(
-            f"--model: {str(path)!r}: not readable as weights ({type(error).__name__}); it may be cut short"
+            f"{option}: {str(path)!r}: not readable as weights ({type(error).__name__}); it may be cut short"
         ) from None
 
 
-def _unwrapped(content: object, path: Path) -> tuple[dict[str, Tensor], list[str]]:
+def _unwrapped(content: object, path: Path, option: str) -> tuple[dict[str, Tensor], list[str]]:
     """Returns the mapping of names to tensors that a checkpoint holds, and what lay around it."""
     notes: list[str] = []
     for _ in range(3):
@@ -113,7 +116,7 @@ def _unwrapped(content: object, path: Path) -> tuple[dict[str, Tensor], list[str
         content = content[inner[0]]
     shown = ", ".join(map(str, list(content)[:5])) if isinstance(content, Mapping) else type(content).__name__
     raise UserError(
-        f"--model: {str(path)!r}: holds no weights by name ({shown or 'nothing'}); save model.state_dict(), "
+        f"{option}: {str(path)!r}: holds no weights by name ({shown or 'nothing'}); save model.state_dict(), "
         f"alone or under one of {', '.join(WRAPPERS)}"
     )
 

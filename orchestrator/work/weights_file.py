@@ -25,7 +25,7 @@ class WeightsFile:
 
     def __init__(self, path: Path):
         self.path = path
-        self.report = path.with_suffix(".json")
+        self.report = path.with_suffix(".json") if path.name else path  # `.` has no name
 
     def claim(self, inputs: Mapping[str, Path | None], force: bool = False) -> None:
         """Makes sure that both files can be written and replace nothing of the user's. Changes

@@ -122,6 +122,28 @@ def test_a_holder_on_another_machine_is_believed_while_its_beat_moves(
         assert "another" not in (board.read(KEY) or "")
 
 
+def test_what_living_workers_hold_is_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    board, another = store.claim_board(), digest("another machine's")
+
+    def beat(number: int) -> str:
+        return json.dumps({"claim": "x", "beat": number, "holder": {"machine": "another", "pid": 1, "started": "1"}})
+
+    dead = {"machine": claims_module.process_table(), "pid": 2**22 + 1, "started": "1"}
+    board.create(digest("dead"), json.dumps({"claim": "y", "beat": 0, "holder": dead}))
+    board.create(digest("damaged"), "…")
+    assert store.held() == []
+    board.create(another, beat(0))
+    moves = [lambda: None, lambda: board.replace(another, beat(1))]
+    monkeypatch.setattr(claims_module.time, "sleep", lambda seconds: moves.pop(0)())
+    assert store.held() == [], "its beat does not move"
+    assert store.held() == [another]
+    claim = store.claim(KEY)
+    assert claim is not None
+    with claim:
+        moves.append(lambda: None)
+        assert store.held() == [KEY]
+
+
 def test_a_claim_that_cannot_be_read_holds_nobody_up(store: Store) -> None:
     assert store.claim_board().create(KEY, '{"claim": "tor')
     claim = store.claim(KEY)

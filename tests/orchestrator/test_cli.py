@@ -13,6 +13,8 @@ import pytest
 import yaml
 
 from orchestrator.commands.cli import COMMANDS, main
+from orchestrator.records.folder import OutputFolder
+from orchestrator.store import LocalStore
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -107,6 +109,100 @@ def test_a_store_that_cannot_be_written_is_exit_3(recipe_file: Path, tmp_path: P
     assert code == 3
     assert "--store" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("place", ["s3:/bucket/x", "S3://bucket/x", "gs://bucket/x", "https://host/x"])
+def test_a_place_that_is_neither_folder_nor_s3_is_refused(
+    place: str, recipe_file: Path, tmp_path: Path, command: Command
+) -> None:
+    before = sorted(tmp_path.iterdir())
+    for name in ("run", "plan"):
+        code, _, err = command(name, str(recipe_file), "--store", place)
+        assert code == 2
+        assert err.count("\n") == 1
+        assert f"--store: {place!r}: not a store; give a folder or s3://BUCKET/PREFIX" in err
+    with pytest.raises(SystemExit, match="2"):
+        command("run", str(recipe_file), "--output", place)
+    assert [path for path in sorted(tmp_path.rglob("*")) if "bucket" in path.parts] == []
+    assert sorted(path for path in tmp_path.iterdir() if path.name != "runs") == before
+
+
+@pytest.mark.medium
+def test_what_a_run_leaves_out_and_what_it_replaces_is_said(
+    tiny: dict[str, Any], tmp_path: Path, command: Command
+) -> None:
+    recipe = tmp_path / "r.yaml"
+    tiny["training"]["epochs"] = 1
+    tiny["shadows"] = {"originals": 4, "retrained": 4, "split": [1, 1, 2]}
+    tiny["methods"], tiny["attacks"] = [{"name": "eu_k", "k": 1}], [{"name": "loss_threshold"}]
+    tiny["search"] = {"method": {"name": "eu_k", "k": {"grid": [1, 2]}}, "samples": 2}
+    recipe.write_text(yaml.safe_dump(tiny))
+    run = ("run", str(recipe), "--address", "inline", "--output", "out")
+    code, _, err = command(*run)
+    assert code == 0
+    assert "search: `run` leaves this section of the recipe out; `orchestrator search` is for it" in err
+    assert "search: `plan` leaves" in command("plan", str(recipe))[2]
+    assert (
+        "replaced"
+        not in command(*run)[2] + command(*run, "--set", "methods=[{name: eu_k, k: 1}, {name: cf_k, k: 1}]")[2]
+    )
+    err = command(*run, "--set", "methods=[{name: cf_k, k: 1}]", "--set", "shadows.split=[2,1,1]")[2]
+    assert "shadows: not as in the last run here; its numbers are replaced" in err
+    assert "no longer in the recipe, and no longer in the results: eu_k(k=1)" in err
+    # Units by the beginning of their names.
+    assert "original-003" in command("status", "out", "original-0")[1]
+    assert command("retry", "out", "origina")[0] == 0
+    assert "did you mean 'original-00" in command("retry", "out", "orignal-003")[2]
+
+
+@pytest.mark.medium
+def test_a_report_of_a_run_at_work_waits_and_of_an_unfinished_one_says_so(tiny_copy: Path, command: Command) -> None:
+    folder = OutputFolder(tiny_copy)
+    folder.lock()
+    try:
+        assert command("report", str(tiny_copy))[0] == 3
+    finally:
+        folder.unlock()
+    store = tiny_copy / "store"
+    rerun = json.loads((tiny_copy / "run.json").read_text())
+    (tiny_copy / "run.json").write_text(json.dumps({**rerun, "store": str(store)}))
+    made = next(event["unit"] for event in folder.events("unit") if event["stage"] == "unlearn")
+    LocalStore(store).remove(made)
+    code, _, err = command("report", str(tiny_copy))
+    assert code == 0
+    assert "1 of " in err
+    assert f"rows are not done yet; `orchestrator retry {tiny_copy}` goes on" in err
+
+
+@pytest.mark.medium
+def test_gc_spares_a_store_that_is_in_use_and_one_that_no_kept_folder_uses(
+    tiny_copy: Path, tmp_path: Path, command: Command
+) -> None:
+    store = tiny_copy / "store"
+    gc = ("store", "gc", str(store), "--keep", str(tiny_copy), "--yes")
+    other = LocalStore(tmp_path / "other")
+    with other.attempt("cd" * 32) as attempt:
+        attempt.path("a").write_text("a")
+        attempt.commit({"kind": "a"})
+    code, _, err = command("store", "gc", other.uri, "--keep", str(tiny_copy), "--yes")
+    assert code == 2
+    assert "nothing of it is in this store" in err
+    assert list(other.keys()) == ["cd" * 32]
+    folder = OutputFolder(tiny_copy)
+    folder.lock()
+    try:
+        code, _, err = command(*gc)
+    finally:
+        folder.unlock()
+    assert code == 3
+    assert "a run is at work in" in err
+    claim = LocalStore(store).claim("ab" * 32)
+    assert claim is not None
+    with claim:
+        code, _, err = command(*gc)
+    assert code == 3
+    assert "units are being made in it (1 now)" in err
+    assert list(LocalStore(store).keys())
 
 
 @pytest.mark.medium
