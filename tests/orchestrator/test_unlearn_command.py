@@ -101,6 +101,11 @@ def test_a_bad_checkpoint_is_one_line(
     assert not (tmp_path / "out.safetensors").exists()
 
 
+def test_an_output_without_a_name_is_one_line(files: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(files, "model.safetensors", Path()) == 2
+    assert "--output: '.': weights are written as safetensors" in capsys.readouterr().err
+
+
 def test_moments_of_another_model_are_refused(
     files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

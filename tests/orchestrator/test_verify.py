@@ -131,6 +131,13 @@ def test_shadow_models_that_do_not_match_give_no_verdict(mine: Mine, capsys: pyt
     assert found["work"]["units_executed"] <= 2, "the shadow models are in the store"
 
 
+def test_an_unlearned_checkpoint_that_does_not_fit_is_named(mine: Mine, capsys: pytest.CaptureFixture[str]) -> None:
+    other = mine.folder / "wide.safetensors"
+    save_file({"x": torch.zeros(2)}, other)
+    assert main(mine.arguments(mine.original, "--unlearned", str(other), output="wide")) == 2
+    assert f"--unlearned: {str(other)!r}: does not fit the recipe's model" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
