@@ -23,7 +23,7 @@ from .units import Label, Unit, seed_for
 
 # What scores and distances consist of: raised where their words or measures change, so that stored
 # ones are not taken for new.
-MEASURES = 5
+MEASURES = 6
 DISTANCES = 1  # the same for distances alone
 
 
