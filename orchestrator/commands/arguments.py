@@ -21,6 +21,7 @@ from .shared_arguments import (
     gap,
     gib,
     json_argument,
+    listed,
     output_argument,
     output_arguments,
     recipe_arguments,
@@ -139,7 +140,10 @@ def table(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="DIR", type=local_path, help="output folder of a run or an audit")
     parser.add_argument("--format", choices=("csv", "md", "latex"), default="md", help="default: md")
     parser.add_argument(
-        "--columns", metavar="a,b", help="of LaTeX: the metrics to show, in this order, such as auc,error_test"
+        "--columns",
+        metavar="a,b",
+        type=listed,
+        help="of LaTeX: the metrics to show, in this order, such as auc,error_test",
     )
     parser.add_argument("--caption", metavar="TEXT", help="of LaTeX: a caption; the table is then scaled to the page")
     parser.add_argument("--label", metavar="NAME", help="of LaTeX: a label, such as tab:results")
@@ -178,7 +182,9 @@ def audit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mapping", metavar="FILE", type=local_path, help="YAML that names NumPy or CSV files of logits instead"
     )
-    parser.add_argument("--attacks", metavar="a,b", default="xgboost", help="attacks to run, or all (default: xgboost)")
+    parser.add_argument(
+        "--attacks", metavar="a,b", type=listed, default="xgboost", help="attacks to run, or all (default: xgboost)"
+    )
     code_argument(parser)
     output_argument(parser, "runs/audit")
     force_argument(parser)
