@@ -147,12 +147,14 @@ def table(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--caption", metavar="TEXT", help="of LaTeX: a caption; the table is then scaled to the page")
     parser.add_argument("--label", metavar="NAME", help="of LaTeX: a label, such as tab:results")
+    json_argument(parser, "print one JSON document instead, with every number in full")
 
 
 def compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", metavar="DIR", type=local_path, nargs="+", help="output folders")
     parser.add_argument("--page", metavar="FILE", type=local_path, help="write a page instead, one HTML file")
     parser.add_argument("--format", choices=("csv", "md", "latex"), default="md", help="default: md")
+    json_argument(parser, "print one JSON document instead, with every number in full")
 
 
 def methods(parser: argparse.ArgumentParser) -> None:
