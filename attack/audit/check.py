@@ -19,6 +19,9 @@ from ..outputs.survey import Survey
 from ..outputs.table import FOLDS, OUTPUTS_SCHEMA, ROLES, TEXTS, logit_classes
 from .doubts import doubts, errors_of
 
+# The parameter of the library, and the option of the command line.
+HOW_MANY = "give num_classes (--num-classes), the number of all classes"
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -194,13 +197,15 @@ def label_problems(survey: Survey, num_classes: int | None, attacks: Sequence[st
     """Checks labels against the classes that the logits have columns for."""
     reading = ", ".join(name for name in attacks if ATTACKS[name].reads_label)
     if survey.outside is not None:
-        top = (num_classes if num_classes is not None else survey.width) - 1
-        return [
-            Problem(
-                "label",
-                f"{survey.outside.label} ({survey.outside}) lies outside 0 … {top}; in class removal say how many classes there are",
-            )
-        ]
+        label, top = survey.outside.label, (num_classes if num_classes is not None else survey.width) - 1
+        where = f"{label} ({survey.outside}) lies outside 0 … {top}"
+        if label < 0:
+            fix = "labels count from 0"
+        elif num_classes is not None:
+            fix = f"num_classes (--num-classes) is {num_classes}; give {int(survey.label_of.max()) + 1} or more"
+        else:
+            fix = f"where columns of classes were dropped, {HOW_MANY}"
+        return [Problem("label", f"{where}; {fix}")]
     if survey.classes is not None and reading and survey.dropped is not None:
         return [
             Problem(
@@ -235,7 +240,7 @@ def _misfits(sets: Mapping[str, Source], width: int) -> list[Problem]:
                 Problem(
                     "label",
                     f"{top} in set {name} lies outside 0 … {width - 1}, so classes were dropped from the logits; "
-                    "say how many there are, or store the columns' classes with the table",
+                    f"{HOW_MANY}, or store the columns' classes with the table",
                 )
             )
     return found
@@ -317,7 +322,7 @@ def _order(survey: Survey) -> list[Problem]:
     label_of[places] = survey.label_of
     disagreeing = ids[label_of[places] != survey.label_of]
     if len(disagreeing):
-        found.append(Problem("label", f"sample_id {int(disagreeing.min())} has different labels in different rows"))
+        found.append(_disagreement(survey, int(disagreeing.min())))
     _, first = np.unique(survey.cells, return_index=True)
     duplicates = len(ids) - len(first)
     if duplicates:
@@ -358,7 +363,7 @@ def _order_of_regular(survey: Survey) -> list[Problem]:
     labels, ids = survey.label_of.reshape(count, -1), survey.sample_of.reshape(count, -1)[0]
     disagreeing = {int(ids[mine != labels[0]].min()) for mine in labels if not np.array_equal(mine, labels[0])}
     if disagreeing:
-        found.append(Problem("label", f"sample_id {min(disagreeing)} has different labels in different rows"))
+        found.append(_disagreement(survey, min(disagreeing)))
     falling = np.flatnonzero(np.diff(ids) < 0)
     if len(falling):
         where = _row_name(survey, int(falling[0]) + 1)
@@ -366,6 +371,19 @@ def _order_of_regular(survey: Survey) -> list[Problem]:
             Problem("sample_id", f"not ascending within a model, the first {where}; the audit sorts by id", fatal=False)
         )
     return found
+
+
+def _disagreement(survey: Survey, sample: int) -> Problem:
+    """Returns the problem of a sample with two labels, with the first row of either."""
+
+    def said(row: int) -> str:
+        role, _, _, model, _ = survey.models[survey.model_of[row]]
+        return f"{survey.label_of[row]} in {role} model {model!r}"
+
+    rows = np.flatnonzero(survey.sample_of == sample)
+    other = rows[survey.label_of[rows] != survey.label_of[rows[0]]][0]
+    text = f"sample_id {sample} is {said(rows[0])}, and {said(other)}; give a sample one label everywhere"
+    return Problem("label", text)
 
 
 def _row_name(survey: Survey, row: int) -> str:

@@ -56,8 +56,8 @@ def _dropped(survey: Survey) -> str:
     if survey.classes is not None:
         return ""
     return (
-        " Were the columns of forgotten classes dropped from the logits? Then say how many classes there are, or "
-        "store the columns' classes with the table."
+        " Were the columns of forgotten classes dropped from the logits? Then give num_classes (--num-classes), the number "
+        "of all classes, or store the columns' classes with the table."
     )
 
 

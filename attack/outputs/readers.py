@@ -93,7 +93,8 @@ def _files(paths: Sequence[str | Path]) -> list[Path]:
             matches = [path] if path.is_file() else [Path(name) for name in _glob(str(given))]
         if not matches:
             _refuse_nested(path)
-            raise ValueError(f"outputs: {given}: no such file; give .parquet files, a folder of them, or a glob")
+            problem = "the folder holds no .parquet files" if path.is_dir() else "no such file"
+            raise ValueError(f"outputs: {given}: {problem}; give .parquet files, a folder of them, or a glob")
         found += matches
     for file in found:
         _refuse_partition(file)

@@ -21,6 +21,7 @@ from .shared_arguments import (
     gap,
     gib,
     json_argument,
+    listed,
     output_argument,
     output_arguments,
     recipe_arguments,
@@ -139,16 +140,21 @@ def table(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="DIR", type=local_path, help="output folder of a run or an audit")
     parser.add_argument("--format", choices=("csv", "md", "latex"), default="md", help="default: md")
     parser.add_argument(
-        "--columns", metavar="a,b", help="of LaTeX: the metrics to show, in this order, such as auc,error_test"
+        "--columns",
+        metavar="a,b",
+        type=listed,
+        help="of LaTeX: the metrics to show, in this order, such as auc,error_test",
     )
     parser.add_argument("--caption", metavar="TEXT", help="of LaTeX: a caption; the table is then scaled to the page")
     parser.add_argument("--label", metavar="NAME", help="of LaTeX: a label, such as tab:results")
+    json_argument(parser, "print one JSON document instead, with every number in full")
 
 
 def compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", metavar="DIR", type=local_path, nargs="+", help="output folders")
     parser.add_argument("--page", metavar="FILE", type=local_path, help="write a page instead, one HTML file")
     parser.add_argument("--format", choices=("csv", "md", "latex"), default="md", help="default: md")
+    json_argument(parser, "print one JSON document instead, with every number in full")
 
 
 def methods(parser: argparse.ArgumentParser) -> None:
@@ -178,7 +184,9 @@ def audit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mapping", metavar="FILE", type=local_path, help="YAML that names NumPy or CSV files of logits instead"
     )
-    parser.add_argument("--attacks", metavar="a,b", default="xgboost", help="attacks to run, or all (default: xgboost)")
+    parser.add_argument(
+        "--attacks", metavar="a,b", type=listed, default="xgboost", help="attacks to run, or all (default: xgboost)"
+    )
     code_argument(parser)
     output_argument(parser, "runs/audit")
     force_argument(parser)

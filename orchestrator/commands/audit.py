@@ -178,6 +178,12 @@ def _source(args: argparse.Namespace) -> Source:
             "OUTPUTS: give Parquet files in the outputs schema, or --mapping FILE for NumPy or CSV logits, one of the two"
         )
     if args.mapping is None:
+        logits = [path for path in args.outputs if Path(path).suffix.lower() in (".npy", ".npz", ".csv")]
+        if logits:
+            raise UserError(
+                f"OUTPUTS: {logits[0]!r}: not a Parquet file; give --mapping FILE, a YAML file that names each model's "
+                "NumPy or CSV logits, as in docs/tutorials/audit-your-models.md"
+            )
         return _files(args.outputs)
     return Tables((_mapped(args.mapping),))
 
@@ -190,8 +196,10 @@ def _files(given: Sequence[str]) -> ParquetFiles:
 def _mapped(path: Path) -> pa.Table:
     try:
         mapping = load(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise UserError(f"audit: {error.filename or path}: no such file") from None
+    except FileNotFoundError:
+        raise UserError(f"--mapping: {str(path)!r}: no such file") from None
+    except IsADirectoryError:
+        raise UserError(f"--mapping: {str(path)!r}: is a folder; give a YAML file with the key models") from None
     except UnicodeDecodeError:
         raise UserError(f"--mapping: {str(path)!r}: not UTF-8 text") from None
     except YamlFault as error:

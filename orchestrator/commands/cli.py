@@ -66,7 +66,7 @@ COMMANDS = {
     "watch": Command("watch", arguments.watch, "follow a run"),
     "retry": Command("retry", arguments.retry, "run failed units again"),
     "report": Command("report", arguments.report, "write tables, figures and the page again from stored results"),
-    "table": Command("table", arguments.table, "print the results as csv, md or latex"),
+    "table": Command("table", arguments.table, "print the results as csv, md, latex or JSON"),
     "compare": Command("compare", arguments.compare, "print runs side by side"),
     "recipes": Command("recipes", json_argument, "list the recipes that come with the package"),
     "methods": Command("methods", arguments.methods, "list the unlearning methods, or print the card of one"),

@@ -44,7 +44,11 @@ def verify(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="COLUMN=a,b, a file of ids, ids as a,b, or a scenario as {per_class: 10}",
     )
-    parser.add_argument("--arch", metavar="NAME", help="its architecture (default: found from the weights)")
+    parser.add_argument(
+        "--arch",
+        metavar="NAME",
+        help="its architecture: a name, or {name: small_vgg, width: 0.125} (default: found from the weights)",
+    )
     parser.add_argument(
         "--preprocess", metavar="NAME", help="whose normalisation it was trained with, such as resnet50 or timm:NAME"
     )

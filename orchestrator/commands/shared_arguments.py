@@ -134,6 +134,13 @@ def _number(text: str, most: float, allowed: str) -> float:
     return value
 
 
+def listed(text: str) -> str:
+    """Returns names with commas between them as they are, for argparse, where none is empty."""
+    if text.strip() and not all(name.strip() for name in text.split(",")):
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed, a name is empty; give names as a,b")
+    return text
+
+
 def whole(least: int) -> Callable[[str], int]:
     """Returns the reader of a whole number of `least` or more, for argparse."""
 

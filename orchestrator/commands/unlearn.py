@@ -79,9 +79,12 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _point(points: Sequence[Point], wanted: str | None, recipe: str) -> Point:
+    if not points:
+        fault = Fault("methods", [], "the recipe has no method", "at least one, as --set 'methods=[{name: pgu}]'")
+        raise RecipeError([fault], recipe)
     chosen = [point for point in points if wanted in (None, point.name)]
     if not chosen:
-        names = ", ".join(dict.fromkeys(point.name for point in points)) or "none"
+        names = ", ".join(dict.fromkeys(point.name for point in points))
         raise RecipeError([Fault("--method", wanted, "not in the recipe", names)], recipe)
     return chosen[0]
 
@@ -98,6 +101,8 @@ def _moments(
         return SecondMoments.load(path)
     except FileNotFoundError:
         raise UserError(f"--moments: {str(path)!r}: no such file") from None
+    except UnlearnError as error:
+        raise UserError(f"--moments: {error}; give a file that SecondMoments.save wrote") from None
 
 
 def _brief(row: Record) -> str:

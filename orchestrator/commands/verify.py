@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from rich.table import Table
 
-from unlearn import SOURCES
-from unlearn.core.paths import local_path
+from unlearn import SOURCES, ImageDataset
+from unlearn.core.paths import local_path, matches
 
-from ..base.errors import EXIT_OK, EXIT_UNITS_FAILED, UserError
+from ..base.errors import EXIT_OK, EXIT_UNITS_FAILED, Fault, RecipeError, UserError, nearest
 from ..base.text import redact
 from ..base.yaml_text import YamlFault, load
 from ..experiments.estimate import estimate
 from ..experiments.verify import Case, Request, examine, verify
+from ..plan.data import load_data
 from ..plan.stages import STAGE_TITLES
 from ..recipe.files import apply_override
+from ..recipe.own_code import unknown
 from ..recipe.places import store_faults
-from ..recipe.recipe import check_recipe
+from ..recipe.recipe import changed, check_recipe
 from ..recipe.sections import Recipe
 from ..records.folder import SHADOWS
 from ..records.progress import Progress, duration
@@ -34,6 +37,17 @@ from . import printing
 from .ending import print_json
 from .run import run_options
 
+# Whose faults are told as an option's: a recipe's section or field.
+OPTIONS = {
+    "dataset": "--data",
+    "dataset.test": "--test",
+    "dataset.preprocess": "--preprocess",
+    "scenario": "--forget",
+    "model": "--arch",
+    "methods": "--method",
+}
+STAND_IN = "resnet18"  # takes images of any shape, until the architecture is known
+
 
 def main(args: argparse.Namespace) -> int:
     progress = Progress(quiet=args.quiet)
@@ -41,9 +55,15 @@ def main(args: argparse.Namespace) -> int:
     for fault in store_faults(args.store):
         raise UserError(str(fault))
     store = existing_store(uri)
+    for option, path in (("--model", args.model), *(("--unlearned", path) for path in args.unlearned)):
+        if not path.is_file():
+            problem = "is a folder; give the file in it" if path.is_dir() else "no such file"
+            raise UserError(f"{option}: {str(path)!r}: {problem}")
     methods = tuple(_named("--method", text) for text in args.method or ([] if args.unlearned else ["pgu"]))
-    request = Request(args.model, _recipe(args, progress.say), methods, tuple(args.unlearned), args.anyway)
-    case = examine(request, store, progress.say, allow_factory=args.allow_factory)
+    with _by_option():
+        recipe, decoded = _recipe(args, methods, store, progress.say)
+        request = Request(args.model, recipe, methods, tuple(args.unlearned), args.anyway)
+        case = examine(request, store, progress.say, allow_factory=args.allow_factory, decoded=decoded)
     planned = _planned(case, store, uri)
     if args.plan_only:
         if args.json:
@@ -65,19 +85,20 @@ def main(args: argparse.Namespace) -> int:
     return EXIT_UNITS_FAILED if failed else EXIT_OK
 
 
-def _recipe(args: argparse.Namespace, say: Callable[[str], None]) -> Recipe:
-    """Returns the recipe of the shadow models that the arguments ask for."""
-    if args.arch:
-        model = _named("--arch", args.arch)
-    else:
-        say("no --arch: holding the weights against every known architecture, which may take minutes")
-        model = {"name": guess_architecture(args.model)}
+def _recipe(
+    args: argparse.Namespace, methods: Sequence[dict[str, object]], store: Store | None, say: Callable[[str], None]
+) -> tuple[Recipe, ImageDataset | None]:
+    """Returns the recipe of the shadow models that the arguments ask for, and its data where they
+    were decoded.
+
+    The architecture is looked for last: that takes longest, and everything else may be wrong.
+    """
     document: dict[str, object] = {
         "name": "verify",
         "description": f"Shadow models for {args.model.name}.",
         "dataset": _dataset(args),
         "scenario": _scenario(args.forget),
-        "model": model,
+        "model": _named("--arch", args.arch) if args.arch else {},
         "shadows": {"originals": args.shadows, "retrained": 0, "split": [0, 0, args.shadows]},
         "attacks": [],
         "outputs": {"test": 0},
@@ -85,7 +106,31 @@ def _recipe(args: argparse.Namespace, say: Callable[[str], None]) -> Recipe:
     }
     for override in args.overrides:
         apply_override(document, override, "--set")
-    return check_recipe(document, "verify")
+
+    def checked(model: object) -> Recipe:
+        check_recipe({**document, "model": model, "methods": list(methods)}, "verify")
+        return check_recipe({**document, "model": model}, "verify")
+
+    model = document["model"]
+    if not isinstance(model, dict) or "name" in model:
+        return checked(model), None
+    recipe = checked({"name": STAND_IN})
+    dataset = load_data(recipe, store, keep=False, allow_factory=args.allow_factory).dataset
+    say("no --arch: holding the weights against every known architecture, which may take minutes")
+    return changed(recipe, model={**model, "name": guess_architecture(args.model)}), dataset
+
+
+@contextlib.contextmanager
+def _by_option() -> Iterator[None]:
+    """Names the options that faults of the recipe come from: nobody here has written a recipe."""
+    try:
+        yield
+    except RecipeError as error:
+        faults = []
+        for fault in error.faults:
+            option = OPTIONS.get(fault.field) or OPTIONS.get(fault.field.partition(".")[0])
+            faults.append(replace(fault, field=f"{option} ({fault.field})") if option else fault)
+        raise RecipeError(faults, error.recipe) from None
 
 
 def _dataset(args: argparse.Namespace) -> dict[str, object]:
@@ -97,7 +142,10 @@ def _dataset(args: argparse.Namespace) -> dict[str, object]:
     if given in SOURCES:
         return {"source": given, **test, **more}
     folder = local_path(given)
-    given = str(folder)
+    given = os.path.expanduser(given)
+    _require_there("--data", given, SOURCES)
+    if args.test is not None:
+        _require_there("--test", args.test)
     if folder.is_dir() and (folder / "train").is_dir() and args.test is None:
         return {"source": "image_folder", "train": f"{given}/train", "test": f"{given}/test", **more}
     if args.test is None:
@@ -105,6 +153,20 @@ def _dataset(args: argparse.Namespace) -> dict[str, object]:
             f"--test: not given; name unseen images beside --data {given!r}, or give a folder with train/ and test/"
         )
     return {"source": "image_folder" if folder.is_dir() else "parquet", "train": given, **test, **more}
+
+
+def _require_there(option: str, place: str, sources: Iterable[str] = ()) -> None:
+    """Raises `RecipeError` where a place on this machine is not there.
+
+    **Arguments:** `sources`: names that it may be a slip of.
+    """
+    if "://" in place or any(map(os.path.exists, matches(os.path.expanduser(place)))):
+        return
+    if sources and ":" in place:
+        raise RecipeError([unknown(option, place, "data source", SOURCES)], "verify")
+    allowed = ", ".join(["Parquet files", "an image folder", *sources])
+    what = "no such file, folder or source" if sources else "no such file or folder"
+    raise RecipeError([Fault(option, place, what, allowed, nearest(place, sources))], "verify")
 
 
 def _scenario(text: str) -> dict[str, object]:
@@ -122,9 +184,9 @@ def _scenario(text: str) -> dict[str, object]:
 
 
 def _values(text: str) -> list[str]:
-    found = [value.strip() for value in text.split(",") if value.strip()]
-    if not found:
-        raise UserError(f"--forget: {text!r} names nothing; give a file of ids, COLUMN=a,b or ids as a,b")
+    found = [value.strip() for value in text.split(",")]
+    if not all(found):
+        raise UserError(f"--forget: {text!r}: a name is empty; give a file of ids, COLUMN=a,b or ids as a,b")
     return found
 
 

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import nn
 
-from unlearn import train
+from unlearn import ImageDataset, train
 
 from ..base.errors import Fault, RecipeError, UserError
 from ..base.files import write_synced
@@ -94,13 +94,22 @@ class Case:
         return self.seconds_per_image * sum(unit.cost for unit in missing)
 
 
-def examine(request: Request, store: Store | None, say: Say, *, allow_factory: bool = False) -> Case:
+def examine(
+    request: Request,
+    store: Store | None,
+    say: Say,
+    *,
+    allow_factory: bool = False,
+    decoded: ImageDataset | None = None,
+) -> Case:
     """Looks at the model, its data and its methods. Starts nothing and keeps nothing.
+
+    **Arguments:** `decoded`: the recipe's data, where somebody has read them already.
 
     **Raises:** `RecipeError` or `UserError`, one line for each fault, where something does not fit.
     """
     recipe = request.recipe
-    data = load_data(recipe, store, keep=False, allow_factory=allow_factory)
+    data = load_data(recipe, store, keep=False, allow_factory=allow_factory, decoded=decoded)
     if data.split.forget_classes or len(data.split.steps) > 1:
         fault = Fault(
             "--forget", recipe.scenario.kind, "one model is judged by samples", "samples, not classes or steps"

@@ -11,7 +11,6 @@ from ..base.values import Json, Object
 from ..base.yaml_text import YamlFault, load
 
 SHIPPED = Path(__file__).parents[1] / "recipes"
-DEEPEST = 5
 CLOSEST = 5  # names that the error of an unknown recipe shows
 
 
@@ -31,7 +30,8 @@ def read_document(source: str | Path) -> Json:
     **Raises:** `RecipeError` where there is no such file or it is not YAML.
     """
     document, path = _load(source)
-    for _ in range(DEEPEST):
+    files = [path]
+    while True:
         if not isinstance(document, dict) or "extends" not in document:
             return document
         parent = document.pop("extends")
@@ -41,12 +41,13 @@ def read_document(source: str | Path) -> Json:
             )
         beside = path.parent / parent
         base, path = _load(beside if beside.is_file() else parent)
+        files.append(path)
+        if path.resolve() in (before.resolve() for before in files[:-1]):
+            problem = f"recipes extend one another in a circle: {' → '.join(file.name for file in files)}"
+            raise RecipeError([Fault("extends", parent, problem, "a recipe that does not lead back here")], str(source))
         if not isinstance(base, dict):
             raise RecipeError([Fault("extends", parent, "not a recipe", "a YAML mapping")], str(source))
         document = _merged(base, document)
-    raise RecipeError(
-        [Fault("extends", parent, f"more than {DEEPEST} recipes extend one another", "a shorter chain")], str(source)
-    )
 
 
 def _merged(base: Object, changes: Object) -> dict[str, Json]:
@@ -67,6 +68,9 @@ def _alike(before: Object, value: Object) -> bool:
 
 def _load(source: str | Path) -> tuple[Json, Path]:
     path = Path(source)
+    if path.is_dir() and str(source) not in shipped_recipes():
+        fault = Fault("RECIPE", str(source), "is a folder", "a YAML file, or a name that `orchestrator recipes` lists")
+        raise RecipeError([fault], "orchestrator")
     if not path.is_file():
         shipped = shipped_recipes()
         if str(source) not in shipped:

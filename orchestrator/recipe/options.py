@@ -213,15 +213,21 @@ def validation_faults(error: ValidationError, model: type[BaseModel], prefix: st
     found: dict[str, Fault] = {}
     for item in error.errors():
         location = _trim(item["loc"])
+        short = item["type"] == "missing" and isinstance(location[-1], int)
+        if short:  # a list of fixed length: what is wrong is the list
+            location = location[:-1]
         field = ".".join(str(part) for part in ((prefix,) if prefix else ()) + location)
         if item["type"] == "extra_forbidden":
-            names = _names_at(model, location[:-1])
+            names = [name for name, field in _model_at(model, location[:-1]).model_fields.items() if field.repr]
             fault = Fault(field, item["input"], "unknown key", ", ".join(names), nearest(str(location[-1]), names))
+        elif short or item["type"] in ("too_long", "string_pattern_mismatch"):
+            # What is allowed is no bound that pydantic could tell: the field's description says it.
+            option = _model_at(model, location[:-1]).model_fields[str(location[-1])]
+            fault = Fault(field, item["input"], NOT_ALLOWED, option.description or "")
         elif item["type"] == "missing":
             fault = Fault(field, None, "missing", "a value is needed")
         else:
-            problem = NEEDED if item["type"] in _TYPES else _first_line(item["msg"])
-            fault = Fault(field, item["input"], problem, _allowed(item))
+            fault = Fault(field, item["input"], *_told(item))
             expected = item.get("ctx", {}).get("expected")
             if isinstance(expected, str) and isinstance(item["input"], str):
                 choices = [part.strip().strip("'") for part in expected.replace(" or ", ", ").split(",")]
@@ -237,7 +243,7 @@ def validation_faults(error: ValidationError, model: type[BaseModel], prefix: st
     return [_needed(f) for name, f in found.items() if not any(other.startswith(f"{name}.") for other in found)]
 
 
-NEEDED = "is needed"
+NEEDED, NOT_ALLOWED = "is needed", "not allowed"
 
 
 def _needed(fault: Fault) -> Fault:
@@ -260,30 +266,28 @@ _UNION_PARTS = (
     "nullable",
     "constrained-",
     "is-instance",
+    "[key]",
 )
 
 
 def _trim(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """Drops the names of union members that pydantic appends to a location."""
+    """Drops the names of union members, and the word for keys, that pydantic appends to a
+    location."""
     return tuple(
         part for i, part in enumerate(location) if i == 0 or isinstance(part, int) or not part.startswith(_UNION_PARTS)
     )
 
 
-def _names_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    current: object = model
+def _model_at(model: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:
+    """Returns the section at a place; the last one above it where there is none."""
     for part in location:
-        if (
-            isinstance(part, str)
-            and inspect.isclass(current)
-            and issubclass(current, BaseModel)
-            and part in current.model_fields
-        ):
-            current = current.model_fields[part].annotation
-            # An optional section: the model in `Model | None`.
-            current = next((c for c in typing.get_args(current) if inspect.isclass(c)), current)
-    found = current if inspect.isclass(current) and issubclass(current, BaseModel) else model
-    return [name for name, field in found.model_fields.items() if field.repr]
+        field = model.model_fields.get(str(part))
+        if field is None:
+            continue
+        # An optional section: the model in `Model | None`.
+        kinds = (field.annotation, *typing.get_args(field.annotation))
+        model = next((kind for kind in kinds if inspect.isclass(kind) and issubclass(kind, BaseModel)), model)
+    return model
 
 
 _TYPES = {
@@ -297,28 +301,32 @@ _TYPES = {
     "string_type": "a text",
     "list_type": "a list",
     "dict_type": "a mapping",
+    "mapping_type": "a mapping",
+    "finite_number": "a finite number",
+    "int_parsing_size": "a smaller integer",
+    "invalid_key": "a text",
     "tuple_type": "a list",
     "none_required": "null",
     "model_type": "a mapping",
 }
 
 
-def _allowed(item: ErrorDetails) -> str:
-    context = item.get("ctx", {})
+_BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+
+
+def _told(item: ErrorDetails) -> tuple[str, str]:
+    """Returns what is wrong with a value and what is allowed, in our words, not in pydantic's."""
+    context, said = item.get("ctx", {}), _first_line(item["msg"])
     if item["type"] in _TYPES:
-        return _TYPES[item["type"]]
+        return NEEDED, _TYPES[item["type"]]
     if "expected" in context:
-        return str(context["expected"])
-    for key, text in (
-        ("ge", "at least"),
-        ("gt", "above"),
-        ("le", "at most"),
-        ("lt", "below"),
-        ("pattern", "text matching"),
-    ):
+        return NOT_ALLOWED, str(context["expected"])
+    for key, words in _BOUNDS.items():
         if key in context:
-            return f"{text} {context[key]}"
-    return ""
+            return NOT_ALLOWED, f"{words} {context[key]}"
+    if item["type"] == "value_error":  # the text is ours
+        return (NEEDED, said.removesuffix(f" {NEEDED}")) if said.endswith(f" {NEEDED}") else (said, "")
+    return NOT_ALLOWED, said.removeprefix("Input should be ").removeprefix("Input should ")
 
 
 def _first_line(problem: object) -> str:

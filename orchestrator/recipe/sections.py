@@ -34,7 +34,7 @@ class Shadows(Strict):
     split: Annotated[
         tuple[Integer, Integer, Integer],
         Field(
-            description="models in the attacker's train, validation and test folds, of the originals and of the retrained"
+            description="three numbers: models in the attacker's train, validation and test folds, of the originals and of the retrained"
         ),
     ] = (40, 5, 5)
     unlearn: Annotated[
@@ -279,7 +279,11 @@ class Draft(Strict):
     see `checks`."""
 
     name: Annotated[
-        str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}$", description="letters, digits, '.', '_' and '-'")
+        str,
+        Field(
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}$",
+            description="letters, digits, '.', '_' and '-', at most 100, the first a letter or digit",
+        ),
     ]
     description: str = ""
     seed: Annotated[Integer, Field(ge=0, lt=2**31)] = 0

@@ -13,7 +13,7 @@ from pathlib import Path
 from attack.metrics.measure import Measure
 
 from ..base.text import varying_names
-from ..base.values import Object
+from ..base.values import Object, Record
 from . import words
 from .rows import Report, ResultRow, ResultsError
 from .tables import FORMATS, csv_cell, escape_markdown, markdown_line, tex
@@ -56,12 +56,55 @@ def compare_runs(dirs: Sequence[Path], format: str = "md") -> str:
     """
     if format not in FORMATS:
         raise ResultsError(f"format: {format!r}: unknown; allowed: {', '.join(FORMATS)}")
-    if not dirs:
-        raise ResultsError("dirs: no folder given; give the output folders of one or more runs")
-    reports = [Report.load(folder, f"run {place}") for place, folder in enumerate(dirs)]
+    reports = _loaded(dirs)
     names = run_names(dirs)
     renderers = {"csv": _csv, "md": _markdown, "latex": _latex}
     return renderers[format](names, recipe_differences(reports), list(lines(reports)))
+
+
+def compare_document(dirs: Sequence[Path]) -> Record:
+    """Returns the comparison as JSON data: the numbers of each run, null for a run that has no such
+    row.
+
+    **Raises:** `ValueError` for no folder, or a folder without results.
+    """
+    reports = _loaded(dirs)
+    names = run_names(dirs)
+    return {
+        "runs": names,
+        "recipes": [{"field": field, "values": values} for field, values in recipe_differences(reports)],
+        "rows": [
+            {
+                "method": line.method,
+                "params": line.params,
+                "metric": line.metric.name,
+                "runs": [_numbers(line, run) for run in range(len(names))],
+            }
+            for line in lines(reports)
+        ],
+        "notes": [DIFFERENCE_NOTE] if len(names) > 1 else [],
+    }
+
+
+def _numbers(line: Line, run: int) -> Record | None:
+    """Returns what a line says of a run, in full; null for a run that has no such row."""
+    row, apart = line.rows[run], (line.difference(run) if run else None) or Measure(None)
+    if row is None:
+        return None
+    name = line.metric.name
+    return {
+        "status": row.row.status,
+        "value": line.verdicts[run] if line.metric is VERDICT else row.value(name),
+        "ci": row.bounds(name),
+        "difference": apart.value,
+        "difference_ci": apart.interval,
+    }
+
+
+def _loaded(dirs: Sequence[Path]) -> list[Report]:
+    if not dirs:
+        raise ResultsError("dirs: no folder given; give the output folders of one or more runs")
+    return [Report.load(folder, f"run {place}") for place, folder in enumerate(dirs)]
 
 
 def run_names(dirs: Sequence[Path]) -> list[str]:
@@ -171,24 +214,15 @@ def _csv(names: Sequence[str], recipe: Sequence[tuple[str, list[str]]], table: S
         for name, value in zip(names, values, strict=True):
             writer.writerow([csv_cell(cell) for cell in ("recipe", "", "", field, name, "", value, "", "", "", "", "")])
     for line in table:
-        for run, (name, row) in enumerate(zip(names, line.rows, strict=True)):
-            if row is None:
+        for run, name in enumerate(names):
+            found = _numbers(line, run)
+            if found is None:
                 continue
-            apart = (line.difference(run) if run else None) or Measure(None)
+            params = json.dumps(line.params, ensure_ascii=False)
             cells = [
-                *(
-                    "metric",
-                    line.method,
-                    json.dumps(line.params, ensure_ascii=False),
-                    line.metric.name,
-                    name,
-                    row.row.status,
-                ),
-                *(
-                    line.verdicts[run] if line.metric is VERDICT else row.value(line.metric.name),
-                    *(row.bounds(line.metric.name) or (None, None)),
-                ),
-                *(apart.value, *(apart.interval or (None, None))),
+                *("metric", line.method, params, line.metric.name, name, found["status"]),
+                *(found["value"], *(found["ci"] or (None, None))),
+                *(found["difference"], *(found["difference_ci"] or (None, None))),
             ]
             writer.writerow([csv_cell(cell) for cell in cells])
     return out.getvalue()

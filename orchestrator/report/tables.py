@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ..base.errors import did_you_mean
+from ..base.values import Record
 from . import words
 from .rows import Report, ResultRow, ResultsError
 
@@ -98,6 +99,26 @@ def to_csv(report: Report) -> str:
         line += [report.judgements[row.index].word, row.error]
         writer.writerow([csv_cell(value) for value in line])
     return out.getvalue()
+
+
+def to_document(report: Report) -> Record:
+    """Returns what the CSV says as JSON data, with names as in `results.json`."""
+    rows = [
+        {
+            "method": row.method,
+            "params": row.params,
+            "access": row.row.access,
+            "validation": row.row.validation,
+            "status": row.row.status,
+            "models": row.models,
+            "metrics": {name: row.value(name) for name in row.row.metrics},
+            "ci": {name: bounds for name in row.row.metrics if (bounds := row.bounds(name))},
+            "verdict": report.judgements[row.index].word,
+            "error": row.error,
+        }
+        for _, row in in_groups(report)
+    ]
+    return {"rows": rows, "notes": notes(report)}
 
 
 def csv_cell(value: object) -> str:

@@ -85,7 +85,7 @@ BROKEN: dict[str, tuple[Callable[[pa.Table], pa.Table], str]] = {
     ),
     "labels that disagree": (
         lambda t: changed(t, "label", pa.array(np.where(np.arange(len(t)) == 4, 2, t["label"].to_numpy()))),
-        "label: sample_id 17 has different labels in different rows",
+        "label: sample_id 17 is 2 in original model 'original-000', and",
     ),
     "split by row": (
         lambda t: changed(t, "fold", pa.array(np.resize(["train", "train", "validation", "test"], len(t)))),

@@ -88,8 +88,8 @@ UNFIT: dict[str, tuple[Callable[[pa.Table], pa.Table], list[str]]] = {
     "a label without a logit": (
         lambda t: relabelled(t, 9),
         [
-            "population: label: 9 (sample_id 5 of model 'original-000') lies outside 0 … 3; in class removal say how many "
-            "classes there are"
+            "population: label: 9 (sample_id 5 of model 'original-000') lies outside 0 … 3; where columns of classes "
+            "were dropped, give num_classes (--num-classes), the number of all classes"
         ],
     ),
     "rows that are not finite": (

@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from orchestrator.commands.cli import main
+
 from .test_audit import CLASSES, MODELS, SAMPLES, audit_outputs, run, without  # noqa: F401 - a fixture
 
 
@@ -72,12 +74,14 @@ BROKEN: dict[str, tuple[Callable[[pa.Table], pa.Table], str, list[str]]] = {
     "a label outside": (
         column("label", lambda t: pa.array(np.full(len(t), 99))),
         "all",
-        ["label: 99 (sample_id 0 of model 'original-0') lies outside 0 … 4; in class removal say how many classes"],
+        [
+            "label: 99 (sample_id 0 of model 'original-0') lies outside 0 … 4; where columns of classes were dropped, give num_classes (--num-classes), the number of all classes"
+        ],
     ),
     "labels that disagree": (
         column("label", lambda t: pa.array(np.where(np.arange(len(t)) == 4, 2, t["label"].to_numpy()))),
         "all",
-        ["label: sample_id 4 has different labels in different rows"],
+        ["label: sample_id 4 is 2 in original model 'original-0', and 4 in original model"],
     ),
     "duplicated ids": (
         lambda t: pa.concat_tables([t, t.slice(0, 5)]),
@@ -116,7 +120,7 @@ BROKEN: dict[str, tuple[Callable[[pa.Table], pa.Table], str, list[str]]] = {
     ),
     "no rows": (lambda t: t.slice(0, 0), "all", ["outputs: no rows"]),
     "a misspelt attack": (lambda t: t, "u_lria", ["attacks: 'u_lria' is not known, did you mean 'u_lira'? known are"]),
-    "no attack": (lambda t: t, ",", ["attacks: none was given; known are xgboost"]),
+    "no attack": (lambda t: t, "", ["attacks: none was given; known are xgboost"]),
 }
 
 
@@ -153,6 +157,8 @@ def test_files_that_do_not_fit_each_other_are_named(
 
 def test_other_mistakes(tmp_path: Path, outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torn, empty, damaged = (tmp_path / f"{name}.parquet" for name in ("torn", "empty", "damaged"))
+    hollow = tmp_path / "hollow"
+    hollow.mkdir()
     torn.write_bytes(outputs.read_bytes()[:500])
     empty.touch()
     content = bytearray(outputs.read_bytes())
@@ -165,6 +171,10 @@ def test_other_mistakes(tmp_path: Path, outputs: Path, capsys: pytest.CaptureFix
         ([str(damaged)], f"{damaged}: cannot be read as Parquet"),
         ([], "--mapping"),
         (["--mapping", str(tmp_path / "none.yaml")], "no such file"),
+        (["--mapping", str(tmp_path)], f"--mapping: {str(tmp_path)!r}: is a folder; give a YAML file"),
+        ([str(tmp_path / "original-0.npy")], "not a Parquet file; give --mapping FILE, a YAML file"),
+        ([str(hollow)], f"outputs: {hollow}: the folder holds no .parquet files"),
+        ([str(outputs), "--num-classes", "4"], "lies outside 0 … 3; num_classes (--num-classes) is 4; give 5 or more"),
         ([str(outputs), "--attacks", "xgbost"], "did you mean 'xgboost'?"),
         ([str(outputs), "--set", "rmia"], "give ATTACK.OPTION=VALUE"),
         ([str(outputs), "--set", "rmai.gamma=2"], "'rmai' is no attack"),
@@ -178,6 +188,13 @@ def test_other_mistakes(tmp_path: Path, outputs: Path, capsys: pytest.CaptureFix
         assert words in err, err
         assert len(err.strip().splitlines()) == 1
         assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("names", ["rmia,,gap", "rmia,", ","])
+def test_an_empty_name_of_an_attack_is_refused(names: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["audit", "outputs.parquet", "--attacks", names])
+    assert f"--attacks: {names!r} is not allowed, a name is empty; give names as a,b" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,13 @@ def test_other_mistakes(files: dict[str, Path], tmp_path: Path, capsys: pytest.C
     assert ".safetensors" in capsys.readouterr().err
     assert call(files, "model.safetensors", tmp_path / "out.safetensors", "--method", "cf_k") == 2
     assert "pgu, eu_k" in capsys.readouterr().err
+    assert call(files, "model.safetensors", tmp_path / "out.safetensors", "--set", "methods=[]") == 2
+    assert "methods: []: the recipe has no method; allowed: at least one, as --set" in capsys.readouterr().err
+    for wrong, told in (("model.safetensors", "holds other tensors"), ("recipe.yaml", "not readable")):
+        more = ("--moments", str(files[wrong]))
+        assert call(files, "model.safetensors", tmp_path / "out.safetensors", *more) == 2
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert line.startswith(f"--moments: {files[wrong]}: {told}")
     chosen = "methods=[{name: pgu_incremental, epochs: 1}]"
     assert call(files, "model.safetensors", tmp_path / "out.safetensors", "--set", chosen) == 2
     assert "scenario.kind" in capsys.readouterr().err

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from orchestrator.commands import verify
 from orchestrator.commands.cli import main
 from orchestrator.plan.data import load_data
 from orchestrator.recipe.recipe import check_recipe
@@ -143,7 +144,18 @@ def test_an_unlearned_checkpoint_that_does_not_fit_is_named(mine: Mine, capsys: 
     [
         ({"--forget": "nobody.csv"}, "--forget: 'nobody.csv': no such file"),
         ({"--forget": "user_id=u1"}, "no column 'user_id'"),
-        ({"--data": "photos.parquet"}, "--test: not given"),
+        ({"--data": __file__}, "--test: not given"),
+        ({"--data": "photos.parquet"}, "--data: 'photos.parquet': no such file, folder or source"),
+        ({"--data": "digit"}, "did you mean 'digits'?"),
+        (
+            {"--data": "package.module:Source"},
+            "would import and run code of your own; allowed: permit it with --allow-code",
+        ),
+        (
+            {"--forget": "{classes: [1]}"},
+            "--forget (scenario.classes): [1] has no meaning for kind 'samples', which takes",
+        ),
+        ({"--forget": "1,,2"}, "--forget: '1,,2': a name is empty"),
         ({"--arch": "{name: small_vgg, width: 0.25}"}, "does not fit"),
         ({"--model": "missing.pt"}, "no such file"),
         ({"--method": "pgo"}, "did you mean 'pgu'?"),
@@ -159,6 +171,41 @@ def test_mistakes_are_one_line(
     assert main(arguments) == 2
     assert words in capsys.readouterr().err.splitlines()[-1]
     assert not (mine.folder / "wrong").exists()
+
+
+@pytest.mark.parametrize(
+    ("mistake", "words"),
+    [
+        (["--method", "scub"], "--method (methods.0.name): 'scub': no such method"),
+        (["--set", "training.epoch=3"], "did you mean 'epochs'?"),
+        (["--data", "nope.parquet"], "--data: 'nope.parquet': no such file"),
+        (["--data", __file__, "--test", "nope.parquet"], "--test: 'nope.parquet': no such file"),
+        (["--forget", "nope.csv"], "--forget: 'nope.csv': no such file"),
+        (["--forget", "{ids: nope.csv}"], "--forget (scenario.ids)"),
+        (["--forget", "{per_class: 900}"], "--forget (scenario.per_class)"),
+        (["--unlearned", "nope.pt"], "--unlearned: 'nope.pt': no such file"),
+    ],
+)
+def test_the_architecture_is_looked_for_last(
+    mistake: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(verify, "guess_architecture", lambda path: pytest.fail("looked for"))
+    (tmp_path / "model.pt").touch()
+    arguments = ["verify", "--model", str(tmp_path / "model.pt"), "--data", "digits", "--forget", "1,2"]
+    assert main([*arguments, "--output", str(tmp_path / "out"), *mistake]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert words in line
+
+
+@pytest.mark.medium
+def test_a_model_without_its_architecture(mine: Mine, capsys: pytest.CaptureFixture[str]) -> None:
+    """What --set says of the model is kept; its data are read once."""
+    arguments = mine.arguments(mine.original, "--plan-only", "--set", "model.width=0.125")
+    place = arguments.index("--arch")
+    del arguments[place : place + 2]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verify, "guess_architecture", lambda path: "small_vgg")
+        assert answer(capsys, arguments)["plan"]["model"] == {"name": "small_vgg", "width": 0.125}
 
 
 def test_the_architecture_is_found_from_the_weights(tmp_path: Path) -> None:

@@ -240,6 +240,41 @@ def test_compare_matches_rows_by_method_and_parameters(two: list[Path]) -> None:
             assert row["difference"] == ""
 
 
+def test_json_says_what_the_csv_says(two: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["table", str(two[1]), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    for read, row in zip(parse(table(two[1], "csv")), found["rows"], strict=True):
+        assert (read["method"], read["verdict"], read["error"]) == (row["method"], row["verdict"], row["error"])
+        assert {name: float(read[f"param.{name}"]) for name in row["params"]} == row["params"]
+        assert read["auc"] == ("" if row["metrics"].get("auc") is None else repr(row["metrics"]["auc"]))
+        assert [repr(end) for end in row["ci"].get("auc", [])] == [
+            read[name] for name in ("auc_low", "auc_high") if read[name]
+        ]
+    assert main(["table", str(two[1]), "--json", "--caption", "x"]) == 2
+    capsys.readouterr()
+
+    assert main(["compare", *map(str, two), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["runs"] == ["a", "b"]
+    assert found["recipes"] == [{"field": "training.epochs", "values": ["40", "80"]}]
+    cells = [
+        (row["metric"], name, each)
+        for row in found["rows"]
+        for name, each in zip(found["runs"], row["runs"], strict=True)
+        if each is not None
+    ]
+    lines = [line for line in parse(compare(two, "csv")) if line["kind"] == "metric"]
+    assert None in [each for row in found["rows"] for each in row["runs"]], "a run that has no such row"
+    for line, (metric, name, each) in zip(lines, cells, strict=True):
+        assert (line["name"], line["run"], line["status"]) == (metric, name, each["status"])
+        for key in ("value", "difference"):
+            text = each[key] if isinstance(each[key], str) else "" if each[key] is None else json.dumps(each[key])
+            assert line[key] == text
+        assert [float(line[end]) for end in ("low", "high") if line[end]] == (each["ci"] or [])
+    assert main(["compare", "nowhere", "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["exit_code"] == 2
+
+
 def test_compare_marks_the_difference_that_is_clear_and_says_what_is_absent(two: list[Path]) -> None:
     lines = compare(two, "md").splitlines()
     auc = [line for line in lines if "| AUC |" in line]

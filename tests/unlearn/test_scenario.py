@@ -161,6 +161,7 @@ def test_scenarios_that_make_no_sense_are_refused(settings, message):
         (Scenario(kind="classes", classes=(4,)), "scenario.classes: 4 is no class of toy; allowed are 0 to 3"),
         (Scenario(kind="classes", classes=(0, 1, 2, 3)), "all 40 training images"),
         (Scenario(kind="poison", count=41), "scenario.count: 41 takes 11 .* allowed are 1 to 40"),
+        (Scenario(kind="incremental", step=11, steps=1), "takes 11 .* too few images; raise dataset.limit.train"),
     ],
 )
 def test_scenarios_that_ask_too_much_of_the_data_are_refused(scenario, message):

@@ -154,6 +154,27 @@ def share_of(fraction: float, order: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([rows[:count] for rows, count in zip(order, counts, strict=True)])
 
 
+def check_per_class(field: str, value: int, needed: int, order: Sequence[np.ndarray], each: int = 1) -> None:
+    """Raises `ValueError` where a class has fewer than `needed` rows.
+
+    **Arguments:** `value`: of `field`, which takes `each` rows for each 1 of it.
+    """
+    smallest = min(range(len(order)), key=lambda label: len(order[label]))
+    if needed > len(order[smallest]):
+        raise ValueError(
+            f"scenario.{field}: {value} takes {needed} samples of each class, but class {smallest} has only "
+            f"{len(order[smallest])}; {up_to(len(order[smallest]) // each)}"
+        )
+
+
+def up_to(most: int) -> str:
+    """Returns what to give where a class holds too few images; with none to give, more images are
+    needed."""
+    return (
+        f"allowed are 1 to {most}" if most else "that is too few images; raise dataset.limit.train, or give more data"
+    )
+
+
 def check_select(select: str | Mapping[str, object]) -> None:
     """Raises `ValueError` unless `select` is `first`, `random` or `{by, order, models}`."""
     if not isinstance(select, Mapping):

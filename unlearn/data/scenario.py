@@ -18,6 +18,7 @@ from . import ImageDataset
 from .forget_set import (
     ORDERS,
     Column,
+    check_per_class,
     check_select,
     check_where,
     near_duplicates,
@@ -27,6 +28,7 @@ from .forget_set import (
     rows_of_ids,
     rows_where,
     share_of,
+    up_to,
 )
 
 KINDS = ("samples", "classes", "poison", "incremental")
@@ -107,7 +109,10 @@ class Scenario:
             if field != choice and field not in _BESIDE.get(choice, ()) and getattr(self, field) not in (None, ()):
                 value = getattr(self, field)
                 shown = list(value) if isinstance(value, tuple) else value
-                raise ValueError(f"scenario.{field}: {shown!r} has no meaning for kind {self.kind!r}; leave it out")
+                raise ValueError(
+                    f"scenario.{field}: {shown!r} has no meaning for kind {self.kind!r}, which takes "
+                    f"{' or '.join(_CHOICES[self.kind])}; leave it out"
+                )
         if self.select != "first" and choice not in _SELECTED:
             raise ValueError(f"scenario.select: {self.select!r} has no meaning with {choice}; leave it out")
         if self.scored and self.kind == "poison":
@@ -276,7 +281,7 @@ def make_split(
     elif scenario.kind == "incremental":
         assert scenario.step is not None
         assert scenario.steps is not None
-        _check_per_class("steps", scenario.steps, scenario.step * scenario.steps, order, each=scenario.step)
+        check_per_class("steps", scenario.steps, scenario.step * scenario.steps, order, each=scenario.step)
         starts = [step * scenario.step for step in range(scenario.steps)]
         steps = [np.concatenate([rows[start : start + scenario.step] for rows in order]) for start in starts]
     elif scenario.kind == "classes":
@@ -348,17 +353,8 @@ def _samples(
     if scenario.fraction is not None:
         return share_of(scenario.fraction, order), ()
     assert scenario.per_class is not None
-    _check_per_class("per_class", scenario.per_class, scenario.per_class, order)
+    check_per_class("per_class", scenario.per_class, scenario.per_class, order)
     return np.concatenate([rows[: scenario.per_class] for rows in order]), ()
-
-
-def _check_per_class(field: str, value: int, needed: int, order: list[np.ndarray], each: int = 1) -> None:
-    smallest = min(range(len(order)), key=lambda label: len(order[label]))
-    if needed > len(order[smallest]):
-        raise ValueError(
-            f"scenario.{field}: {value} takes {needed} samples of each class, but class {smallest} has only "
-            f"{len(order[smallest])}; allowed are 1 to {len(order[smallest]) // each}"
-        )
 
 
 def _poison(order: list[np.ndarray], labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -380,7 +376,7 @@ def _poison(order: list[np.ndarray], labels: np.ndarray, count: int, seed: int) 
             room = min(len(order[other]) for other in paired) * len(paired)
             raise ValueError(
                 f"scenario.count: {count} takes {wanted} samples of class {label}, which has only {len(order[label])}; "
-                f"allowed are 1 to {room}"
+                f"{up_to(room)}"
             )
         rows = order[label][:wanted]
         trained[rows] = paired[place ^ 1]
