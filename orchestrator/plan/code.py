@@ -20,9 +20,9 @@ OURS = frozenset({"unlearn", "attack", "orchestrator", "torch", "torchvision", "
 def code_of(target: object) -> str:
     """Returns what identifies the code of a class or a function.
 
-    It is the `version` that the target declares, a text or an integer. Built-in code without one has
-    an empty text. For any other it is a digest of the Python sources of the package that defines it.
-    The packages of the classes that it builds on are part of it.
+    It is the `version` that the target declares, a text or an integer. Built-in code without one
+    has an empty text. For any other it is a digest of the Python sources of the package that
+    defines it, and of those of the classes that it builds on.
 
     **Raises:** `ValueError` where there is neither a version nor a source.
     """

@@ -74,7 +74,8 @@ def guess_architecture(path: Path) -> str:
         if set(state) == set(wanted) and sum(state[n].shape != wanted[n].shape for n in wanted) <= 3:
             return name
     raise UserError(
-        f"{option}: {str(path)!r}: of no architecture that is known here; give --arch NAME or --arch package.module:factory"
+        f"{option}: {str(path)!r}: of no architecture of usual width that is known here; give --arch NAME, "
+        "--arch '{name: small_vgg, width: 0.125}' or --arch package.module:factory"
     )
 
 
@@ -91,7 +92,13 @@ def _read(path: Path, option: str) -> object:
         return load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{option}: {str(path)!r}: no such file") from None
+    except IsADirectoryError:
+        raise UserError(f"{option}: {str(path)!r}: is a folder; give the file in it") from None
     except pickle.UnpicklingError:
+        if not _looks_saved(path):
+            raise UserError(
+                f"{option}: {str(path)!r}: no checkpoint; give .safetensors, or what torch.save wrote"
+            ) from None
         raise UserError(
             f"{option}: {str(path)!r}: holds more than weights; save model.state_dict() instead of the whole model"
         ) from None
@@ -99,6 +106,13 @@ def _read(path: Path, option: str) -> object:
         raise UserError(
             f"{option}: {str(path)!r}: not readable as weights ({type(error).__name__}); it may be cut short"
         ) from None
+
+
+def _looks_saved(path: Path) -> bool:
+    """Whether a file begins as a zip archive or a pickle does: what torch.save writes, today and
+    before."""
+    with path.open("rb") as file:
+        return file.read(2) in (b"PK", *(bytes([0x80, protocol]) for protocol in range(2, 6)))
 
 
 def _unwrapped(content: object, path: Path, option: str) -> tuple[dict[str, Tensor], list[str]]:

@@ -74,6 +74,8 @@ class Evil:
         ("missing", "no such file"),
         ("torn", "cut short"),
         ("evil", "holds more than weights"),
+        ("text", "no checkpoint; give .safetensors, or what torch.save wrote"),
+        ("folder", "is a folder"),
         ("other", "does not fit"),
     ],
 )
@@ -86,11 +88,15 @@ def test_a_bad_checkpoint_is_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    bad = tmp_path / ("bad.pt" if content == "evil" else "bad.safetensors")
+    bad = tmp_path / ("bad.pt" if content in ("evil", "text", "folder") else "bad.safetensors")
     if content == "torn":
         bad.write_bytes(files["model.safetensors"].read_bytes()[:1000])
     elif content == "evil":
         bad.write_bytes(pickle.dumps(Evil()))
+    elif content == "text":
+        bad.write_text("name: demo")
+    elif content == "folder":
+        bad.mkdir()
     elif content == "other":
         save_file({"x": torch.zeros(2)}, bad)
     assert call({**files, "bad": bad}, "bad", tmp_path / "out.safetensors") == 2

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from orchestrator.base.errors import UserError
 from orchestrator.commands import verify
 from orchestrator.commands.cli import main
 from orchestrator.plan.data import load_data
@@ -213,6 +214,13 @@ def test_the_architecture_is_found_from_the_weights(tmp_path: Path) -> None:
         model = build_model(name, num_classes=7, in_channels=1)
         torch.save({"state_dict": {f"module.{k}": v for k, v in model.state_dict().items()}}, tmp_path / "m.pt")
         assert guess_architecture(tmp_path / "m.pt") == wanted
+
+
+def test_weights_of_another_width_are_told_how_to_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "torchvision_names", list)
+    torch.save(build_model("small_vgg", num_classes=10, width=0.125).state_dict(), tmp_path / "m.pt")
+    with pytest.raises(UserError, match=r"--arch '\{name: small_vgg, width: 0\.125\}'"):
+        guess_architecture(tmp_path / "m.pt")
 
 
 def test_a_model_that_cannot_be_built_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
