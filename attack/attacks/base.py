@@ -27,6 +27,8 @@ class Attack(ABC):
     - `name`: in recipes, results and the registry.
     - `reads`: `logits`, or `confidences` where φ and the entropy are all that it reads.
         One that reads confidences must take a `Measured` for a table, as `Measured.of` does.
+    - `learns`: `fit` learns from the rows. If not, it only checks them, and may be given a part at a
+        time.
     - `per_method`: it is fitted anew on each method's own models.
     - `reads_label`: it reads the label's own logit, which class removal drops.
     - `directed`: a high score means "trained on", so that a low one means too much forgetting.
@@ -40,6 +42,7 @@ class Attack(ABC):
     name: ClassVar[str]
     reads: ClassVar[Literal["logits", "confidences"]] = "logits"
     per_method: ClassVar[bool] = False
+    learns: ClassVar[bool] = True
     reads_label: ClassVar[bool] = True
     directed: ClassVar[bool] = True
     takes_population: ClassVar[bool] = False

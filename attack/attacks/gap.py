@@ -29,6 +29,7 @@ class Gap(Attack):
     """
 
     name = "gap"
+    learns = False
 
     def fit(self, outputs: pa.Table) -> FittedGap:
         """There is nothing to learn.

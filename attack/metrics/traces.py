@@ -13,6 +13,7 @@ import numpy as np
 from .students import quantile, relabelled
 
 DRAWS = 999  # relabellings behind a p-value; the least is 1 in 1,000
+_BLOCK = 1024  # samples at a time: all relabellings of them take 8 MiB
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,16 @@ def traces(
     chosen = relabelled(len(method), len(retrained), draws, seed)
     statistic = _students(chosen[:1], values, squares)[0]
     limit = quantile(len(values) - 2, 1.0 - (fpr / 2.0 if both else fpr))
-    below, drawn = statistic < -limit, _students(chosen[1:], values, squares)
+    below = statistic < -limit
+    chance = np.zeros(draws, dtype=np.int64)
+    for start in range(0, len(statistic), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        drawn = _students(chosen[1:], values[:, block], squares[block])
+        chance += ((np.abs(drawn) if both else drawn) > limit).sum(axis=1)
     if both:
-        statistic, drawn = np.abs(statistic), np.abs(drawn)
+        statistic = np.abs(statistic)
     found = np.flatnonzero(statistic > limit)
-    count, chance = len(found), (drawn > limit).sum(axis=1)
+    count = len(found)
     return Traces(
         share=count / len(statistic),
         below=float(below.mean()),

@@ -1,6 +1,6 @@
 """What orchestration itself costs: no-op units on a real Ray, and how nearly sleeping units fill one, two and three nodes.
 
-    python benchmarks/orchestration/bench.py [--units 5000] [--nodes 1,2,3] [--plain 40]
+    python benchmarks/orchestration/bench.py [--units 5000] [--nodes 1,2,3] [--plain 200]
 
 Beside it, on the same Ray, the usual way: one Tune trial a unit, as a function and as a class with reused actors. The floor
 is a synced, checksummed commit of one unit in this process, without Ray. Prints as it goes; the last line is JSON.
@@ -25,6 +25,7 @@ import psutil
 from orchestrator.base.environment import prepare_environment
 from orchestrator.engine.base import Listener, Told
 from orchestrator.engine.ray.engine import RayEngine
+from orchestrator.engine.ray.session import obey_authentication
 from orchestrator.plan.data import load_data
 from orchestrator.plan.specs import PlainSpec
 from orchestrator.plan.units import Outcome, Unit
@@ -141,6 +142,7 @@ def measure_usual(kind: str, count: int) -> float:
 def measure_scaling(folder: Path, nodes: list[int], seconds: float, per_slot: int) -> list[dict[str, float]]:
     """Sleeping units on a real cluster of 1, 2, 3 raylets; ideal is total sleep over slots."""
     prepare_environment()
+    obey_authentication()  # Ray was imported before its token was there
     from ray.cluster_utils import Cluster
 
     found = []
@@ -189,7 +191,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--units", type=int, default=5000)
     parser.add_argument("--nodes", default="1,2,3")
-    parser.add_argument("--plain", type=int, default=40, help="trials for the usual way; 0 leaves it out")
+    parser.add_argument("--plain", type=int, default=200, help="trials for the usual way; 0 leaves it out")
     parser.add_argument("--sleep", type=float, default=2.0, help="seconds of one sleeping unit")
     parser.add_argument("--per-slot", type=int, default=20, help="sleeping units for each slot")
     args = parser.parse_args()

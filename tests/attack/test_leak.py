@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from attack.metrics.leak import Ratio, Sides, failing_models, leak_left, models_needed
-from attack.metrics.students import holm
+from attack.metrics.students import holm, relabelled
 from attack.metrics.t_intervals import TAIL
 from attack.metrics.traces import traces
 
@@ -138,6 +139,25 @@ def test_chance_is_what_relabelling_gives() -> None:
     found = traces(phi(8, 2000, 2), phi(24, 2000, 3), draws=200)
     assert found.chance == pytest.approx(0.01, abs=0.003)
     assert found.share == pytest.approx(0.01, abs=0.006)
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_many_samples_are_relabelled_a_part_at_a_time(both: bool) -> None:
+    method, retrained = phi(3, 5000, 2), phi(4, 5000, 3)
+    tracemalloc.start()
+    found = traces(method, retrained, draws=400, both=both)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40e6, "all relabellings of all samples would take 16 MB for each of several arrays"
+    # Relabelling by relabelling, with an independent t.
+    values = np.concatenate([method, retrained])
+    limit = stats.t.ppf(0.995 if both else 0.99, 5)
+    counts = []
+    for chosen in relabelled(3, 4, 400, 0)[1:]:
+        t = stats.ttest_ind(values[chosen == 1], values[chosen == 0], axis=0).statistic
+        counts.append(int(((np.abs(t) if both else t) > limit).sum()))
+    assert found.chance == pytest.approx(np.mean(counts) / 5000, rel=1e-9)
+    assert found.p_value == (1 + sum(count >= len(found.found) for count in counts)) / 401
 
 
 def test_exact_models_are_accused_no_more_often_than_the_level_allows() -> None:
