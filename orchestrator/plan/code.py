@@ -21,8 +21,8 @@ def code_of(target: object) -> str:
     """Returns what identifies the code of a class or a function.
 
     It is the `version` that the target declares, a text or an integer. Built-in code without one
-    has an empty text. For any other it is a digest of the Python sources of the package that
-    defines it, and of those of the classes that it builds on.
+    has an empty text. Any other has a digest of the Python sources of its package, and of
+    the packages of the classes that it builds on.
 
     **Raises:** `ValueError` where there is neither a version nor a source.
     """
