@@ -342,8 +342,8 @@ def _samples(
         field, bits = "scenario.duplicates_of", _BITS if scenario.duplicate_bits is None else scenario.duplicate_bits
         asked = rows_of_ids(read_ids(scenario.duplicates_of, field, ids), ids, count, field)
         found = near_duplicates(dataset.train.images, asked, bits)
-        named = [str(row if ids is None else ids[row]) for row in found]
-        shown = ", ".join(named[:_LISTED]) + (" …" if len(named) > _LISTED else "")
+        named = ", ".join(str(row if ids is None else ids[row]) for row in found[:_LISTED])
+        shown = named + (" …" if len(found) > _LISTED else "")
         note = f"{len(asked)} images have {len(found)} near-identical ones, forgotten too: {shown or 'none'}"
         return np.concatenate([asked, found]), (note,)
     if scenario.where is not None:
