@@ -1,6 +1,5 @@
 """Which samples are to be forgotten, and how the data are split for that, drawn from a seed before
-any training.
-"""
+any training."""
 
 from __future__ import annotations
 
