@@ -26,7 +26,7 @@ def test_a_worker() -> None:
     found = imported("import orchestrator.engine.ray.unit_trials", "import torch\nfrom ray import tune")
     assert not LATE & set(found)
     ours = sum(found[name] for name in ("orchestrator", "unlearn", "attack"))
-    assert ours <= 162  # small files of our own; each costs about a millisecond
+    assert ours <= 164  # small files of our own; each costs about a millisecond
     assert found.total() - ours <= 30, found  # Pillow is most of them
 
 
@@ -35,7 +35,7 @@ def test_a_worker() -> None:
 def test_the_driver(module: str) -> None:
     found = imported(f"import {module}")
     assert not (LATE | {"ray"}) & set(found), "a run with everything stored starts no Ray, and a plan none"
-    assert sum(found[name] for name in ("orchestrator", "unlearn", "attack")) <= 194
+    assert sum(found[name] for name in ("orchestrator", "unlearn", "attack")) <= 196
 
 
 @pytest.mark.medium

@@ -315,4 +315,4 @@ def test_gc_keeps_what_an_unfinished_search_has_made(tmp_path: Path) -> None:
     folder.write_recipe(recipe, store.uri)
     wanted = {unit.key for unit in plan_search(recipe, load_data(recipe, store)).units()}
     assert len(wanted) > 50
-    assert wanted <= used_keys([folder.path])
+    assert wanted <= used_keys([folder.path], store)
