@@ -32,7 +32,7 @@ demo: $(STAMP)  ## set up and run the demo
 # Tests run in parallel. Those that share a Ray, a server or a file stay in one process.
 PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
-test: $(STAMP)  ## set up and run the tests, about 10 minutes on two cores
+test: $(STAMP)  ## set up and run the tests, 5 to 10 minutes on two cores
 	$(PYTEST) -m "not (slow or long)"
 
 test-fast: $(STAMP)  ## the quick ones, without Ray, a server, a browser or a whole run
