@@ -8,6 +8,7 @@ import sys
 from ..experiments.results import NOT_DONE
 from ..experiments.run import rebuild
 from ..records.folder import OutputFolder, open_whole
+from ..records.rerun import command_again
 from .ending import print_json
 
 
@@ -27,8 +28,6 @@ def _report(folder: OutputFolder, args: argparse.Namespace) -> int:
     else:
         print(f"report: {folder.path / 'report.html'}")
     if left := sum(row["status"] == "failed" and row["error"].endswith(NOT_DONE) for row in document["rows"]):
-        print(
-            f"{left} of {len(document['rows'])} rows are not done yet; `orchestrator retry {folder.path}` goes on",
-            file=sys.stderr,
-        )
+        again = command_again(folder.path) or f"orchestrator retry {folder.path}"
+        print(f"{left} of {len(document['rows'])} rows are not done yet; `{again}` goes on", file=sys.stderr)
     return 0

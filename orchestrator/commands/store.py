@@ -30,11 +30,12 @@ def main(args: argparse.Namespace) -> int:
         from ..experiments.collect_garbage import LITTER_SECONDS, require_idle, used_keys
 
         if args.yes:
-            require_idle(store)
+            require_idle(store, args.keep)
         used = used_keys(args.keep, store)
         doomed = [key for key in keys if key not in used]
         litter = store.litter(LITTER_SECONDS)
         if args.yes:
+            require_idle(store, args.keep)  # planning may have taken minutes
             for key in doomed:
                 store.remove(key)
             store.clear(litter)

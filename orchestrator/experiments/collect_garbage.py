@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from unlearn.core.paths import local_path
@@ -19,10 +20,16 @@ from ..store import Store, open_store
 LITTER_SECONDS = 24 * 3600.0  # no attempt takes longer without a sign of life
 
 
-def require_idle(store: Store) -> None:
-    """Raises `EnvironmentFault` where a run makes units in `store` now, or has it in its folder."""
-    if "://" not in store.uri and (folder := local_path(store.uri).resolve().parent) and is_at_work(folder):
-        raise EnvironmentFault(f"STORE: {store.uri!r}: a run is at work in {folder}; wait for its end, or interrupt it")
+def require_idle(store: Store, kept: Sequence[Path] = ()) -> None:
+    """Raises `EnvironmentFault` where a run makes units in `store` now, has it in its folder, or
+    works in a folder that is kept.
+    """
+    around = () if "://" in store.uri else (local_path(store.uri).resolve().parent,)
+    for folder in (*around, *kept):
+        if is_at_work(folder):
+            raise EnvironmentFault(
+                f"STORE: {store.uri!r}: a run is at work in {folder}; wait for its end, or interrupt it"
+            )
     if held := store.held():
         raise EnvironmentFault(
             f"STORE: {store.uri!r}: units are being made in it ({len(held)} now); wait for the end of the run, or interrupt it"
@@ -68,7 +75,7 @@ def used_keys(folders: list[Path], collected: Store) -> set[str]:
             for key in list(store.keys())
             if store.meta(key).get("kind") in ("step", "running") and store.meta(key)["spec"]["model"] in used
         )
-        if not used & there:
+        if not used & there and store.uri != collected.uri:
             raise UserError(f"--keep: {str(path)!r}: nothing of it is in this store; its own is {store.uri!r}")
         everything |= used
     return everything

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..base.documents import Results, Tuned, Work
 from ..base.errors import EnvironmentFault, Fault, RecipeError
 from ..base.processes import peak_mib
-from ..base.values import canonical
+from ..base.values import Record, canonical
 from ..engine.base import Engine
 from ..plan.data import ExperimentData, load_data
 from ..plan.plan import check_stored_models, make_plan
@@ -29,8 +29,6 @@ from .selection import choose_forget_set
 from .stages import INLINE, RunOptions, Stages, inline_engine, open_data
 from .taken import taken
 
-# Methods may come and go; these change what was measured of those that stay.
-_NUMBERS_DEPEND_ON = ("shadows", "attacks", "outputs")
 Extend = Callable[[Plan, ExperimentData], Plan]
 
 
@@ -127,11 +125,18 @@ class _Run:
         previous = self.folder.results()
         if previous is None:
             return
-        before, now = previous["recipe"], self.recipe.document
-        if changed := [part for part in _NUMBERS_DEPEND_ON if before.get(part) != now.get(part)]:
-            self.progress.say(f"{', '.join(changed)}: not as in the last run here; its numbers are replaced")
+        before: Record = previous.get("recipe", {})
+        now: Record = self.recipe.document
+        shadows = before.get("shadows", {})
+        # A key that only one of them has is an option of another version.
+        if changed := [name for name, value in now["shadows"].items() if shadows.get(name, value) != value]:
+            names = ", ".join(f"shadows.{name}" for name in changed)
+            self.progress.say(f"{names}: not as in the last run here, so all its numbers are replaced")
+        attacks = {canonical(attack) for attack in now["attacks"]}
+        if lost := [str(attack["name"]) for attack in before.get("attacks", []) if canonical(attack) not in attacks]:
+            self.progress.say(f"attacks: {', '.join(lost)}: not as in the last run here; what it found is replaced")
         rows = {canonical([row.method, row.params]) for row in self.plan.rows}
-        gone = [row for row in previous["rows"] if canonical([row["method"], row["params"]]) not in rows]
+        gone = [row for row in previous.get("rows", []) if canonical([row["method"], row["params"]]) not in rows]
         if gone:
             names = ", ".join(f"{row['method']}{short(row['params'])}" for row in gone[:3])
             more = f" and {len(gone) - 3} more" if len(gone) > 3 else ""

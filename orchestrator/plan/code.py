@@ -37,7 +37,11 @@ def code_of(target: object) -> str:
     if built_in:
         return ""
     packages = {_package(module), *(_package(parent.__module__) for parent in parents)} - OURS
-    return _combined(tuple(sorted(packages)))
+    digest = _combined(tuple(sorted(packages)))
+    beneath = next(
+        (code for parent in parents if _package(parent.__module__) in OURS and (code := code_of(parent))), ""
+    )
+    return f"{digest}; {beneath}" if beneath else digest
 
 
 def code_of_factory(name: str) -> str:

@@ -230,7 +230,9 @@ class _Planner:
         return _Applied(
             f"{point.name}{short(point.written)}",
             settings_of(method).get("seed", 0),
-            code_of(type(method)),
+            "; ".join(
+                code for part in (method, getattr(method, "inner", None)) if part and (code := code_of(type(part)))
+            ),
             wanted.access,
             wanted.statistic,
             wanted.access == "moments" and len(split.steps) > 1,

@@ -222,8 +222,9 @@ def validation_faults(error: ValidationError, model: type[BaseModel], prefix: st
             fault = Fault(field, item["input"], "unknown key", ", ".join(names), nearest(str(location[-1]), names))
         elif short or item["type"] in ("too_long", "string_pattern_mismatch"):
             # What is allowed is no bound that pydantic could tell: the field's description says it.
-            option = _model_at(model, location[:-1]).model_fields[str(location[-1])]
-            fault = Fault(field, item["input"], NOT_ALLOWED, option.description or "")
+            option = _model_at(model, location[:-1]).model_fields.get(str(location[-1]))
+            told = option.description if option is not None and option.description else item["msg"]
+            fault = Fault(field, item["input"], NOT_ALLOWED, told)
         elif item["type"] == "missing":
             fault = Fault(field, None, "missing", "a value is needed")
         else:

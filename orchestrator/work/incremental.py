@@ -64,6 +64,8 @@ class _Chain:
         self.recompute = method.steps().recompute_moments
         self.spec = unit.spec
         self.params = {k: v for k, v in settings_of(unit.spec.params).items() if k not in _NOT_OF_A_STEP}
+        if unit.spec.code:
+            self.params["code"] = unit.spec.code
         self.digests = [array_digest(step) for step in self.steps]
         # Of the step that was made last in this process: what the next one starts from.
         self.model: tuple[int, nn.Module] | None = None

@@ -139,10 +139,19 @@ def test_an_attack_that_learns_nothing_is_given_a_part_at_a_time(small: pa.Table
     given: list[int] = []
 
     class Watched(ATTACKS["gap"]):  # type: ignore[name-defined, misc]
+        learns = False
+
         def fit(self, outputs: pa.Table) -> Any:
             given.append(len(outputs))
             return super().fit(outputs)
 
+    class Learning(Watched):
+        def fit(self, outputs: pa.Table) -> Any:
+            return super().fit(outputs)
+
+    InProcess().fit([Learning()], source, measured, models)
+    assert len(given) == 1, "a class with a fit of its own says itself whether that learns"
+    given.clear()
     [fitted] = InProcess().fit([Watched()], source, measured, models)
     assert len(given) == 2
     assert sum(given) == len(rows_where(small, fold=("train", "validation"), role=("original", "retrained")))

@@ -146,8 +146,11 @@ def test_what_a_run_leaves_out_and_what_it_replaces_is_said(
         "replaced"
         not in command(*run)[2] + command(*run, "--set", "methods=[{name: eu_k, k: 1}, {name: cf_k, k: 1}]")[2]
     )
+    more = command(*run, "--set", "attacks=[{name: loss_threshold}, {name: gap}]")[2]
+    assert "not as in the last run here" not in more, "an attack more replaces nothing"
+    assert "attacks: gap: not as in the last run here; what it found is replaced" in command(*run)[2]
     err = command(*run, "--set", "methods=[{name: cf_k, k: 1}]", "--set", "shadows.split=[2,1,1]")[2]
-    assert "shadows: not as in the last run here; its numbers are replaced" in err
+    assert "shadows.split: not as in the last run here, so all its numbers are replaced" in err
     assert "no longer in the recipe, and no longer in the results: eu_k(k=1)" in err
     # Units by the beginning of their names.
     assert "original-003" in command("status", "out", "original-0")[1]
@@ -156,7 +159,9 @@ def test_what_a_run_leaves_out_and_what_it_replaces_is_said(
 
 
 @pytest.mark.medium
-def test_a_report_of_a_run_at_work_waits_and_of_an_unfinished_one_says_so(tiny_copy: Path, command: Command) -> None:
+def test_a_report_of_a_run_at_work_is_refused_and_of_an_unfinished_one_says_so(
+    tiny_copy: Path, command: Command
+) -> None:
     folder = OutputFolder(tiny_copy)
     folder.lock()
     try:

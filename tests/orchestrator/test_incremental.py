@@ -258,6 +258,7 @@ def test_a_method_with_statistics_gets_those_of_each_steps_model(stress: dict[st
     unit, context = planned(stress, tmp_path)
     rows = steps_of(unit, context)
     assert [row["step"] for row in rows] == list(range(7))
+    assert unit.spec.code == "version 2", "the version of the method that does the steps"
     # The second step by hand: the statistic of the first step's model, over what was left then.
     method = replace(unit.spec.params, seed=unit.spec.seed).inner
     split, everything = context.data.split, np.arange(len(context.data.dataset.train.labels))

@@ -119,6 +119,9 @@ def test_a_search_is_another_job_than_a_run_of_the_same_recipe(
     assert found["submission_id"] != run["submission_id"]
     assert jobs.jobs[found["submission_id"]].entrypoint.startswith("python -m orchestrator search recipe.yaml")
     assert json.loads(given("--json", "--task", "search")[1])["action"] == "attached"
+    fetch = json.loads(given("--json", "--task", "search", "--store", "s3://b/s")[1])["next"]["fetch"]
+    assert fetch.startswith("orchestrator search ")
+    assert given("--task", "league")[0] == 2, "it has no league section"
 
 
 def test_what_was_stopped_is_submitted_again_under_another_name(jobs: Server, given: Submit) -> None:

@@ -8,8 +8,11 @@ _SLACK = 1e-9
 
 
 def exceeds(value: float, bound: float) -> bool:
-    """Whether `value` is above `bound` by more than rounding: 100·(0.90 − 0.85) is not above 5."""
-    return value > bound + _SLACK
+    """Whether `value` is above `bound` by more than rounding: 100·(0.90 − 0.85) is not above 5.
+
+    What is not a number exceeds every bound.
+    """
+    return not value <= bound + _SLACK
 
 
 def whole_part(value: float) -> int:

@@ -15,6 +15,7 @@ class LFSSD(SSD):
     of `SSD`."""
 
     name: ClassVar[str] = "lfssd"
+    version: ClassVar[int | None] = None  # unlike SSD's, its statistic has not changed
     card: ClassVar[Card] = Card(
         "LFSSD",
         "where S_f > α·S_D: θ ← θ·min(λ·S_D/S_f, 1), S = E|∂‖f(x)‖²/∂θ|",

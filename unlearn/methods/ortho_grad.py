@@ -32,6 +32,7 @@ class OrthoGrad(GradientMethod):
     """
 
     name: ClassVar[str] = "ortho_grad"
+    version: ClassVar[int] = 2
     access: ClassVar[str] = "retain"
     card: ClassVar[Card] = Card(
         "OrthoGrad",

@@ -32,6 +32,7 @@ class SFRon(GradientMethod):
     """
 
     name: ClassVar[str] = "sfron"
+    version: ClassVar[int] = 2
     access: ClassVar[str] = "retain"
     card: ClassVar[Card] = Card(
         "SFRon",

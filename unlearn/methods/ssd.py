@@ -26,7 +26,7 @@ class SSD(KitMethod):
     """
 
     name: ClassVar[str] = "ssd"
-    version: ClassVar[int] = 2
+    version: ClassVar[int | None] = 2
     access: ClassVar[str] = "fisher"
     card: ClassVar[Card] = Card(
         "SSD",

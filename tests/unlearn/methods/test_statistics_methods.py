@@ -225,7 +225,8 @@ def test_the_residual_that_is_told_is_that_of_the_system() -> None:
     step = torch.cat([(a - b).detach().flatten().double() for a, b in zip(found.model.parameters(), trained().parameters(), strict=True)])  # fmt: skip
     told = found.history[0]["residual"]
     assert 0 < told < 1e-3
-    assert relative_residual(copy.deepcopy(trained()).eval(), step / 1e3, 1e-3) < 1e-3
+    found_here = relative_residual(copy.deepcopy(trained()).eval(), step / 1e3, 1e-3)
+    assert told / 10 < found_here < 10 * told, "both are near the rounding of float32"
 
 
 def test_a_system_that_is_not_solved_is_refused() -> None:
