@@ -29,7 +29,7 @@ def read_document(source: str | Path) -> Json:
 
     **Raises:** `RecipeError` where there is no such file or it is not YAML.
     """
-    document, path = _load(source)
+    document, path = _load(source, "RECIPE")
     files = [path]
     while True:
         if not isinstance(document, dict) or "extends" not in document:
@@ -40,7 +40,7 @@ def read_document(source: str | Path) -> Json:
                 [Fault("extends", parent, "not a recipe", "a path, or the name of a shipped recipe")], str(source)
             )
         beside = path.parent / parent
-        base, path = _load(beside if beside.is_file() else parent)
+        base, path = _load(beside if beside.is_file() else parent, "extends")
         files.append(path)
         if path.resolve() in (before.resolve() for before in files[:-1]):
             problem = f"recipes extend one another in a circle: {' → '.join(file.name for file in files)}"
@@ -66,10 +66,10 @@ def _alike(before: Object, value: Object) -> bool:
     return all(before.get(key) == value.get(key, before.get(key)) for key in ("kind", "source", "name"))
 
 
-def _load(source: str | Path) -> tuple[Json, Path]:
+def _load(source: str | Path, field: str) -> tuple[Json, Path]:
     path = Path(source)
     if path.is_dir() and str(source) not in shipped_recipes():
-        fault = Fault("RECIPE", str(source), "is a folder", "a YAML file, or a name that `orchestrator recipes` lists")
+        fault = Fault(field, str(source), "is a folder", "a YAML file, or a name that `orchestrator recipes` lists")
         raise RecipeError([fault], "orchestrator")
     if not path.is_file():
         shipped = shipped_recipes()
@@ -79,14 +79,14 @@ def _load(source: str | Path) -> tuple[Json, Path]:
             if len(near) > 1:
                 allowed += f", such as {', '.join(near)}"
             problem = "no such file and no shipped recipe of this name"
-            raise RecipeError([Fault("RECIPE", str(source), problem, allowed, near[0] if near else "")], "orchestrator")
+            raise RecipeError([Fault(field, str(source), problem, allowed, near[0] if near else "")], "orchestrator")
         path = shipped[str(source)]
     try:
         return load(path.read_text(encoding="utf-8")), path
     except UnicodeDecodeError as error:
-        fault = Fault("RECIPE", str(path), f"not UTF-8 text ({error.reason})", "a YAML file")
+        fault = Fault(field, str(path), f"not UTF-8 text ({error.reason})", "a YAML file")
     except YamlFault as error:
-        fault = Fault("RECIPE", str(path), str(error))
+        fault = Fault(field, str(path), str(error))
     raise RecipeError([fault], str(source))
 
 

@@ -416,3 +416,13 @@ def test_the_attackers_memory_is_left_out_where_it_is_not_given(tiny: dict[str, 
     for value, words in ((0, "above 0"), ("much", "number"), (float("inf"), "resources.attacker_memory_gib")):
         (line,) = faults({**tiny, "resources": {"attacker_memory_gib": value}})
         assert words in line
+
+
+def test_a_base_that_cannot_be_read_is_named_by_its_key(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    for parent, told in ((str(tmp_path), "is a folder"), ("nowhere.yaml", "no such file")):
+        mine.write_text(f"name: mine\nextends: {parent}\n")
+        with pytest.raises(RecipeError, match=told) as caught:
+            load_recipe(str(mine))
+        assert "extends: " in str(caught.value)
+        assert "RECIPE" not in str(caught.value)
