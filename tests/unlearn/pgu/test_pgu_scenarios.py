@@ -61,6 +61,22 @@ def test_depoisoning_learns_the_scale_inside_the_core_space(model, data, moments
     assert torch.equal(result.model.conv2.weight, model.conv2.weight), "γ = 1 freezes the scale too"
 
 
+def test_without_a_scale_depoisoning_stays_in_the_residual_space(model, data, moments, forget, exact) -> None:
+    swapped = (data[1][:40] + 1) % 5
+    options = {"objective": "depoison", "offset": 0.1, "lr": 0.1, "final_lr": 0.05, "gamma": 0.9}
+    given = {"forget": batches(data[0][:40], swapped), "moments": moments}
+    result = ten_steps(**options, scale_size=0).unlearn(model, **given)
+    learned = ten_steps(**options).unlearn(model, **given)
+    for name in PLAIN:
+        before, after, other = (weights(m)[name] for m in (model, result.model, learned.model))
+        values, vectors = torch.linalg.eigh(exact[name])
+        core = vectors[0].flip(1)[:, : reference.rank(values[0].flip(0), 0.9, "singular")]
+        moved, moved_with = ((w - before).double().flatten(1) for w in (after, other))
+        assert moved.norm() > 0
+        assert (moved @ core).norm() < 1e-4 * moved.norm()
+        assert (moved_with @ core).norm() > 1e-2 * moved_with.norm(), "the scale moves the core space"
+
+
 def test_depoisoning_takes_poison_out() -> None:
     """The labels of half of two classes are swapped. The poisoned model learns them, and unlearning gives them back."""
     images, labels = patterned(400, 1, strength=0.45)

@@ -51,7 +51,7 @@ class Released:
         subtracted. An experiment computes them in one pass with the training's augmentation, which
         reads the retain data.
     - `scale_size`: in depoisoning, a linear layer learns a scale for this many of its weakest core
-        directions only. None: for all.
+        directions only. None: for all. 0: no layer learns a scale.
 
     Raises `ValueError` for values that are not allowed.
     """
@@ -75,7 +75,7 @@ class Released:
         check_choice("gap_rule", self.gap_rule, GAP_RULES)
         check_choice("after_drop", self.after_drop, AFTER_DROP)
         check_augment(self.augment)
-        check_integer("scale_size", self.scale_size, 1, optional=True)
+        check_integer("scale_size", self.scale_size, 0, optional=True)
 
     def resolved(self, depoisons: bool) -> Released:
         """Returns the choices that hold: with `release`, those of the release's script."""

@@ -70,7 +70,7 @@ class Run:
             options = (name, gamma, method.criterion, extra_rank, method.ways.rank_rule == "below")
             projector = basis.projector(*options).to(self.device, wide)
             core = None
-            if method.depoisons and gamma < 1.0:
+            if method.depoisons and gamma < 1.0 and method.ways.scale_size != 0:
                 core = basis.core(*options).to(self.device, wide)
                 if method.ways.scale_size is not None and isinstance(layer, nn.Linear):
                     core = core[:, :, -method.ways.scale_size :]
