@@ -69,7 +69,9 @@ class Scored:
         by_model = dict(zip(names, evaluation.areas.by_model().tolist(), strict=True))
         metrics["auc"] = replace(metrics["auc"], by_model=by_model, areas=evaluation.areas)
         value, interval, shares = tiny_scores(positive, negative, seed, draws)
-        metrics["tiny_scores"] = Measure.of(value, interval, dict(zip(names, shares, strict=bool(shares))), models)
+        metrics["tiny_scores"] = Measure.of(
+            value, interval, dict(zip(names, shares, strict=True)) if shares else {}, models
+        )
         worst = worst_samples(positive, negative)
         return cls(attack, metrics, attacker, worst, evaluation.notes, retrain)
 

@@ -96,6 +96,7 @@ class _Run:
         if not complete:
             for remark in try_model(self.recipe, self.data, allow_factory=self.options.allow_factory):
                 self.progress.say(remark)
+        self.previous = self.folder.results()  # None where there are none, or they are damaged
         self._say_what_is_replaced()
         self.folder.write_recipe(self.recipe, self.store.uri, self.options.again)
         self.folder.log_begin(self.recipe.name)
@@ -122,7 +123,7 @@ class _Run:
 
     def _say_what_is_replaced(self) -> None:
         """Says what another recipe than the last one here does to its results."""
-        previous = self.folder.results()
+        previous = self.previous
         if previous is None:
             return
         before: Record = previous.get("recipe", {})
@@ -236,7 +237,7 @@ class _Run:
     def _finish(self) -> RunResult:
         with self.stages.timed("report"):
             rows, curves = collect(self.plan, self.data, self.store, self.failures)
-            previous = self.folder.results()  # None where it is damaged
+            previous = self.previous
             facts = environment(self.data, self.store, self.work, self.where, rows, previous)
             document = write_results(self.folder.path, self.recipe, rows, curves, self.folder.stage_seconds(), facts)
             unchanged = previous is not None and all(

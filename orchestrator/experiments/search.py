@@ -14,7 +14,7 @@ from pathlib import Path
 
 from attack.metrics.row import metric_name
 from unlearn import METHODS
-from unlearn.core.rounding import exceeds
+from unlearn.core.rounding import within
 
 from ..base.documents import FinalRow, Results, SearchDocument, Trial
 from ..base.errors import EXIT_UNITS_FAILED, UserError
@@ -125,9 +125,7 @@ def final_rows(document: SearchDocument, results: Results) -> list[FinalRow]:
                 "auc_gap": None if auc is None else abs(auc - 0.5),
                 "error_test": error,
                 "error_test_rise": rise,
-                "within_bound": None
-                if rise is None
-                else document["bound"] is None or not exceeds(rise, document["bound"]),
+                "within_bound": None if rise is None else within(rise, document["bound"]),
             }
         )
     return found

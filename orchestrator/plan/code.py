@@ -7,6 +7,7 @@ import hashlib
 import importlib.machinery
 import importlib.util
 import sys
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -26,22 +27,22 @@ def code_of(target: object) -> str:
 
     **Raises:** `ValueError` where there is neither a version nor a source.
     """
-    module = getattr(target, "__module__", "")
-    built_in = _package(module) in OURS
-    parents = target.__mro__ if isinstance(target, type) else ()
-    # A class of the user's does not inherit the version of a built-in one: its own code is unknown.
-    own: list[object] = [parent for parent in parents if (_package(parent.__module__) in OURS) == built_in] or [target]
-    version = next((vars(each)["version"] for each in own if "version" in getattr(each, "__dict__", {})), None)
-    if isinstance(version, str | int):
-        return f"version {version}"
-    if built_in:
-        return ""
-    packages = {_package(module), *(_package(parent.__module__) for parent in parents)} - OURS
-    digest = _combined(tuple(sorted(packages)))
-    beneath = next(
-        (code for parent in parents if _package(parent.__module__) in OURS and (code := code_of(parent))), ""
-    )
-    return f"{digest}; {beneath}" if beneath else digest
+    lineage: tuple[object, ...] = target.__mro__ if isinstance(target, type) else (target,)
+    built_in = [each for each in lineage if _package_of(each) in OURS]
+    theirs = [each for each in lineage if each not in built_in]
+    if not theirs:
+        return _declared(built_in)
+    # The version of a built-in parent says nothing of the code that a user has added.
+    if version := _declared(theirs):
+        return version
+    digest = _combined(tuple(sorted({_package_of(each) for each in theirs})))
+    return "; ".join(filter(None, (digest, _declared(built_in))))
+
+
+def _declared(lineage: Sequence[object]) -> str:
+    """Returns the version that the first of these with a `version` declares; empty without one."""
+    version = next((vars(each)["version"] for each in lineage if "version" in getattr(each, "__dict__", {})), None)
+    return f"version {version}" if isinstance(version, str | int) else ""
 
 
 def code_of_factory(name: str) -> str:
@@ -58,6 +59,10 @@ def code_of_model(name: str) -> str:
     if ":" in name:
         return code_of_factory(name)
     return code_of(MODELS[name]) if name in MODELS else ""
+
+
+def _package_of(target: object) -> str:
+    return _package(getattr(target, "__module__", ""))
 
 
 def _package(module: str) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unlearn.core.rounding import exceeds
+from unlearn.core.rounding import within
 
 from ..base.documents import Trial, TrialStatus
 
@@ -53,7 +53,7 @@ def objective(auc_gap: float, error_rise: float, bound: float | None) -> float:
     Within the bound it is the gap itself. Beyond the bound it is 0.5 plus 0.01 for each point too
     many. So a setting beyond the bound is worse than every setting within it.
     """
-    if bound is None or not exceeds(error_rise, bound):
+    if bound is None or within(error_rise, bound):
         return auc_gap
     return BEYOND + (error_rise - bound) / 100.0
 

@@ -230,9 +230,7 @@ class _Planner:
         return _Applied(
             f"{point.name}{short(point.written)}",
             settings_of(method).get("seed", 0),
-            "; ".join(
-                code for part in (method, getattr(method, "inner", None)) if part and (code := code_of(type(part)))
-            ),
+            "; ".join(filter(None, (code_of(type(part)) for part in method.parts()))),
             wanted.access,
             wanted.statistic,
             wanted.access == "moments" and len(split.steps) > 1,

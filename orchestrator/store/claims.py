@@ -37,7 +37,7 @@ class ClaimBoard(ABC):
         one does."""
 
     @abstractmethod
-    def keys(self) -> list[str]:
+    def claimed(self) -> list[str]:
         """Returns the keys that are claimed, abandoned ones included."""
 
     @abstractmethod
@@ -84,7 +84,7 @@ class Claims:
         """Returns the keys that a living worker holds. It watches claims for one beat where their
         holders are on other machines.
         """
-        before = {key: self.board.read(key) for key in self.board.keys()}  # noqa: SIM118
+        before = {key: self.board.read(key) for key in self.board.claimed()}
         lookup = {key: _holder_lives(text) for key, text in before.items() if text is not None}
         if None in lookup.values():
             time.sleep(1.5 * BEAT_SECONDS)

@@ -277,7 +277,7 @@ class _Folder(ClaimBoard):
         finally:
             temporary.unlink(missing_ok=True)
 
-    def keys(self) -> list[str]:
+    def claimed(self) -> list[str]:
         return [path.name for path in self.folder.iterdir() if is_key(path.name)]
 
     def read(self, key: str) -> str | None:

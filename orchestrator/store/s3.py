@@ -246,9 +246,7 @@ class S3Store(Store):
         return S3FileSystem(**options)
 
     def _list(self, prefix: str) -> Iterator[Record]:
-        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
-        for page in pages:
-            yield from page.get("Contents", [])
+        return _objects(self._client, self._bucket, prefix)
 
     def _delete(self, names: Iterable[str]) -> None:
         for name in names:
@@ -270,9 +268,9 @@ class _Prefix(ClaimBoard):
                 return False
             raise EnvironmentFault(f"store s3://{self._bucket}: cannot be written ({first_line(error)})") from error
 
-    def keys(self) -> list[str]:
-        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
-        return [item["Key"].removeprefix(self._prefix) for page in pages for item in page.get("Contents", [])]
+    def claimed(self) -> list[str]:
+        names = (item["Key"].removeprefix(self._prefix) for item in _objects(self._client, self._bucket, self._prefix))
+        return [name for name in names if is_key(name)]
 
     def read(self, key: str) -> str | None:
         try:
@@ -289,6 +287,11 @@ class _Prefix(ClaimBoard):
     def delete(self, key: str, text: str) -> None:
         if self.read(key) == text:
             self._client.delete_object(Bucket=self._bucket, Key=self._prefix + key)
+
+
+def _objects(client: BaseClient, bucket: str, prefix: str) -> Iterator[Record]:
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+        yield from page.get("Contents", [])
 
 
 def _code(error: Exception) -> str:

@@ -18,7 +18,7 @@ from torch import nn
 from attack.metrics.roc import pair_auc
 from unlearn import ArrayLoader, SecondMoments, Training, UnlearnError, UnlearnResult, accuracy, predict, train
 from unlearn.core.errors import MethodDidNothing, NothingToForget, UnlearnTooFast
-from unlearn.core.rounding import exceeds
+from unlearn.core.rounding import within
 from unlearn.methods.base import Inputs, Method
 from unlearn.methods.pgu.incremental import next_moments
 from unlearn.moments.fisher import Fisher, fisher_diagonal
@@ -265,7 +265,7 @@ def confidence(model: nn.Module, loader: ArrayLoader) -> np.ndarray:
 
 def failed(first: Record, last: Record, points: float) -> bool:
     """Whether test accuracy has fallen by more than `points` from one row of a chain to another."""
-    return exceeds(100.0 * (float(first["test_accuracy"]) - float(last["test_accuracy"])), points)
+    return not within(100.0 * (float(first["test_accuracy"]) - float(last["test_accuracy"])), points)
 
 
 def _per_class(forgotten: int, classes: int) -> int | float:

@@ -33,7 +33,7 @@ from orchestrator.report.write import write_report
 from orchestrator.store import LocalStore
 from orchestrator.work.context import Context
 from orchestrator.work.execute import execute
-from unlearn.core.rounding import exceeds
+from unlearn.core.rounding import within
 
 IDLE, SENSIBLE, ABSURD = 1e-5, 0.2, 40.0
 
@@ -133,9 +133,9 @@ def test_the_objective_never_improves_when_a_measure_worsens(
     low, high = sorted((gap, other))
     near, far = sorted((rise, more))
     assert objective(low, near, bound) <= objective(high, far, bound) < FAILED
-    if bound is None or not exceeds(far, bound):
+    if within(far, bound):
         assert objective(high, far, bound) == high
-    elif not exceeds(near, bound):
+    elif within(near, bound):
         assert objective(0.5, near, bound) <= objective(0.0, far, bound), "within the bound beats beyond it"
     elif far > near + 1e-9:
         assert objective(high, near, bound) < objective(low, far, bound), "the nearer to the bound the better"

@@ -11,7 +11,7 @@ import torch
 
 from orchestrator.plan.objective import objective
 from unlearn.core.checked import check_choice, check_integer, check_number
-from unlearn.core.rounding import exceeds, whole_part
+from unlearn.core.rounding import whole_part, within
 from unlearn.methods.base import share_of
 from unlearn.methods.kit.mask import largest
 
@@ -52,9 +52,11 @@ def test_choices() -> None:
 
 def test_rounding_neither_exceeds_a_bound_nor_costs_a_count() -> None:
     for hundredths in range(5, 101):
-        assert not exceeds(100.0 * (hundredths / 100 - (hundredths - 5) / 100), 5.0)
+        assert within(100.0 * (hundredths / 100 - (hundredths - 5) / 100), 5.0)
         assert whole_part(hundredths / 100 * 100) == hundredths
-    assert exceeds(5.01, 5.0)
+    assert not within(5.01, 5.0)
+    assert within(5.01, None)
+    assert not within(float("nan"), 5.0)
     assert whole_part(28.99) == 28
     assert objective(0.1, 100 * (1 - 0.85) - 100 * (1 - 0.90), 5.0) == 0.1
     assert len(share_of(np.arange(100), 0.57, 0)) == 57

@@ -7,12 +7,12 @@ import math
 _SLACK = 1e-9
 
 
-def exceeds(value: float, bound: float) -> bool:
-    """Whether `value` is above `bound` by more than rounding: 100·(0.90 − 0.85) is not above 5.
+def within(value: float, bound: float | None) -> bool:
+    """Whether `value` is at most `bound`, but for rounding: 100·(0.90 − 0.85) is within 5.
 
-    What is not a number exceeds every bound.
+    None is no bound. What is not a number is within none.
     """
-    return not value <= bound + _SLACK
+    return bound is None or value <= bound + _SLACK
 
 
 def whole_part(value: float) -> int:

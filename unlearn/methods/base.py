@@ -305,6 +305,10 @@ class Method(ABC):
         """Raises `UnlearnError` where this configuration cannot work on a model, as `looked` found
         it."""
 
+    def parts(self) -> tuple[Method, ...]:
+        """Returns the methods that do the work: this one, and what it is made of."""
+        return (self,)
+
     def passes(self) -> int:
         """About how many passes over the data the method makes; for estimates of time."""
         return 1

@@ -94,6 +94,10 @@ class Stepwise(Method):
         """What the method of each step needs."""
         return self.inner.needs()
 
+    def parts(self) -> tuple[Method, ...]:
+        """Returns this method and that of each step."""
+        return (self, self.inner)
+
     def passes(self) -> int:
         """Passes of one step."""
         return self.inner.passes()

@@ -12,7 +12,7 @@ from attack.metrics.row import NO_UNLEARN, RETRAIN, Row, metric_name
 from attack.metrics.spread import over_seeds, spread_of
 from attack.metrics.students import holm
 from unlearn import METHODS
-from unlearn.core.rounding import exceeds
+from unlearn.core.rounding import within
 
 from ...base.documents import LeagueCell, LeagueDocument, LeaguePair, LeagueRow, Tuned
 from ...plan.league import GROUPS, LeaguePlan, bound_of
@@ -154,7 +154,7 @@ def _within(each: Finalist, nothing: Row, bound: float | None) -> bool | None:
     found = rise(each, nothing).value
     if bound is None or found is None:
         return None
-    return not exceeds(found, bound)
+    return within(found, bound)
 
 
 def _columns(plan: LeaguePlan, rows: Sequence[Row]) -> list[str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from attack.distances.base import DIVERGENCES
-from unlearn.core.rounding import exceeds
+from unlearn.core.rounding import within as within_bound
 
 from ...base.documents import LeagueTrial, Tuned
 from ...base.values import plain
@@ -94,7 +94,7 @@ def read_setting(
     errors = [float(store.meta(step.outputs.key)["errors"][MEASURED_ERROR]) for step in steps]
     before = [float(store.meta(reference.key)["errors"][MEASURED_ERROR]) for reference in references[:models]]
     rise = float(np.mean(errors) - np.mean(before))
-    within = bound is None or not exceeds(rise, bound)
+    within = within_bound(rise, bound)
     # Every distance is brought below 0.5 in its own order, so that the bound comes first.
     inside = distance if objective == "auc_gap" else 0.5 * (1.0 - 1.0 / (1.0 + distance))
     beyond = BEYOND if bound is None else BEYOND + min(1.0, (rise - bound) / 100.0)

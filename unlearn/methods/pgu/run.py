@@ -15,7 +15,7 @@ from ...core.errors import MethodDidNothing, NothingToForget, UnlearnError, Unle
 from ...core.memory import keep_freed_memory
 from ...core.modes import flags_kept, frozen_notes, modes_kept, train_with_norms_frozen
 from ...core.numerics import arithmetic, deterministic_convolutions
-from ...core.rounding import exceeds
+from ...core.rounding import within
 from ...core.seeds import seeded, stream
 from ...data.loader import ArrayLoader
 from ...models.classes import drop_classes
@@ -220,7 +220,7 @@ class Run:
 
     def _dropped(self, history: list[dict[str, Any]]) -> bool:
         key = f"{self.method.watched}_accuracy"
-        return exceeds(100.0 * (history[0][key] - history[-1][key]), self.method.details.drop_points)
+        return not within(100.0 * (history[0][key] - history[-1][key]), self.method.details.drop_points)
 
     def _copy(self) -> dict[str, Tensor]:
         return {name: weight.detach().clone() for name, weight in self.weights.items()}
