@@ -27,7 +27,7 @@ class Attack(ABC):
     - `name`: in recipes, results and the registry.
     - `reads`: `logits`, or `confidences` where φ and the entropy are all that it reads.
         One that reads confidences must take a `Measured` for a table, as `Measured.of` does.
-    - `learns`: `fit` learns from the rows. If not, it only checks them, and gets a part at a time.
+    - `learns`: `fit` learns from the rows. If not, it only checks them, and gets the first few.
     - `per_method`: it is fitted anew on each method's own models.
     - `reads_label`: it reads the label's own logit, which class removal drops.
     - `directed`: a high score means "trained on", so that a low one means too much forgetting.

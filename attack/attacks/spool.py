@@ -84,9 +84,12 @@ class Spool:
         gradients and margins."""
         return sum(self.rows.values()) * (2 * self._columns() + 48)
 
-    def batches(self, fold: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def batches(self, fold: str, share: float = 1.0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields features and targets, memory-mapped from the spool; one batch of no rows where the
-        fold has none here."""
+        fold has none here.
+
+        **Arguments:** `share`: of each batch's rows, drawn at random, the same each time.
+        """
         if not self.rows[fold]:
             yield np.empty((0, self._columns()), dtype=np.float32), np.empty(0, dtype=np.float32)
             return
@@ -94,6 +97,8 @@ class Spool:
             file = pa.ipc.open_file(source)
             for index in range(file.num_record_batches):
                 batch = file.get_batch(index)
+                if share < 1.0:
+                    batch = batch.filter(pa.array(np.random.default_rng(index).random(len(batch)) < share))
                 features = with_labels(
                     _matrix(batch.column("softmax")),
                     batch.column("label").to_numpy(),
@@ -106,9 +111,13 @@ class Spool:
         """Returns the fold's targets here, float32 `(rows,)`."""
         return np.concatenate([targets for _, targets in self.batches(fold)])
 
-    def matrix(self, fold: str, external: bool, reference: Any, threads: int) -> Any:
+    def matrix(self, fold: str, external: bool, reference: Any, threads: int, share: float = 1.0) -> Any:
         """Returns XGBoost's matrix of a fold, binned with the same cuts by all workers; paged from
-        disk where `external`."""
+        disk where `external`.
+
+        **Arguments:** `reference`: a matrix whose cuts it takes; None: cuts of its own. `share`: of
+        the rows, as of `batches`.
+        """
         xgboost = load_xgboost()
         data_iter: Any = xgboost.DataIter
         spool, types = self, feature_types(self._columns(), self.encoding)
@@ -126,7 +135,7 @@ class Spool:
                 return True
 
             def reset(self) -> None:
-                self._batches = spool.batches(fold)
+                self._batches = spool.batches(fold, share)
 
         options = {"ref": reference, "max_bin": MAX_BIN, "nthread": threads, "enable_categorical": types is not None}
         if external:

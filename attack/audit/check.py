@@ -71,8 +71,10 @@ class Examination:
     errors: dict[tuple[str, ...], float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, source: Source, num_classes: int | None = None, *, confidences: bool = True) -> Examination:
-        """Reads `source` once. `confidences`: see `Survey.of`."""
+    def of(
+        cls, source: Source, num_classes: int | None = None, *, confidences: bool = True, threads: int = 1
+    ) -> Examination:
+        """Reads `source` once. `confidences`, `threads`: see `Survey.of`."""
         schemas = source.schemas()
         if not schemas:
             return cls([Problem("outputs", "no table was given")], None, num_classes)
@@ -81,7 +83,7 @@ class Examination:
             return cls(wrong, None, num_classes)
         if source.rows() == 0:
             return cls([Problem("outputs", "no rows")], None, num_classes)
-        survey = Survey.of(source, num_classes, confidences=confidences)
+        survey = Survey.of(source, num_classes, confidences=confidences, threads=threads)
         if survey.ragged:
             return cls(
                 [Problem("logits", "rows of different lengths; give every row one number for each class")],
@@ -95,10 +97,10 @@ class Examination:
         return cls([*_values(survey), *(split or _order(survey))], survey, num_classes)
 
     @classmethod
-    def of_sets(cls, sets: Mapping[str, Source], num_classes: int | None = None) -> Examination:
+    def of_sets(cls, sets: Mapping[str, Source], num_classes: int | None = None, threads: int = 1) -> Examination:
         """Examines the forget samples of `by_set`, and whether the labels of all sets fit the
         logits."""
-        found = cls.of(sets[FORGET], num_classes)
+        found = cls.of(sets[FORGET], num_classes, threads=threads)
         if found.survey is not None and found.survey.classes is None and num_classes is None:
             others = {name: source for name, source in sets.items() if name != FORGET}
             found.general += _misfits(others, found.survey.width)

@@ -4,10 +4,13 @@ read."""
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
+from .sources import Source
 from .table import coded_column
 
 # what tells one model's rows from another's among those that are fitted on
@@ -41,3 +44,24 @@ def _scattered(values: np.ndarray) -> np.ndarray:
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     found: np.ndarray = values ^ (values >> np.uint64(31))
     return found
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A source of a random `share` of another's rows, drawn by `seed`; see `drawn`."""
+
+    source: Source
+    share: float
+    seed: int
+
+    def schemas(self) -> list[pa.Schema]:
+        return self.source.schemas()
+
+    def rows(self) -> int:
+        return round(self.source.rows() * self.share)
+
+    def pieces(self, roles: Sequence[str] | None = None, folds: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        for piece in self.source.pieces(roles, folds):
+            rows = piece.filter(pa.array(drawn(piece, self.share, self.seed)))
+            if len(rows):
+                yield rows

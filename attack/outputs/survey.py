@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -36,6 +38,25 @@ class Finding:
 
     def __str__(self) -> str:
         return f"sample_id {self.sample_id} of model {self.model_id!r}"
+
+
+class _Look(NamedTuple):
+    """What a piece's logits and labels show: rows with each fault, bool `(rows,)`, and counts by
+    model."""
+
+    not_finite: np.ndarray
+    outside: np.ndarray
+    dropped: np.ndarray
+    counts: dict[int, Tally]
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What is asked of every piece; `limit`: labels are to be below it."""
+
+    limit: int | None
+    confidences: bool
+    columns_known: bool
 
 
 @dataclass
@@ -71,12 +92,15 @@ class Survey:
     tallies: dict[int, Tally] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, source: Source, num_classes: int | None = None, *, confidences: bool = True) -> Survey:
+    def of(
+        cls, source: Source, num_classes: int | None = None, *, confidences: bool = True, threads: int = 1
+    ) -> Survey:
         """Reads the source once.
 
         **Arguments:** `num_classes`: how many classes labels may be of; None: what the logits'
         columns say. Where there are more of them than columns, and the tables do not say which
         classes these are, φ is NaN. `confidences`: also φ and the entropy; without them, NaN.
+        `threads`: that look at pieces beside the one that reads; the result is the same.
         """
         rows = source.rows()
         schema = next((s for s in source.schemas()), pa.schema([]))
@@ -96,51 +120,59 @@ class Survey:
             column(rows, np.float64, np.nan),
             column(rows, np.float64, np.nan),
         )
+        wanted = _Wanted(limit, confidences, columns_known)
         known: dict[tuple[str, ...], int] = {}
         position = 0
-        for piece in source.pieces():
-            for name in piece.column_names:
-                if piece[name].null_count:
-                    found.nulls[name] = found.nulls.get(name, 0) + piece[name].null_count
-            kind = piece.schema.field("logits").type
-            found.ragged |= not pa.types.is_fixed_size_list(kind) or kind.list_size != width
-            if not found.nulls and not found.ragged:
-                found._take(piece, position, known, limit, confidences, columns_known)
-            position += len(piece)
+        looks: deque[tuple[int, Future[_Look]]] = deque()
+        with ThreadPoolExecutor(threads) as pool:
+            for piece in source.pieces():
+                for name in piece.column_names:
+                    if piece[name].null_count:
+                        found.nulls[name] = found.nulls.get(name, 0) + piece[name].null_count
+                kind = piece.schema.field("logits").type
+                found.ragged |= not pa.types.is_fixed_size_list(kind) or kind.list_size != width
+                if not found.nulls and not found.ragged:
+                    part = slice(position, position + len(piece))
+                    found.model_of[part] = found._codes(piece, known)
+                    found.sample_of[part] = piece["sample_id"].to_numpy()
+                    found.label_of[part] = piece["label"].to_numpy()
+                    looks.append((position, pool.submit(found._look, piece, part, wanted)))
+                    if len(looks) > threads:  # no more pieces are held than are worked at, and one
+                        found._note(*looks.popleft())
+                position += len(piece)
+            while looks:
+                found._note(*looks.popleft())
         return found
 
-    def _take(
-        self,
-        piece: pa.Table,
-        position: int,
-        known: dict[tuple[str, ...], int],
-        limit: int | None,
-        confidences: bool,
-        columns_known: bool,
-    ) -> None:
-        rows = slice(position, position + len(piece))
-        labels = piece["label"].to_numpy()
-        self.model_of[rows] = self._codes(piece, known)
-        self.sample_of[rows] = piece["sample_id"].to_numpy()
-        self.label_of[rows] = labels
+    def _look(self, piece: pa.Table, rows: slice, wanted: _Wanted) -> _Look:
+        """Looks at a piece's logits, and enters φ and the entropy of its rows.
+
+        It reads and writes nothing of other rows, so pieces may be looked at side by side.
+        """
+        labels, limit = self.label_of[rows], wanted.limit
         logits = logits_matrix(piece)
         # A sum of float32 in float64 is finite only where all of its terms are.
         with np.errstate(invalid="ignore"):
             bad = ~np.isfinite(logits.sum(axis=1, dtype=np.float64))
         outside = (labels < 0) | (labels >= limit) if limit is not None else labels < 0
         without = ~np.isin(labels, self.classes) if self.classes is not None else (labels < 0) | (labels >= self.width)
-        self.not_finite = self._first(self.not_finite, bad, position, labels)
-        self.outside = self._first(self.outside, outside, position, labels)
-        self.dropped = self._first(self.dropped, without, position, labels)
-        if columns_known:
-            for code, tally in tallies(logits, labels, self.model_of[rows], self.classes).items():
-                self.tallies[code] = self.tallies.get(code, Tally()) + tally
-        if confidences and not bad.any():
+        counts = tallies(logits, labels, self.model_of[rows], self.classes) if wanted.columns_known else {}
+        if wanted.confidences and not bad.any():
             self.entropy[rows] = entropy(logits)
-            if columns_known and not without.any():
+            if wanted.columns_known and not without.any():
                 # The first part's classes stand for all, as `check` sees to: a piece may have lost
                 # its own note of them.
                 self.phi[rows] = phi(logits, label_columns(with_classes(piece, self.classes)))
+        return _Look(bad, outside, without, counts)
+
+    def _note(self, position: int, future: Future[_Look]) -> None:
+        """Adds what a piece showed; pieces come in their order."""
+        look = future.result()
+        self.not_finite = self._first(self.not_finite, look.not_finite, position)
+        self.outside = self._first(self.outside, look.outside, position)
+        self.dropped = self._first(self.dropped, look.dropped, position)
+        for code, tally in look.counts.items():
+            self.tallies[code] = self.tallies.get(code, Tally()) + tally
 
     def _codes(self, piece: pa.Table, known: dict[tuple[str, ...], int]) -> np.ndarray:
         """Returns each row's model, new ones entered into `known`."""
@@ -151,15 +183,15 @@ class Survey:
                 self.models.append(key)
         return np.asarray([known[key] for key in keys], dtype=np.int32)[places]
 
-    def _first(self, before: Finding | None, wrong: np.ndarray, position: int, labels: np.ndarray) -> Finding | None:
+    def _first(self, before: Finding | None, wrong: np.ndarray, position: int) -> Finding | None:
         count = int(wrong.sum())
         if not count:
             return before
         if before is not None:
             return Finding(before.count + count, before.sample_id, before.model_id, before.label)
-        row = int(np.flatnonzero(wrong)[0])
-        model = self.models[self.model_of[position + row]]
-        return Finding(count, int(self.sample_of[position + row]), model[3], int(labels[row]))
+        row = position + int(np.flatnonzero(wrong)[0])
+        model = self.models[self.model_of[row]]
+        return Finding(count, int(self.sample_of[row]), model[3], int(self.label_of[row]))
 
     def feature_values(self) -> int:
         """Returns how many numbers the shadow attack would see: rows × (logits, and a column for

@@ -71,7 +71,7 @@ def _audit(args: argparse.Namespace, source: Source, settings: Settings, folder:
         if FORGET not in sets:
             raise ValueError(f"set: there are outputs of {', '.join(sets)} only; give those of forget samples too")
         source = sets[FORGET]
-        examined = Examination.of_sets(sets, args.num_classes)
+        examined = Examination.of_sets(sets, args.num_classes, usable_cpus())
         names, left_out = _names(args.attacks, examined)
         values = 0 if examined.survey is None else examined.survey.feature_values()
         population = None if args.population is None else _population(args, examined, names)
@@ -139,7 +139,7 @@ def _names(text: str, examined: Examination) -> tuple[list[str], list[str]]:
 def _population(args: argparse.Namespace, examined: Examination, names: Sequence[str]) -> Examination:
     """Returns what is in the population samples; raises `UserError` where they do not fit the
     outputs."""
-    found = Examination.of(_files(args.population), args.num_classes)
+    found = Examination.of(_files(args.population), args.num_classes, threads=usable_cpus())
     problems = population_problems(examined, found, names)
     if problems:
         raise UserError("\n".join(f"audit: {problem}" for problem in problems))

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from attack import XGBoostAttack
+from attack import XGBoostAttack, auc
 from attack.attacks.spool import Spool, prepared
 from attack.outputs.fragments import Fragment, deal, fragments, label_classes_of, models_of, pieces, softmax_width
 from attack.outputs.table import rows_where
@@ -110,6 +110,28 @@ def test_paging_from_disk_changes_nothing(table: pa.Table, tmp_path: Path, label
         scores.append(booster.predict(validation))
     assert np.array_equal(scores[0], scores[1])
     assert len(np.unique(scores[0])) > 10
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_cuts_found_on_a_part_of_the_rows_bin_all_of_them(table: pa.Table, tmp_path: Path, external: bool) -> None:
+    import xgboost
+
+    spool = spooled(table, tmp_path)
+    few = spool.matrix("train", False, None, 1, 0.3)
+    assert 0.2 * spool.rows["train"] < few.num_row() < 0.4 * spool.rows["train"]
+    whole, found = spool.matrix("train", False, None, 1), spool.matrix("train", external, few, 1)
+    assert found.num_row() == whole.num_row() == spool.rows["train"]
+    assert np.array_equal(found.get_label(), whole.get_label())
+    (ends, cuts), (their_ends, theirs) = few.get_quantile_cut(), found.get_quantile_cut()
+    assert np.array_equal(ends, their_ends)
+    assert np.array_equal(cuts, theirs)
+    assert not np.array_equal(cuts, whole.get_quantile_cut()[1]), "they are the sample's own"
+    truth, areas = found.get_label() > 0, []
+    for matrix in (whole, found):
+        scores = xgboost.train({**ATTACK.parameters(), "max_bin": 256, "nthread": 1}, matrix, 10).predict(matrix)
+        areas.append(auc(truth, scores.astype(np.float64)))
+    assert abs(areas[0] - areas[1]) < 0.01
+    assert areas[0] > 0.55
 
 
 def test_a_worker_without_rows_of_a_fold_has_an_empty_matrix(tmp_path: Path) -> None:

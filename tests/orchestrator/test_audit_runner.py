@@ -21,10 +21,13 @@ from attack import XGBoostAttack, outputs_table
 from attack.audit.check import Examination
 from attack.audit.runner import Coded, InProcess, Runner, by_model
 from attack.outputs.fragments import fragments
+from attack.outputs.sampling import drawn
 from attack.outputs.sources import ParquetFiles
+from attack.outputs.table import rows_where
 from orchestrator.commands import arguments, audit
 from orchestrator.commands.cli import main
 from orchestrator.engine.attacker.fit import gpus_for
+from orchestrator.engine.attacker.runner import OnRay
 from tests.attack.build import pool, shuffled
 
 
@@ -95,6 +98,42 @@ def test_workers_spool_where_they_are_told_to(given: bool, tmp_path: Path, monke
     with chosen(source, tmp_path, "--distributed-rows", "1", *options) as (runner, _):
         runner.fit([XGBoostAttack()], source, measured, measured.where())
     assert asked[0]["scratch_dir"] == (tmp_path / "big/disk" if given else None)
+
+
+@pytest.mark.parametrize(("rows", "sampled"), [(1000, True), (100_000, False)])
+def test_settings_of_a_large_table_are_compared_on_a_sample(
+    rows: int, sampled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fitting each on all rows took minutes for each. One alone has nothing to be compared with."""
+    asked: list[Any] = []
+
+    def fit(paths: Any, attacks: Any, **options: Any) -> list[Any]:
+        asked.append(list(attacks))
+        return [argparse.Namespace(attack=attack, notes=[]) for attack in attacks]
+
+    monkeypatch.setattr(orchestrator.engine.attacker.runner, "fit_all_distributed", fit)
+    monkeypatch.setattr(orchestrator.engine.attacker.runner, "TUNING_ROWS", rows)
+    table = pool(models=8, samples=400, folds=(0.5, 0.75))
+    pq.write_table(table, tmp_path / "outputs.parquet")
+    source = ParquetFiles((str(tmp_path / "outputs.parquet"),))
+    measured = Examination.of(source).measured()
+    runner = OnRay(source, 2, 0.5)
+    attempts = [XGBoostAttack(rounds=5, max_depth=depth, eta=eta) for depth, eta in ((1, 1e-6), (3, 0.3), (1, 0.1))]
+    fitted = runner.fit(attempts, source, measured, measured.where())
+    fitting = rows_where(table, fold=("train", "validation"), role=("original", "retrained"))
+    part = fitting.filter(pa.array(drawn(fitting, rows / len(fitting), 0)))
+    if sampled:
+        assert 0.6 * rows < len(part) < 1.4 * rows
+        scores = [attempt.fit(part, threads=1).validation_f1 or 0.0 for attempt in attempts]
+        assert len(set(scores)) > 1, "the candidates can be told apart"
+        assert asked == [[attempts[int(np.argmax(scores))]]]
+        [[note]] = [each.notes for each in fitted]
+        assert note.startswith(f"3 settings were compared on a random {rows / len(fitting):.2%} of the rows")
+    else:
+        assert asked == [attempts]
+        assert [each.notes for each in fitted] == [[], [], []]
+    runner.fit(attempts[:1], source, measured, measured.where())
+    assert asked[-1] == attempts[:1]
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,9 @@ from .path import knows_gpus
 from .trainer import CandidateTrainer
 from .worker import ROLES, Prepare, WorkerPlan, train_worker
 
+# Rows that the cuts between bins are found on. A bin is a 256th of them; a sample moves its edge by
+# at most an eighth of that (one standard error). Sketching more rows took half of the binning.
+CUT_ROWS = 1_000_000
 MAX_TASKS = 256  # Ray Data tasks for one worker's fragments; more cost more than they balance
 
 
@@ -138,6 +141,7 @@ def fit_all_distributed(
         scratch=None if scratch_dir is None else Path(scratch_dir),
         memory=memory_per_worker,
         share=share,
+        cuts_share=min(1.0, CUT_ROWS / max(1.0, share * sum(map(_rows, shards)))),
     )
     with tempfile.TemporaryDirectory(prefix="orc-train-") as storage:
         workers = _Workers(
@@ -176,8 +180,12 @@ def _share(shards: Sequence[Sequence[Fragment]], rows_per_worker: int | None) ->
         return 1.0
     if rows_per_worker < 1:
         raise ValueError(f"rows_per_worker: {rows_per_worker} is not allowed; give 1 or more, or None for all rows")
-    most = max((sum(part.stop - part.start for part in shard) for shard in shards), default=0)
-    return min(1.0, rows_per_worker / max(1, most))
+    return min(1.0, rows_per_worker / max(1, *map(_rows, shards)))
+
+
+def _rows(shard: Sequence[Fragment]) -> int:
+    """Returns how many rows the row groups hold, those of other roles and folds counted."""
+    return sum(part.stop - part.start for part in shard)
 
 
 class _Workers:

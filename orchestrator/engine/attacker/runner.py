@@ -9,14 +9,18 @@ from typing import Any
 
 import numpy as np
 
+from attack.attacks.spool import FOLDS
 from attack.attacks.xgboost import XGBoostAttack
 from attack.audit.runner import InProcess, by_model
-from attack.outputs.measured import Measured
+from attack.outputs.measured import FOLD, Measured
+from attack.outputs.sampling import Sampled
 from attack.outputs.sources import ParquetFiles, Source
 
 from .fit import fit_all_distributed
 from .path import knows_gpus
 from .scores import score_distributed
+
+TUNING_ROWS = 1_000_000  # on so many rows the settings of an attacker are compared
 
 
 @dataclass(frozen=True)
@@ -67,11 +71,12 @@ class OnRay:
     def fit(self, attacks: Sequence[Any], source: Source, measured: Measured, models: np.ndarray) -> list[Any]:
         if not all(isinstance(attack, XGBoostAttack) for attack in attacks):
             return self.local.fit(attacks, source, measured, models)
+        chosen, notes = self._chosen(attacks, source, measured, models)
         try:
-            return list(
+            fitted = list(
                 fit_all_distributed(
                     self.files.paths,
-                    attacks,
+                    chosen,
                     num_workers=self.workers,
                     resources_per_worker={"CPU": self.cpus_per_worker},
                     filesystem=self.files.filesystem,
@@ -82,6 +87,26 @@ class OnRay:
             )
         except RuntimeError as error:  # a worker's own words; the audit tells them in one line
             raise ValueError(str(error)) from error
+        for each in fitted:
+            each.notes.extend(notes)
+        return fitted
+
+    def _chosen(
+        self, attacks: Sequence[XGBoostAttack], source: Source, measured: Measured, models: np.ndarray
+    ) -> tuple[Sequence[XGBoostAttack], list[str]]:
+        """Returns the attacks to fit on all rows, and a note where a sample of the rows chose one.
+
+        On so many rows each fit takes minutes, and a sample tells the candidates apart as well.
+        """
+        fitting = sum(measured.models[m][FOLD] in FOLDS for m in models) * len(measured.samples)
+        if len(attacks) == 1 or fitting <= TUNING_ROWS:
+            return attacks, []
+        share = TUNING_ROWS / fitting
+        tried = self.local.fit(attacks, Sampled(source, share, attacks[0].seed), measured, models)
+        best = max(range(len(tried)), key=lambda number: tried[number].validation_f1 or 0.0)
+        return [attacks[best]], [
+            f"{len(attacks)} settings were compared on a random {share:.2%} of the rows; the best was fitted on all"
+        ]
 
     def score(self, fitted: Any, source: Source, measured: Measured, models: np.ndarray) -> dict[int, np.ndarray]:
         if not isinstance(fitted.attack, XGBoostAttack):

@@ -41,7 +41,8 @@ class WorkerPlan:
     - `use_gpu`, `threads`: how XGBoost computes.
     - `scratch`: where workers spool, a folder of each node's own; None: its temporary folder.
     - `memory`: bytes that binned data may take; None: a share of what is free.
-    - `share`: of the rows that workers learn from.
+    - `share`: of the rows that workers learn from. `cuts_share`: of these, that the bins' cuts are
+        found on.
     """
 
     label: str
@@ -53,6 +54,7 @@ class WorkerPlan:
     scratch: Path | None
     memory: float | None
     share: float
+    cuts_share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,9 @@ def train_worker(config: dict[str, WorkerPlan]) -> None:
         spool.fill(train.get_dataset_shard(f"shard-{rank}").iter_batches(batch_size=None, batch_format="pyarrow"))
         memory = plan.memory or for_binned_data(context.get_local_world_size(), plan.use_gpu)
         external = spool.bytes_in_memory() > memory
-        training = spool.matrix("train", external, None, plan.threads)
+        # Told by the plan, as all workers find cuts together.
+        few = None if plan.cuts_share >= 1.0 else spool.matrix("train", False, None, plan.threads, plan.cuts_share)
+        training = spool.matrix("train", external, few, plan.threads)
         validation = spool.matrix("validation", external, training, plan.threads)
         labels = spool.targets("validation").astype(bool)
 
