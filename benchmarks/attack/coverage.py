@@ -196,10 +196,12 @@ class Drawn:
         tiny = tiny_scores(self.members, self.negatives, seed)[1]
         assert apart is not None
         assert tiny is not None
-        errors = {
-            name: error_measure(dict(enumerate(values.tolist())), self.of.samples).interval
-            for name, values in self.wrong.items()
-        }
+        errors: Intervals = {}
+        for name, values in self.wrong.items():
+            by_model = {str(model): value for model, value in enumerate(values.tolist())}
+            interval = error_measure(by_model, self.of.samples).interval
+            assert interval is not None
+            errors[name] = list(interval)
         return found.ci | {"auc_minus_retrain": apart, "tiny_scores": tiny} | errors
 
     def plain(self, generator: np.random.Generator) -> Intervals:

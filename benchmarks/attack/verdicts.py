@@ -222,7 +222,8 @@ def repetition(
     **Arguments:** `gaps`: KLoM and ε are measured too, and the words that they stop are told apart.
     """
     experiment = Experiment(world, models, samples, np.random.default_rng([seed, models, samples]), gaps)
-    words, missed = {}, {}
+    words: dict[str, str] = {}
+    missed: dict[str, dict[str, bool]] = {}
     for name, planted in TRUTHS.items():
         if planted is None:  # the models under test are the originals themselves
             test, fit, parents = experiment.originals, experiment.fit_originals, np.arange(models)
@@ -314,7 +315,10 @@ def main() -> None:
             for truth, kinds in missed.items():
                 tried.update(f"{truth}/{kind}" for kind in kinds)
                 misses.update(f"{truth}/{kind}" for kind, wrong in kinds.items() if wrong)
-        found = {"words": counts, "missed": {name: [misses[name], count] for name, count in sorted(tried.items())}}
+        found: dict[str, Any] = {
+            "words": counts,
+            "missed": {name: [misses[name], count] for name, count in sorted(tried.items())},
+        }
         if options.output is not None:
             kept = json.loads(options.output.read_text()) if options.output.exists() else {}
             name = f"{options.world}/{cell}{'/gaps' if options.gaps else ''}"

@@ -15,14 +15,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from orchestrator.records.events import Event
 from orchestrator.records.folder import OutputFolder
 
 TRAINING = ("train", "unlearn")
 
 
-def invocations(events: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+def invocations(events: list[Event]) -> list[list[Event]]:
     """Returns the events of each invocation that ran to its end."""
-    found: list[list[dict[str, Any]]] = []
+    found: list[list[Event]] = []
     for event in events:
         if event["event"] == "start":
             found.append([])
@@ -31,7 +32,7 @@ def invocations(events: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     return [run for run in found if any(event["event"] == "finished" for event in run)]
 
 
-def measure(run: list[dict[str, Any]], slots: int, before: float) -> dict[str, Any]:
+def measure(run: list[Event], slots: int, before: float) -> dict[str, Any]:
     """Returns wall seconds, busy seconds and shares; `before`: seconds of the process before its first event."""
     begin, end = run[0]["time"], next(event["time"] for event in run if event["event"] == "finished")
     stages: dict[str, dict[str, Any]] = {}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -74,12 +75,12 @@ def floor(
     model: nn.Module, everything: ArrayLoader, forget: ArrayLoader, moments: dict[str, Tensor], epochs: int
 ) -> dict[str, float]:
     """Returns the seconds of each stage and of the whole job with one γ and with eight."""
-    model = model.to(memory_format=torch.channels_last)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     image = next(iter(everything))[0]
     count = everything.dataset_size + forget.dataset_size  # the forget set's moments are taken off
     gram = gram_flops(model, image) * count / peak_flops()
     forward = passes(model, everything, backward=False) * count / everything.dataset_size
-    space = sum(fastest(lambda m=matrix: torch.linalg.eigh(m), 2) for matrix in moments.values())
+    space = sum(fastest(partial(torch.linalg.eigh, matrix), 2) for matrix in moments.values())
     unlearning = epochs * passes(model, forget, backward=True)
     found = {"gram": gram, "pass": forward, "space": space, "unlearning": unlearning}
     prepared = gram + forward + space

@@ -22,6 +22,7 @@ import shutil
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -151,8 +152,8 @@ def main() -> None:
         try:
             for repeat in range(options.repeats + 1):  # the first warms up and is not counted
                 units = list(make_plan(make_recipe(folder, options, repeat), data).stages["train"])
-                for name, place, run in (("outside", processes, outside), ("inside", engine, inside)):
-                    measured = described(*run(place, units), places)
+                for name, run in (("outside", partial(outside, processes)), ("inside", partial(inside, engine))):
+                    measured = described(*run(units), places)
                     if repeat:
                         found[name].append(measured)
                         print(

@@ -9,6 +9,7 @@ import os
 import queue
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,8 @@ def operations(model: str, size: int, width: float) -> dict[str, float]:
             needed.append(2.0 * layer.in_features * layer.out_features)
             usual.append(needed[-1])
             return
+        assert isinstance(layer, nn.Conv2d)
+        assert isinstance(layer.padding, tuple)
         channels = 2.0 * layer.in_channels * layer.out_channels / layer.groups
         shape = zip(inputs[0].shape[2:], output.shape[2:], layer.kernel_size, layer.stride, layer.padding, strict=True)
         rows, columns = (_pairs(*sides) for sides in shape)
@@ -115,10 +118,9 @@ class Peak:
 
     def __call__(self) -> dict[str, float]:
         with torch.inference_mode():
-            products = [_rate(lambda a=a, b=b: a @ b, 2 * len(a) ** 3, 3, self.cuda) for a, b in self.squares]
+            products = [_rate(partial(torch.matmul, a, b), 2 * len(a) ** 3, 3, self.cuda) for a, b in self.squares]
             products += [
-                _rate(lambda a=a, b=b: torch._C._nn.mkldnn_linear(a, b), 2 * len(b) ** 3, 3, False)
-                for a, b in self.dense
+                _rate(partial(torch._C._nn.mkldnn_linear, a, b, None), 2 * len(b) ** 3, 3, False) for a, b in self.dense
             ]
             flops = 2 * 128 * 256 * 512 * _pairs(8, 8, 3, 1, 1) ** 2
             convolution = _rate(lambda: F.conv2d(self.images, self.kernel, padding=1), flops, 6, self.cuda)
@@ -135,7 +137,8 @@ def usual_switches() -> Iterator[None]:
     path would be slower than what it stands for.
     """
     kept = unlearn.training.loop.full_float32, unlearn.training.loop.deterministic_convolutions
-    unlearn.training.loop.full_float32 = unlearn.training.loop.deterministic_convolutions = contextlib.nullcontext
+    for name in ("full_float32", "deterministic_convolutions"):
+        setattr(unlearn.training.loop, name, contextlib.nullcontext)
     try:
         yield
     finally:
