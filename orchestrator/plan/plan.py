@@ -293,7 +293,8 @@ class _Planner:
 
     def _outputs_unit(self, model: Unit, label: Label, measured: bool) -> Unit:
         data = self.data
-        spec = OutputsSpec(model.key, data.split_digest, measured, self.classes)
+        among_kept = measured and bool(self.classes)
+        spec = OutputsSpec(model.key, data.split_digest, measured, self.classes, among_kept)
         cost = len(data.split.forget) + (len(data.split.retain) + len(data.split.test) if measured else 0)
         return Unit(spec, f"outputs {model.name}", label, (model,), cost)
 

@@ -258,6 +258,8 @@ class OutputsSpec(Spec):
     errors: bool
     # of the columns, where classes are removed
     classes: tuple[int, ...] = field(default=(), metadata=LATER)
+    # whether errors on other data than D_f are among the classes that are left
+    among_kept: bool = field(default=False, metadata=LATER)
 
 
 @dataclass(frozen=True)

@@ -216,9 +216,18 @@ def test_removing_classes(tiny: dict[str, Any], tmp_path: Path) -> None:
         {"name": "eu_k", "k": 1},
         {"name": "pgu", "gamma": 0.9, "lr": 0.01, "final_lr": 0.01, "epochs": 2, "early_stop": None},
     ]
+    nothing = {"name": "pgu", "gamma": 0.9, "stop_after": 0, "early_stop": None}
+    tiny["methods"].append(nothing)
+    tiny["training"]["epochs"] = 9  # a model that errs, also into the forgotten classes
     result = go(tiny, tmp_path / "out")
     assert result.failed == 0, [row.get("error") for row in result.document["rows"]]
-    rows = {row["method"]: row for row in result.document["rows"]}
+    rows = {row["method"]: row for row in reversed(result.document["rows"])}
+    only_cut = next(row for row in result.document["rows"] if row["params"].get("stop_after") == 0)
+    for metric in ("error_retain", "error_test"):
+        assert only_cut["metrics"][metric] == rows["no_unlearn"]["metrics"][metric] > 0, (
+            "to lose the forgotten classes' outputs is no gain on the others"
+        )
+    assert rows["no_unlearn"]["metrics"]["error_forget"] < 100.0
     assert rows["eu_k"]["metrics"]["error_forget"] == 100.0
     assert rows["pgu"]["metrics"]["error_forget"] == 100.0, "its outputs for the forgotten classes are gone"
     for file in (tmp_path / "out" / "outputs").glob("*.parquet"):

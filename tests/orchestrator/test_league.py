@@ -139,6 +139,22 @@ def test_settings_start_from_published_ones_and_follow_what_was_measured(tiny: d
     assert np.median(np.abs(np.log(np.divide(told, 50.0)))) < np.median(np.abs(np.log(np.divide(blind, 50.0))))
 
 
+def test_settings_that_differ_in_what_has_no_effect_are_one(tiny: dict[str, Any]) -> None:
+    """With a constant rate `final_lr` does nothing: two draws that differ in it alone spent the budget twice."""
+    document = playing(tiny)
+    held = {name: settings_of(METHODS["grad_ascent"]())[name] for name in METHODS["grad_ascent"].space()}
+    del held["final_lr"]
+    assert held["schedule"] == "constant"
+    document["methods"] = [{"name": "grad_ascent", **held}]
+    tried = [params for _, params in sampled(check_league(check_recipe(document)), "grad_ascent")]
+    assert [params["final_lr"] for params in tried if params["schedule"] == "constant"] == [None]
+    document["methods"] = [{"name": "grad_ascent", **held, "schedule": "cosine"}]
+    tried = [params for _, params in sampled(check_league(check_recipe(document)), "grad_ascent")]
+    rates = [params["final_lr"] for params in tried if params["schedule"] == "cosine"]
+    assert len(rates) == 3, "there it matters"
+    assert set(rates) == {None, 1e-05, 0.0001}
+
+
 def test_a_method_whose_options_are_all_held_is_tried_once(tiny: dict[str, Any]) -> None:
     document = playing(tiny)
     held = {name: settings_of(METHODS["ssd"]())[name] for name in METHODS["ssd"].space()}

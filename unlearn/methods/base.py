@@ -329,6 +329,10 @@ class Method(ABC):
         """Returns the fields that no search should vary: `fixed` of the class and its bases."""
         return frozenset().union(*(vars(kind).get("fixed", ()) for kind in cls.__mro__))
 
+    def idle(self) -> frozenset[str]:
+        """Returns the fields that have no effect beside the others' values."""
+        return frozenset()
+
     @classmethod
     def translate(cls, options: Mapping[str, Any]) -> tuple[type[Method], dict[str, Any]]:
         """Returns the class and its options for the options of a recipe, which may use an older

@@ -59,7 +59,7 @@ class Sampler:
         found: list[tuple[str, Point]] = []
         while self._starts and len(found) < count:
             source, options = self._starts.pop(0)
-            point = self._point_of(options)
+            point = self._settled(options)
             if point is not None and self._is_new(point):
                 self._asked.append((point, None))
                 found.append((source, point))
@@ -68,7 +68,7 @@ class Sampler:
                 break
             trial = self._study.ask(self._space)
             options = {name: _short(value) for name, value in trial.params.items()}
-            point = self._point_of({**options, **self._entry.held})
+            point = self._settled({**options, **self._entry.held})
             if point is None or not self._is_new(point):
                 self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
                 continue
@@ -86,6 +86,13 @@ class Sampler:
             params = {name: settings.get(name) for name in self._space}
             if all(_contains(kind, params[name]) for name, kind in self._space.items()):
                 self._study.add_trial(create_trial(params=params, distributions=self._space, value=value))
+
+    def _settled(self, options: Mapping[str, Json]) -> Point | None:
+        """Returns the setting without options that have no effect in it: two that differ in nothing
+        else are one."""
+        point = self._point_of(options)
+        idle = frozenset() if point is None else point.method.idle() & options.keys()
+        return self._point_of({name: options[name] for name in options if name not in idle}) if idle else point
 
     def _is_new(self, point: Point) -> bool:
         return all(point != known for known, _ in self._asked)

@@ -122,6 +122,9 @@ class GradientMethod(KitMethod):
             augment=self.augment,
         )
 
+    def idle(self) -> frozenset[str]:
+        return super().idle() | (frozenset() if self.schedule in FINAL else {"final_lr"})
+
     def passes(self) -> int:
         """Passes over the data."""
         return self.epochs
@@ -144,6 +147,6 @@ class GradientMethod(KitMethod):
         """Trains `task.model` with the method's settings, or those of `phase`; see `Task.fit`."""
         settings = {"batch_norm": self.batch_norm, **options}
         note = f"final_lr: {self.final_lr} has no effect with schedule {self.schedule!r}"
-        if self.final_lr is not None and self.schedule not in FINAL and note not in task.notes:
+        if self.final_lr is not None and "final_lr" in self.idle() and note not in task.notes:
             task.notes.append(note)
         task.fit(self.phase() if phase is None else phase, items, objective, **settings)
