@@ -270,7 +270,7 @@ POISON = (
     Cause("The release depoisons by other choices; the table has a column for them.", "table4"),
 )
 MANY = (0.4, 0.5)
-COUNTS = {"mini": 2000, "small": 4000, "paper": 100_000}
+COUNTS = {"mini": 1000, "small": 4000, "paper": 100_000}
 
 
 def _budget(share: float) -> str:
