@@ -139,7 +139,8 @@ class Spool:
 
         options = {"ref": reference, "max_bin": MAX_BIN, "nthread": threads, "enable_categorical": types is not None}
         if external:
-            return xgboost.ExtMemQuantileDMatrix(Replay(str(self.folder / f"{fold}-pages")), **options)
+            pages = self.folder / (f"{fold}-pages" if share >= 1.0 else f"{fold}-sample-pages")
+            return xgboost.ExtMemQuantileDMatrix(Replay(str(pages)), **options)
         return xgboost.QuantileDMatrix(Replay(None), **options)
 
 

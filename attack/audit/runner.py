@@ -56,7 +56,8 @@ class InProcess:
         pieces = source.pieces(roles=roles, folds=("train", "validation"))
         if _only_checks(type(attacks[0])):
             # What it would check of the other pieces, `Examination` has refused.
-            return attacks[0].fit_each(_of_method(next(pieces), unlearned), attacks)
+            first = next(pieces, source.schemas()[0].empty_table())
+            return attacks[0].fit_each(_of_method(first, unlearned), attacks)
         # No name holds the pieces beside the table, and what is not fitted on is let go of piece by
         # piece.
         table = pa.concat_tables(_of_method(piece, unlearned) for piece in pieces).unify_dictionaries()

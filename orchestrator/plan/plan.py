@@ -293,8 +293,8 @@ class _Planner:
 
     def _outputs_unit(self, model: Unit, label: Label, measured: bool) -> Unit:
         data = self.data
-        among_kept = measured and bool(self.classes)
-        spec = OutputsSpec(model.key, data.split_digest, measured, self.classes, among_kept)
+        spec = OutputsSpec(model.key, data.split_digest, False, self.classes)
+        spec = spec.with_errors() if measured else spec
         cost = len(data.split.forget) + (len(data.split.retain) + len(data.split.test) if measured else 0)
         return Unit(spec, f"outputs {model.name}", label, (model,), cost)
 

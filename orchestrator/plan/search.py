@@ -270,7 +270,7 @@ def _with_errors(outputs: Unit) -> Unit:
     its test fold only."""
     if not isinstance(outputs.spec, OutputsSpec):
         raise TypeError(f"{outputs.name} is no unit of outputs")
-    return replace(outputs, spec=replace(outputs.spec, errors=True))
+    return replace(outputs, spec=outputs.spec.with_errors())
 
 
 def _score(row: Row, positives: tuple[Unit, ...], negatives: tuple[Unit, ...]) -> Unit:

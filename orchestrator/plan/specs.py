@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import ClassVar, NamedTuple
 
@@ -260,6 +260,10 @@ class OutputsSpec(Spec):
     classes: tuple[int, ...] = field(default=(), metadata=LATER)
     # whether errors on other data than D_f are among the classes that are left
     among_kept: bool = field(default=False, metadata=LATER)
+
+    def with_errors(self) -> OutputsSpec:
+        """Returns that of the same model with its errors."""
+        return replace(self, errors=True, among_kept=bool(self.classes))
 
 
 @dataclass(frozen=True)

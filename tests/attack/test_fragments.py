@@ -117,7 +117,7 @@ def test_cuts_found_on_a_part_of_the_rows_bin_all_of_them(table: pa.Table, tmp_p
     import xgboost
 
     spool = spooled(table, tmp_path)
-    few = spool.matrix("train", False, None, 1, 0.3)
+    few = spool.matrix("train", external, None, 1, 0.3)
     assert 0.2 * spool.rows["train"] < few.num_row() < 0.4 * spool.rows["train"]
     whole, found = spool.matrix("train", False, None, 1), spool.matrix("train", external, few, 1)
     assert found.num_row() == whole.num_row() == spool.rows["train"]

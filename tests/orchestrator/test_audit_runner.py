@@ -100,9 +100,12 @@ def test_workers_spool_where_they_are_told_to(given: bool, tmp_path: Path, monke
     assert asked[0]["scratch_dir"] == (tmp_path / "big/disk" if given else None)
 
 
-@pytest.mark.parametrize(("rows", "sampled"), [(1000, True), (100_000, False)])
+@pytest.mark.parametrize(
+    ("rows", "rows_per_worker", "sampled"),
+    [(1000, None, True), (100_000, None, False), (1000, 500, False), (1000, 600, True)],
+)
 def test_settings_of_a_large_table_are_compared_on_a_sample(
-    rows: int, sampled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rows: int, rows_per_worker: int | None, sampled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fitting each on all rows took minutes for each. One alone has nothing to be compared with."""
     asked: list[Any] = []
@@ -112,12 +115,12 @@ def test_settings_of_a_large_table_are_compared_on_a_sample(
         return [argparse.Namespace(attack=attack, notes=[]) for attack in attacks]
 
     monkeypatch.setattr(orchestrator.engine.attacker.runner, "fit_all_distributed", fit)
-    monkeypatch.setattr(orchestrator.engine.attacker.runner, "TUNING_ROWS", rows)
+    monkeypatch.setattr(orchestrator.engine.attacker.runner, "TUNING_VALUES", 4 * rows)  # of four classes
     table = pool(models=8, samples=400, folds=(0.5, 0.75))
     pq.write_table(table, tmp_path / "outputs.parquet")
     source = ParquetFiles((str(tmp_path / "outputs.parquet"),))
     measured = Examination.of(source).measured()
-    runner = OnRay(source, 2, 0.5)
+    runner = OnRay(source, 2, 0.5, rows_per_worker=rows_per_worker)
     attempts = [XGBoostAttack(rounds=5, max_depth=depth, eta=eta) for depth, eta in ((1, 1e-6), (3, 0.3), (1, 0.1))]
     fitted = runner.fit(attempts, source, measured, measured.where())
     fitting = rows_where(table, fold=("train", "validation"), role=("original", "retrained"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,7 @@ from orchestrator.base.values import digest
 from orchestrator.experiments.outputs import _write_group
 from orchestrator.plan.data import load_data
 from orchestrator.plan.plan import make_plan
-from orchestrator.plan.units import FORMAT_VERSION, Label
+from orchestrator.plan.units import FORMAT_VERSION, Label, Unit
 from orchestrator.recipe.recipe import check_recipe
 from orchestrator.work.outputs import model_table, write_fragment
 
@@ -86,6 +87,9 @@ def test_outputs_stored_without_their_classes_are_not_taken_for_these(where: str
         assert unit.kind == "outputs"
         assert list(unit.spec.classes) == kept
         assert unit.key != without_classes(unit)
+        # Errors stored before they were among the kept classes only are not taken for these.
+        old = replace(unit.spec, among_kept=False)
+        assert (Unit(old, unit.name, unit.label).key != unit.key) is unit.spec.errors
 
 
 @pytest.mark.parametrize("name", ["lira", "u_lira", "rmia", "loss_threshold"])

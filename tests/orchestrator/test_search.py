@@ -25,7 +25,8 @@ from orchestrator.plan.data import load_data
 from orchestrator.plan.objective import FAILED, front_of, objective, pareto_front, winner_of
 from orchestrator.plan.plan import make_plan
 from orchestrator.plan.search import SearchPlan, check_search, draw, plan_search
-from orchestrator.plan.units import experiment_id
+from orchestrator.plan.specs import OutputsSpec
+from orchestrator.plan.units import Unit, experiment_id
 from orchestrator.recipe.recipe import check_recipe, load_recipe
 from orchestrator.recipe.sections import Recipe
 from orchestrator.records.folder import OutputFolder
@@ -173,15 +174,28 @@ def planned(document: dict[str, Any]) -> tuple[Recipe, SearchPlan, set[str]]:
     return recipe, plan, test
 
 
+def units_of(plan: SearchPlan) -> list[Unit]:
+    steps = [unit for setting in plan.settings for step in setting.steps for unit in step.units()]
+    return [*plan.models, *plan.population, *plan.references, *plan.attackers, *plan.shared, plan.baseline, *steps]
+
+
 def test_nothing_of_the_test_fold_is_part_of_a_search(tiny: dict[str, Any]) -> None:
     _, plan, test = planned(searching(tiny))
     steps = [unit for setting in plan.settings for step in setting.steps for unit in step.units()]
-    units = [*plan.models, *plan.population, *plan.references, *plan.attackers, *plan.shared, plan.baseline, *steps]
-    needed = {key for unit in units for key in (unit.key, *unit.ancestors())}
+    needed = {key for unit in units_of(plan) for key in (unit.key, *unit.ancestors())}
     assert len(plan.settings) == 2
     assert all(len(setting.steps) == 2 for setting in plan.settings)
     assert len({unit.key for unit in steps}) == 2 * 2 * 3
     assert not needed & test
+
+
+def test_errors_of_a_search_are_those_of_a_run_where_classes_are_removed(tiny: dict[str, Any]) -> None:
+    """Errors of originals among all classes, beside unlearned ones' among those left, would hide a cost."""
+    _, plan, _ = planned({**searching(tiny), "scenario": {"kind": "classes", "classes": [0]}})
+    specs = [unit.spec for unit in units_of(plan) if isinstance(unit.spec, OutputsSpec)]
+    kinds = {(spec.errors, spec.among_kept) for spec in specs}
+    assert (True, True) in kinds
+    assert kinds <= {(True, True), (False, False)}
 
 
 def test_a_search_changes_no_key_of_a_run(tiny: dict[str, Any]) -> None:

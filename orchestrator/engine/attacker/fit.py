@@ -33,7 +33,8 @@ from .trainer import CandidateTrainer
 from .worker import ROLES, Prepare, WorkerPlan, train_worker
 
 # Rows that the cuts between bins are found on. A bin is a 256th of them; a sample moves its edge by
-# at most an eighth of that (one standard error). Sketching more rows took half of the binning.
+# at most an eighth of that (one standard error). Sketching more rows took half of the binning. Rows
+# of other roles and folds count where they share row groups with those that are learned from.
 CUT_ROWS = 1_000_000
 MAX_TASKS = 256  # Ray Data tasks for one worker's fragments; more cost more than they balance
 

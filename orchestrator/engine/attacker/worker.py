@@ -95,8 +95,9 @@ def train_worker(config: dict[str, WorkerPlan]) -> None:
         memory = plan.memory or for_binned_data(context.get_local_world_size(), plan.use_gpu)
         external = spool.bytes_in_memory() > memory
         # Told by the plan, as all workers find cuts together.
-        few = None if plan.cuts_share >= 1.0 else spool.matrix("train", False, None, plan.threads, plan.cuts_share)
+        few = None if plan.cuts_share >= 1.0 else spool.matrix("train", external, None, plan.threads, plan.cuts_share)
         training = spool.matrix("train", external, few, plan.threads)
+        del few
         validation = spool.matrix("validation", external, training, plan.threads)
         labels = spool.targets("validation").astype(bool)
 

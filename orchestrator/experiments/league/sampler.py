@@ -51,7 +51,7 @@ class Sampler:
                 seed=seed, n_startup_trials=generations(settings)[0], multivariate=True, group=True
             )
         self._study = optuna.create_study(sampler=tpe)
-        self._asked: list[tuple[Point, optuna.trial.Trial | None]] = []
+        self._asked: list[tuple[Point, Mapping[str, Json], optuna.trial.Trial | None]] = []
 
     def ask(self, count: int) -> list[tuple[str, Point]]:
         """Returns up to `count` settings and where each comes from; fewer where there are no
@@ -61,7 +61,7 @@ class Sampler:
             source, options = self._starts.pop(0)
             point = self._settled(options)
             if point is not None and self._is_new(point):
-                self._asked.append((point, None))
+                self._asked.append((point, options, None))
                 found.append((source, point))
         for _ in range(MOST_REDRAWN * count if self._space else 0):
             if len(found) == count:
@@ -72,30 +72,32 @@ class Sampler:
             if point is None or not self._is_new(point):
                 self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
                 continue
-            self._asked.append((point, trial))
+            self._asked.append((point, options, trial))
             found.append((DRAWN, point))
         return found
 
     def tell(self, values: Sequence[float]) -> None:
         """Takes what the settings of the last `ask` came to, in its order; lower is better."""
-        for (point, trial), value in zip(self._asked[-len(values) :] if values else (), values, strict=True):
+        for (point, options, trial), value in zip(self._asked[-len(values) :] if values else (), values, strict=True):
             if trial is not None:
                 self._study.tell(trial, value)
                 continue
-            settings = settings_of(point.method)
+            settings = {**settings_of(point.method), **options}  # with what has no effect in it
             params = {name: settings.get(name) for name in self._space}
             if all(_contains(kind, params[name]) for name, kind in self._space.items()):
                 self._study.add_trial(create_trial(params=params, distributions=self._space, value=value))
 
     def _settled(self, options: Mapping[str, Json]) -> Point | None:
-        """Returns the setting without options that have no effect in it: two that differ in nothing
-        else are one."""
+        """Returns the setting without drawn options that have no effect in it: two that differ in
+        nothing else are one."""
         point = self._point_of(options)
-        idle = frozenset() if point is None else point.method.idle() & options.keys()
+        if point is None:
+            return None
+        idle = (point.method.idle() & options.keys()) - self._entry.held.keys()
         return self._point_of({name: options[name] for name in options if name not in idle}) if idle else point
 
     def _is_new(self, point: Point) -> bool:
-        return all(point != known for known, _ in self._asked)
+        return all(point != known for known, *_ in self._asked)
 
 
 def _distribution(values: Range | Choice) -> BaseDistribution:
