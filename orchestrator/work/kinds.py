@@ -141,7 +141,7 @@ def execute_outputs(unit: Unit[OutputsSpec], context: Context, attempt: Attempt)
     measured.
 
     Where classes are removed, an unlearned model has no outputs for them. On D_r and unseen images
-    all models are then asked about the other classes only: else the original would have the harder
+    all models are then asked about the other classes only. Else the original would have the harder
     task, and unlearning would seem to gain accuracy.
     """
     data, split = context.data, context.data.split
