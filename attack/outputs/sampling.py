@@ -58,6 +58,7 @@ class Sampled:
         return self.source.schemas()
 
     def rows(self) -> int:
+        """About how many: which rows are drawn shows only when they are read."""
         return round(self.source.rows() * self.share)
 
     def pieces(self, roles: Sequence[str] | None = None, folds: Sequence[str] | None = None) -> Iterator[pa.Table]:
