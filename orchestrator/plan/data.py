@@ -20,6 +20,7 @@ from ..recipe.options import fault_from
 from ..recipe.sections import Recipe
 from ..store import CorruptObject, Store
 from .code import code_of
+from .last_batch import last_batch_notes
 from .selection import selection_units, stored_scores
 from .specs import PlainSpec
 from .trained import array_digest
@@ -151,6 +152,7 @@ def load_data(
         if unknown:
             note = f"which samples are forgotten is known when {len(units) - 1} models are trained and have scored them"
             split = replace(split, notes=(*split.notes, note))
+        split = replace(split, notes=(*split.notes, *last_batch_notes(recipe, split)))
     except (ValueError, OSError) as error:
         section = "dataset" if str(error).startswith("dataset.") else "scenario"
         raise RecipeError([fault_from(error, section, recipe.section(section))], recipe.name) from None

@@ -247,7 +247,8 @@ def remarks(report: Report) -> list[tuple[str, str]]:
     merged: dict[str, list[str]] = {}
     for where, text in found:
         merged.setdefault(text, []).append(where)
-    general = [("run", text) for text in _grouped(report.environment.get("notes") or [])]
+    run, split = report.environment.get("notes") or [], report.environment.get("split")
+    general = [("run", text) for text in _grouped([*run, *(split.get("notes", []) if split else [])])]
     return general + [
         (words.listed(rows) if len(rows) <= 4 else f"{', '.join(rows[:3])} and {len(rows) - 3} more rows", text)
         for text, rows in merged.items()

@@ -221,3 +221,9 @@ def test_notes_that_differ_in_numbers_are_told_once() -> None:
     found = dict(summary.remarks(Report(build.sweep()[0])))
     assert found["PGU γ=0.995"] == "the early stop was not reached in 30 epochs (and 2 models more like it)"
     assert found["run"].startswith("worker 3 was lost")
+
+
+def test_the_page_tells_the_notes_on_the_split() -> None:
+    document = build.sweep()[0]
+    document["environment"]["split"]["notes"] = ["every sample of class 3 is forgotten"]
+    assert ("run", "every sample of class 3 is forgotten") in summary.remarks(Report(document))
