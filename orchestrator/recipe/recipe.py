@@ -125,7 +125,9 @@ def _points(draft: Draft) -> list[Point]:
             method = method_of(choice.name, {**method_defaults(choice.name, draft), **params})
             settings = settings_of(method)
             written = {name: plain(value) for name, value in params.items()}
-            point = Point(choice.name, {name: settings[name] for name in params}, method, written)
+            # A later option at its default is not among the settings.
+            canonical = {name: settings.get(name, value) for name, value in written.items()}
+            point = Point(choice.name, canonical, method, written)
             if point not in points:
                 points.append(point)
     return points

@@ -25,6 +25,10 @@ def is_sweep(value: object) -> TypeGuard[Mapping[str, object]]:
     return isinstance(value, Mapping) and len(value) == 1 and next(iter(value)) in KINDS
 
 
+def _is_random(value: object) -> bool:
+    return is_sweep(value) and next(iter(value)) in ("uniform", "loguniform")
+
+
 def faults(settings: Mapping[str, object], field: str) -> list[Fault]:
     """Returns what is wrong with the form of the sweeps in one method's settings."""
     found: list[Fault] = []
@@ -53,6 +57,9 @@ def faults(settings: Mapping[str, object], field: str) -> list[Fault]:
     samples = settings.get("samples", DEFAULT_SAMPLES)
     if not isinstance(samples, int) or isinstance(samples, bool) or samples < 1:
         found.append(Fault(f"{field}.samples", samples, "not a number of draws", "an integer of at least 1"))
+    elif "samples" in settings and not any(_is_random(value) for value in settings.values()):
+        why = "counts the draws of uniform and loguniform, and there are none"
+        found.append(Fault(f"{field}.samples", samples, why, "leave it out, or draw an option; a search has search.samples"))
     return found
 
 

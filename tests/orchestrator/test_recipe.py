@@ -11,12 +11,14 @@ import pytest
 import yaml
 
 from orchestrator.base.errors import RecipeError
+from orchestrator.base.values import plain
 from orchestrator.base.yaml_text import YamlFault, dump, load
 from orchestrator.recipe.checks import model_faults
 from orchestrator.recipe.choices import Choice
 from orchestrator.recipe.files import read_document
-from orchestrator.recipe.options import fault_from
+from orchestrator.recipe.options import fault_from, options_of
 from orchestrator.recipe.recipe import check_recipe, load_recipe, shipped_recipes, to_yaml
+from unlearn import METHODS
 
 
 def faults(document: Any) -> list[str]:
@@ -339,6 +341,22 @@ def test_points_of_a_sweep(tiny: dict[str, Any]) -> None:
     assert [(p.name, p.params.get("gamma")) for p in points] == [("pgu", 0.9), ("pgu", 0.5), ("eu_k", None)]
     tiny["methods"].append(dict(tiny["methods"][1]))
     assert len(check_recipe(tiny).methods) == 3, "the same point twice is one point"
+
+
+@pytest.mark.parametrize("name", sorted(name for name in METHODS if METHODS[name].selectable))
+def test_every_option_may_be_written_out_at_its_default(tiny: dict[str, Any], name: str) -> None:
+    """Options that came later are not among the settings of a unit's key while they are at their default."""
+    needed = dict(METHODS[name].examples)
+    for option, value in settings_at_default(name).items():
+        tiny["methods"] = [{"name": name, **needed, option: value}]
+        [point] = check_recipe(tiny).methods
+        assert point.params[option] == value
+
+
+def settings_at_default(name: str) -> dict[str, Any]:
+    """Returns the options of a method that have a default, with it, as a recipe has them."""
+    given = {option: default for option, (_, default) in options_of(METHODS[name]).items() if default is not ...}
+    return {option: plain(value) for option, value in given.items() if not hasattr(value, "default_factory")}
 
 
 def test_cores_may_be_left_to_the_scheduler(tiny: dict[str, Any]) -> None:

@@ -49,6 +49,7 @@ def test_a_per_layer_mapping_is_not_a_sweep() -> None:
         ({"a": {"zip": [1, 2]}, "b": {"zip": [1]}}, "equal lengths"),
         ({"gamma": {"grid": 0.9}}, "a sweep needs a list"),
         ({"samples": 0}, "methods.0.samples"),
+        ({"samples": 300, "gamma": {"grid": [0.9]}}, "methods.0.samples: 300: counts the draws of uniform"),
     ],
 )
 def test_a_malformed_sweep_is_named(settings: dict, words: str) -> None:

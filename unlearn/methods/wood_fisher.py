@@ -38,7 +38,8 @@ class WoodFisher(KitMethod):
 
     **Arguments:**
 
-    - `alpha` (α); `damping` (λ); `samples` (N), drawn once from `seed`, all where there are fewer.
+    - `alpha` (α); `damping` (λ).
+    - `fisher_samples` (N), drawn once from `seed`; all where there are fewer.
     - `recursion`: `exact` solves the system by conjugate gradients, which takes no memory for N
         gradients. `released` is the recursion of public code, which only rescales its first
         gradient; it assumes λ = 1.
@@ -63,14 +64,14 @@ class WoodFisher(KitMethod):
     ranges: ClassVar[Ranges] = {
         "alpha": Range(0.1, 1000.0, log=True),
         "damping": Range(1e-3, 1.0, log=True),
-        "samples": Choice((100, 300, 1000)),
+        "fisher_samples": Choice((100, 300, 1000)),
     }
 
     fixed: ClassVar[frozenset[str]] = frozenset({"recursion"})
 
     alpha: float = 1.0
     damping: float = 1.0
-    samples: int = 1000
+    fisher_samples: int = 1000
     recursion: str = "exact"
     seed: int = 0
 
@@ -79,7 +80,7 @@ class WoodFisher(KitMethod):
         self.require("damping", self.damping > 0, "a number above 0")
         free = self.recursion == "exact" or self.damping == 1
         self.require("damping", free, "1: the released recursion starts from 1")
-        self.require("samples", self.samples >= 1, "1 or more")
+        self.require("fisher_samples", self.fisher_samples >= 1, "1 or more")
         check_seed(self.seed)
 
     def run(self, task: Task) -> None:
@@ -91,7 +92,7 @@ class WoodFisher(KitMethod):
         with evaluating(model):
             if self.recursion == "released":
                 found = _released(
-                    lambda: _single_gradients(model, self._sample(task.retain, 1)), gradient, self.samples
+                    lambda: _single_gradients(model, self._sample(task.retain, 1)), gradient, self.fisher_samples
                 )
             else:
 
@@ -112,7 +113,7 @@ class WoodFisher(KitMethod):
             task.report({"epoch": 1, "residual": residual})
 
     def _sample(self, retain: Samples, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        left = self.samples
+        left = self.fisher_samples
         for batch in retain.batches(0, batch_size=batch_size):
             if left <= 0:
                 return

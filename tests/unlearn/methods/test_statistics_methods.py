@@ -189,7 +189,7 @@ def test_exact_solves_the_system_that_it_names(damping: float) -> None:
     images, labels = torch.randn(120, 20, generator=generator), torch.arange(120) % 3
     model = nn.Linear(20, 3)
     sets = {"forget": [(images[:20], labels[:20])], "retain": [(images[20:], labels[20:])]}
-    found = WoodFisher(alpha=0.3, damping=damping, samples=100).unlearn(model, num_classes=3, **sets).model
+    found = WoodFisher(alpha=0.3, damping=damping, fisher_samples=100).unlearn(model, num_classes=3, **sets).model
     slow = copy.deepcopy(model)
     g_f, g_r = gradients(slow, images[:20], labels[:20]), gradients(slow, images[20:], labels[20:])
     v = (g_f.sum(dim=0) - g_r.sum(dim=0) * 20 / 100) / 120
@@ -236,7 +236,7 @@ def test_a_system_that_is_not_solved_is_refused() -> None:
 
 
 def test_the_released_recursion_only_moves_along_its_first_gradient() -> None:
-    settings = {"alpha": 1.0, "samples": 50, "seed": 3}
+    settings = {"alpha": 1.0, "fisher_samples": 50, "seed": 3}
     found = run(WoodFisher(recursion="released", **settings)).model
     slow = copy.deepcopy(trained()).eval()
     images, labels = data()
