@@ -28,18 +28,20 @@ def _compare(experiments: Experiments, name: str) -> Comparison:
         if incremental
         else ["auc", "error_forget", "error_retain", "error_test"]
     )
+    lead, short = ("failing_point_least", "withstood") if incremental else ("auc", "AUC")
+    if not any(row.value(lead) is not None for row in mine):  # there is no attack
+        metrics.remove(lead)
+        lead, short = "error_test", "test error"
     for row in mine:
         values = [row.row[metric] for metric in metrics]
-        lead = "failing_point_least" if incremental else "auc"
         apart = None if row is mine[0] else row.row[lead] - mine[0].row[lead]
         rows.append((row.label if row.done else f"{row.label}: {row.error}", *values, row.value("epochs"), apart))
     shown = [
         words.metric(metric).heading if metric != "failing_point_least" else "withstood, samples of each class"
         for metric in metrics
     ]
-    lead = "withstood" if incremental else "AUC"
     return Comparison(
-        ("", *shown, "epochs", f"{lead}, less the first row's"),
+        ("", *shown, "epochs", f"{short}, less the first row's"),
         tuple(rows),
         "Not published. The last column is paired over models.",
         digits=3,
@@ -122,6 +124,11 @@ EXPLAINING = (
         "ablation-release",
         "Ablation: the release's choices",
         "PGU as the paper says, as the published release does, and with its order of the forget set alone.",
+    ),
+    _ablation(
+        "ablation-scale",
+        "Ablation: the learned scale",
+        "Depoisoning with the learned scale and without it, at the same rates and passes. D_f is the error on the swapped labels.",
     ),
     Item(
         "ablation-width",
