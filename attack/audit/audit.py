@@ -24,6 +24,7 @@ from ..metrics.verdict import DEFAULT_RULE
 from ..outputs.measured import FOLD, METHOD, MODEL_ID, PARAMS, ROLE, Measured
 from ..outputs.sets import FORGET, by_set, halves, parents_of
 from ..outputs.sources import Source, as_source
+from .aside import Aside
 from .check import Examination, Problem, check
 from .doubts import over_unlearned
 from .groups import Group, groups_of
@@ -167,10 +168,12 @@ class _Run:
         gaps: list[Mapping[str, Gap]] = []
         self.negative = self.measured.where(role="retrained", fold="test")
         self.scored: list[list[Scored]] = [[] for _ in self.groups]
-        for name in self.names:
-            self._attack(name)
+        with Aside() as self.aside:
+            distant = self.aside.begin(lambda: [self._distances(group, divergences) for group in self.groups])
+            for name in self.names:
+                self._attack(name)
         retrain = {found.attack: found.areas for found in self.scored[RETRAIN_PLACE]}
-        for group, scored in zip(self.groups, self.scored, strict=True):
+        for group, scored, apart in zip(self.groups, self.scored, distant.result(), strict=True):
             row = Row(
                 group.method,
                 group.settings,
@@ -180,9 +183,8 @@ class _Run:
                 metrics=self._errors(group),
                 verdict="" if len(group.test) else group.nothing,
             )
-            distances = self._distances(group, divergences) if len(group.test) else None
-            gaps.append({} if distances is None else distances.gaps)
-            self.found.rows.append(build_row(row, scored, distances, retrain, lambda _: self.seed, self.bootstrap))
+            gaps.append({} if apart is None else apart.gaps)
+            self.found.rows.append(build_row(row, scored, apart, retrain, lambda _: self.seed, self.bootstrap))
         # Without z, RMIA ranks forget samples only, and so reverses direction on damaged models.
         silent = [name for name in self.names if ATTACKS[name].takes_population and self.population is None]
         self.found.notes += [f"{name}: decides nothing without outputs on unseen images" for name in silent]
@@ -231,9 +233,8 @@ class _Run:
             scores = self._scores(name, fitted, targets)
             threshold = self._threshold(name, fitted, self.measured.where(role="original", fold="validation"))
             seconds = time.perf_counter() - started
-            for index, group in enumerate(self.groups):
-                if len(group.test):
-                    self._evaluate(name, index, fitted, scores, threshold, seconds)
+            tested = [index for index, group in enumerate(self.groups) if len(group.test)]
+            self.aside.begin(self._evaluate, name, tested, fitted, scores, threshold, seconds)
             return
         for index, group in enumerate(self.groups):
             measured, fitting = self.measured, group.fitting
@@ -253,7 +254,7 @@ class _Run:
                 members = np.asarray([m for m in fitting if measured.models[m][FOLD] == "validation"], int)
                 threshold = self._threshold(name, fitted, members, measured)
                 seconds = time.perf_counter() - started
-                self._evaluate(name, index, fitted, scores, threshold, seconds, reference)
+                self.aside.begin(self._evaluate, name, [index], fitted, scores, threshold, seconds, reference)
 
     def _fitted(self, name: str, models: np.ndarray, measured: Measured | None = None) -> Fitted:
         attack = ATTACKS[name]
@@ -310,47 +311,56 @@ class _Run:
     def _evaluate(
         self,
         name: str,
-        index: int,
+        places: Sequence[int],
         fitted: Fitted,
         scores: dict[int, np.ndarray],
         threshold: float | None,
         seconds: float,
         reference: np.ndarray | None = None,
     ) -> None:
-        """Adds what an attack says of a group. **Arguments:** `reference`: Retrain's models, scored
-        by the same attacker."""
-        group, attack = self.groups[index], ATTACKS[name]
-        positives, negatives = (scores_of(scores, self.measured, models) for models in (group.test, self.negative))
-        evaluation, curves = judged(
-            name, positives, negatives, threshold=threshold, seed=self.seed, bootstrap=self.bootstrap
-        )
-        retrain = None
-        if reference is not None and len(reference):
-            theirs = scores_of(scores, self.measured, reference).by_model()[1]
-            retrain = Areas.of(theirs, negatives.by_model()[1], evaluation.areas.negative_models)
+        """Adds what an attack says of the groups at `places`. **Arguments:** `reference`: Retrain's
+        models, scored by the same attacker."""
         attacker = Attacker(
-            "in_process" if attack.reads == "confidences" else self.runner.path(attack),
+            "in_process" if ATTACKS[name].reads == "confidences" else self.runner.path(ATTACKS[name]),
             asdict(fitted.attack),
             fitted.validation_f1,
             threshold,
             tuple(fitted.notes),
             seconds=seconds,
         )
+        self.found.notes.extend(f"{name}: {note}" for note in fitted.notes)
+        for place in places:
+            self._judge(place, name, attacker, scores, reference)
+
+    def _judge(
+        self, place: int, name: str, attacker: Attacker, scores: dict[int, np.ndarray], reference: np.ndarray | None
+    ) -> None:
+        group = self.groups[place]
+        positives, negatives = (scores_of(scores, self.measured, models) for models in (group.test, self.negative))
+        evaluation, curves = judged(
+            name, positives, negatives, threshold=attacker.threshold, seed=self.seed, bootstrap=self.bootstrap
+        )
+        retrain = None
+        if reference is not None and len(reference):
+            theirs = scores_of(scores, self.measured, reference).by_model()[1]
+            retrain = Areas.of(theirs, negatives.by_model()[1], evaluation.areas.negative_models)
         more = {"seed": self.seed, "draws": self.bootstrap}
-        self.scored[index].append(
+        self.scored[place].append(
             Scored.of(name, evaluation, positives, negatives, attacker, self._sources(group), retrain=retrain, **more)
         )
-        self.found.notes.extend(f"{name}: {note}" for note in fitted.notes)
         for kind, curve in curves.items():
-            self.found.curves[kind].append({"row": index, "attack": name, **curve})
+            self.found.curves[kind].append({"row": place, "attack": name, **curve})
 
     def _sources(self, group: Group) -> tuple[str, ...]:
         """Returns what the models under test go by among those that differences are taken over."""
         models = (self.measured.models[m] for m in sorted(group.test))
         return tuple(" ".join((model[ROLE], model[METHOD], model[PARAMS], model[MODEL_ID])) for model in models)
 
-    def _distances(self, group: Group, divergences: Sequence[str]) -> Distances:
-        """Compares a group's models with retrained ones, and says where nothing was done."""
+    def _distances(self, group: Group, divergences: Sequence[str]) -> Distances | None:
+        """Compares a group's models with retrained ones, and says where nothing was done; None
+        where none is under test."""
+        if not len(group.test):
+            return None
         retrained = self.measured.where(role="retrained")
         sizes = [len(g.everyone) for g in self.groups if len(g.test)]
         count = min(equal_count(sizes, len(retrained)), len(group.everyone))
