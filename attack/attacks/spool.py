@@ -40,11 +40,13 @@ class Spool:
 
     - `folder`: taken by the spooled Arrow files and XGBoost's pages. `width`: columns of the
         softmax.
-    - `label_classes`, `encoding`: of the label's features.
+    - `label_classes`, `encoding`: of the label's features. `seed`: of the rows that are drawn, a
+        number of the worker's own.
     """
 
-    def __init__(self, folder: Path, width: int, label_classes: int, encoding: str):
+    def __init__(self, folder: Path, width: int, label_classes: int, encoding: str, seed: int = 0):
         self.folder = folder
+        self.seed = seed
         self.label_classes = label_classes
         self.encoding = encoding
         self.rows = dict.fromkeys(FOLDS, 0)
@@ -95,10 +97,11 @@ class Spool:
             return
         with pa.memory_map(str(self.folder / f"{fold}.arrow")) as source:
             file = pa.ipc.open_file(source)
+            seen: set[int] = set()
             for index in range(file.num_record_batches):
                 batch = file.get_batch(index)
                 if share < 1.0:
-                    batch = batch.filter(pa.array(np.random.default_rng(index).random(len(batch)) < share))
+                    batch = batch.filter(pa.array(self._drawn(batch, index, share, seen)))
                 features = with_labels(
                     _matrix(batch.column("softmax")),
                     batch.column("label").to_numpy(),
@@ -106,6 +109,19 @@ class Spool:
                     self.encoding,
                 )
                 yield features, batch.column("target").to_numpy()
+
+    def _drawn(self, batch: pa.RecordBatch, index: int, share: float, seen: set[int]) -> np.ndarray:
+        """Returns which rows of a batch are drawn, bool `(rows,)`: `share` of them, and the first
+        row of each class that is not in `seen`.
+
+        XGBoost joins classes that it has not seen when it finds its bins.
+        """
+        found: np.ndarray = np.random.default_rng([self.seed, index]).random(len(batch)) < share
+        labels, first = np.unique(batch.column("label").to_numpy(), return_index=True)
+        new = [place for label, place in zip(labels.tolist(), first, strict=True) if label not in seen]
+        found[new] = True
+        seen.update(labels.tolist())
+        return found
 
     def targets(self, fold: str) -> np.ndarray:
         """Returns the fold's targets here, float32 `(rows,)`."""

@@ -56,7 +56,9 @@ class InProcess:
         pieces = source.pieces(roles=roles, folds=("train", "validation"))
         if _only_checks(type(attacks[0])):
             # What it would check of the other pieces, `Examination` has refused.
-            first = next(pieces, source.schemas()[0].empty_table())
+            first = next(pieces, None)
+            if first is None:
+                first = source.schemas()[0].empty_table()
             return attacks[0].fit_each(_of_method(first, unlearned), attacks)
         # No name holds the pieces beside the table, and what is not fitted on is let go of piece by
         # piece.

@@ -44,6 +44,7 @@ from .arguments import VALUES_PER_ROW
 from .ending import print_json
 
 GIB = 2**30
+LOOKS = 8  # threads that look at pieces: one reads them, no faster than that; each holds 45 MB
 Settings: TypeAlias = dict[str, dict[str, Json]]  # attack → option → value
 
 
@@ -71,7 +72,7 @@ def _audit(args: argparse.Namespace, source: Source, settings: Settings, folder:
         if FORGET not in sets:
             raise ValueError(f"set: there are outputs of {', '.join(sets)} only; give those of forget samples too")
         source = sets[FORGET]
-        examined = Examination.of_sets(sets, args.num_classes, usable_cpus())
+        examined = Examination.of_sets(sets, args.num_classes, min(usable_cpus(), LOOKS))
         names, left_out = _names(args.attacks, examined)
         values = 0 if examined.survey is None else examined.survey.feature_values()
         population = None if args.population is None else _population(args, examined, names)
@@ -139,7 +140,7 @@ def _names(text: str, examined: Examination) -> tuple[list[str], list[str]]:
 def _population(args: argparse.Namespace, examined: Examination, names: Sequence[str]) -> Examination:
     """Returns what is in the population samples; raises `UserError` where they do not fit the
     outputs."""
-    found = Examination.of(_files(args.population), args.num_classes, threads=usable_cpus())
+    found = Examination.of(_files(args.population), args.num_classes, threads=min(usable_cpus(), LOOKS))
     problems = population_problems(examined, found, names)
     if problems:
         raise UserError("\n".join(f"audit: {problem}" for problem in problems))

@@ -157,7 +157,7 @@ def execute_outputs(unit: Unit[OutputsSpec], context: Context, attempt: Attempt)
     # The forget set comes last: its logits are kept.
     for name, (part, indices) in reversed(parts.items()):
         logits, labels = (found.numpy() for found in predict(model, context.loader(part, indices, batch_size=512)))
-        asked = known if name == "error_forget" else data.kept_classes
+        asked = data.kept_classes if unit.spec.among_kept and name != "error_forget" else known
         correct = asked[logits[:, np.isin(known, asked)].argmax(axis=1)] == labels
         errors[name] = 100.0 * float(1.0 - correct.mean()) if len(labels) else None
     if not dropped and len(data.kept_classes) < data.dataset.num_classes:

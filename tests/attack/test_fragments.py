@@ -81,6 +81,7 @@ def test_fragments_are_read_from_s3_as_from_disk(table: pa.Table, tmp_path: Path
 
 
 def spooled(table: pa.Table, folder: Path, label: str = "one_hot") -> Spool:
+    folder.mkdir(exist_ok=True)
     spool = Spool(folder, 4, 4, label)
     rows = rows_where(table, fold=("train", "validation"), role=("original", "retrained"))
     spool.fill(iter([prepared(rows.slice(start, 999), ()) for start in range(0, len(rows), 999)]))
@@ -132,6 +133,20 @@ def test_cuts_found_on_a_part_of_the_rows_bin_all_of_them(table: pa.Table, tmp_p
         areas.append(auc(truth, scores.astype(np.float64)))
     assert abs(areas[0] - areas[1]) < 0.01
     assert areas[0] > 0.55
+
+
+def test_rows_that_cuts_are_found_on_have_every_class_and_differ_by_worker(table: pa.Table, tmp_path: Path) -> None:
+    """XGBoost joins classes that it does not see: here none of 4 classes would be drawn otherwise."""
+    few = []
+    for seed in (0, 1):
+        spool = spooled(table, tmp_path / str(seed))
+        spool.seed = seed
+        features, again = (np.concatenate([f for f, _ in spool.batches("train", share)]) for share in (1e-9, 1e-9))
+        assert np.array_equal(features, again)
+        assert np.array_equal(features[:, 4:].sum(axis=0), np.ones(4))
+        few.append(np.concatenate([f for f, _ in spool.batches("train", 0.1)]))
+    assert 0.05 < len(few[0]) / spool.rows["train"] < 0.15
+    assert not np.array_equal(few[0], few[1])
 
 
 def test_a_worker_without_rows_of_a_fold_has_an_empty_matrix(tmp_path: Path) -> None:

@@ -117,17 +117,14 @@ def test_a_part_of_the_rows_gives_nearly_the_same_attacker(tmp_path: Path, ray_s
 
 @pytest.mark.long
 @pytest.mark.ray
-def test_cuts_of_a_sample_give_nearly_the_same_attacker_and_twice_the_same(
-    tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cuts_of_a_sample_give_nearly_the_same_attacker_and_twice_the_same(tmp_path: Path, ray_session: None) -> None:
     """All workers take the sample's cuts, or none: else one would wait for another for ever."""
     table = pool(models=12, samples=400)
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=400)
     attack = dataclasses.replace(XGBoostAttack(max_depth=3, rounds=20), seed=1)
     given: dict[str, Any] = {"num_workers": 2, "resources_per_worker": {"CPU": 0.5}}
     whole = fit_distributed([tmp_path / "a.parquet"], attack, **given)
-    monkeypatch.setattr("orchestrator.engine.attacker.fit.CUT_ROWS", 2000)
-    found, again = (fit_distributed([tmp_path / "a.parquet"], attack, **given) for _ in range(2))
+    found, again = (fit_distributed([tmp_path / "a.parquet"], attack, **given, cut_rows=2000) for _ in range(2))
     assert found.booster.save_raw() == again.booster.save_raw()
     assert found.booster.save_raw() != whole.booster.save_raw()
     assert abs(found.validation_f1 - whole.validation_f1) < 0.02

@@ -101,11 +101,23 @@ def test_workers_spool_where_they_are_told_to(given: bool, tmp_path: Path, monke
 
 
 @pytest.mark.parametrize(
-    ("rows", "rows_per_worker", "sampled"),
-    [(1000, None, True), (100_000, None, False), (1000, 500, False), (1000, 600, True)],
+    ("rows", "rows_per_worker", "least", "sampled"),
+    [
+        (1000, None, (990, 160), True),
+        (100_000, None, (990, 160), False),
+        (1000, 500, (990, 160), False),
+        (1000, 600, (990, 160), True),
+        (1000, None, (1010, 160), False),  # too small a sample
+        (1000, None, (990, 170), False),  # too few of one role in one fold
+    ],
 )
 def test_settings_of_a_large_table_are_compared_on_a_sample(
-    rows: int, rows_per_worker: int | None, sampled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rows: int,
+    rows_per_worker: int | None,
+    least: tuple[int, int],
+    sampled: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Fitting each on all rows took minutes for each. One alone has nothing to be compared with."""
     asked: list[Any] = []
@@ -116,6 +128,8 @@ def test_settings_of_a_large_table_are_compared_on_a_sample(
 
     monkeypatch.setattr(orchestrator.engine.attacker.runner, "fit_all_distributed", fit)
     monkeypatch.setattr(orchestrator.engine.attacker.runner, "TUNING_VALUES", 4 * rows)  # of four classes
+    monkeypatch.setattr(orchestrator.engine.attacker.runner, "TUNING_ROWS", least[0])
+    monkeypatch.setattr(orchestrator.engine.attacker.runner, "TUNING_SIDE", least[1])
     table = pool(models=8, samples=400, folds=(0.5, 0.75))
     pq.write_table(table, tmp_path / "outputs.parquet")
     source = ParquetFiles((str(tmp_path / "outputs.parquet"),))

@@ -32,10 +32,6 @@ from .path import knows_gpus
 from .trainer import CandidateTrainer
 from .worker import ROLES, Prepare, WorkerPlan, train_worker
 
-# Rows that the cuts between bins are found on. A bin is a 256th of them; a sample moves its edge by
-# at most an eighth of that (one standard error). Sketching more rows took half of the binning. Rows
-# of other roles and folds count where they share row groups with those that are learned from.
-CUT_ROWS = 1_000_000
 MAX_TASKS = 256  # Ray Data tasks for one worker's fragments; more cost more than they balance
 
 
@@ -78,6 +74,7 @@ def fit_all_distributed(
     scratch_dir: str | Path | None = None,
     memory_per_worker: float | None = None,
     rows_per_worker: int | None = None,
+    cut_rows: int | None = None,
     max_failures: int = 2,
     on_fitted: Callable[[int, FittedXGBoost], None] | None = None,
 ) -> list[FittedXGBoost]:
@@ -102,6 +99,8 @@ def fit_all_distributed(
     - `rows_per_worker`: about how many rows a worker may learn from, of both folds together. Of a
         larger table we take a random sample, by the seed of the first attack, and notes say so.
         XGBoost keeps 34 to 44 bytes for each row, on disk or not: this bounds them. None: all rows.
+    - `cut_rows`: XGBoost finds the edges of its bins on about so many rows at most. Rows of other
+      roles and folds count where they share row groups with those learned from. None: all rows.
     - `max_failures`: how often workers that died are replaced before giving up. It does not change
       the result.
     - `on_fitted`: told of each attack, by its number, as soon as it is fitted.
@@ -142,7 +141,7 @@ def fit_all_distributed(
         scratch=None if scratch_dir is None else Path(scratch_dir),
         memory=memory_per_worker,
         share=share,
-        cuts_share=min(1.0, CUT_ROWS / max(1.0, share * sum(map(_rows, shards)))),
+        cuts_share=1.0 if cut_rows is None else min(1.0, cut_rows / max(1.0, share * sum(map(_rows, shards)))),
     )
     with tempfile.TemporaryDirectory(prefix="orc-train-") as storage:
         workers = _Workers(

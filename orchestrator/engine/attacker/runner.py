@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from attack.attacks.spool import FOLDS
 from attack.attacks.xgboost import XGBoostAttack
 from attack.audit.runner import InProcess, by_model
-from attack.outputs.measured import FOLD, Measured
+from attack.outputs.measured import FOLD, ROLE, Measured
 from attack.outputs.sampling import Sampled
 from attack.outputs.sources import ParquetFiles, Source
 
@@ -23,6 +24,11 @@ from .scores import score_distributed
 # On so many softmax values the settings of an attacker are compared: a million rows of ten classes.
 # The driver holds them, and XGBoost's matrix of them: 0.3 GB.
 TUNING_VALUES = 10_000_000
+TUNING_ROWS = 100_000  # fewer may favour other settings than all rows would
+TUNING_SIDE = 1_000  # of each role in each fold
+# Rows that the edges of XGBoost's bins are found on. A bin is a 256th of them; a sample moves its
+# edge by at most an eighth of that (one standard error). More rows took half of the binning.
+CUT_ROWS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,7 @@ class OnRay:
                     scratch_dir=self.spool,
                     memory_per_worker=self.memory_per_worker,
                     rows_per_worker=self.rows_per_worker,
+                    cut_rows=CUT_ROWS,
                 )
             )
         except RuntimeError as error:  # a worker's own words; the audit tells them in one line
@@ -96,22 +103,26 @@ class OnRay:
     def _chosen(
         self, attacks: Sequence[XGBoostAttack], source: Source, measured: Measured, models: np.ndarray
     ) -> tuple[Sequence[XGBoostAttack], list[str]]:
-        """Returns the attacks to fit on Ray, and a note where a sample of the rows chose one.
+        """Returns the attacks to fit on Ray, and notes on what a sample of the rows decided.
 
-        On so many rows each fit takes minutes, and a sample tells the candidates apart as well.
+        On so many rows each fit takes minutes. A large sample tells the candidates apart as well.
         """
-        fitting = sum(measured.models[m][FOLD] in FOLDS for m in models) * len(measured.samples)
+        sides = Counter((measured.models[m][ROLE], measured.models[m][FOLD]) for m in models)
+        rows = {side: count * len(measured.samples) for side, count in sides.items() if side[1] in FOLDS}
+        fitting = sum(rows.values())
+        learned = fitting if self.rows_per_worker is None else min(fitting, self.workers * self.rows_per_worker)
+        notes = [f"XGBoost's bins were found on at most {CUT_ROWS:,} rows"] if learned > CUT_ROWS else []
         width = next(schema.field("logits").type.list_size for schema in source.schemas())
         sample = TUNING_VALUES // width
-        learned = fitting if self.rows_per_worker is None else min(fitting, self.workers * self.rows_per_worker)
         if len(attacks) == 1 or learned <= sample:
-            return attacks, []
+            return attacks, notes
         share = sample / fitting
+        if sample < TUNING_ROWS or share * min(rows.values()) < TUNING_SIDE:
+            return attacks, notes
         tried = self.local.fit(attacks, Sampled(source, share, attacks[0].seed), measured, models)
         best = max(range(len(tried)), key=lambda number: tried[number].validation_f1 or 0.0)
-        return [attacks[best]], [
-            f"{len(attacks)} settings were compared on a random {share:.2%} of the rows, and the best one was kept"
-        ]
+        note = f"{len(attacks)} settings were compared on a random {share:.2%} of the rows, and the best one was kept"
+        return [attacks[best]], [note, *notes]
 
     def score(self, fitted: Any, source: Source, measured: Measured, models: np.ndarray) -> dict[int, np.ndarray]:
         if not isinstance(fitted.attack, XGBoostAttack):

@@ -90,7 +90,7 @@ def train_worker(config: dict[str, WorkerPlan]) -> None:
     if plan.scratch is not None:  # each node has its own: nobody else could have made it
         plan.scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="orc-spool-", dir=plan.scratch) as folder:
-        spool = Spool(Path(folder), plan.width, plan.label_classes, plan.label)
+        spool = Spool(Path(folder), plan.width, plan.label_classes, plan.label, rank)
         spool.fill(train.get_dataset_shard(f"shard-{rank}").iter_batches(batch_size=None, batch_format="pyarrow"))
         memory = plan.memory or for_binned_data(context.get_local_world_size(), plan.use_gpu)
         external = spool.bytes_in_memory() > memory
