@@ -274,7 +274,7 @@ def test_each_claim_has_a_page() -> None:
     varied.recipe["model"]["width"] = 0.25
     width = assess(ITEMS["ablation-width"], {run.name: varied for run in ITEMS["ablation-width"].runs})
     explained = claim_pages(finding, "small", {"ablation-width": width})["claims/table1-2.md"]
-    assert "Ablation: width varies just that" in explained
+    assert "Ablation: width of SmallVGG varies just that" in explained
     assert "| width 0.25, γ = 0.85 | 10.00" in explained
 
 

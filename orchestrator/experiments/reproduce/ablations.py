@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from attack.metrics.measure import Measure
@@ -59,13 +60,31 @@ def _ablation(name: str, title: str, about: str) -> Item:
     return Item(name, title, about, (Run(name, name),), lambda e: _compare(e, name), lambda e: _figures(e, name))
 
 
-# SmallVGG's widths of each size.
-WIDTHS = {"mini": (0.0625, 0.125, 0.25, 0.375), "small": (0.25, 0.5, 0.75, 1.0), "paper": (0.25, 0.5, 1.0, 1.5)}
+# The widths of each size, by network.
+WIDTHS: dict[str, dict[str, Sequence[float]]] = {
+    "small_vgg": {
+        "mini": (0.0625, 0.125, 0.25, 0.375),
+        "small": (0.25, 0.5, 0.75, 1.0),
+        "paper": (0.25, 0.5, 1.0, 1.5),
+    },
+    "resnet18": {"mini": (0.0625, 0.125, 0.25), "small": (0.125, 0.25, 0.5), "paper": (0.25, 0.5, 1.0)},
+    "all_cnn": {"mini": (0.0625, 0.125, 0.25), "small": (0.125, 0.25, 0.5), "paper": (0.25, 0.5, 1.0)},
+}
 
 
-def _at_width(place: int) -> Run:
-    overrides = {size: [f"model.width={widths[place]}"] for size, widths in WIDTHS.items()}
-    return Run(f"width-{place + 1}", "ablation-width", overrides)
+def _widths(name: str, network: str, title: str) -> Item:
+    """Returns the search for the safe range of γ by the width of one network."""
+    places = range(len(WIDTHS[network]["mini"]))
+    runs = tuple(
+        Run(
+            f"{name.removeprefix('ablation-')}-{place + 1}",
+            "ablation-width",
+            {size: [f"model.name={network}", f"model.width={at[place]}"] for size, at in WIDTHS[network].items()},
+        )
+        for place in places
+    )
+    about = f"Where the safe range of γ opens: {title} at {('three', 'four')[len(places) - 3]} widths."
+    return Item(name, f"Ablation: width of {title}", about, runs, _width_table, lambda e: _width_figures(name, e))
 
 
 def _width_table(experiments: Experiments) -> Comparison:
@@ -84,16 +103,16 @@ def _width_table(experiments: Experiments) -> Comparison:
     return Comparison(columns, tuple(rows), "Not published. Classification errors in %.")
 
 
-def _width_figures(experiments: Experiments) -> list[Figure]:
+def _width_figures(name: str, experiments: Experiments) -> list[Figure]:
     series: dict[str, list[tuple[float, Measure]]] = {}
     for experiment in experiments.values():
         before = measure(experiment.find("no_unlearn"), "error_retain")
-        name = f"width {experiment.recipe['model'].get('width', 1.0):g}"
+        width = f"width {experiment.recipe['model'].get('width', 1.0):g}"
         found = [(float(g), measure(row, "error_retain") - before) for g, row in experiment.sweep("pgu", "gamma")]
         if known := [(g, cost) for g, cost in found if cost.known]:
-            series[name] = known
+            series[width] = known
     caption = "What unlearning costs on retained data, by γ and width."
-    return [lines_figure("ablation-width", "The safe range of γ", "γ", "retain error + (points)", series, {}, caption)]
+    return [lines_figure(name, "The safe range of γ", "γ", "retain error + (points)", series, {}, caption)]
 
 
 ABLATIONS = (
@@ -130,12 +149,7 @@ EXPLAINING = (
         "Ablation: the learned scale",
         "Depoisoning with the learned scale and without it, at the same rates and passes. D_f is the error on the swapped labels.",
     ),
-    Item(
-        "ablation-width",
-        "Ablation: width",
-        "Where the safe range of γ opens: SmallVGG at four widths.",
-        tuple(_at_width(place) for place in range(4)),
-        _width_table,
-        _width_figures,
-    ),
+    _widths("ablation-width", "small_vgg", "SmallVGG"),
+    _widths("ablation-width-resnet18", "resnet18", "ResNet-18"),
+    _widths("ablation-width-all-cnn", "all_cnn", "All-CNN"),
 )
