@@ -35,32 +35,9 @@ from .worker import ROLES, Prepare, WorkerPlan, train_worker
 MAX_TASKS = 256  # Ray Data tasks for one worker's fragments; more cost more than they balance
 
 
-def fit_distributed(
-    paths: Sequence[str | Path],
-    attack: XGBoostAttack,
-    *,
-    num_workers: int,
-    resources_per_worker: dict[str, float] | None = None,
-    use_gpu: bool | None = None,
-    filesystem: FileSystem | None = None,
-    scratch_dir: str | Path | None = None,
-    memory_per_worker: float | None = None,
-    rows_per_worker: int | None = None,
-    max_failures: int = 2,
-) -> FittedXGBoost:
+def fit_distributed(paths: Sequence[str | Path], attack: XGBoostAttack, **options: Any) -> FittedXGBoost:
     """Fits `attack` on outputs in Parquet files, on Ray workers; see `fit_all_distributed`."""
-    return fit_all_distributed(
-        paths,
-        [attack],
-        num_workers=num_workers,
-        resources_per_worker=resources_per_worker,
-        use_gpu=use_gpu,
-        filesystem=filesystem,
-        scratch_dir=scratch_dir,
-        memory_per_worker=memory_per_worker,
-        rows_per_worker=rows_per_worker,
-        max_failures=max_failures,
-    )[0]
+    return fit_all_distributed(paths, [attack], **options)[0]
 
 
 def fit_all_distributed(
