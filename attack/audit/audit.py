@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -234,7 +235,7 @@ class _Run:
             threshold = self._threshold(name, fitted, self.measured.where(role="original", fold="validation"))
             seconds = time.perf_counter() - started
             tested = [index for index, group in enumerate(self.groups) if len(group.test)]
-            self.aside.begin(self._evaluate, name, tested, fitted, scores, threshold, seconds)
+            self.aside.begin(partial(self._evaluate, name, tested, fitted, scores, threshold, seconds))
             return
         for index, group in enumerate(self.groups):
             measured, fitting = self.measured, group.fitting
@@ -254,7 +255,8 @@ class _Run:
                 members = np.asarray([m for m in fitting if measured.models[m][FOLD] == "validation"], int)
                 threshold = self._threshold(name, fitted, members, measured)
                 seconds = time.perf_counter() - started
-                self.aside.begin(self._evaluate, name, [index], fitted, scores, threshold, seconds, reference)
+                judge = partial(self._evaluate, name, [index], fitted, scores, threshold, seconds, reference)
+                self.aside.begin(judge)
 
     def _fitted(self, name: str, models: np.ndarray, measured: Measured | None = None) -> Fitted:
         attack = ATTACKS[name]

@@ -36,7 +36,8 @@ def main(args: argparse.Namespace) -> int:
     point = _point(recipe.methods, args.method, recipe.name)
     method = point.method
     progress = Progress(quiet=args.json)
-    data = load_data(recipe, None, progress.counting("decoding images"), allow_factory=args.allow_factory)
+    counting = progress.counting("decoding images")
+    data = load_data(recipe, None, counting, allow_factory=args.allow_factory, trains=False)
     check_method(method, recipe, data)
     if method.in_steps:
         raise UserError(f"--method: {point.name} forgets in steps, and `unlearn` at once; use `orchestrator run`")

@@ -121,6 +121,7 @@ def load_data(
     allow_factory: bool = False,
     stand_in: bool = False,
     decoded: ImageDataset | None = None,
+    trains: bool = True,
 ) -> ExperimentData:
     """Returns the recipe's data, decoded, or read back from the store where it was decoded before.
 
@@ -129,6 +130,7 @@ def load_data(
     - `decoded`: what another recipe with the same data gave.
     - `stand_in`: where the scores that choose the forget set are not stored yet, return a forget
       set of the same size in its place.
+    - `trains`: whether models are going to be trained on it; notes then tell of small batches.
 
     **Raises:** `RecipeError` where a file, a column, an image or the split is not what the recipe
     says. Also where the forget set cannot be chosen yet.
@@ -152,7 +154,8 @@ def load_data(
         if unknown:
             note = f"which samples are forgotten is known when {len(units) - 1} models are trained and have scored them"
             split = replace(split, notes=(*split.notes, note))
-        split = replace(split, notes=(*split.notes, *last_batch_notes(recipe, split)))
+        if trains:
+            split = replace(split, notes=(*split.notes, *last_batch_notes(recipe, split)))
     except (ValueError, OSError) as error:
         section = "dataset" if str(error).startswith("dataset.") else "scenario"
         raise RecipeError([fault_from(error, section, recipe.section(section))], recipe.name) from None

@@ -20,7 +20,7 @@ from ..base.values import Json, plain
 from ..recipe import sweep
 from ..recipe.checks import point_faults
 from ..recipe.choices import Point
-from ..recipe.options import canonical_options, method_of, settings_of
+from ..recipe.options import canonical_options, method_of
 from ..recipe.recipe import changed
 from ..recipe.sections import League, Recipe
 from .search import FEWEST_MODELS, FOLD, primary_attack
@@ -233,8 +233,7 @@ def point_of(recipe: Recipe, name: str, options: Mapping[str, Json]) -> Point | 
         return None
     written = canonical_options(METHODS[name], options, sweep.each)
     method = method_of(name, {**inherited, **written})
-    settings = settings_of(method)
-    return Point(name, {key: settings[key] for key in written}, method, written)
+    return Point.of(name, method, written)
 
 
 def chosen(recipe: Recipe, methods: list[dict[str, Json]], measured: Mapping[str, int]) -> Recipe:

@@ -176,7 +176,8 @@ def _such_as(count: int, split: tuple[int, int, int]) -> str:
 def _method_faults(draft: Draft, inherit: bool) -> list[Fault]:
     given = [(f"methods.{index}", settings) for index, settings in enumerate(draft.methods)]
     if draft.search is not None:
-        given.append(("search.method", draft.search.method))
+        # How often it draws is told where the search is checked.
+        given.append(("search.method", {k: v for k, v in draft.search.method.items() if k != "samples"}))
     return [
         fault
         for index, (where, settings) in enumerate(given)
@@ -192,6 +193,10 @@ def _faults_of_method(
         return [unknown(f"{where}.name", name, "method", METHODS)]
     if not METHODS[name].selectable:
         return [Fault(f"{where}.name", name, f"{name} is always a row of its own", "leave it out")]
+    if "samples" in option_names(METHODS[name]):
+        return [
+            Fault(f"{where}.name", name, "has an option `samples`, which counts the draws of a sweep", "another name")
+        ]
     options = {k: v for k, v in settings.items() if k != "name"}
     malformed = sweep.faults(options, where)
     known = {*option_names(METHODS[name]), *METHODS[name].retired, "samples"}

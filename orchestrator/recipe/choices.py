@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from unlearn import Method
 
 from ..base.values import Json, Object, plain
+from .options import settings_of
 
 
 @dataclass(frozen=True)
@@ -43,3 +44,10 @@ class Point:
     params: Object = field(compare=False)
     method: Method
     written: Object = field(compare=False)
+
+    @classmethod
+    def of(cls, name: str, method: Method, written: Object) -> Point:
+        """Returns the setting that a recipe writes like this."""
+        settings = settings_of(method)
+        # A later option at its default is not among the settings.
+        return cls(name, {key: settings.get(key, value) for key, value in written.items()}, method, written)

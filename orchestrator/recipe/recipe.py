@@ -19,7 +19,7 @@ from . import preprocess, presets, sweep
 from .checks import _attack_faults, _kept_faults, _method_faults, _section_faults, _shadow_faults, method_defaults
 from .choices import Choice, Point
 from .files import apply_override, read_document, shipped_recipes
-from .options import Each, build, canonical_options, canonical_params, method_of, settings_of, validation_faults
+from .options import Each, build, canonical_options, canonical_params, method_of, validation_faults
 from .places import expand_section, tracking_faults
 from .sections import Draft, Recipe
 
@@ -123,11 +123,7 @@ def _points(draft: Draft) -> list[Point]:
         choice = Choice.of(given)
         for params in sweep.expand(choice.options, draft.seed, index):
             method = method_of(choice.name, {**method_defaults(choice.name, draft), **params})
-            settings = settings_of(method)
-            written = {name: plain(value) for name, value in params.items()}
-            # A later option at its default is not among the settings.
-            canonical = {name: settings.get(name, value) for name, value in written.items()}
-            point = Point(choice.name, canonical, method, written)
+            point = Point.of(choice.name, method, {name: plain(value) for name, value in params.items()})
             if point not in points:
                 points.append(point)
     return points

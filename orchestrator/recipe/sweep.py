@@ -59,9 +59,7 @@ def faults(settings: Mapping[str, object], field: str) -> list[Fault]:
         found.append(Fault(f"{field}.samples", samples, "not a number of draws", "an integer of at least 1"))
     elif "samples" in settings and not any(_is_random(value) for value in settings.values()):
         why = "counts the draws of uniform and loguniform, and there are none"
-        found.append(
-            Fault(f"{field}.samples", samples, why, "leave it out, or draw an option; a search has search.samples")
-        )
+        found.append(Fault(f"{field}.samples", samples, why, "leave it out, or draw an option"))
     return found
 
 

@@ -248,7 +248,8 @@ def remarks(report: Report) -> list[tuple[str, str]]:
     for where, text in found:
         merged.setdefault(text, []).append(where)
     run, split = report.environment.get("notes") or [], report.environment.get("split")
-    general = [("run", text) for text in _grouped([*run, *(split.get("notes", []) if split else [])])]
+    told = [*_grouped(run), *map(words.clean, split.get("notes", []) if split else [])]
+    general = [("run", text) for text in dict.fromkeys(told)]
     return general + [
         (words.listed(rows) if len(rows) <= 4 else f"{', '.join(rows[:3])} and {len(rows) - 3} more rows", text)
         for text, rows in merged.items()

@@ -100,6 +100,8 @@ def test_results_say_that_a_part_was_fitted_on() -> None:
     assert assemble(attack, 4, trained).notes == []
     [note] = assemble(attack, 4, dataclasses.replace(trained, parts=(dataclasses.replace(part, share=0.125),))).notes
     assert note == "fitted on a random 12.50% of the rows, as many as the workers were to hold"
+    [note] = assemble(attack, 4, dataclasses.replace(trained, parts=(dataclasses.replace(part, cuts_share=0.5),))).notes
+    assert note == "bins were found on a random 50.00% of the rows that were fitted on"
 
 
 @pytest.mark.long
@@ -127,4 +129,5 @@ def test_cuts_of_a_sample_give_nearly_the_same_attacker_and_twice_the_same(tmp_p
     found, again = (fit_distributed([tmp_path / "a.parquet"], attack, **given, cut_rows=2000) for _ in range(2))
     assert found.booster.save_raw() == again.booster.save_raw()
     assert found.booster.save_raw() != whole.booster.save_raw()
+    assert [note for note in found.notes if note.startswith("bins were found on")]
     assert abs(found.validation_f1 - whole.validation_f1) < 0.02

@@ -98,6 +98,7 @@ def test_workers_spool_where_they_are_told_to(given: bool, tmp_path: Path, monke
     with chosen(source, tmp_path, "--distributed-rows", "1", *options) as (runner, _):
         runner.fit([XGBoostAttack()], source, measured, measured.where())
     assert asked[0]["scratch_dir"] == (tmp_path / "big/disk" if given else None)
+    assert asked[0]["cut_rows"] == orchestrator.engine.attacker.runner.CUT_ROWS
 
 
 @pytest.mark.parametrize(

@@ -302,6 +302,25 @@ def test_stress_tests_tell_parameters_and_failing_points() -> None:
     assert [cells[:2] for cells in told.texts()] == [["pgu", "40.000 [39.880, 40.120]"], ["finetune", "not up to 80"]]
 
 
+def test_the_learned_scale_is_varied_alone() -> None:
+    """Each line holds rows of one rate and one number of passes."""
+
+    def pgu(size: int | None, lr: float, epochs: int, test: float) -> dict[str, Any]:
+        params = {"scale_size": size, "lr": lr, "epochs": epochs}
+        return row("pgu", params, error_forget=test + 1, error_retain=1.0, error_test=test)
+
+    rows = [row("no_unlearn", error_forget=5.0, error_retain=1.0, error_test=70.0)]
+    rows += [pgu(size, lr, 5, 60.0 + 100 * lr - (size == 0) * 10) for size in (None, 0) for lr in (0.01, 0.1)]
+    told = assess(ITEMS["ablation-scale"], {"ablation-scale": experiment(*rows)}).comparison
+    assert told is not None
+    assert [cells[0] for cells in told.texts()] == ["poisoned", "lr 0.01, 5 passes", "lr 0.1, 5 passes"]
+    assert [[cell.split()[0] for cell in cells[3::3]] for cells in told.texts()[1:]] == [
+        ["61.00", "51.00"],
+        ["70.00", "60.00"],
+    ]
+    assert all(cells[-1].startswith("10.00") for cells in told.texts()[1:])
+
+
 def test_operations_are_those_of_the_layers() -> None:
     """SmallVGG: 158.7 million multiply-adds forward, a published count; 8,192 inputs of its widest layer."""
     size = Size.of(build_model("small_vgg", num_classes=10), 3, 32)

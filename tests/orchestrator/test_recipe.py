@@ -13,6 +13,7 @@ import yaml
 from orchestrator.base.errors import RecipeError
 from orchestrator.base.values import plain
 from orchestrator.base.yaml_text import YamlFault, dump, load
+from orchestrator.plan.league import point_of
 from orchestrator.recipe.checks import model_faults
 from orchestrator.recipe.choices import Choice
 from orchestrator.recipe.files import read_document
@@ -349,8 +350,11 @@ def test_every_option_may_be_written_out_at_its_default(tiny: dict[str, Any], na
     needed = dict(METHODS[name].examples)
     for option, value in settings_at_default(name).items():
         tiny["methods"] = [{"name": name, **needed, option: value}]
-        [point] = check_recipe(tiny).methods
-        assert point.params[option] == value
+        recipe = check_recipe(tiny)
+        assert recipe.methods[0].params[option] == value
+        in_league = point_of(recipe, name, {**needed, option: value})
+        assert in_league is not None
+        assert in_league.params[option] == value
 
 
 def settings_at_default(name: str) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def faults(document: dict[str, Any]) -> str:
         ("search.method.gama", {"uniform": [0.1, 0.9]}, "search.method.gama: {'uniform': [0.1, 0.9]}: unknown key"),
         ("search.method.gamma", {"uniform": [0.9, 0.5]}, "search.method.gamma.uniform"),
         ("search.method.gamma", {"uniform": [0.5, 9.0]}, "search.method.gamma"),
-        ("search.method.samples", 5, "search.samples"),
+        ("search.method.samples", 5, "belongs one level up"),
         ("search.method.lr", 0.1, "nothing to search"),
         ("shadows.split", [3, 1, 2], "has 1 models of a kind; allowed: at least 2"),
         ("attacks", [{"name": "lira"}], "fitted once for all settings; allowed: xgboost"),

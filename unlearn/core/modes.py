@@ -8,6 +8,8 @@ from collections.abc import Collection, Iterator
 from torch import nn
 
 NORMS = (nn.modules.batchnorm._NormBase,)  # the kinds with running statistics
+# Batches of so few images, or fewer, spoil these statistics (docs/LOG.md, 2026-11-30).
+FEW = 8
 
 
 @contextlib.contextmanager
@@ -42,6 +44,13 @@ def frozen_notes(model: nn.Module, moving: Collection[int]) -> list[str]:
         return []
     more = f" and {len(frozen) - 3} more" if len(frozen) > 3 else ""
     return [f"frozen in the model that was given, and changed all the same: {', '.join(frozen[:3])}{more}"]
+
+
+def few_notes(model: nn.Module, images: int) -> list[str]:
+    """Returns what to tell of the smallest batch of a pass, where normalisation learns from it."""
+    if images > FEW or not any(isinstance(module, NORMS) and module.training for module in model.modules()):
+        return []
+    return [f"the smallest batch held {images} images; so few spoil batch normalisation: choose another batch_size"]
 
 
 def train_with_norms_frozen(model: nn.Module) -> None:

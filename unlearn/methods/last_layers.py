@@ -140,7 +140,9 @@ class _LastLayers(RetainTraining):
                 changing, retain, watched, told = self._compute_prefix(result, moving, retain, watched)
                 notes += told
             report = with_accuracies(changing, watched, on_epoch)
-            history = fit(Job(changing, retain, self, self.seed, set_mode, report), graphs)
+            job = Job(changing, retain, self, self.seed, set_mode, report)
+            history = fit(job, graphs)
+            notes += job.notes
         after = [parameter for parameter in result.parameters() if id(parameter) in trained]
         if all(torch.equal(old, new) for old, new in zip(before, after, strict=True)):
             raise MethodDidNothing(

@@ -3,9 +3,9 @@ retain set."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -67,11 +67,12 @@ class WoodFisher(KitMethod):
         "fisher_samples": Choice((100, 300, 1000)),
     }
 
+    retired: ClassVar[Mapping[str, Any]] = {"samples": 1000}  # under which keys of units knew it
     fixed: ClassVar[frozenset[str]] = frozenset({"recursion"})
 
     alpha: float = 1.0
     damping: float = 1.0
-    fisher_samples: int = 1000
+    fisher_samples: int = field(default=1000, metadata={"since": 3})
     recursion: str = "exact"
     seed: int = 0
 

@@ -13,7 +13,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ..core.batches import EpochCallback, Loader, device_of, to_device
 from ..core.memory import keep_freed_memory
+from ..core.modes import few_notes
 from ..core.numerics import deterministic_convolutions, full_float32
 from ..core.seeds import seeded
 from .graphs import GraphedStep, Graphs
@@ -79,8 +80,8 @@ class Job:
     """One model to train.
 
     **Arguments:** `set_mode` is called before every pass and puts each module into training or
-    evaluation mode. `make_work` makes what a step does; None classifies by cross-entropy. The
-    others as for `unlearn.training.train.train`.
+    evaluation mode. `make_work` makes what a step does; None classifies by cross-entropy. `notes`
+    gets what to tell of the first pass. The others as for `unlearn.training.train.train`.
     """
 
     model: nn.Module
@@ -90,6 +91,7 @@ class Job:
     set_mode: Callable[[], Any]
     on_epoch: EpochCallback | None = None
     make_work: Callable[[], Work] | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 class _Classifying:
@@ -213,7 +215,7 @@ def _steps(job: Job, history: list[dict[str, Any]], graphs: Graphs) -> Iterator[
                 loader.set_epoch(epoch)
             loss_sum = torch.zeros((), dtype=torch.float64, device=device)
             correct_sum = torch.zeros((), dtype=torch.int64, device=device)
-            count = 0
+            count, smallest = 0, math.inf
             for item in loader:
                 try:
                     loss, correct, size = work(item)
@@ -228,10 +230,13 @@ def _steps(job: Job, history: list[dict[str, Any]], graphs: Graphs) -> Iterator[
                 if correct is not None:
                     correct_sum += correct
                 count += size
+                smallest = min(smallest, size)
                 yield
             if count == 0:
                 raise ValueError("loader: holds no images to train on")
             work.end_pass()
+            if epoch == 0:
+                job.notes += few_notes(model, int(smallest))
             loss_mean = loss_sum.item() / count  # the first wait for the device in this pass
             if not math.isfinite(loss_mean):
                 raise TrainingDiverged(

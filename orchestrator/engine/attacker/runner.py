@@ -103,7 +103,7 @@ class OnRay:
     def _chosen(
         self, attacks: Sequence[XGBoostAttack], source: Source, measured: Measured, models: np.ndarray
     ) -> tuple[Sequence[XGBoostAttack], list[str]]:
-        """Returns the attacks to fit on Ray, and notes on what a sample of the rows decided.
+        """Returns the attacks to fit on Ray, and a note where a sample of the rows chose one.
 
         On so many rows each fit takes minutes. A large sample tells the candidates apart as well.
         """
@@ -111,18 +111,18 @@ class OnRay:
         rows = {side: count * len(measured.samples) for side, count in sides.items() if side[1] in FOLDS}
         fitting = sum(rows.values())
         learned = fitting if self.rows_per_worker is None else min(fitting, self.workers * self.rows_per_worker)
-        notes = [f"XGBoost's bins were found on at most {CUT_ROWS:,} rows"] if learned > CUT_ROWS else []
         width = next(schema.field("logits").type.list_size for schema in source.schemas())
         sample = TUNING_VALUES // width
         if len(attacks) == 1 or learned <= sample:
-            return attacks, notes
+            return attacks, []
         share = sample / fitting
         if sample < TUNING_ROWS or share * min(rows.values()) < TUNING_SIDE:
-            return attacks, notes
+            return attacks, []
         tried = self.local.fit(attacks, Sampled(source, share, attacks[0].seed), measured, models)
         best = max(range(len(tried)), key=lambda number: tried[number].validation_f1 or 0.0)
-        note = f"{len(attacks)} settings were compared on a random {share:.2%} of the rows, and the best one was kept"
-        return [attacks[best]], [note, *notes]
+        return [attacks[best]], [
+            f"{len(attacks)} settings were compared on a random {share:.2%} of the rows, and the best one was kept"
+        ]
 
     def score(self, fitted: Any, source: Source, measured: Measured, models: np.ndarray) -> dict[int, np.ndarray]:
         if not isinstance(fitted.attack, XGBoostAttack):

@@ -35,7 +35,7 @@ class Part:
     - `labels` bool and `scores` float32: of its n rows. `labels` is true for originals.
     - `lowest`, `highest`: of each feature among all its rows.
     - `external`: whether it paged its data from disk. `share`: of the table's rows that it learned
-      from.
+      from. `cuts_share`: of these, that bins were found on.
     """
 
     labels: NDArray[np.bool_]
@@ -44,6 +44,7 @@ class Part:
     highest: NDArray[np.float32]
     external: bool
     share: float
+    cuts_share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,8 @@ def assemble(attack: XGBoostAttack, label_classes: int, trained: Trained) -> Fit
         notes.append(f"{external} of {len(parts)} workers paged their data from disk")
     if parts[0].share < 1.0:
         notes.append(f"fitted on a random {parts[0].share:.2%} of the rows, as many as the workers were to hold")
+    if parts[0].cuts_share < 1.0:
+        notes.append(f"bins were found on a random {parts[0].cuts_share:.2%} of the rows that were fitted on")
     for role, value in (("original", 1), ("retrained", 0)):
         if not (labels == value).any():
             raise ValueError(

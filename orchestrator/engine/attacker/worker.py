@@ -102,7 +102,8 @@ def train_worker(config: dict[str, WorkerPlan]) -> None:
         labels = spool.targets("validation").astype(bool)
 
         def part(scores: np.ndarray) -> Part:
-            return Part(labels, scores[: len(labels)], spool.lowest, spool.highest, external, plan.share)
+            shares = plan.share, plan.cuts_share
+            return Part(labels, scores[: len(labels)], spool.lowest, spool.highest, external, *shares)
 
         serve(plan, training, validation, part)
         train.report({})  # once: each report waits for a poll of the controller

@@ -200,10 +200,12 @@ class Task:
 
         plain = objective is None and mask is None and clip is None and adjust is None
         loader: Any = _Passes(items, plain)
+        job = Job(trained, loader, training, seed, set_mode, report, None if plain else work)
         try:
-            fit(Job(trained, loader, training, seed, set_mode, report, None if plain else work), self.graphs)
+            fit(job, self.graphs)
         except TrainingDiverged as error:
             raise UnlearnError(str(error)) from error
+        self.notes += [note for note in job.notes if note not in self.notes]
 
     def _fit_seed(self) -> int:
         """The seed of the next training: its masks must not be those of an earlier one."""
