@@ -270,7 +270,7 @@ POISON = (
     Cause("The release depoisons by other choices; the table has a column for them.", "table4"),
 )
 MANY = (0.4, 0.5)
-WAYS = "Test accuracy in %. The last two columns have rates and passes of their own; `ablation-scale` varies the scale alone."
+WAYS = "Test accuracy in %. The last two columns have rates and passes of their own. The item ablation-scale varies the scale alone."
 COUNTS = {"mini": 1000, "small": 4000, "paper": 100_000}
 
 
