@@ -46,7 +46,7 @@ test-all: $(STAMP)  ## every test: the two above, more cases of the slow ones, a
 	$(PYTEST)
 
 # Killed and started again it goes on. Needs the images: UNLEARN_DATA=… make reproduce-mini
-reproduce-mini: $(STAMP)  ## the paper's tables and figures at their smallest size, about two hours on two cores
+reproduce-mini: $(STAMP)  ## the paper's tables and figures at their smallest size, about two and a half hours on two cores
 	$(BIN)/orchestrator reproduce all --size mini
 
 # Writes docs/results/chaos. One scenario alone: make chaos CHAOS="--only driver --seed 1"

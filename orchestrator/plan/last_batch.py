@@ -23,14 +23,14 @@ def last_batch_notes(recipe: Recipe, split: Split) -> tuple[str, ...]:
     better = _better(tuple(trained_on.values()), size)
     return tuple(
         f"training.batch_size {size}: the last batch of {count:,} {whose} images holds {count % size}. So few spoil "
-        f"batch normalisation; {better} leaves {_words(count % better)} over"
+        f"batch normalisation; {better} leaves {count % better or 'none'} over"
         for whose, count in trained_on.items()
         if _spoils(count, size)
     )
 
 
 def _spoils(count: int, size: int) -> bool:
-    """Whether the last batch is a small one, and not the only one nor one of many such."""
+    """Whether the last batch is small, and the others are not."""
     return count > size > FEW and 0 < count % size <= FEW
 
 
@@ -41,7 +41,3 @@ def _better(counts: Sequence[int], size: int) -> int:
             if other > FEW and not any(_spoils(count, other) for count in counts):
                 return other
     return max(counts)
-
-
-def _words(left: int) -> str:
-    return str(left) if left else "none"

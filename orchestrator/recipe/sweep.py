@@ -16,7 +16,8 @@ import numpy as np
 
 from ..base.errors import Fault
 
-KINDS = ("grid", "zip", "uniform", "loguniform")
+RANDOM = ("uniform", "loguniform")
+KINDS = ("grid", "zip", *RANDOM)
 DEFAULT_SAMPLES = 8
 
 
@@ -26,7 +27,7 @@ def is_sweep(value: object) -> TypeGuard[Mapping[str, object]]:
 
 
 def _is_random(value: object) -> bool:
-    return is_sweep(value) and next(iter(value)) in ("uniform", "loguniform")
+    return is_sweep(value) and next(iter(value)) in RANDOM
 
 
 def faults(settings: Mapping[str, object], field: str) -> list[Fault]:
@@ -40,7 +41,7 @@ def faults(settings: Mapping[str, object], field: str) -> list[Fault]:
         where = f"{field}.{name}.{kind}"
         if not isinstance(body, list) or not body:
             found.append(Fault(where, body, "a sweep needs a list", "a list with at least one value"))
-        elif kind in ("uniform", "loguniform"):
+        elif kind in RANDOM:
             numeric = len(body) == 2 and all(
                 isinstance(b, int | float) and not isinstance(b, bool) and math.isfinite(b) for b in body
             )
@@ -83,7 +84,7 @@ def expand(settings: Mapping[str, object], seed: int, index: int) -> list[dict[s
     if zips:
         axes.append(list(zip(*zips, strict=True)))
     points = [dict(itertools.chain.from_iterable(combination)) for combination in itertools.product(*axes)]
-    random = {name: (kind, body) for name, (kind, body) in sweeps.items() if kind in ("uniform", "loguniform")}
+    random = {name: (kind, body) for name, (kind, body) in sweeps.items() if kind in RANDOM}
     if random:
         generator = np.random.default_rng([seed, index])
         draws = int(str(settings.get("samples", DEFAULT_SAMPLES)))
